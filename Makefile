@@ -1,0 +1,90 @@
+# `make help` lists the targets. CI runs the same ones, by way of .ci/run.
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+GO ?= go
+TIMEOUT ?= 10m
+FUZZTIME ?= 10s
+STATICCHECK ?= honnef.co/go/tools/cmd/staticcheck@v0.8.2
+
+# Every module below the root's, each with dependencies of its own.
+NESTED := $(patsubst %/go.mod,%,$(sort $(wildcard */go.mod */*/go.mod)))
+SERVICES := scripts/services run --
+
+.PHONY: help
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+
+.PHONY: demo
+demo: cgo ## run examples/quickstart against a private PostgreSQL
+	@$(SERVICES) $(GO) run ./examples/quickstart
+
+.PHONY: test
+test: cgo ## run every test, with the services that they need
+	@$(SERVICES) $(MAKE) test-root test-nested
+
+# In these a missing service is a failure, not a skip.
+.PHONY: test-root test-nested
+test-root test-nested: export CACHEDPG_TEST_REQUIRE := 1
+test-root:
+	$(GO) test -race -shuffle=on -timeout=$(TIMEOUT) ./...
+test-nested:
+	@for module in $(NESTED); do \
+		echo "$$module:"; \
+		(cd $$module && export GOWORK=off && $(GO) vet ./... && \
+			$(GO) test -race -shuffle=on -timeout=$(TIMEOUT) -bench=. -benchtime=1x ./...); \
+	done
+
+.PHONY: bench-once
+bench-once: cgo ## run every benchmark of the root module once, so that none can rot
+	@CACHEDPG_TEST_REQUIRE=1 $(SERVICES) $(GO) test -run='^$$' -bench=. -benchtime=1x -timeout=$(TIMEOUT) ./...
+
+.PHONY: bench
+bench: cgo ## measure cachedpg, pgx and other caches; print ratios (BENCH="-rounds 31")
+	@$(SERVICES) env -C bench GOWORK=off $(GO) run ./cmd/report $(BENCH)
+
+.PHONY: fuzz
+fuzz: cgo ## run each fuzz target for FUZZTIME (10s)
+	@for dir in $$(grep -rl --include='*_test.go' --exclude-dir='.?*' '^func Fuzz' . | xargs -r -n1 dirname | sort -u); do \
+		for target in $$($(GO) test -list '^Fuzz' $$dir | grep '^Fuzz'); do \
+			echo "$$dir $$target"; \
+			$(GO) test -run='^$$' -fuzz="^$$target\$$" -fuzztime=$(FUZZTIME) -timeout=$(TIMEOUT) $$dir; \
+		done; \
+	done
+
+.PHONY: lint
+lint: cgo ## gofmt, go vet, staticcheck and go mod tidy, in every module
+	@files=$$(gofmt -s -l *.go */); [ -z "$$files" ] || { echo "gofmt -s is due: $$files" >&2; exit 1; }
+	@for module in . $(NESTED); do \
+		echo "lint $$module"; \
+		(cd $$module && export GOWORK=off && $(GO) mod tidy -diff && $(GO) vet ./... && $(GO) run $(STATICCHECK) ./...); \
+	done
+
+.PHONY: cover
+cover: cgo ## show the test coverage by package, and write coverage.out
+	@CACHEDPG_TEST_REQUIRE=1 $(SERVICES) $(GO) test -coverpkg=./... -coverprofile=coverage.out -timeout=$(TIMEOUT) ./... >/dev/null
+	@$(GO) tool cover -func=coverage.out | tail -n 1
+
+.PHONY: ci
+ci: ## everything that CI runs
+	@bash .ci/run
+
+.PHONY: services
+services: ## start PostgreSQL and Redis, and print the variables that tests need
+	@scripts/services start
+
+.PHONY: stop
+stop: ## stop PostgreSQL and Redis
+	@scripts/services stop
+
+# PostgreSQL's own parser is C. Without a compiler Go switches cgo off by itself.
+.PHONY: cgo
+cgo:
+	@command -v $(GO) >/dev/null || { echo "Go is not installed, or not in PATH" >&2; exit 1; }
+	@compiler=$$($(GO) env CC); command -v $${compiler%% *} >/dev/null || { \
+		echo "cachedpg needs a C compiler for PostgreSQL's parser, and $${compiler%% *} is not there: apt-get install gcc libc6-dev" >&2; exit 1; }
+	@[ "$$($(GO) env CGO_ENABLED)" = 1 ] || { \
+		echo "cachedpg needs cgo for PostgreSQL's parser, and it is switched off: set CGO_ENABLED=1" >&2; exit 1; }

@@ -1,0 +1,241 @@
+package catalog
+
+import (
+	"cmp"
+	"slices"
+)
+
+// contents joins the rows.
+func (l *loader) contents() (Contents, error) {
+	if l.err != nil {
+		return Contents{}, l.err
+	}
+	j := &join{loader: l}
+	j.joinFunctions()
+	j.joinOperators()
+	j.joinTypes()
+	j.joinRelations()
+	c := Contents{Relations: l.relations, Incomplete: l.incomplete}
+	for _, f := range l.functions {
+		c.Functions = append(c.Functions, f.Function)
+	}
+	for _, o := range l.operators {
+		c.Operators = append(c.Operators, o.Operator)
+	}
+	for _, t := range l.types {
+		c.Types = append(c.Types, t.Type)
+	}
+	for _, cast := range l.casts {
+		code := j.functionCode[cast[2]]
+		c.Casts = append(c.Casts, Cast{Source: cast[0], Target: cast[1], Volatility: code.volatility(), MayWrite: code.mayWrite})
+	}
+	return c, nil
+}
+
+// runs is what is known of the code behind something: the worst of it.
+type runs struct {
+	worst    byte // 0 is 'i'
+	mayWrite bool
+}
+
+func (r runs) volatility() byte { return max(r.worst, 'i') }
+
+// and joins two; 'i' < 's' < 'v' happens to be their order as bytes.
+func (r runs) and(o runs) runs {
+	return runs{max(r.volatility(), o.volatility()), r.mayWrite || o.mayWrite}
+}
+
+// join holds what one step of contents computes for the next.
+type join struct {
+	*loader
+	functionCode map[uint32]runs
+	operatorCode map[uint32]runs
+	typeRuns     map[uint32]runs // user-defined code alone
+}
+
+func (j *join) joinFunctions() {
+	j.functionCode = make(map[uint32]runs, len(j.functions))
+	for _, f := range j.functions {
+		j.functionCode[f.oid] = runs{f.Volatility, f.MayWrite}
+	}
+	for _, a := range j.aggregates {
+		j.functionCode[a[0]] = j.functionCode[a[0]].and(j.functionCode[a[1]])
+	}
+	for i := range j.functions {
+		f := &j.functions[i]
+		code := j.functionCode[f.oid]
+		f.Volatility, f.MayWrite = code.volatility(), code.mayWrite
+	}
+}
+
+func (j *join) joinOperators() {
+	j.operatorCode = make(map[uint32]runs, len(j.operators))
+	for i := range j.operators {
+		o := &j.operators[i]
+		code := j.functionCode[o.function]
+		o.Volatility, o.MayWrite = code.volatility(), code.mayWrite
+		o.Builtin = builtin(o.oid, o.Schema) && o.function < firstUserOID
+		j.operatorCode[o.oid] = code
+	}
+}
+
+func (j *join) joinTypes() {
+	j.typeRuns = make(map[uint32]runs)
+	position := make(map[uint32]int, len(j.types))
+	for i, t := range j.types {
+		position[t.OID] = i
+	}
+	// Built-in code is left out: its users know it by name.
+	for _, c := range j.typeCode {
+		if c.kind != 't' {
+			j.typeRuns[c.of] = j.typeRuns[c.of].and(j.codeOf(c))
+		}
+	}
+	j.spread()
+	for i := range j.types {
+		t := &j.types[i]
+		code := j.typeRuns[t.OID]
+		t.Volatility, t.MayWrite = code.volatility(), code.mayWrite
+		base := t.OID
+		// A chain of domains has no cycles, but nothing here may hang on that.
+		for range position {
+			at, ok := position[base]
+			if !ok || j.types[at].Kind != 'd' {
+				break
+			}
+			base = j.types[at].Base
+		}
+		j.types[i].Base = base
+	}
+}
+
+// spread carries the code of types to the types that are made of them: domains,
+// arrays, ranges and composites, which may contain arrays of themselves.
+func (j *join) spread() {
+	users := make(map[uint32][]uint32)
+	use := func(user, used uint32) {
+		if used != 0 {
+			users[used] = append(users[used], user)
+		}
+	}
+	for _, t := range j.types {
+		if t.Kind == 'd' {
+			use(t.OID, t.Base)
+		}
+		use(t.OID, t.Element)
+		if t.relation != 0 {
+			for _, c := range j.columns[t.relation] {
+				use(t.OID, c.Type)
+			}
+		}
+	}
+	for _, c := range j.typeCode {
+		if c.kind == 't' {
+			use(c.of, c.object)
+		}
+	}
+	// Most schemas have nothing to carry.
+	var todo []uint32
+	for oid, code := range j.typeRuns {
+		if code.volatility() != 'i' {
+			todo = append(todo, oid)
+		}
+	}
+	for len(todo) > 0 {
+		used := todo[0]
+		todo = todo[1:]
+		for _, user := range users[used] {
+			before := j.typeRuns[user]
+			after := before.and(j.typeRuns[used])
+			if after.volatility() != before.volatility() || after.mayWrite != before.mayWrite {
+				j.typeRuns[user] = after
+				todo = append(todo, user)
+			}
+		}
+	}
+}
+
+func (j *join) codeOf(c codeRow) runs {
+	switch c.kind {
+	case 'p':
+		return j.functionCode[c.object]
+	case 'o':
+		return j.operatorCode[c.object]
+	}
+	return j.typeRuns[c.object]
+}
+
+func (j *join) joinRelations() {
+	for _, r := range j.relations {
+		j.byOID[r.OID] = r
+		r.Columns = j.columns[r.OID]
+		slices.SortFunc(r.Columns, func(a, b Column) int { return cmp.Compare(a.Number, b.Number) })
+		r.View = j.views[r.OID]
+		r.Code |= j.commands[r.OID]
+		for _, c := range r.Columns {
+			if j.typeRuns[c.Type].mayWrite {
+				r.Code |= OnInsert | OnUpdate
+			}
+		}
+	}
+	for _, i := range j.inherits {
+		if r := j.byOID[i[0]]; r != nil {
+			r.Parents = append(r.Parents, i[1])
+		}
+	}
+	for _, s := range j.sources {
+		r, source := j.byOID[s[0]], j.byOID[s[1]]
+		if r != nil && (source == nil || !source.System) {
+			r.Sources = append(r.Sources, s[1])
+		}
+	}
+	for _, c := range j.code {
+		r := j.byOID[c.of]
+		switch {
+		case r == nil || !j.codeOf(c).mayWrite:
+		case !c.policy:
+			r.Code |= OnInsert | OnUpdate
+		case r.RowSecurity:
+			r.Code |= OnInsert | OnUpdate | OnDelete
+		}
+	}
+	j.joinKeys()
+	for _, r := range j.relations {
+		slices.Sort(r.Parents)
+		slices.Sort(r.Sources)
+		slices.SortFunc(r.Keys, func(a, b Key) int { return cmp.Compare(a.Index, b.Index) })
+		slices.SortFunc(r.References, func(a, b Reference) int {
+			return cmp.Or(cmp.Compare(a.Table, b.Table), slices.Compare(a.Columns, b.Columns))
+		})
+	}
+}
+
+func (j *join) joinKeys() {
+	for _, k := range j.keys {
+		r := j.byOID[k.relation]
+		if r == nil {
+			continue
+		}
+		for _, number := range k.numbers {
+			// The column's own collation decides what = means in a query.
+			if i := columnIndex(r.Columns, number); i >= 0 && r.Columns[i].Deterministic {
+				k.Columns = append(k.Columns, i)
+			}
+		}
+		if len(k.Columns) == len(k.numbers) {
+			r.Keys = append(r.Keys, k.Key)
+		}
+	}
+	for _, f := range j.references {
+		r := j.byOID[f.relation]
+		if r == nil {
+			continue
+		}
+		for _, number := range f.numbers {
+			if i := columnIndex(r.Columns, number); i >= 0 {
+				f.Columns = append(f.Columns, r.Columns[i].Name)
+			}
+		}
+		r.References = append(r.References, f.Reference)
+	}
+}

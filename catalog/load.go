@@ -1,0 +1,104 @@
+package catalog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// Load reads the schema of conn's database, as any role that may connect. It
+// supports PostgreSQL 14 and later.
+//
+// Load takes two round trips of the simple protocol inside one transaction,
+// leaves nothing behind in the session, and bypasses conn's tracer; it works
+// through a pooler in transaction mode. It reads no user data and takes no lock
+// for longer than it runs. All facts are of one moment, except the definitions
+// of views (see Relation.Sources), which are omitted when their tables are
+// locked (see Snapshot.Incomplete).
+//
+// Outside a transaction Load opens one: read-only, REPEATABLE READ. Inside one
+// it sees, and the snapshot contains, what the transaction itself has changed
+// and not committed; it counts as a query of that transaction, which fixes the
+// isolation level and, above READ COMMITTED, the moment that it sees. A failed
+// transaction is an error.
+//
+// Load reads what is committed when it begins. Whoever wants to notice changes
+// must fix the point from which he watches before he calls Load. When ctx ends
+// while Load runs, conn is closed, as pgx does with any query.
+func Load(ctx context.Context, conn *pgx.Conn) (*Snapshot, error) {
+	c, err := load(ctx, conn.PgConn())
+	if err != nil {
+		return nil, fmt.Errorf("cachedpg: load catalog: %w", err)
+	}
+	return NewSnapshot(c), nil
+}
+
+const (
+	begin    = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;\n"
+	commit   = "COMMIT"
+	rollback = "ROLLBACK"
+
+	// Rolling back to a savepoint undoes SET LOCAL, which releasing it would not.
+	savepoint       = "SAVEPOINT cachedpg_catalog;\n"
+	leaveSavepoint  = "ROLLBACK TO SAVEPOINT cachedpg_catalog; RELEASE SAVEPOINT cachedpg_catalog"
+	statusIdle      = 'I'
+	statusInFailure = 'E'
+
+	abandonTimeout = 5 * time.Second
+)
+
+func load(ctx context.Context, conn *pgconn.PgConn) (Contents, error) {
+	enter, leave, undo := savepoint, leaveSavepoint, leaveSavepoint
+	switch conn.TxStatus() {
+	case statusIdle:
+		enter, leave, undo = begin, commit, rollback
+	case statusInFailure:
+		return Contents{}, errors.New("the transaction has failed")
+	}
+	l := newLoader()
+	if err := run(ctx, conn, enter+settings+facts, l.fact); err != nil {
+		return Contents{}, errors.Join(err, abandon(ctx, conn, undo))
+	}
+	err := run(ctx, conn, views+leave, l.view)
+	var refused *pgconn.PgError
+	switch {
+	case err == nil:
+	case errors.As(err, &refused) && ctx.Err() == nil && !conn.IsClosed():
+		// A table is locked, or a view is being dropped.
+		l.views, l.incomplete = nil, true
+		if err := abandon(ctx, conn, undo); err != nil {
+			return Contents{}, err
+		}
+	default:
+		return Contents{}, errors.Join(err, abandon(ctx, conn, undo))
+	}
+	return l.contents()
+}
+
+// run sends commands in one message and gives every row to each, which must
+// not keep the bytes.
+func run(ctx context.Context, conn *pgconn.PgConn, commands string, each func([][]byte)) error {
+	results := conn.Exec(ctx, commands)
+	for results.NextResult() {
+		rows := results.ResultReader()
+		for rows.NextRow() {
+			each(rows.Values())
+		}
+	}
+	return results.Close()
+}
+
+// abandon leaves the transaction after an error, even if ctx has ended: pgx may
+// be configured to cancel a query without closing the connection.
+func abandon(ctx context.Context, conn *pgconn.PgConn, undo string) error {
+	if conn.IsClosed() || conn.TxStatus() == statusIdle {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), abandonTimeout)
+	defer cancel()
+	return conn.Exec(ctx, undo).Close()
+}

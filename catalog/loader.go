@@ -1,0 +1,266 @@
+package catalog
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// loader collects the rows of one load. Rows come in any order, so everything
+// that joins two of them waits for contents.
+type loader struct {
+	relations []*Relation
+	byOID     map[uint32]*Relation
+	columns   map[uint32][]Column
+	functions []function
+	operators []operator
+	types     []typ
+
+	keys       []keyRow
+	inherits   [][2]uint32 // child, parent
+	references []referenceRow
+	code       []codeRow
+	commands   map[uint32]Commands // of triggers and rules
+	sources    [][2]uint32         // view, relation
+	aggregates [][2]uint32         // aggregate, support function
+	typeCode   []codeRow
+	casts      [][3]uint32 // source, target, function
+	views      map[uint32]string
+
+	incomplete bool
+	interned   map[string]string
+	err        error
+}
+
+type (
+	function struct {
+		oid uint32
+		Function
+	}
+	operator struct {
+		oid, function uint32
+		Operator
+	}
+	typ struct {
+		relation uint32 // of a composite type
+		Type
+	}
+	keyRow struct {
+		relation uint32
+		numbers  []int16
+		Key
+	}
+	referenceRow struct {
+		relation uint32
+		numbers  []int16
+		Reference
+	}
+	codeRow struct {
+		of     uint32 // relation or type
+		kind   byte   // what runs: 'p' function, 'o' operator, 't' code of a type
+		object uint32
+		policy bool
+	}
+)
+
+func newLoader() *loader {
+	return &loader{
+		byOID:    make(map[uint32]*Relation),
+		columns:  make(map[uint32][]Column),
+		commands: make(map[uint32]Commands),
+		views:    make(map[uint32]string),
+		interned: make(map[string]string),
+	}
+}
+
+// fact takes one row of facts; see parts for its columns.
+func (l *loader) fact(v [][]byte) {
+	kind, v := string(v[0]), v[1:]
+	switch kind {
+	case kindRelation:
+		schema := l.text(v[1])
+		l.relations = append(l.relations, &Relation{
+			OID: l.oid(v[0]), Schema: schema, Name: l.text(v[2]), Kind: char(v[3]),
+			Temporary: char(v[4]) == 't', Unlogged: char(v[4]) == 'u', RowSecurity: l.bool(v[5]),
+			System: schema == "pg_catalog" || schema == "information_schema",
+		})
+	case kindColumn:
+		relation := l.oid(v[0])
+		l.columns[relation] = append(l.columns[relation], Column{
+			Name: l.text(v[1]), Number: l.int16(v[2]), Type: l.oid(v[3]),
+			Deterministic: l.bool(v[4]), Generated: char(v[5]),
+		})
+	case kindKey:
+		l.keys = append(l.keys, keyRow{l.oid(v[1]), l.numbers(v[4]),
+			Key{Index: l.oid(v[0]), Primary: l.bool(v[2]), Deferrable: l.bool(v[3])}})
+	case kindInherit:
+		l.inherits = append(l.inherits, [2]uint32{l.oid(v[0]), l.oid(v[1])})
+	case kindReference:
+		l.references = append(l.references, referenceRow{l.oid(v[0]), l.numbers(v[2]),
+			Reference{Table: l.oid(v[1]), OnDelete: l.bool(v[3]), OnUpdate: l.bool(v[4])}})
+	case kindTrigger:
+		l.commands[l.oid(v[0])] |= triggerCommands(l.int16(v[1]))
+	case kindRule:
+		l.commands[l.oid(v[0])] |= ruleCommands(char(v[1]))
+	case kindCode:
+		l.code = append(l.code, codeRow{l.oid(v[0]), char(v[1]), l.oid(v[2]), l.bool(v[3])})
+	case kindSource:
+		l.sources = append(l.sources, [2]uint32{l.oid(v[0]), l.oid(v[1])})
+	case kindFunction:
+		l.function(v)
+	case kindAggregate:
+		l.aggregates = append(l.aggregates, [2]uint32{l.oid(v[0]), l.oid(v[1])})
+	case kindOperator:
+		l.operators = append(l.operators, operator{l.oid(v[0]), l.oid(v[5]), Operator{
+			Schema: l.text(v[1]), Name: l.text(v[2]), Left: l.oid(v[3]), Right: l.oid(v[4])}})
+	case kindType:
+		t := Type{OID: l.oid(v[0]), Schema: l.text(v[1]), Name: l.text(v[2]), Kind: char(v[3]),
+			Base: l.oid(v[4]), Element: l.oid(v[5])}
+		t.Builtin = builtin(t.OID, t.Schema)
+		t.Reg = t.Builtin && strings.HasPrefix(t.Name, "reg")
+		l.types = append(l.types, typ{l.oid(v[6]), t})
+	case kindTypeCode:
+		l.typeCode = append(l.typeCode, codeRow{of: l.oid(v[0]), kind: char(v[1]), object: l.oid(v[2])})
+	case kindCast:
+		l.casts = append(l.casts, [3]uint32{l.oid(v[0]), l.oid(v[1]), l.oid(v[2])})
+	default:
+		l.fail("kind", []byte(kind))
+	}
+}
+
+func (l *loader) function(v [][]byte) {
+	f := function{oid: l.oid(v[0]), Function: Function{
+		Schema: l.text(v[1]), Name: l.text(v[2]), Volatility: char(v[3]),
+		Aggregate: char(v[4]) == 'a', Window: char(v[4]) == 'w', SetReturning: l.bool(v[5]),
+		MinArgs: l.int16(v[6]), MaxArgs: l.int16(v[7]),
+	}}
+	f.Builtin = builtin(f.oid, f.Schema)
+	// What initdb puts outside pg_catalog is not Builtin, but it writes nothing.
+	if f.oid >= firstUserOID && f.Volatility == 'v' {
+		f.MayWrite = canRunSQL(string(v[8]), string(v[9]))
+	}
+	l.functions = append(l.functions, f)
+}
+
+// view takes one row of views. A view dropped meanwhile has no definition.
+func (l *loader) view(v [][]byte) {
+	if v[1] != nil {
+		l.views[l.oid(v[0])] = string(v[1])
+	}
+}
+
+func builtin(oid uint32, schema string) bool {
+	return oid < firstUserOID && schema == "pg_catalog"
+}
+
+// canRunSQL reports whether a function of this language can change tables. C
+// can, through SPI or a connection of its own.
+func canRunSQL(language, extension string) bool {
+	switch language {
+	case "internal":
+		return false
+	case "c":
+		return !harmless[extension]
+	}
+	return true
+}
+
+// harmless are extensions none of whose C functions changes a table; without
+// them a default of uuid_generate_v4() would count as code that may.
+var harmless = map[string]bool{
+	"btree_gin": true, "btree_gist": true, "citext": true, "cube": true, "dict_int": true, "earthdistance": true,
+	"fuzzystrmatch": true, "hstore": true, "intarray": true, "isn": true, "ltree": true, "pg_stat_statements": true,
+	"pg_trgm": true, "pgcrypto": true, "postgis": true, "seg": true, "unaccent": true, "uuid-ossp": true, "vector": true,
+}
+
+// The bits of pg_trigger.tgtype, from PostgreSQL's catalog/pg_trigger.h.
+const (
+	tgInsert   = 1 << 2
+	tgDelete   = 1 << 3
+	tgUpdate   = 1 << 4
+	tgTruncate = 1 << 5
+)
+
+func triggerCommands(tgtype int16) (c Commands) {
+	for bit, command := range map[int16]Commands{
+		tgInsert: OnInsert, tgDelete: OnDelete, tgUpdate: OnUpdate, tgTruncate: OnTruncate,
+	} {
+		if tgtype&bit != 0 {
+			c |= command
+		}
+	}
+	return c
+}
+
+func ruleCommands(event byte) Commands {
+	switch event {
+	case '2':
+		return OnUpdate
+	case '3':
+		return OnInsert
+	case '4':
+		return OnDelete
+	}
+	return OnInsert | OnUpdate | OnDelete
+}
+
+// text returns b as a string that is shared with its equals: names repeat.
+func (l *loader) text(b []byte) string {
+	s, ok := l.interned[string(b)]
+	if !ok {
+		s = string(b)
+		l.interned[s] = s
+	}
+	return s
+}
+
+func (l *loader) oid(b []byte) uint32 {
+	n, err := strconv.ParseUint(string(b), 10, 32)
+	if err != nil {
+		l.fail("oid", b)
+	}
+	return uint32(n)
+}
+
+func (l *loader) int16(b []byte) int16 {
+	n, err := strconv.ParseInt(string(b), 10, 16)
+	if err != nil {
+		l.fail("int2", b)
+	}
+	return int16(n)
+}
+
+func (l *loader) numbers(b []byte) []int16 {
+	var n []int16
+	for s := range strings.SplitSeq(string(b), ",") {
+		n = append(n, l.int16([]byte(s)))
+	}
+	return n
+}
+
+func (l *loader) bool(b []byte) bool {
+	if s := string(b); s != "true" && s != "false" {
+		l.fail("bool", b)
+	}
+	return string(b) == "true"
+}
+
+// char returns a "char" as text, which is empty for 0.
+func char(b []byte) byte {
+	if len(b) == 0 {
+		return 0
+	}
+	return b[0]
+}
+
+func (l *loader) fail(what string, b []byte) {
+	if l.err == nil {
+		l.err = fmt.Errorf("unexpected %s %q", what, b)
+	}
+}
+
+// columnIndex returns the position of an attribute number, or -1.
+func columnIndex(columns []Column, number int16) int {
+	return slices.IndexFunc(columns, func(c Column) bool { return c.Number == number })
+}

@@ -1,0 +1,227 @@
+package catalog
+
+import "strings"
+
+// A part is one kind of row of the query that reads the catalog tables. The
+// parts are joined by UNION ALL into one statement, so that all of them see the
+// same moment whatever the isolation level, and in one round trip. Every column
+// travels as text.
+type part struct {
+	kind    string
+	columns []string
+	from    string // FROM and WHERE
+}
+
+// firstUserOID is FirstNormalObjectId of PostgreSQL's access/transam.h:
+// smaller OIDs are given by initdb.
+const firstUserOID = 16384
+
+// settings hold while the catalog is read. With this search_path pg_get_viewdef
+// qualifies every name outside pg_catalog, and no temporary table stands in
+// front of a catalog table; quoting and date style keep its text canonical.
+// Compiling or parallelising these short plans would take longer than running
+// them. The time is bounded by the context, except that a view whose tables
+// someone has locked must not make every query wait for that lock.
+const settings = `SET LOCAL search_path = pg_catalog, pg_temp;
+SET LOCAL quote_all_identifiers = off;
+SET LOCAL datestyle = ISO;
+SET LOCAL intervalstyle = postgres;
+SET LOCAL jit = off;
+SET LOCAL max_parallel_workers_per_gather = 0;
+SET LOCAL statement_timeout = 0;
+SET LOCAL lock_timeout = '250ms';
+`
+
+// views deparses the views. It is a statement of its own because it alone
+// takes locks (on the tables of the views) and can therefore fail by itself.
+const views = `SELECT oid::text, pg_get_viewdef(oid) FROM pg_class WHERE relkind = 'v'
+AND relnamespace NOT IN (SELECT oid FROM pg_namespace WHERE nspname IN ('pg_catalog', 'information_schema'));
+`
+
+// The kinds of rows. What each has in its columns is in parts.
+const (
+	kindRelation  = "r"
+	kindColumn    = "a"
+	kindKey       = "k"
+	kindInherit   = "i"
+	kindReference = "f"
+	kindTrigger   = "t"
+	kindRule      = "w"
+	kindCode      = "c"
+	kindSource    = "v"
+	kindFunction  = "p"
+	kindAggregate = "g"
+	kindOperator  = "o"
+	kindType      = "y"
+	kindTypeCode  = "d"
+	kindCast      = "x"
+)
+
+// userRelation is true for a pg_class c outside the system schemas.
+const userRelation = `c.relnamespace NOT IN
+	(SELECT oid FROM pg_namespace WHERE nspname IN ('pg_catalog', 'information_schema', 'pg_toast'))`
+
+// object classes in dependencies, one letter each.
+const refKind = `CASE d.refclassid WHEN 'pg_proc'::regclass THEN 'p' WHEN 'pg_operator'::regclass THEN 'o' ELSE 't' END`
+
+// userObject restricts a dependency to what may be user code. Built-in
+// functions are pinned: PostgreSQL does not record dependencies on them.
+const userObject = `d.refobjid >= 16384
+	AND d.refclassid IN ('pg_proc'::regclass, 'pg_operator'::regclass, 'pg_type'::regclass)`
+
+var parts = []part{
+	{kindRelation,
+		[]string{"c.oid", "n.nspname", "c.relname", "c.relkind", "c.relpersistence", "c.relrowsecurity"},
+		`FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+		WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')`},
+
+	// Of composite types ('c') the columns say what a type is made of.
+	{kindColumn,
+		[]string{"a.attrelid", "a.attname", "a.attnum", "a.atttypid",
+			"coalesce(l.collisdeterministic, true)", "a.attgenerated"},
+		`FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+		LEFT JOIN pg_collation l ON l.oid = a.attcollation
+		WHERE a.attnum > 0 AND NOT a.attisdropped
+		AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'c') AND ` + userRelation},
+
+	// Only btree indexes are unique by the type's own equality (temporal keys
+	// are GiST), and only by a built-in default operator class is it certain
+	// which one that is.
+	{kindKey,
+		[]string{"i.indexrelid", "i.indrelid", "i.indisprimary", "NOT i.indimmediate",
+			"array_to_string((i.indkey::int2[])[0:i.indnkeyatts - 1], ',')"},
+		`FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid JOIN pg_class c ON c.oid = i.indrelid
+		JOIN pg_am m ON m.oid = x.relam
+		WHERE i.indisunique AND i.indisvalid AND i.indisready AND i.indislive AND NOT i.indisexclusion
+		AND i.indpred IS NULL AND i.indexprs IS NULL AND m.amname = 'btree'
+		AND NOT i.indclass::oid[] && ARRAY(SELECT oid FROM pg_opclass WHERE NOT opcdefault OR oid >= 16384)
+		AND NOT i.indcollation::oid[] && ARRAY(SELECT oid FROM pg_collation WHERE NOT collisdeterministic)
+		AND ` + userRelation},
+
+	// A partition that is being detached concurrently counts until it is gone.
+	{kindInherit, []string{"inhrelid", "inhparent"}, `FROM pg_inherits`},
+
+	{kindReference,
+		[]string{"confrelid", "conrelid", "array_to_string(confkey, ',')",
+			"confdeltype IN ('c', 'n', 'd')", "confupdtype IN ('c', 'n', 'd')"},
+		`FROM pg_constraint WHERE contype = 'f'`},
+
+	// Internal triggers are those of foreign keys and deferrable keys; up to
+	// version 14 also the clones of user triggers on partitions. A trigger that
+	// fires only on replicas counts: session_replication_role decides.
+	{kindTrigger, []string{"t.tgrelid", "bit_or(t.tgtype)"},
+		`FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
+		WHERE t.tgenabled <> 'D' AND NOT (t.tgisinternal AND p.oid < 16384
+			AND (p.proname LIKE 'RI\_FKey\_%' OR p.proname = 'unique_key_recheck'))
+		GROUP BY t.tgrelid`},
+
+	{kindRule, []string{"ev_class", "ev_type"},
+		`FROM pg_rewrite JOIN pg_class c ON c.oid = ev_class
+		WHERE ev_type <> '1' AND ev_enabled <> 'D' AND ` + userRelation},
+
+	{kindCode, []string{"w.rel", refKind, "d.refobjid", "w.policy"},
+		`FROM pg_depend d JOIN (
+			SELECT 'pg_attrdef'::regclass AS class, oid AS obj, adrelid AS rel, false AS policy FROM pg_attrdef
+			UNION ALL SELECT 'pg_constraint'::regclass, oid, conrelid, false FROM pg_constraint WHERE conrelid <> 0
+			UNION ALL SELECT 'pg_class'::regclass, indexrelid, indrelid, false FROM pg_index
+			UNION ALL SELECT 'pg_class'::regclass, oid, oid, false FROM pg_class WHERE relkind IN ('r', 'p', 'f')
+			UNION ALL SELECT 'pg_policy'::regclass, oid, polrelid, true FROM pg_policy
+		) w ON w.class = d.classid AND w.obj = d.objid
+		WHERE ` + userObject},
+
+	{kindSource, []string{"w.ev_class", "d.refobjid"},
+		`FROM pg_rewrite w JOIN pg_class c ON c.oid = w.ev_class
+		JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = w.oid AND d.refclassid = 'pg_class'::regclass
+		WHERE w.ev_type = '1' AND c.relkind = 'v' AND d.refobjid <> w.ev_class AND ` + userRelation + `
+		GROUP BY w.ev_class, d.refobjid`},
+
+	// The arguments of an ordered-set aggregate stand in two places, and CALL
+	// counts OUT parameters: they match any number.
+	{kindFunction,
+		[]string{"p.oid", "n.nspname", "p.proname", "p.provolatile", "p.prokind", "p.proretset",
+			"CASE WHEN p.prokind = 'p' OR g.aggkind <> 'n' THEN 0 ELSE p.pronargs - p.pronargdefaults - (p.provariadic <> 0)::int END",
+			"CASE WHEN p.prokind = 'p' OR g.aggkind <> 'n' OR p.provariadic <> 0 THEN -1 ELSE p.pronargs END",
+			"CASE WHEN p.oid >= 16384 THEN l.lanname END",
+			"e.extname"},
+		`FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace JOIN pg_language l ON l.oid = p.prolang
+		LEFT JOIN pg_aggregate g ON g.aggfnoid = p.oid
+		LEFT JOIN pg_depend d ON p.oid >= 16384 AND d.classid = 'pg_proc'::regclass AND d.objid = p.oid
+			AND d.deptype = 'e' AND d.refclassid = 'pg_extension'::regclass
+		LEFT JOIN pg_extension e ON e.oid = d.refobjid`},
+
+	// pg_proc calls every user-defined aggregate immutable.
+	{kindAggregate, []string{"g.aggfnoid::oid", "f.oid"},
+		`FROM pg_aggregate g CROSS JOIN unnest(ARRAY[g.aggtransfn, g.aggfinalfn, g.aggcombinefn, g.aggserialfn,
+			g.aggdeserialfn, g.aggmtransfn, g.aggminvtransfn, g.aggmfinalfn]::oid[]) f(oid)
+		WHERE g.aggfnoid::oid >= 16384 AND f.oid <> 0`},
+
+	{kindOperator, []string{"o.oid", "n.nspname", "o.oprname", "o.oprleft", "o.oprright", "o.oprcode::oid"},
+		`FROM pg_operator o JOIN pg_namespace n ON n.oid = o.oprnamespace WHERE o.oprcode <> 0`},
+
+	{kindType, []string{"t.oid", "n.nspname", "t.typname", "t.typtype", "t.typbasetype",
+		"CASE WHEN t.typsubscript = 'array_subscript_handler'::regproc AND t.typlen = -1 THEN t.typelem ELSE 0 END",
+		"t.typrelid"},
+		`FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace`},
+
+	// What runs for the values of a type: checks of a domain (its default, too,
+	// is recorded as a dependency of the type), support functions of a base type,
+	// comparison and hashing, and, by 't', the range below it. The analyze
+	// function runs in ANALYZE alone. Binary input and output are stable where
+	// they depend on the client's encoding and nothing else (citext, as text).
+	{kindTypeCode, []string{"w.typ", "w.ref", "w.obj"},
+		`FROM (
+			SELECT c.contypid AS typ, ` + refKind + ` AS ref, d.refobjid AS obj
+			FROM pg_constraint c JOIN pg_depend d ON d.classid = 'pg_constraint'::regclass AND d.objid = c.oid
+			WHERE c.contypid <> 0 AND ` + userObject + `
+			UNION SELECT t.oid, ` + refKind + `, d.refobjid
+			FROM pg_type t JOIN pg_depend d ON d.classid = 'pg_type'::regclass AND d.objid = t.oid
+			WHERE t.typtype = 'd' AND ` + userObject + `
+			UNION SELECT t.oid, 'p', f.oid
+			FROM pg_type t CROSS JOIN unnest(ARRAY[t.typinput, t.typoutput,
+				t.typmodin, t.typmodout, t.typsubscript]::oid[]) f(oid)
+			WHERE t.oid >= 16384 AND f.oid >= 16384
+			UNION SELECT t.oid, 'p', p.oid
+			FROM pg_type t JOIN pg_proc p ON p.oid IN (t.typreceive, t.typsend)
+			WHERE t.oid >= 16384 AND p.oid >= 16384 AND p.provolatile = 'v'
+			UNION SELECT c.opcintype, 'p', s.amproc::oid
+			FROM pg_opclass c JOIN pg_amproc s ON s.amprocfamily = c.opcfamily
+				AND s.amproclefttype = c.opcintype AND s.amprocrighttype = c.opcintype
+			WHERE c.opcdefault AND s.amproc::oid >= 16384
+				AND c.opcmethod IN (SELECT oid FROM pg_am WHERE amname IN ('btree', 'hash'))
+			UNION SELECT c.opcintype, 'o', s.amopopr
+			FROM pg_opclass c JOIN pg_amop s ON s.amopfamily = c.opcfamily
+				AND s.amoplefttype = c.opcintype AND s.amoprighttype = c.opcintype
+			WHERE c.opcdefault AND s.amopopr >= 16384
+				AND c.opcmethod IN (SELECT oid FROM pg_am WHERE amname IN ('btree', 'hash'))
+			UNION SELECT r.rngtypid, 't', r.rngsubtype FROM pg_range r WHERE r.rngtypid >= 16384
+			UNION SELECT r.rngtypid, 'p', f.oid
+			FROM pg_range r CROSS JOIN unnest(ARRAY[r.rngcanonical, r.rngsubdiff]::oid[]) f(oid) WHERE f.oid >= 16384
+			UNION SELECT r.rngmultitypid, 't', r.rngtypid FROM pg_range r WHERE r.rngtypid >= 16384
+		) w`},
+
+	{kindCast, []string{"castsource", "casttarget", "castfunc"},
+		`FROM pg_cast WHERE oid >= 16384 AND castfunc <> 0`},
+}
+
+// facts is the statement that the parts make.
+var facts = union(parts)
+
+func union(parts []part) string {
+	width := 0
+	for _, p := range parts {
+		width = max(width, len(p.columns))
+	}
+	var b strings.Builder
+	for i, p := range parts {
+		if i > 0 {
+			b.WriteString("\nUNION ALL ")
+		}
+		b.WriteString("SELECT '" + p.kind + "'")
+		for _, c := range p.columns {
+			b.WriteString(", (" + c + ")::text")
+		}
+		b.WriteString(strings.Repeat(", NULL", width-len(p.columns)) + " " + p.from)
+	}
+	b.WriteString(";\n")
+	return b.String()
+}

@@ -1,0 +1,252 @@
+package catalog
+
+import (
+	"cmp"
+	"iter"
+	"slices"
+	"strings"
+)
+
+// Snapshot is the schema of one database at one moment. It is immutable and
+// safe for concurrent use. What its methods return belongs to it unless they
+// say otherwise: read, never change it.
+type Snapshot struct {
+	relations  []*Relation // by OID
+	byOID      map[uint32]*Relation
+	byName     map[name]*Relation
+	functions  map[string][]Function // by name, all schemas
+	operators  map[string][]Operator
+	types      map[name]Type
+	typeByOID  map[uint32]Type
+	casts      []Cast
+	unsafeCast bool
+	incomplete bool
+}
+
+type name struct{ schema, name string }
+
+// Contents is what a Snapshot is made of. Load fills it from a database; tests
+// of other packages fill it by hand, with the built-in functions, operators and
+// types that they need.
+type Contents struct {
+	Relations []*Relation
+	Functions []Function
+	Operators []Operator
+	Types     []Type
+	Casts     []Cast
+
+	// Incomplete: see Snapshot.Incomplete.
+	Incomplete bool
+}
+
+// NewSnapshot makes a Snapshot and takes over what c points to.
+//
+// It fills in what follows from the rest: Children from Parents, a Column's
+// Number (its position) and BaseType (through Types) where they are zero, a
+// Type's Base and Volatility where they are zero. Keys are put primary first.
+func NewSnapshot(c Contents) *Snapshot {
+	s := &Snapshot{
+		relations:  slices.Clone(c.Relations),
+		byOID:      make(map[uint32]*Relation, len(c.Relations)),
+		byName:     make(map[name]*Relation, len(c.Relations)),
+		functions:  make(map[string][]Function),
+		operators:  make(map[string][]Operator),
+		types:      make(map[name]Type, len(c.Types)),
+		typeByOID:  make(map[uint32]Type, len(c.Types)),
+		casts:      slices.Clone(c.Casts),
+		incomplete: c.Incomplete,
+	}
+	for _, t := range c.Types {
+		if t.Base == 0 {
+			t.Base = t.OID
+		}
+		if t.Volatility == 0 {
+			t.Volatility = 'i'
+		}
+		s.types[name{t.Schema, t.Name}] = t
+		s.typeByOID[t.OID] = t
+	}
+	for _, f := range c.Functions {
+		s.functions[f.Name] = append(s.functions[f.Name], f)
+	}
+	for _, o := range c.Operators {
+		s.operators[o.Name] = append(s.operators[o.Name], o)
+	}
+	for _, cast := range c.Casts {
+		if cast.Volatility != 'i' {
+			s.unsafeCast = true
+		}
+	}
+	s.addRelations()
+	return s
+}
+
+func (s *Snapshot) addRelations() {
+	slices.SortFunc(s.relations, func(a, b *Relation) int { return cmp.Compare(a.OID, b.OID) })
+	for _, r := range s.relations {
+		s.byOID[r.OID] = r
+		s.byName[name{r.Schema, r.Name}] = r
+		r.Children = nil
+		for i := range r.Columns {
+			c := &r.Columns[i]
+			if c.Number == 0 {
+				c.Number = int16(i + 1)
+			}
+			if c.BaseType == 0 {
+				c.BaseType = c.Type
+				if t, ok := s.typeByOID[c.Type]; ok {
+					c.BaseType = t.Base
+				}
+			}
+		}
+		slices.SortStableFunc(r.Keys, func(a, b Key) int {
+			switch {
+			case a.Primary == b.Primary:
+				return 0
+			case a.Primary:
+				return -1
+			}
+			return 1
+		})
+	}
+	for _, r := range s.relations { // in OID order, so Children ascend
+		for _, parent := range r.Parents {
+			if p := s.byOID[parent]; p != nil {
+				p.Children = append(p.Children, r.OID)
+			}
+		}
+	}
+}
+
+// Incomplete reports that definitions of views are missing because someone
+// held a lock while they were read. The snapshot is right as it is (a view
+// without a definition is not to be relied on); loading again may do better.
+func (s *Snapshot) Incomplete() bool { return s.incomplete }
+
+// Relations yields all relations in OID order, system relations included.
+func (s *Snapshot) Relations() iter.Seq[*Relation] { return slices.Values(s.relations) }
+
+// ByOID returns the relation with this OID, or nil.
+func (s *Snapshot) ByOID(oid uint32) *Relation { return s.byOID[oid] }
+
+// Resolve finds a relation as PostgreSQL would: in schema, or, when schema is
+// "", in the first schema of path that has the name. It returns nil when there
+// is none.
+//
+// Path is current_schemas(true) of the session, which names pg_catalog and the
+// session's temporary schema where they are implicit. A session that has a
+// temporary schema may have made tables in it after the snapshot was loaded;
+// its owner must see to that.
+func (s *Snapshot) Resolve(path []string, schema, relation string) *Relation {
+	for _, schema := range schemas(path, schema) {
+		if r := s.byName[name{schema, relation}]; r != nil {
+			return r
+		}
+	}
+	return nil
+}
+
+// Type finds a type by its pg_type name, as Resolve finds a relation.
+func (s *Snapshot) Type(path []string, schema, typ string) (Type, bool) {
+	for _, schema := range schemas(path, schema) {
+		if t, ok := s.types[name{schema, typ}]; ok {
+			return t, true
+		}
+	}
+	return Type{}, false
+}
+
+// TypeByOID returns the type with this OID.
+func (s *Snapshot) TypeByOID(oid uint32) (Type, bool) {
+	t, ok := s.typeByOID[oid]
+	return t, ok
+}
+
+// Functions returns every function that a call of this name with args
+// arguments could mean, whatever the types of the arguments: those in schema,
+// or in any schema of path when schema is "", in order of path. The slice is the caller's.
+//
+// None means that PostgreSQL would refuse the call or read it as something
+// else: f(x) may be a cast to the type f or the column f of x.
+func (s *Snapshot) Functions(path []string, schema, function string, args int) []Function {
+	var found []Function
+	for _, schema := range schemas(path, schema) {
+		for _, f := range s.functions[function] {
+			if f.Schema == schema && args >= int(f.MinArgs) && (f.MaxArgs < 0 || args <= int(f.MaxArgs)) {
+				found = append(found, f)
+			}
+		}
+	}
+	return found
+}
+
+// Operators returns every operator of this name, whatever the types of its
+// operands: those in schema, or in any schema of path when schema is "", in
+// order of path. The slice is the caller's.
+func (s *Snapshot) Operators(path []string, schema, operator string) []Operator {
+	var found []Operator
+	for _, schema := range schemas(path, schema) {
+		for _, o := range s.operators[operator] {
+			if o.Schema == schema {
+				found = append(found, o)
+			}
+		}
+	}
+	return found
+}
+
+// Casts returns the user-defined casts that call a function.
+func (s *Snapshot) Casts() []Cast { return s.casts }
+
+// UnsafeCasts reports whether a user-defined cast calls a function that is not
+// immutable.
+func (s *Snapshot) UnsafeCasts() bool { return s.unsafeCast }
+
+// Descendants returns the relations that inherit from oid, or are partitions
+// of it, at any depth: oid itself left out, each once, nearest first. The slice
+// is the caller's.
+func (s *Snapshot) Descendants(oid uint32) []uint32 {
+	return s.closure(oid, func(r *Relation) []uint32 { return r.Children })
+}
+
+// Ancestors returns the relations that oid inherits from, or is a partition
+// of, at any depth: oid itself left out, each once, nearest first. The slice is
+// the caller's.
+func (s *Snapshot) Ancestors(oid uint32) []uint32 {
+	return s.closure(oid, func(r *Relation) []uint32 { return r.Parents })
+}
+
+func (s *Snapshot) closure(oid uint32, next func(*Relation) []uint32) []uint32 {
+	var found []uint32
+	seen := map[uint32]bool{oid: true}
+	for from, i := oid, 0; ; i++ {
+		if r := s.byOID[from]; r != nil {
+			for _, to := range next(r) {
+				if !seen[to] {
+					seen[to] = true
+					found = append(found, to)
+				}
+			}
+		}
+		if i == len(found) {
+			return found
+		}
+		from = found[i]
+	}
+}
+
+// schemas returns where to look for a name.
+func schemas(path []string, schema string) []string {
+	switch schema {
+	case "":
+		return path
+	case "pg_temp": // an alias of the session's own temporary schema
+		for _, s := range path {
+			if strings.HasPrefix(s, "pg_temp_") {
+				return []string{s}
+			}
+		}
+		return nil
+	}
+	return []string{schema}
+}

@@ -1,0 +1,345 @@
+package cachedpg
+
+import (
+	"errors"
+	"fmt"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Config says how results are cached. The zero value is the documented
+// default of every field, so Config{} caches in this process's memory.
+type Config struct {
+	// Store is where entries live: "memory" (default) for this process's
+	// memory, or "off" to pass everything through to PostgreSQL.
+	// DSN key cache_store.
+	Store string
+
+	// TTL is the longest time an entry is used, a last resort beside
+	// invalidation; each entry gets up to a tenth less, at random, so that
+	// entries filled together do not expire together. Default one hour.
+	// DSN key cache_ttl, as time.ParseDuration reads it.
+	TTL time.Duration
+
+	// MaxEntry is the size in bytes above which a result passes through
+	// without being stored or buffered whole. Default 1 MiB.
+	// DSN key cache_max_entry, with an optional suffix KiB, MiB or GiB.
+	MaxEntry int64
+
+	// Memory is the size in bytes to which the memory store is bounded.
+	// Default 64 MiB. Every sql.DB of a process that is connected to the same
+	// database shares one store; the largest Memory counts. DSN key cache_memory.
+	Memory int64
+
+	// Policies are exceptions per relation. DSN key cache_policy:
+	// "audit_log:off,public.countries:cache-aside:24h".
+	Policies []Policy
+}
+
+// Policy is what applies to the results that read one relation. A result that
+// reads several relations is cached if every policy allows it, for the
+// shortest of their TTLs.
+type Policy struct {
+	// Relation is a table, view or materialised view, as in SQL: with or
+	// without its schema; without one it means every schema.
+	Relation string
+
+	// Strategy is "cache-aside" (default) or "off".
+	Strategy string
+
+	// TTL replaces Config.TTL; zero keeps it.
+	TTL time.Duration
+}
+
+const (
+	defaultTTL      = time.Hour
+	defaultMaxEntry = 1 << 20
+	defaultMemory   = 64 << 20
+
+	storeMemory = "memory"
+	storeOff    = "off"
+
+	strategyCacheAside = "cache-aside"
+	strategyOff        = "off"
+)
+
+// withDefaults returns c with its zero values replaced, or every problem joined.
+func (c Config) withDefaults() (Config, error) {
+	var problems []error
+	bad := func(format string, args ...any) {
+		problems = append(problems, fmt.Errorf("cachedpg: "+format, args...))
+	}
+	switch c.Store {
+	case "":
+		c.Store = storeMemory
+	case storeMemory, storeOff:
+	default:
+		// The value may be a URL with a password.
+		bad("cache_store: unknown store; want %q or %q", storeMemory, storeOff)
+	}
+	positive := func(key string, v, standard int64) int64 {
+		switch {
+		case v < 0:
+			bad("%s=%d: must be positive", key, v)
+		case v == 0:
+			return standard
+		}
+		return v
+	}
+	if c.TTL < 0 {
+		bad("cache_ttl=%v: must be positive", c.TTL)
+	} else if c.TTL == 0 {
+		c.TTL = defaultTTL
+	}
+	c.MaxEntry = positive("cache_max_entry", c.MaxEntry, defaultMaxEntry)
+	c.Memory = positive("cache_memory", c.Memory, defaultMemory)
+	if c.MaxEntry > c.Memory {
+		bad("cache_max_entry=%d: larger than cache_memory=%d", c.MaxEntry, c.Memory)
+	}
+	policies := make([]Policy, len(c.Policies))
+	seen := make(map[string]bool)
+	for i, p := range c.Policies {
+		if p.Relation == "" {
+			bad("cache_policy: a policy without a relation")
+		}
+		if seen[p.Relation] {
+			bad("cache_policy: %s is named twice", p.Relation)
+		}
+		seen[p.Relation] = true
+		switch p.Strategy {
+		case "":
+			p.Strategy = strategyCacheAside
+		case strategyCacheAside, strategyOff:
+		default:
+			bad("cache_policy: %s: unknown strategy %q; want %q or %q", p.Relation, p.Strategy, strategyCacheAside, strategyOff)
+		}
+		if p.TTL < 0 {
+			bad("cache_policy: %s: ttl %v must be positive", p.Relation, p.TTL)
+		}
+		if p.Strategy == strategyOff && p.TTL != 0 {
+			bad("cache_policy: %s: a ttl contradicts strategy %q", p.Relation, strategyOff)
+		}
+		policies[i] = p
+	}
+	c.Policies = policies
+	return c, errors.Join(problems...)
+}
+
+// ParseConfig takes the cache_* keys out of a DSN, URL or keyword form, and
+// returns what is left for pgx, byte for byte, beside them. An unknown or
+// malformed cache_* key is an error that names the key and never the rest of the DSN.
+func ParseConfig(dsn string) (pgDSN string, config Config, err error) {
+	var keys []setting
+	if strings.HasPrefix(dsn, "postgres://") || strings.HasPrefix(dsn, "postgresql://") {
+		pgDSN, keys, err = splitURL(dsn)
+	} else {
+		pgDSN, keys = splitKeywords(dsn)
+	}
+	if err != nil {
+		return "", Config{}, err
+	}
+	var problems []error
+	seen := make(map[string]bool)
+	for _, k := range keys {
+		if seen[k.key] {
+			problems = append(problems, fmt.Errorf("cachedpg: %s: given twice", k.key))
+			continue
+		}
+		seen[k.key] = true
+		if err := config.set(k.key, k.value); err != nil {
+			problems = append(problems, err)
+		}
+	}
+	if len(problems) == 0 {
+		_, err := config.withDefaults()
+		problems = append(problems, err)
+	}
+	if err := errors.Join(problems...); err != nil {
+		return "", Config{}, err
+	}
+	return pgDSN, config, nil
+}
+
+type setting struct{ key, value string }
+
+func isCacheKey(key string) bool { return strings.HasPrefix(key, "cache_") }
+
+// splitURL cuts the cache_* pairs out of the query part and leaves the rest as it is.
+func splitURL(dsn string) (string, []setting, error) {
+	base, query, ok := strings.Cut(dsn, "?")
+	if !ok {
+		return dsn, nil, nil
+	}
+	query, fragment, hasFragment := strings.Cut(query, "#")
+	var keys []setting
+	var rest []string
+	for _, pair := range strings.Split(query, "&") {
+		rawKey, rawValue, _ := strings.Cut(pair, "=")
+		key, err := url.QueryUnescape(rawKey)
+		if err != nil || !isCacheKey(key) {
+			rest = append(rest, pair) // pgx says what is wrong with its own
+			continue
+		}
+		value, err := url.QueryUnescape(rawValue)
+		if err != nil {
+			return "", nil, fmt.Errorf("cachedpg: %s: malformed percent encoding", key)
+		}
+		keys = append(keys, setting{key, value})
+	}
+	if left := strings.Join(rest, "&"); left != "" {
+		base += "?" + left
+	}
+	if hasFragment {
+		base += "#" + fragment
+	}
+	return base, keys, nil
+}
+
+// splitKeywords cuts the cache_* pairs out of a keyword/value DSN, with
+// libpq's rules for quotes and backslashes. What it cannot read it leaves to pgx.
+func splitKeywords(dsn string) (string, []setting) {
+	const space = " \t\n\r\v\f"
+	var keys []setting
+	var rest strings.Builder
+	for s := dsn; s != ""; {
+		trimmed := strings.TrimLeft(s, space)
+		eq := strings.IndexByte(trimmed, '=')
+		if eq < 0 {
+			rest.WriteString(s)
+			break
+		}
+		key := strings.TrimRight(trimmed[:eq], space)
+		if i := strings.LastIndexAny(key, space); i >= 0 {
+			// A word without a value: a registered name, or pgx's to refuse.
+			word := len(s) - len(trimmed) + i + 1
+			rest.WriteString(s[:word])
+			s = s[word:]
+			continue
+		}
+		after := strings.TrimLeft(trimmed[eq+1:], space)
+		value, n, ok := keywordValue(after)
+		if !ok {
+			rest.WriteString(s)
+			break
+		}
+		consumed := len(s) - len(after) + n
+		if isCacheKey(key) {
+			keys = append(keys, setting{key, value})
+		} else {
+			rest.WriteString(s[:consumed])
+		}
+		s = s[consumed:]
+	}
+	if len(keys) == 0 {
+		return dsn, nil
+	}
+	return strings.Trim(rest.String(), space), keys
+}
+
+// keywordValue reads one value at the start of s and returns how many bytes it took.
+func keywordValue(s string) (value string, n int, ok bool) {
+	quoted := strings.HasPrefix(s, "'")
+	var b strings.Builder
+	i := 0
+	if quoted {
+		i = 1
+	}
+	for ; i < len(s); i++ {
+		switch c := s[i]; {
+		case c == '\\':
+			if i++; i < len(s) {
+				b.WriteByte(s[i])
+			}
+		case quoted && c == '\'':
+			return b.String(), i + 1, true
+		case !quoted && strings.IndexByte(" \t\n\r\v\f", c) >= 0:
+			return b.String(), i, true
+		default:
+			b.WriteByte(c)
+		}
+	}
+	return b.String(), len(s), !quoted
+}
+
+// set applies one DSN key.
+func (c *Config) set(key, value string) (err error) {
+	fail := func(err error) error { return fmt.Errorf("cachedpg: %s=%s: %w", key, value, err) }
+	switch key {
+	case "cache_store":
+		if c.Store = value; value == "" {
+			return fmt.Errorf("cachedpg: %s: must not be empty", key)
+		}
+	case "cache_ttl":
+		if c.TTL, err = parseDuration(value); err != nil {
+			return fail(err)
+		}
+	case "cache_max_entry":
+		if c.MaxEntry, err = parseBytes(value); err != nil {
+			return fail(err)
+		}
+	case "cache_memory":
+		if c.Memory, err = parseBytes(value); err != nil {
+			return fail(err)
+		}
+	case "cache_policy":
+		if c.Policies, err = parsePolicies(value); err != nil {
+			return fail(err)
+		}
+	default:
+		return fmt.Errorf("cachedpg: %s: unknown key; want cache_store, cache_ttl, cache_max_entry, cache_memory or cache_policy", key)
+	}
+	return nil
+}
+
+func parseDuration(s string) (time.Duration, error) {
+	d, err := time.ParseDuration(s)
+	switch {
+	case err != nil:
+		return 0, errors.New("not a duration such as 90s or 1h")
+	case d <= 0:
+		return 0, errors.New("must be positive")
+	}
+	return d, nil
+}
+
+// parseBytes reads a size: a number of bytes, or one with KiB, MiB or GiB behind it.
+func parseBytes(s string) (int64, error) {
+	unit := int64(1)
+	for suffix, factor := range map[string]int64{"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30} {
+		if number, ok := strings.CutSuffix(s, suffix); ok {
+			s, unit = number, factor
+		}
+	}
+	n, err := strconv.ParseInt(strings.TrimSpace(s), 10, 64)
+	switch {
+	case err != nil:
+		return 0, errors.New("not a size such as 1048576 or 64MiB")
+	case n <= 0:
+		return 0, errors.New("must be positive")
+	case n > (1<<62)/unit:
+		return 0, errors.New("too large")
+	}
+	return n * unit, nil
+}
+
+// parsePolicies reads relation:strategy[:ttl],…
+func parsePolicies(s string) ([]Policy, error) {
+	var policies []Policy
+	for _, item := range strings.Split(s, ",") {
+		parts := strings.Split(strings.TrimSpace(item), ":")
+		if len(parts) < 2 || len(parts) > 3 || parts[0] == "" || parts[1] == "" {
+			return nil, errors.New("want relation:strategy[:ttl], …")
+		}
+		p := Policy{Relation: parts[0], Strategy: parts[1]}
+		if len(parts) == 3 {
+			var err error
+			if p.TTL, err = parseDuration(parts[2]); err != nil {
+				return nil, fmt.Errorf("%s: %w", p.Relation, err)
+			}
+		}
+		policies = append(policies, p)
+	}
+	return policies, nil
+}

@@ -1,0 +1,339 @@
+package cachedpg
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
+
+	"github.com/cachedpg/cachedpg/keying"
+	"github.com/cachedpg/cachedpg/store"
+)
+
+// Exactly the optional interfaces of *stdlib.Conn; a test compares them.
+var (
+	_ driver.Conn               = (*Conn)(nil)
+	_ driver.ConnBeginTx        = (*Conn)(nil)
+	_ driver.ConnPrepareContext = (*Conn)(nil)
+	_ driver.ExecerContext      = (*Conn)(nil)
+	_ driver.NamedValueChecker  = (*Conn)(nil)
+	_ driver.Pinger             = (*Conn)(nil)
+	_ driver.QueryerContext     = (*Conn)(nil)
+	_ driver.SessionResetter    = (*Conn)(nil)
+)
+
+// Conn is a connection as database/sql pools it. It dials PostgreSQL when a
+// statement needs it for the first time: until then it costs nothing, and hits
+// work while PostgreSQL is down. Like every driver.Conn it is used by one
+// goroutine at a time.
+type Conn struct {
+	d     *connector
+	inner inner // nil until dialled
+
+	known    state
+	pristine bool   // no statement has changed the session: its state is that of a new connection
+	pid      uint32 // of the backend, 0 when it is not known or a pooler may change it
+
+	tx        *txState // nil outside transactions
+	needReset bool     // inner.ResetSession is due before inner is used again
+	raw       bool     // the pgx connection was handed out since the last call here
+	rawEffect *effect  // of an untraced hand-out
+	isClosed  bool
+
+	// Scratch space of one call.
+	keyBuf []byte
+	tags   [8]store.Tag
+	stamps [8]store.Stamp
+	types  *pgtype.Map // for replaying rows without inner
+}
+
+// call is one QueryContext or ExecContext on its way.
+type call struct {
+	sql  string
+	args []driver.NamedValue // with pgx's leading options
+	mode pgx.QueryExecMode
+	// values are args without the options.
+	values  []driver.NamedValue
+	formats bool  // a QueryResultFormats option: the caller wants other bytes
+	prepare *Stmt // to be prepared before PostgreSQL is asked; nil for a plain text
+
+	space   *space
+	session *session
+	view    *view
+	text    *planned
+
+	replanned bool // the catalog was found out of date once
+	refreshed bool // the catalog was loaded again for a name
+}
+
+func (q *call) keyingValues() keying.Values {
+	return keying.Values{Args: q.values, Literals: q.text.literals}
+}
+
+// QueryContext answers from the cache what is provably the same there, and
+// passes the rest to PostgreSQL. See read.go and, for statements that write, write.go.
+func (c *Conn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
+	if err := c.enter(); err != nil {
+		return nil, err
+	}
+	q, err := c.newCall(ctx, query, args)
+	if err != nil {
+		return nil, err
+	}
+	return c.query(ctx, &q)
+}
+
+// ExecContext executes a statement and invalidates what it changes. It never
+// answers from the cache.
+func (c *Conn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
+	if err := c.enter(); err != nil {
+		return nil, err
+	}
+	q, err := c.newCall(ctx, query, args)
+	if err != nil {
+		return nil, err
+	}
+	return c.exec(ctx, &q)
+}
+
+// CheckNamedValue accepts everything: pgx encodes Go values by the type that
+// PostgreSQL gives a parameter.
+func (c *Conn) CheckNamedValue(*driver.NamedValue) error { return nil }
+
+// Ping dials if need be and asks PostgreSQL.
+func (c *Conn) Ping(ctx context.Context) error {
+	if err := c.enter(); err != nil {
+		return err
+	}
+	if err := c.ready(ctx); err != nil {
+		return err
+	}
+	return c.inner.Ping(ctx)
+}
+
+// ResetSession is called before a pooled connection is used again. What costs
+// a round trip waits until the inner connection is needed.
+func (c *Conn) ResetSession(context.Context) error {
+	if err := c.enter(); err != nil {
+		return driver.ErrBadConn
+	}
+	if c.inner == nil {
+		return nil
+	}
+	if c.inner.closed() || c.inner.txStatus() != 'I' {
+		return driver.ErrBadConn
+	}
+	c.needReset = true
+	return nil
+}
+
+// Close closes the inner connection if there is one.
+func (c *Conn) Close() error {
+	if c.isClosed {
+		return nil
+	}
+	_ = c.enter()
+	c.isClosed = true
+	if c.inner == nil {
+		return nil
+	}
+	return c.inner.Close()
+}
+
+// Prepare is PrepareContext without a context.
+func (c *Conn) Prepare(query string) (driver.Stmt, error) {
+	return c.PrepareContext(context.Background(), query)
+}
+
+// Begin is BeginTx without a context.
+func (c *Conn) Begin() (driver.Tx, error) {
+	return c.BeginTx(context.Background(), driver.TxOptions{})
+}
+
+// Conn dials if need be and returns the pgx connection, nil if that fails.
+// PgxConn gives the error too. Statements, batches and COPY on it invalidate
+// like those of the driver until the surrounding sql.Conn.Raw returns; what
+// goes through its PgConn is not seen.
+func (c *Conn) Conn() *pgx.Conn {
+	ctx, cancel := context.WithTimeout(context.Background(), dialTimeout)
+	defer cancel()
+	conn, err := c.handOut(ctx)
+	if err != nil {
+		return nil
+	}
+	return conn
+}
+
+// Unwrap returns the wrapped *stdlib.Conn, or nil if dialling fails. See Conn.
+func (c *Conn) Unwrap() driver.Conn {
+	if c.Conn() == nil {
+		return nil
+	}
+	return c.inner.(*pgxInner).Conn
+}
+
+// Raw is Unwrap under the name that other wrappers use.
+func (c *Conn) Raw() driver.Conn { return c.Unwrap() }
+
+// PgxConn calls f with the pgx connection under conn, which stays the owner:
+// f must not keep it. See (*Conn).Conn for what is seen of its use.
+func PgxConn(ctx context.Context, conn *sql.Conn, f func(*pgx.Conn) error) error {
+	return conn.Raw(func(driverConn any) error {
+		c, ok := driverConn.(*Conn)
+		if !ok {
+			return errNotOurs
+		}
+		pgxConn, err := c.handOut(ctx)
+		if err != nil {
+			return err
+		}
+		return f(pgxConn)
+	})
+}
+
+func (c *Conn) handOut(ctx context.Context) (*pgx.Conn, error) {
+	if err := c.enter(); err != nil {
+		return nil, err
+	}
+	if err := c.ready(ctx); err != nil {
+		return nil, err
+	}
+	in, ok := c.inner.(*pgxInner)
+	if !ok {
+		return nil, errNotPgx
+	}
+	if c.d.traced {
+		c.raw = true
+		return in.Conn.Conn(), nil
+	}
+	e, err := c.beginOpaque(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c.rawEffect = e
+	return in.Conn.Conn(), nil
+}
+
+// enter starts every call: what happened past the driver since the last one is over.
+func (c *Conn) enter() error {
+	if c.isClosed {
+		return errClosed
+	}
+	c.raw = false
+	if e := c.rawEffect; e != nil {
+		c.rawEffect = nil
+		e.done(nil)
+	}
+	return nil
+}
+
+// ready makes the inner connection usable.
+func (c *Conn) ready(ctx context.Context) error {
+	if c.inner == nil {
+		return c.dial(ctx)
+	}
+	if c.inner.closed() {
+		return driver.ErrBadConn
+	}
+	if c.needReset {
+		c.needReset = false
+		return c.inner.ResetSession(ctx)
+	}
+	return nil
+}
+
+// readyFor makes the inner connection ready to run q.
+func (c *Conn) readyFor(ctx context.Context, q *call) error {
+	if q.prepare != nil {
+		return q.prepare.prepare(ctx)
+	}
+	return c.ready(ctx)
+}
+
+// dial connects and learns the state that the session starts in.
+func (c *Conn) dial(ctx context.Context) error {
+	in, err := c.d.connect(ctx, c)
+	if err != nil {
+		return err
+	}
+	c.inner, c.known, c.pristine = in, state{}, true
+	if err := c.learn(ctx); err != nil && in.closed() {
+		c.inner = nil
+		return err
+	}
+	return nil
+}
+
+// forget makes the session's state unknown: a statement may have changed it.
+func (c *Conn) forget() {
+	c.known.session, c.pristine = nil, false
+}
+
+// newCall takes pgx's leading options off the arguments and runs a query
+// rewriter, so that what is analysed is what PostgreSQL gets: "WHERE id = @id"
+// parses before NamedArgs has rewritten it, as a call of an operator @.
+func (c *Conn) newCall(ctx context.Context, sql string, args []driver.NamedValue) (call, error) {
+	q := call{sql: sql, args: args, values: args, mode: pgx.QueryExecMode(0)}
+	if len(args) == 0 {
+		return q, nil
+	}
+	var rewriter pgx.QueryRewriter
+options:
+	for len(q.values) > 0 {
+		switch v := q.values[0].Value.(type) {
+		case int64, string, nil, int, []byte, bool, time.Time: // the usual first arguments, before the costlier test
+			break options
+		case pgx.QueryExecMode:
+			q.mode = v
+		case pgx.QueryResultFormats, pgx.QueryResultFormatsByOID:
+			q.formats = true
+		case pgx.QueryRewriter:
+			rewriter = v
+		default:
+			break options
+		}
+		q.values = q.values[1:]
+	}
+	if rewriter == nil {
+		return q, nil
+	}
+	return c.rewrite(ctx, q, rewriter)
+}
+
+func (c *Conn) rewrite(ctx context.Context, q call, rewriter pgx.QueryRewriter) (call, error) {
+	var conn *pgx.Conn
+	switch rewriter.(type) {
+	case pgx.NamedArgs, pgx.StrictNamedArgs: // ignore the connection
+	default:
+		if err := c.ready(ctx); err != nil {
+			return q, err
+		}
+		if in, ok := c.inner.(*pgxInner); ok {
+			conn = in.Conn.Conn()
+		}
+	}
+	values := make([]any, len(q.values))
+	for i, v := range q.values {
+		values[i] = v.Value
+	}
+	sql, values, err := rewriter.RewriteQuery(ctx, conn, q.sql, values)
+	if err != nil {
+		return q, fmt.Errorf("rewrite query failed: %w", err) // as pgx says it
+	}
+	rewritten := call{sql: sql, mode: q.mode, formats: q.formats}
+	for _, option := range q.args[:len(q.args)-len(q.values)] {
+		if _, ok := option.Value.(pgx.QueryRewriter); !ok {
+			rewritten.args = append(rewritten.args, option)
+		}
+	}
+	options := len(rewritten.args)
+	for i, v := range values {
+		rewritten.args = append(rewritten.args, driver.NamedValue{Ordinal: options + i + 1, Value: v})
+	}
+	rewritten.values = rewritten.args[options:]
+	return rewritten, nil
+}

@@ -1,0 +1,234 @@
+package cachedpg
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/multitracer"
+	"github.com/jackc/pgx/v5/stdlib"
+
+	"github.com/cachedpg/cachedpg/internal/clock"
+)
+
+var (
+	_ driver.Driver        = (*Driver)(nil)
+	_ driver.DriverContext = (*Driver)(nil)
+	_ driver.Connector     = (*connector)(nil)
+	_ io.Closer            = (*connector)(nil)
+)
+
+func init() { sql.Register("cachedpg", &Driver{}) }
+
+// Driver is the driver registered as "cachedpg". DB.Driver returns one that
+// belongs to its DB, which is how StatsOf and Invalidate find their way.
+type Driver struct{ connector *connector }
+
+// dialTimeout bounds a connection attempt that has no context, as in pgx.
+const dialTimeout = 60 * time.Second
+
+// Open connects at once; database/sql uses OpenConnector instead.
+func (d *Driver) Open(name string) (driver.Conn, error) {
+	connector, err := d.OpenConnector(name)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), dialTimeout)
+	defer cancel()
+	return connector.Connect(ctx)
+}
+
+// OpenConnector takes what pgx takes, a URL, a keyword/value string or a name
+// from stdlib.RegisterConnConfig, with cache_* keys beside (see Config). A
+// malformed DSN is an error here and not at the first query.
+func (d *Driver) OpenConnector(name string) (driver.Connector, error) {
+	pgDSN, config, err := ParseConfig(name)
+	if err != nil {
+		return nil, err
+	}
+	if strings.HasPrefix(pgDSN, "registeredConnConfig") && !strings.Contains(pgDSN, "=") {
+		registered, err := stdlib.GetDefaultDriver().(driver.DriverContext).OpenConnector(strings.TrimSpace(pgDSN))
+		if err != nil {
+			return nil, err
+		}
+		return WrapConnector(registered, config)
+	}
+	pgConfig, err := pgx.ParseConfig(pgDSN)
+	if err != nil {
+		return nil, err
+	}
+	return NewConnector(*pgConfig, config)
+}
+
+// NewConnector returns a connector for sql.OpenDB that dials with pgConfig,
+// which must come from pgx.ParseConfig. It returns every problem of config joined.
+func NewConnector(pgConfig pgx.ConnConfig, config Config) (driver.Connector, error) {
+	d, err := newConnector(config)
+	if err != nil {
+		return nil, err
+	}
+	d.traced = true
+	d.mode = pgConfig.DefaultQueryExecMode
+	d.connect = func(ctx context.Context, c *Conn) (inner, error) {
+		dialled := pgConfig // a shallow copy, so that Tracer is this connection's own
+		dialled.Tracer = tracer{c}
+		if pgConfig.Tracer != nil {
+			dialled.Tracer = multitracer.New(tracer{c}, pgConfig.Tracer)
+		}
+		return dialPgx(ctx, stdlib.GetConnector(dialled))
+	}
+	// A hook of the caller may make sessions differ; then the state of a
+	// connection is not known before it is dialled.
+	d.eager = pgConfig.AfterConnect != nil
+	return d, nil
+}
+
+// WrapConnector returns a connector around one of pgx's stdlib package: from
+// stdlib.GetConnector with options, or stdlib.GetPoolConnector for a pool (set
+// SetMaxIdleConns(0) then, as stdlib says).
+//
+// Its connections are dialled, and the state of their session is read, when
+// database/sql asks for one and not lazily: hooks may make that state depend on
+// the context. What goes through PgxConn cannot be traced: everything is
+// invalidated while the connection is handed out.
+func WrapConnector(c driver.Connector, config Config) (driver.Connector, error) {
+	d, err := newConnector(config)
+	if err != nil {
+		return nil, err
+	}
+	d.eager = true
+	d.wrapped = c
+	d.connect = func(ctx context.Context, _ *Conn) (inner, error) { return dialPgx(ctx, c) }
+	return d, nil
+}
+
+// OpenDB is sql.OpenDB(NewConnector(pgConfig, config)).
+func OpenDB(pgConfig pgx.ConnConfig, config Config) (*sql.DB, error) {
+	c, err := NewConnector(pgConfig, config)
+	if err != nil {
+		return nil, err
+	}
+	return sql.OpenDB(c), nil
+}
+
+func dialPgx(ctx context.Context, c driver.Connector) (inner, error) {
+	conn, err := c.Connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	pgxConn, ok := conn.(*stdlib.Conn)
+	if !ok {
+		return nil, errors.Join(fmt.Errorf("%w: it gives %T", errNotPgx, conn), conn.Close())
+	}
+	return newPgxInner(pgxConn), nil
+}
+
+// connector is one sql.DB's view of the driver. It is safe for concurrent use.
+type connector struct {
+	config  Config
+	driver  *Driver
+	connect func(context.Context, *Conn) (inner, error)
+	mode    pgx.QueryExecMode // of a connection that is not dialled yet
+	eager   bool              // dial in Connect
+	traced  bool              // the tracer sees what goes past the driver
+	wrapped driver.Connector
+
+	plans  planSets
+	parsed atomic.Uint64 // texts given to the parser
+	stats  counters
+	// statements outlive the plans, which go with the catalog.
+	statements *clock.Cache[string, *statementStats]
+
+	// known is the state of the connection dialled last: what a new connection
+	// will be like. A hit needs no other.
+	known atomic.Pointer[state]
+
+	mu       sync.Mutex // guards the fields below
+	sessions map[[32]byte]*session
+	spaces   map[identity]*space
+	closed   bool
+}
+
+func newConnector(config Config) (*connector, error) {
+	config, err := config.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	d := &connector{config: config, sessions: make(map[[32]byte]*session), spaces: make(map[identity]*space),
+		statements: clock.New[string, *statementStats](maxShapes)}
+	d.driver = &Driver{connector: d}
+	return d, nil
+}
+
+func (d *connector) Driver() driver.Driver { return d.driver }
+
+// Connect returns a connection that has not dialled: a query that hits never does.
+func (d *connector) Connect(ctx context.Context) (driver.Conn, error) {
+	c := &Conn{d: d}
+	if d.eager {
+		if err := c.dial(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return c, nil
+}
+
+// Close gives up the connector's share of the cache; sql.DB.Close calls it.
+func (d *connector) Close() error {
+	d.mu.Lock()
+	spaces := d.spaces
+	d.spaces, d.closed = nil, true
+	d.mu.Unlock()
+	d.known.Store(nil)
+	var errs []error
+	for _, sp := range spaces {
+		errs = append(errs, sp.leave())
+	}
+	if closer, ok := d.wrapped.(io.Closer); ok {
+		errs = append(errs, closer.Close())
+	}
+	return errors.Join(errs...)
+}
+
+const maxSessions = 1024 // states kept for sharing plans; more than a pool has
+
+// adopt takes in what a connection has learned: it returns the shared copy of
+// the session and the space of its database, nil when nothing may be cached
+// there because PostgreSQL is a standby, or because the connector is closed.
+func (d *connector) adopt(s *session) (*session, *space) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if known := d.sessions[s.digests[0]]; known != nil {
+		s = known
+	} else {
+		if len(d.sessions) >= maxSessions {
+			clear(d.sessions)
+		}
+		d.sessions[s.digests[0]] = s
+	}
+	if d.closed || s.standby {
+		return s, nil
+	}
+	sp := d.spaces[s.id]
+	if sp == nil {
+		sp = joinSpace(s.id, d.config.Memory)
+		d.spaces[s.id] = sp
+	}
+	return s, sp
+}
+
+// space is that of the connection dialled last, nil before the first.
+func (d *connector) space() *space {
+	if known := d.known.Load(); known != nil {
+		return known.space
+	}
+	return nil
+}

@@ -1,0 +1,12 @@
+package cachedpg
+
+import "errors"
+
+// Errors of PostgreSQL and pgx reach the caller as pgx returns them. The few
+// errors below are the driver's own; none of them is, or wraps, driver.ErrBadConn.
+var (
+	errClosed     = errors.New("cachedpg: connection is closed")
+	errNotPgx     = errors.New("cachedpg: the wrapped connector does not give connections of pgx's stdlib package")
+	errNotOurs    = errors.New("cachedpg: not a database opened with the cachedpg driver")
+	errNoRelation = errors.New("relation does not exist")
+)

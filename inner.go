@@ -1,0 +1,108 @@
+package cachedpg
+
+import (
+	"context"
+	"database/sql/driver"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgtype"
+	"github.com/jackc/pgx/v5/stdlib"
+
+	"github.com/cachedpg/cachedpg/catalog"
+)
+
+// inner is what the driver needs of the connection that it wraps: the
+// interfaces of database/sql, rows as they come over the wire, and the truth
+// about transactions. pgxInner is the real one; tests script another.
+type inner interface {
+	driver.Conn
+	driver.ConnBeginTx
+	driver.ConnPrepareContext
+	driver.ExecerContext
+	driver.QueryerContext
+	driver.Pinger
+	driver.SessionResetter
+
+	// read runs a query and leaves its rows as PostgreSQL sent them.
+	read(ctx context.Context, sql string, args []driver.NamedValue) (wireRows, error)
+	// closed reports that nothing more can be sent.
+	closed() bool
+	// txStatus is PostgreSQL's last word: 'I' idle, 'T' in a transaction, 'E'
+	// in a failed one. It is out of date while rows are open.
+	txStatus() byte
+	// hotStandby reports that PostgreSQL said it is in recovery.
+	hotStandby() bool
+	learn(ctx context.Context) (s *session, pid uint32, err error)
+	loadCatalog(ctx context.Context) (*catalog.Snapshot, error)
+	// text asks a question with one value as its answer, in one round trip.
+	text(ctx context.Context, sql string) (string, error)
+	mode() pgx.QueryExecMode
+	typeMap() *pgtype.Map
+	backend() uint32
+}
+
+// wireRows is the part of pgx.Rows that reading a result needs.
+type wireRows interface {
+	FieldDescriptions() []pgconn.FieldDescription
+	Next() bool
+	RawValues() [][]byte
+	Err() error
+	Close()
+}
+
+// pgxInner is a connection of pgx's stdlib package.
+type pgxInner struct {
+	*stdlib.Conn
+	defaultMode pgx.QueryExecMode
+}
+
+var _ inner = (*pgxInner)(nil)
+
+func newPgxInner(conn *stdlib.Conn) *pgxInner {
+	return &pgxInner{Conn: conn, defaultMode: conn.Conn().Config().DefaultQueryExecMode}
+}
+
+// resultFormats asks for binary where database/sql has a type of its own, as
+// stdlib does, so that a value decodes to the same driver.Value.
+var resultFormats = pgx.QueryResultFormatsByOID{
+	pgtype.BoolOID: 1, pgtype.ByteaOID: 1, pgtype.CIDOID: 1, pgtype.DateOID: 1,
+	pgtype.Float4OID: 1, pgtype.Float8OID: 1, pgtype.Int2OID: 1, pgtype.Int4OID: 1, pgtype.Int8OID: 1,
+	pgtype.OIDOID: 1, pgtype.TimestampOID: 1, pgtype.TimestamptzOID: 1, pgtype.XIDOID: 1,
+}
+
+func (in *pgxInner) read(ctx context.Context, sql string, args []driver.NamedValue) (wireRows, error) {
+	values := make([]any, 1+len(args))
+	values[0] = resultFormats
+	for i, a := range args {
+		values[1+i] = a.Value
+	}
+	rows, err := in.Conn.Conn().Query(ctx, sql, values...)
+	if err != nil {
+		return nil, err
+	}
+	return rows, nil
+}
+
+func (in *pgxInner) closed() bool            { return in.Conn.Conn().IsClosed() }
+func (in *pgxInner) txStatus() byte          { return in.Conn.Conn().PgConn().TxStatus() }
+func (in *pgxInner) mode() pgx.QueryExecMode { return in.defaultMode }
+func (in *pgxInner) typeMap() *pgtype.Map    { return in.Conn.Conn().TypeMap() }
+func (in *pgxInner) backend() uint32         { return in.Conn.Conn().PgConn().PID() }
+
+func (in *pgxInner) hotStandby() bool {
+	return in.Conn.Conn().PgConn().ParameterStatus("in_hot_standby") == "on"
+}
+
+func (in *pgxInner) learn(ctx context.Context) (*session, uint32, error) {
+	return learnSession(ctx, in.Conn.Conn())
+}
+
+func (in *pgxInner) loadCatalog(ctx context.Context) (*catalog.Snapshot, error) {
+	return catalog.Load(ctx, in.Conn.Conn())
+}
+
+func (in *pgxInner) text(ctx context.Context, sql string) (value string, err error) {
+	err = in.Conn.Conn().QueryRow(ctx, sql, pgx.QueryExecModeSimpleProtocol).Scan(&value)
+	return value, err
+}

@@ -1,0 +1,57 @@
+package clock
+
+import (
+	"sync"
+	"testing"
+)
+
+func TestUsedEntriesSurviveAndTheLimitHolds(t *testing.T) {
+	c := New[int, int](4)
+	for i := range 4 {
+		c.Add(i, i)
+	}
+	for i := 100; i < 200; i++ {
+		if v, ok := c.Get(2); !ok || v != 2 {
+			t.Fatalf("entry 2, used before every Add, is gone at %d", i)
+		}
+		c.Add(i, i)
+	}
+	n := 0
+	c.All(func(int, int) bool { n++; return true })
+	if n != 4 {
+		t.Errorf("got %d entries, want 4", n)
+	}
+}
+
+func TestAddKeepsTheFirstValue(t *testing.T) {
+	c := New[string, int](2)
+	c.Add("a", 1)
+	if got := c.Add("a", 2); got != 1 {
+		t.Errorf("second Add of a key returned %d, want the stored 1", got)
+	}
+}
+
+func TestConcurrentUse(t *testing.T) {
+	c := New[int, int](8)
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for i := range 2000 {
+				k := i % 16
+				c.Add(k, k)
+				if v, ok := c.Get(k); ok && v != k {
+					t.Errorf("key %d has value %d", k, v)
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func TestGetDoesNotAllocate(t *testing.T) {
+	c := New[string, int](2)
+	c.Add("a", 1)
+	if n := testing.AllocsPerRun(100, func() { c.Get("a") }); n != 0 {
+		t.Errorf("Get allocates %v times", n)
+	}
+}

@@ -1,0 +1,3 @@
+// Package imports has no code: its test checks which package of the project
+// may import which, and which third-party module is whose.
+package imports

@@ -1,0 +1,225 @@
+package imports
+
+import (
+	"encoding/json"
+	"errors"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/cachedpg/cachedpg"
+
+// rule says what the packages that match it may import. A pattern is a path
+// relative to the module, with /... for everything below; "." is the root.
+// The first rule that matches a package counts.
+type rule struct {
+	pattern string
+	project []string // patterns of the project's packages that may be imported
+	modules []string // third-party modules that may be imported, by prefix
+	never   []string // packages of the standard library that may not, by pattern
+}
+
+const (
+	pgQuery = "github.com/pganalyze/pg_query_go/v5"
+	pgx     = "github.com/jackc/pgx/v5"
+	pglog   = "github.com/jackc/pglogrepl"
+	goRedis = "github.com/redis/go-redis/v9"
+)
+
+// Pure packages do no I/O, keep no clock and take no context. They may know
+// types without behaviour of that kind: time.Time, netip.Addr, driver.Valuer.
+// TestPurePackagesKeepNoClock looks closer at what they use of package time.
+var impure = []string{
+	"context", "database/sql", "io/fs", "log/...", "math/rand/...", "net", "net/http/...",
+	"os/...", "syscall", "testing/...",
+}
+
+var rules = []rule{
+	{pattern: ".", project: []string{"parser", "catalog", "keying", "store/...", "invalidation/...", "internal/..."}, modules: []string{pgx}},
+	{pattern: "parser", modules: []string{pgQuery}, never: impure},
+	{pattern: "catalog", project: []string{"internal/..."}, modules: []string{pgx}},
+	{pattern: "keying", project: []string{"parser", "catalog", "store"}, never: impure},
+	{pattern: "store", project: []string{"internal/..."}},
+	{pattern: "store/redis", project: []string{"store", "internal/..."}, modules: []string{goRedis}},
+	{pattern: "store/...", project: []string{"store/...", "internal/..."}},
+	{pattern: "invalidation", project: []string{"store", "internal/..."}},
+	{pattern: "invalidation/walfeed", project: []string{"invalidation", "store", "catalog", "internal/..."}, modules: []string{pgx, pglog}},
+	{pattern: "invalidation/...", project: []string{"invalidation/...", "store", "internal/..."}},
+	{pattern: "internal/pgtest", modules: []string{pgx}},
+	{pattern: "internal/...", project: []string{"internal/..."}},
+	{pattern: "cmd/...", project: []string{".", "..."}, modules: []string{pgx}},
+	{pattern: "examples/...", project: []string{".", "keying", "examples/..."}, modules: []string{pgx}},
+}
+
+type goPackage struct {
+	ImportPath string
+	Dir        string
+	GoFiles    []string
+	Imports    []string // of the package itself: tests may import what they need
+}
+
+func TestDirectionOfImports(t *testing.T) {
+	packages := list(t)
+	paths := make([]string, len(packages))
+	for i, p := range packages {
+		paths[i] = relative(p.ImportPath)
+		found := slices.IndexFunc(rules, func(r rule) bool { return matches(r.pattern, paths[i]) })
+		if found < 0 {
+			t.Errorf("%s: no rule says what it may import", paths[i])
+			continue
+		}
+		for _, imported := range p.Imports {
+			if reason := rules[found].forbids(imported); reason != "" {
+				t.Errorf("%s imports %s: %s", paths[i], imported, reason)
+			}
+		}
+	}
+	// The test must not pass because it looked in the wrong place.
+	for _, want := range []string{".", "parser", "catalog", "keying", "store", "invalidation"} {
+		if !slices.Contains(paths, want) {
+			t.Errorf("go list did not find %s among %q", want, paths)
+		}
+	}
+}
+
+func TestRulesCatchWhatTheyAreFor(t *testing.T) {
+	tests := []struct {
+		pkg, imported string
+		allowed       bool
+	}{
+		{".", module + "/parser", true},
+		{".", pgx + "/stdlib", true},
+		{".", pgQuery, false},
+		{".", goRedis, false},
+		{".", "context", true},
+		{"parser", pgQuery + "/parser", true},
+		{"parser", module + "/catalog", false},
+		{"parser", "context", false},
+		{"parser", "os/exec", false},
+		{"parser", "time", true},
+		{"parser", "net/http", false},
+		{"parser", "strings", true},
+		{"keying", module + "/store", true},
+		{"keying", module + "/store/redis", false},
+		{"keying", module, false},
+		{"keying", pgx, false},
+		{"keying", "time", true},
+		{"keying", "database/sql", false},
+		{"keying", "database/sql/driver", true},
+		{"keying", "net/netip", true},
+		{"keying", "net", false},
+		{"catalog", pgx, true},
+		{"catalog", module + "/parser", false},
+		{"store", module + "/keying", false},
+		{"store", pgx, false},
+		{"store/redis", goRedis, true},
+		{"store/memory", goRedis, false},
+		{"store/memory", module + "/store", true},
+		{"invalidation", module + "/catalog", false},
+		{"invalidation", module + "/store", true},
+		{"invalidation/walfeed", pgx + "/pgconn", true},
+		{"invalidation/outbox", pgx, false},
+		{"cmd/cachedpg", module, true},
+		{"store", "github.com/elsewhere/module", false},
+	}
+	for _, tt := range tests {
+		found := slices.IndexFunc(rules, func(r rule) bool { return matches(r.pattern, tt.pkg) })
+		if found < 0 {
+			t.Errorf("no rule for %s", tt.pkg)
+			continue
+		}
+		if reason := rules[found].forbids(tt.imported); (reason == "") != tt.allowed {
+			t.Errorf("%s imports %s: forbidden %q, want allowed %v", tt.pkg, tt.imported, reason, tt.allowed)
+		}
+	}
+}
+
+func TestPurePackagesKeepNoClock(t *testing.T) {
+	clock := []string{"Now", "Since", "Until", "Sleep", "After", "AfterFunc", "Tick", "NewTimer", "NewTicker"}
+	for _, p := range list(t) {
+		if path := relative(p.ImportPath); path != "parser" && path != "keying" {
+			continue
+		}
+		for _, name := range p.GoFiles {
+			file, err := parser.ParseFile(token.NewFileSet(), filepath.Join(p.Dir, name), nil, parser.SkipObjectResolution)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ast.Inspect(file, func(n ast.Node) bool {
+				if selector, ok := n.(*ast.SelectorExpr); ok && slices.Contains(clock, selector.Sel.Name) {
+					if x, ok := selector.X.(*ast.Ident); ok && x.Name == "time" {
+						t.Errorf("%s/%s uses time.%s", relative(p.ImportPath), name, selector.Sel.Name)
+					}
+				}
+				return true
+			})
+		}
+	}
+}
+
+// forbids returns why the import is not allowed, or "".
+func (r rule) forbids(imported string) string {
+	if imported == module || strings.HasPrefix(imported, module+"/") {
+		if !slices.ContainsFunc(r.project, func(p string) bool { return matches(p, relative(imported)) }) {
+			return "against the direction of imports"
+		}
+		return ""
+	}
+	first, _, _ := strings.Cut(imported, "/")
+	if strings.Contains(first, ".") {
+		if !slices.ContainsFunc(r.modules, func(m string) bool { return imported == m || strings.HasPrefix(imported, m+"/") }) {
+			return "a dependency that belongs to another package"
+		}
+		return ""
+	}
+	if slices.ContainsFunc(r.never, func(p string) bool { return matches(p, imported) }) {
+		return "the package is pure: no I/O, no clock, no context"
+	}
+	return ""
+}
+
+// matches reports whether a pattern, which may end in ..., covers a path.
+func matches(pattern, path string) bool {
+	if pattern == "..." {
+		return true
+	}
+	if base, ok := strings.CutSuffix(pattern, "/..."); ok {
+		return path == base || strings.HasPrefix(path, base+"/")
+	}
+	return path == pattern
+}
+
+func relative(path string) string {
+	if path == module {
+		return "."
+	}
+	return strings.TrimPrefix(path, module+"/")
+}
+
+func list(t *testing.T) []goPackage {
+	t.Helper()
+	cmd := exec.Command("go", "list", "-e", "-json=ImportPath,Dir,GoFiles,Imports", module+"/...")
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list: %v\n%s", err, stderr.String())
+	}
+	var packages []goPackage
+	for decoder := json.NewDecoder(strings.NewReader(string(out))); ; {
+		var p goPackage
+		if err := decoder.Decode(&p); errors.Is(err, io.EOF) {
+			return packages
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		packages = append(packages, p)
+	}
+}

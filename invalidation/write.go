@@ -1,0 +1,115 @@
+package invalidation
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"github.com/cachedpg/cachedpg/store"
+)
+
+var errOver = errors.New("cachedpg: the write is over")
+
+// Write is one writer: a transaction, or a statement outside of one. Its
+// methods must not be called concurrently. It ends with one call of Release
+// or Abandon; later ones do nothing.
+type Write struct {
+	c    *Coordinator
+	id   store.WriterID
+	tags []store.Tag
+	seen map[store.Tag]struct{} // of tags, once there are many
+	told int                    // that many of tags the store has acknowledged
+	over bool
+}
+
+// ID returns the id under which the store knows the write.
+func (w *Write) ID() store.WriterID { return w.id }
+
+// Intend marks tags: when it returns nil, nobody gets a result that depends on
+// one of them until the write is released (I2). It may be called again to add
+// tags. It copies tags.
+//
+// After an error the tags may be marked or not. They stay part of the write: the
+// next Intend tries them again, and Release releases them (I11).
+func (w *Write) Intend(ctx context.Context, tags []store.Tag) error {
+	if w.over {
+		return errOver
+	}
+	// Remembered first: the store may have marked them although it fails.
+	w.tags = slices.Grow(w.tags, len(tags))
+	for _, t := range tags {
+		w.add(t)
+	}
+	if w.told == len(w.tags) {
+		return nil
+	}
+	if err := w.c.store.Intend(ctx, w.id, w.tags[w.told:]); err != nil {
+		return err
+	}
+	w.told = len(w.tags)
+	w.c.intents.Add(1)
+	return nil
+}
+
+// few is how many tags are searched faster one by one than in a map.
+const few = 16
+
+func (w *Write) add(t store.Tag) {
+	if len(w.tags) < few {
+		if !slices.Contains(w.tags, t) {
+			w.tags = append(w.tags, t)
+		}
+		return
+	}
+	if w.seen == nil {
+		w.seen = make(map[store.Tag]struct{}, 2*few)
+		for _, t := range w.tags {
+			w.seen[t] = struct{}{}
+		}
+	}
+	if _, ok := w.seen[t]; !ok {
+		w.seen[t] = struct{}{}
+		w.tags = append(w.tags, t)
+	}
+}
+
+// Release ends a write whose outcome is known: committed, rolled back, or never
+// sent. Each tag gets a new stamp (I5), and is clean when no other writer has
+// an intent on it. A release that the store does not take is repeated until it
+// does.
+func (w *Write) Release() {
+	if w.end() {
+		w.c.settle(w)
+	}
+}
+
+// Abandon ends a write of which it is not known whether its effect is visible,
+// or may become so. over asks whether the write's transaction is over: whether
+// everything that it may ever make visible is visible (I4). Once over reports
+// true the write is released; an error is no answer. over is called from
+// another goroutine, again and again but not concurrently with itself, with a
+// context that ends after Options.Timeout; it must heed that.
+//
+// After Close the intents stay.
+func (w *Write) Abandon(over func(ctx context.Context) (bool, error)) {
+	if !w.end() {
+		return
+	}
+	w.c.resolver.add(func(ctx context.Context) bool {
+		ok, err := over(ctx)
+		if err != nil || !ok {
+			return false
+		}
+		w.c.settle(w)
+		return true
+	})
+}
+
+// end reports whether there is something to release, once.
+func (w *Write) end() bool {
+	if w.over {
+		return false
+	}
+	w.over, w.seen = true, nil
+	return len(w.tags) > 0
+}

@@ -1,0 +1,337 @@
+package keying
+
+import (
+	"slices"
+
+	"github.com/cachedpg/cachedpg/catalog"
+	"github.com/cachedpg/cachedpg/parser"
+	"github.com/cachedpg/cachedpg/store"
+)
+
+// analysis is the state of making one Plan.
+type analysis struct {
+	plan     *Plan
+	snapshot *catalog.Snapshot
+	path     []string
+	text     string
+
+	aggregate bool // an aggregate is called, so a row proves nothing
+	userCode  bool // a user-defined function is called
+
+	tables  []uint32        // read, and only TagTable will do
+	views   map[uint32]bool // taken apart already
+	depth   int             // of views within views
+	seen    map[uint32]bool // types of columns that are present
+	schema  bool            // WriteTags is the schema tag
+	touched []touched       // what is written
+	visited map[uint32]catalog.Commands
+	uses    map[use]int // what parameters are compared with
+}
+
+func (a *analysis) run(statements []*parser.Statement) {
+	p := a.plan
+	a.views = make(map[uint32]bool)
+	a.seen = make(map[uint32]bool)
+	a.visited = make(map[uint32]catalog.Commands)
+	a.uses = make(map[use]int)
+	for _, s := range statements {
+		a.countUses(s)
+	}
+	local, session := true, false
+	for _, s := range statements {
+		p.Kinds = append(p.Kinds, s.Kind)
+		before := p.Session
+		p.Session = false
+		a.statement(s, a.path)
+		if p.Session {
+			session = true
+			local = local && s.Kind == parser.Set && s.Local && !p.Opaque
+		}
+		p.Session = p.Session || before
+	}
+	p.Local = session && local
+	switch {
+	case len(statements) == 0:
+		p.deny(NotRead, "")
+	case len(statements) > 1:
+		p.deny(SeveralStatements, "")
+	}
+	if holdsLiterals(a.text) && clockInput(a.text) {
+		p.deny(ClockInput, "")
+	}
+	a.casts()
+	if p.Reason == NoReason && a.clockCast(statements[0], a.text, a.path) {
+		p.deny(ClockCast, "")
+	}
+	if p.Reason == NoReason {
+		a.readPlan(statements[0])
+	}
+	a.writePlan()
+}
+
+// statement takes the facts of one command into the plan. Everything that is
+// called is looked at whatever the kind, because calls may write.
+func (a *analysis) statement(s *parser.Statement, path []string) {
+	a.kind(s)
+	if s.Sample {
+		a.plan.deny(Sample, "")
+	}
+	for _, r := range s.Reads {
+		a.relation(r, path)
+	}
+	for _, f := range s.Functions {
+		a.function(f, path)
+	}
+	for _, t := range s.Attributes {
+		a.attribute(t, path)
+	}
+	for _, t := range s.Types {
+		a.typ(t, path)
+	}
+	for _, o := range s.Operators { // after the types, of which it asks
+		a.operator(o, path)
+	}
+	for _, k := range s.Keywords {
+		switch {
+		case constantKeywords[k]:
+		case clockKeywords[k]:
+			a.plan.deny(ClockKeyword, k)
+		default:
+			a.plan.deny(SessionKeyword, k)
+		}
+	}
+	for _, w := range s.Writes {
+		a.write(w, path)
+	}
+}
+
+// kind gives the effects that follow from the kind alone.
+func (a *analysis) kind(s *parser.Statement) {
+	p := a.plan
+	switch s.Kind {
+	case parser.Select:
+		switch {
+		case s.Into: // it creates a table
+			a.ddl()
+		case len(s.Writes) > 0:
+			p.deny(NotRead, "")
+		case s.Locks:
+			p.deny(RowLock, "")
+		}
+		return
+	case parser.DDL:
+		a.ddl()
+	case parser.Opaque:
+		p.deny(Unparsed, "")
+		p.opaqueCode()
+	case parser.Do, parser.Call, parser.Execute:
+		p.opaqueCode()
+	case parser.CommitPrepared:
+		// Whose writes become visible is known only to who prepared them.
+		p.opaque()
+		p.Catalog = true
+	case parser.Set, parser.Discard:
+		p.Session = true
+	case parser.Insert, parser.Update, parser.Delete, parser.Merge, parser.Truncate,
+		parser.CopyFrom, parser.Refresh:
+		p.Writes = true
+		if len(s.Writes) == 0 {
+			p.opaque()
+		}
+	case parser.Begin, parser.Commit, parser.Rollback, parser.Savepoint, parser.RollbackTo,
+		parser.ReleaseSavepoint, parser.PrepareTransaction, parser.RollbackPrepared,
+		parser.SetTransaction, parser.CopyTo, parser.PrepareStatement, parser.Deallocate,
+		parser.Explain, parser.Cursor, parser.Notify, parser.Lock, parser.Show,
+		parser.Maintenance, parser.Empty:
+	default: // a kind that was added after this was written
+		p.opaqueCode()
+	}
+	if s.Into {
+		a.ddl()
+	}
+	p.deny(NotRead, "")
+}
+
+// ddl: the catalog changes. It may also create a temporary table or drop a
+// schema of the search_path, so what names mean in the session is to be learnt anew.
+func (a *analysis) ddl() {
+	a.plan.deny(NotRead, "")
+	a.plan.Writes, a.plan.Catalog, a.plan.Session = true, true, true
+	a.schema = true
+}
+
+// relation takes a relation that is read.
+func (a *analysis) relation(r parser.Relation, path []string) {
+	p := a.plan
+	rel := a.snapshot.Resolve(path, r.Schema, r.Name.Name)
+	if rel == nil {
+		p.Unknown = true
+		p.deny(UnknownRelation, qualified(r.Name))
+		return
+	}
+	name := rel.Schema + "." + rel.Name
+	switch {
+	case rel.System:
+		p.deny(SystemCatalog, name)
+		return
+	case rel.Temporary:
+		p.deny(TemporaryTable, name)
+	case rel.RowSecurity:
+		p.deny(RowSecurity, name)
+	case rel.Unlogged && rel.Kind != 'v':
+		p.deny(UnloggedTable, name)
+	}
+	for _, column := range r.Columns {
+		if systemColumns[column] && !slices.ContainsFunc(rel.Columns, func(c catalog.Column) bool { return c.Name == column }) {
+			p.deny(SystemColumn, column)
+		}
+	}
+	switch rel.Kind {
+	case 'r', 'p', 'm':
+		a.table(rel, name)
+	case 'v':
+		a.columns(rel)
+		a.view(rel, name)
+	case 'f':
+		p.deny(ForeignTable, name)
+	case 'S':
+		p.deny(SequenceRead, name)
+	default:
+		p.deny(UnknownRelation, name)
+	}
+}
+
+// table takes a relation that has rows of its own, or those of its descendants.
+func (a *analysis) table(rel *catalog.Relation, name string) {
+	p := a.plan
+	if !slices.Contains(p.reads, rel.OID) {
+		p.reads = append(p.reads, rel.OID)
+	}
+	a.columns(rel)
+	for _, oid := range a.snapshot.Descendants(rel.OID) {
+		child := a.snapshot.ByOID(oid)
+		switch {
+		case child == nil:
+			p.Unknown = true
+			p.deny(UnknownRelation, name)
+		case child.Kind == 'f':
+			p.deny(ForeignTable, child.Schema+"."+child.Name)
+		case child.Temporary:
+			p.deny(TemporaryTable, child.Schema+"."+child.Name)
+		case child.Unlogged:
+			p.deny(UnloggedTable, child.Schema+"."+child.Name)
+		}
+	}
+}
+
+// columns looks at the types of all columns, mentioned or not: a natural join,
+// DISTINCT and a whole row use them unseen.
+func (a *analysis) columns(rel *catalog.Relation) {
+	for i := range rel.Columns {
+		c := &rel.Columns[i]
+		if a.seen[c.Type] {
+			continue
+		}
+		a.seen[c.Type] = true
+		t, ok := a.snapshot.TypeByOID(c.Type)
+		if !ok {
+			a.plan.Unknown = true
+			a.plan.deny(UnknownType, rel.Schema+"."+rel.Name+"."+c.Name)
+			continue
+		}
+		a.present(t)
+	}
+}
+
+// present takes a type of which values are read.
+func (a *analysis) present(t catalog.Type) {
+	p := a.plan
+	a.seen[t.OID], a.seen[t.Base] = true, true
+	if t.Element != 0 {
+		a.seen[t.Element] = true
+	}
+	switch name := t.Schema + "." + t.Name; {
+	case a.is(t, func(t catalog.Type) bool { return t.Reg || t.Builtin && t.Name == "aclitem" }):
+		p.deny(CatalogType, name)
+	case a.is(t, func(t catalog.Type) bool { return t.Base == oidTimetz }):
+		p.deny(ClockType, name)
+	case t.Volatility != 'i':
+		p.deny(UserType, name)
+	}
+}
+
+// is reports whether f holds for t, its base type or its elements.
+func (a *analysis) is(t catalog.Type, f func(catalog.Type) bool) bool {
+	for range 4 {
+		if f(t) {
+			return true
+		}
+		next := t.Element
+		if t.Base != t.OID {
+			next = t.Base
+		}
+		var ok bool
+		if t, ok = a.snapshot.TypeByOID(next); next == 0 || !ok {
+			return false
+		}
+	}
+	return true // deeper than anyone nests; in doubt it holds
+}
+
+// readPlan fixes the tags of a cacheable read.
+func (a *analysis) readPlan(s *parser.Statement) {
+	p := a.plan
+	if s.Plain && !a.aggregate {
+		for _, r := range s.Reads {
+			rel := a.snapshot.Resolve(a.path, r.Schema, r.Name.Name)
+			if rel.Kind == 'v' {
+				continue // its tables are among a.tables
+			}
+			l, ok := a.lookup(rel, r)
+			if !ok || len(p.lookups) == maxLookups {
+				a.tables = append(a.tables, rel.OID)
+				continue
+			}
+			p.lookups = append(p.lookups, l)
+		}
+	} else {
+		a.tables = p.reads
+	}
+	p.always = append(p.always, store.Tag{})
+	for _, oid := range a.tables {
+		if rel := a.snapshot.ByOID(oid); rel != nil && rel.Kind != 'v' {
+			p.always = addTag(p.always, 0, store.Tag{Relation: oid, Kind: store.TagTable})
+		}
+	}
+	p.lookups = slices.DeleteFunc(p.lookups, func(l lookup) bool { return slices.Contains(a.tables, l.relation) })
+	p.lookups = slices.Clip(p.lookups)
+}
+
+// holdsLiterals reports whether a text may hold string literals. A normalised
+// text has none: their places are $str.
+func holdsLiterals(text string) bool {
+	for i := 0; i < len(text); i++ {
+		switch text[i] {
+		case '\'':
+			return true
+		case '$':
+			rest := text[i+1:]
+			for _, place := range []string{"int", "num", "str", "bit"} {
+				if len(rest) >= 3 && rest[:3] == place {
+					rest = ""
+				}
+			}
+			if rest != "" && (rest[0] < '0' || rest[0] > '9') {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func qualified(n parser.Name) string {
+	if n.Schema == "" {
+		return n.Name
+	}
+	return n.Schema + "." + n.Name
+}

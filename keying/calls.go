@@ -1,0 +1,179 @@
+package keying
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/cachedpg/cachedpg/catalog"
+	"github.com/cachedpg/cachedpg/parser"
+)
+
+// maxArgs bounds the search for a function under another number of arguments.
+// PostgreSQL's own bound is 100.
+const maxArgs = 100
+
+// function judges a call by all functions that it could mean, because which of
+// them PostgreSQL chooses depends on types that the text does not show.
+func (a *analysis) function(f parser.Function, path []string) {
+	found := a.snapshot.Functions(path, f.Schema, f.Name.Name, f.Args)
+	if len(found) > 0 {
+		for _, o := range found {
+			a.overload(o)
+		}
+		return
+	}
+	if f.Args == 1 {
+		// f(x) is x::f if f is a type.
+		if t, ok := a.snapshot.Type(path, f.Schema, f.Name.Name); ok {
+			a.cast(t)
+			return
+		}
+	}
+	// PostgreSQL would refuse it, or the snapshot is out of date. If nothing of
+	// that name is harmless it may be a function that writes, made a moment ago.
+	p := a.plan
+	p.Unknown = true
+	p.deny(UnknownFunction, qualified(f.Name))
+	known := false
+	for args := 0; args <= maxArgs && !known; args++ {
+		for _, o := range a.snapshot.Functions(path, f.Schema, f.Name.Name, args) {
+			known = known || o.Builtin
+		}
+	}
+	if !known {
+		p.opaqueCode()
+	}
+}
+
+// attribute judges value.name, which calls a function if value has no such column.
+func (a *analysis) attribute(t parser.Attribute, path []string) {
+	if t.Relation.Name != "" {
+		rel := a.snapshot.Resolve(path, t.Relation.Schema, t.Relation.Name)
+		if rel == nil || rel.System {
+			return // denied already
+		}
+		if systemColumns[t.Name] || t.Name == "tableoid" ||
+			slices.ContainsFunc(rel.Columns, func(c catalog.Column) bool { return c.Name == t.Name }) {
+			return
+		}
+	}
+	for _, o := range a.snapshot.Functions(path, "", t.Name, 1) {
+		a.overload(o)
+	}
+	if typ, ok := a.snapshot.Type(path, "", t.Name); ok {
+		a.cast(typ)
+	}
+}
+
+// overload judges one function that a call could mean.
+func (a *analysis) overload(o catalog.Function) {
+	p := a.plan
+	a.aggregate = a.aggregate || o.Aggregate
+	name := o.Name
+	if !o.Builtin {
+		a.userCode = true
+		name = o.Schema + "." + o.Name
+		switch {
+		case o.MayWrite:
+			p.deny(WritingFunction, name)
+			p.opaqueCode()
+		case o.Volatility == 'i':
+		case o.Volatility == 's':
+			p.deny(UserFunction, name)
+		default:
+			p.deny(VolatileFunction, name)
+		}
+		return
+	}
+	switch {
+	case sessionBuiltins[o.Name]:
+		p.deny(SessionFunction, name)
+		p.Session = true
+	case queryBuiltins[o.Name] && o.Volatility != 'i':
+		p.deny(WritingFunction, name)
+		p.opaqueCode()
+	case o.Volatility == 'i':
+		if impureBuiltins[o.Name] {
+			p.deny(StableFunction, name)
+		}
+	case o.Volatility == 's':
+		if !stableBuiltins[o.Name] {
+			p.deny(StableFunction, name)
+		}
+	default:
+		p.deny(VolatileFunction, name)
+	}
+}
+
+// operator judges an operator like a function. Built-in ones all do what their
+// operands say: those that are stable depend on TimeZone and text search
+// settings alone.
+func (a *analysis) operator(n parser.Name, path []string) {
+	p := a.plan
+	found := a.snapshot.Operators(path, n.Schema, n.Name)
+	if len(found) == 0 {
+		p.Unknown = true
+		p.deny(UnknownOperator, n.Name)
+		return
+	}
+	own := !slices.ContainsFunc(found, func(o catalog.Operator) bool { return o.Builtin })
+	for _, o := range found {
+		// Most overloads of = and + cannot be meant, and one that an extension
+		// did not declare IMMUTABLE must not keep everything from the cache.
+		if o.Builtin || !own && !a.userCode && (a.unseen(o.Left) || a.unseen(o.Right)) {
+			continue
+		}
+		switch name := o.Schema + "." + o.Name; {
+		case o.MayWrite:
+			p.deny(WritingFunction, name)
+			p.opaqueCode()
+		case o.Volatility != 'i':
+			p.deny(UserOperator, name)
+		}
+	}
+}
+
+// typ judges a type that something is cast to.
+func (a *analysis) typ(n parser.Name, path []string) {
+	t, ok := a.snapshot.Type(path, n.Schema, strings.TrimSuffix(n.Name, "[]"))
+	if !ok {
+		a.plan.Unknown = true
+		a.plan.deny(UnknownType, qualified(n))
+		return
+	}
+	a.cast(t)
+}
+
+func (a *analysis) cast(t catalog.Type) {
+	// The configurations and dictionaries of text search change by DDL alone.
+	if !t.Builtin || t.Name != "regconfig" && t.Name != "regdictionary" {
+		a.present(t)
+	}
+	if t.Volatility == 'v' && t.MayWrite {
+		a.plan.opaqueCode()
+	}
+}
+
+// casts judges the user-defined casts that PostgreSQL may apply unseen. One
+// between a user-defined type and another can apply only where such a type is
+// in sight, or comes out of a user-defined function.
+func (a *analysis) casts() {
+	if !a.snapshot.UnsafeCasts() {
+		return
+	}
+	for _, c := range a.snapshot.Casts() {
+		if c.Volatility == 'i' {
+			continue
+		}
+		if !a.userCode && (a.unseen(c.Source) || a.unseen(c.Target)) {
+			continue
+		}
+		a.plan.deny(UserCast, "")
+	}
+}
+
+// unseen reports that a type is user-defined and that no value of it is in sight.
+func (a *analysis) unseen(oid uint32) bool {
+	t, ok := a.snapshot.TypeByOID(oid)
+	return ok && !t.Builtin && !a.seen[oid]
+}

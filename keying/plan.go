@@ -1,0 +1,154 @@
+// Package keying turns a parsed statement and a schema into keys and tags:
+// what a result is stored under, what it depends on, what a write invalidates.
+//
+// Everything here is pure: no I/O, no clock, no context.
+//
+// Two rules decide every doubt. A read in doubt gets a Reason and is not
+// cached. A write in doubt gets more tags, in the end the schema tag, on which
+// every result depends.
+package keying
+
+import (
+	"crypto/sha256"
+	"database/sql/driver"
+
+	"github.com/cachedpg/cachedpg/catalog"
+	"github.com/cachedpg/cachedpg/parser"
+	"github.com/cachedpg/cachedpg/store"
+)
+
+// Plan is what one statement text means in one schema. It is immutable and
+// safe for concurrent use.
+type Plan struct {
+	// Reason says why the text is never answered from the cache; NoReason when it may be.
+	Reason Reason
+
+	// Detail is the name of the relation, function, operator, type or keyword
+	// that led to Reason; "" where there is none. It is never a value.
+	Detail string
+
+	// Writes says that the text changes tables, or may: WriteTags must be
+	// intended before its effect can become visible.
+	Writes bool
+
+	// Opaque says that what it changes cannot be bounded, the catalog included;
+	// WriteTags is then the schema tag.
+	Opaque bool
+
+	// Catalog says that it changes the catalog, so that snapshots are out of date after it.
+	Catalog bool
+
+	// Session says that the session's settings are unknown after it.
+	Session bool
+
+	// Local says that what makes Session true ends with the transaction: every
+	// such statement is SET LOCAL.
+	Local bool
+
+	// Unknown says that a name is not in the snapshot. If the snapshot may be
+	// out of date it should be loaded again and the plan made anew: the tags of
+	// this one are right, but coarser than need be.
+	Unknown bool
+
+	// Kinds are the kinds of the statements in the text, in order.
+	Kinds []parser.Kind
+
+	digest [sha256.Size]byte
+
+	always  []store.Tag // ReadTags of every result
+	lookups []lookup    // relations whose key may be fixed
+	written []store.Tag // WriteTags of every execution
+	changes []change    // targets whose key may be fixed
+
+	reads, writes []uint32
+}
+
+// Values are what a plan's operands refer to.
+type Values struct {
+	// Args are the arguments in order of $1, $2, …, without pgx's special
+	// leading ones.
+	Args []driver.NamedValue
+
+	// Literals are those that parser.Scan took out of the text; nil when the
+	// text was planned as it is.
+	Literals []parser.Literal
+}
+
+// New makes the plan of a text whose statements are given. text is the
+// normalised text of parser.Scan, or the text itself where Scan gave none; it
+// becomes part of the key. path is the session's effective search_path
+// (current_schemas(true)), in order. A nil snapshot stands for a schema that
+// could not be loaded.
+func New(text string, statements []*parser.Statement, snapshot *catalog.Snapshot, path []string) *Plan {
+	p := &Plan{digest: sha256.Sum256([]byte(text))}
+	if snapshot == nil {
+		p.Unknown = true
+		snapshot = catalog.NewSnapshot(catalog.Contents{})
+		p.deny(CatalogUnavailable, "")
+	}
+	a := analysis{plan: p, snapshot: snapshot, path: path, text: text}
+	a.run(statements)
+	return p
+}
+
+// deny gives the reason, unless there is one already.
+func (p *Plan) deny(r Reason, detail string) {
+	if p.Reason == NoReason {
+		p.Reason, p.Detail = r, detail
+	}
+}
+
+// opaque: the text may write anything.
+func (p *Plan) opaque() { p.Writes, p.Opaque = true, true }
+
+// opaqueCode: the text runs code that may write anything and set anything.
+func (p *Plan) opaqueCode() {
+	p.opaque()
+	p.Catalog, p.Session = true, true
+}
+
+// Reads returns the OIDs of the relations that the text reads: the tables below
+// views, not their partitions. The slice belongs to the plan.
+func (p *Plan) Reads() []uint32 { return p.reads }
+
+// WritesTo returns the OIDs of the relations that the text is known to write,
+// those included that it reaches through views, foreign keys, partitions and
+// inheritance. It is not complete for an Opaque plan. The slice belongs to the plan.
+func (p *Plan) WritesTo() []uint32 { return p.writes }
+
+// Key returns the key of the result in a session. session is a digest of
+// everything outside the text and the values that a result depends on: format
+// version, database name and identity, session and current role, search_path,
+// exec mode, and the settings that change results: TimeZone, DateStyle,
+// IntervalStyle, lc_monetary, lc_numeric, lc_time, default_text_search_config,
+// bytea_output, extra_float_digits and the like.
+// buf is scratch space; Key returns it grown. The reason is NoReason, or why
+// these values cannot be cached.
+func (p *Plan) Key(session *[32]byte, v Values, buf []byte) (store.Key, []byte, Reason) {
+	buf = append(buf[:0], session[:]...)
+	buf = append(buf, p.digest[:]...)
+	e := encoder{buf: buf}
+	e.uint(uint64(len(v.Literals)))
+	for i := range v.Literals {
+		l := &v.Literals[i]
+		e.buf = append(e.buf, byte(l.Kind))
+		if l.Kind == parser.String {
+			e.text(l.Text)
+		} else {
+			e.name(l.Text)
+		}
+	}
+	e.uint(uint64(len(v.Args)))
+	for i := range v.Args {
+		if v.Args[i].Name != "" {
+			return store.Key{}, e.buf, NamedArgument
+		}
+		if !e.value(v.Args[i].Value) {
+			return store.Key{}, e.buf, Argument
+		}
+	}
+	if e.clock {
+		return store.Key{}, e.buf, ClockInput
+	}
+	return sha256.Sum256(e.buf), e.buf, NoReason
+}

@@ -1,0 +1,88 @@
+package keying
+
+import (
+	"github.com/cachedpg/cachedpg/catalog"
+	"github.com/cachedpg/cachedpg/parser"
+)
+
+// PostgreSQL gives a parameter its type where it stands first. In
+// WHERE score > $1 AND id = $1 that may be float4, and then id = $1 compares as
+// float8, in which neighbours among large integers are equal. So a parameter
+// is taken without reserve only if all its places in the text are comparisons
+// with columns of one class.
+
+// use is a parameter compared with columns of a class.
+type use struct {
+	param int
+	class class
+	array bool
+}
+
+// countUses counts where parameters are compared with, or stored in, columns.
+func (a *analysis) countUses(s *parser.Statement) {
+	for _, r := range s.Reads {
+		a.countEqual(r)
+	}
+	for _, w := range s.Writes {
+		a.countEqual(w.Target)
+		rel := a.snapshot.Resolve(a.path, w.Target.Schema, w.Target.Name.Name)
+		if rel == nil {
+			continue
+		}
+		for _, row := range w.Rows {
+			for j, o := range row {
+				if o != nil && j < len(w.InsertColumns) {
+					a.countUse(rel, w.InsertColumns[j], *o, false)
+				}
+			}
+		}
+	}
+}
+
+func (a *analysis) countEqual(r parser.Relation) {
+	rel := a.snapshot.Resolve(a.path, r.Schema, r.Name.Name)
+	if rel == nil {
+		return
+	}
+	for _, e := range r.Equal {
+		for _, o := range e.Values {
+			a.countUse(rel, e.Column, o, e.Array)
+		}
+	}
+}
+
+func (a *analysis) countUse(rel *catalog.Relation, column string, o parser.Operand, array bool) {
+	if o.Param == 0 {
+		return
+	}
+	for i := range rel.Columns {
+		if c := classOf(rel.Columns[i].BaseType); rel.Columns[i].Name == column && c != noClass && a.castFits(o.Cast, c, array) {
+			a.uses[use{o.Param, c, array}]++
+		}
+	}
+}
+
+// shared reports whether a parameter stands where its type may be another.
+func (a *analysis) shared(o parser.Operand, c class, array bool) bool {
+	return o.Param != 0 && occurrences(a.text, o.Param) > a.uses[use{o.Param, c, array}]
+}
+
+// occurrences counts $n in a text. It may count too many, in an identifier or a
+// literal, never too few.
+func occurrences(text string, param int) int {
+	count := 0
+	for i := 0; i < len(text); i++ {
+		if text[i] != '$' {
+			continue
+		}
+		n := 0
+		for i+1 < len(text) && '0' <= text[i+1] && text[i+1] <= '9' && n < 1<<20 {
+			i++
+			n = n*10 + int(text[i]-'0')
+		}
+		if n == param {
+			count++
+		}
+	}
+	return count
+}

@@ -1,0 +1,259 @@
+package keying
+
+import (
+	"slices"
+
+	"github.com/cachedpg/cachedpg/catalog"
+	"github.com/cachedpg/cachedpg/parser"
+	"github.com/cachedpg/cachedpg/store"
+)
+
+// touched is a relation that is written, and how much is known about it.
+type touched struct {
+	rel    *catalog.Relation
+	extent extent
+	change change // for extentKeyed
+}
+
+type extent uint8
+
+const (
+	extentInsert extent = iota // rows appear; those that were there stay as they are
+	extentKeyed                // rows of a key that may be fixed
+	extentAll                  // any rows
+)
+
+const allCommands = catalog.OnInsert | catalog.OnUpdate | catalog.OnDelete | catalog.OnTruncate
+
+// commands says what an operation is to triggers, rules and foreign keys.
+func commands(op parser.Op) catalog.Commands {
+	switch op {
+	case parser.OpInsert, parser.OpCopy:
+		return catalog.OnInsert
+	case parser.OpUpsert:
+		return catalog.OnInsert | catalog.OnUpdate
+	case parser.OpUpdate:
+		return catalog.OnUpdate
+	case parser.OpDelete:
+		return catalog.OnDelete
+	case parser.OpMerge:
+		return catalog.OnInsert | catalog.OnUpdate | catalog.OnDelete
+	case parser.OpTruncate:
+		return catalog.OnTruncate
+	case parser.OpRefresh:
+		return 0
+	}
+	return allCommands
+}
+
+// write takes one target into the plan.
+func (a *analysis) write(w parser.Write, path []string) {
+	p := a.plan
+	p.Writes = true
+	p.deny(NotRead, "")
+	rel := a.snapshot.Resolve(path, w.Target.Schema, w.Target.Name.Name)
+	if rel == nil {
+		p.Unknown = true
+		p.opaque()
+		return
+	}
+	if rel.System { // a superuser repairs the catalog by hand
+		p.opaque()
+		p.Catalog = true
+		return
+	}
+	ops := commands(w.Op)
+	switch rel.Kind {
+	case 'r', 'p', 'f', 'm':
+	case 'v':
+		a.writeView(rel, ops, 0)
+		return
+	default:
+		p.opaque()
+		return
+	}
+
+	// An UPDATE through a partitioned table may move a row from one partition
+	// to another, which is DELETE and INSERT to their triggers, and before
+	// PostgreSQL 15 to foreign keys.
+	if rel.Kind == 'p' && (w.Op == parser.OpUpdate || w.Op == parser.OpMerge) {
+		ops |= catalog.OnInsert | catalog.OnDelete
+	}
+	t := touched{rel: rel, extent: extentAll}
+	switch w.Op {
+	case parser.OpInsert, parser.OpCopy:
+		t.extent = extentInsert
+	case parser.OpUpdate, parser.OpDelete:
+		if c, ok := a.changeByKey(rel, w); ok {
+			t.extent, t.change = extentKeyed, c
+		}
+	case parser.OpUpsert:
+		if c, ok := a.changeByConflict(rel, w); ok {
+			t.extent, t.change = extentKeyed, c
+		}
+	}
+	a.touched = append(a.touched, t)
+	others := extentAll
+	if t.extent == extentInsert {
+		others = extentInsert
+	}
+	a.code(rel, ops)
+	for _, oid := range a.family(rel.OID) {
+		a.touch(oid, ops, others)
+	}
+	if w.Op == parser.OpTruncate && !w.Cascade {
+		return // refused if anyone refers to it
+	}
+	a.cascade(rel, ops, w.Columns)
+}
+
+// family returns the ancestors and descendants of a relation: a row of a child
+// is one of its parents' too.
+func (a *analysis) family(oid uint32) []uint32 {
+	return append(a.snapshot.Ancestors(oid), a.snapshot.Descendants(oid)...)
+}
+
+// touch takes a relation that is written by way of another.
+func (a *analysis) touch(oid uint32, ops catalog.Commands, e extent) *catalog.Relation {
+	rel := a.snapshot.ByOID(oid)
+	if rel == nil {
+		a.plan.Unknown = true
+		a.plan.opaque()
+		return nil
+	}
+	a.touched = append(a.touched, touched{rel: rel, extent: e})
+	a.code(rel, ops)
+	return rel
+}
+
+// code makes the plan opaque if user code runs that the text does not show.
+func (a *analysis) code(rel *catalog.Relation, ops catalog.Commands) {
+	if rel.Code&ops != 0 {
+		a.plan.opaque()
+	}
+}
+
+// cascade follows the foreign keys that point to rel. columns are those that an
+// UPDATE assigns, nil when they are not known.
+func (a *analysis) cascade(rel *catalog.Relation, ops catalog.Commands, columns []string) {
+	for _, oid := range append(a.family(rel.OID), rel.OID) {
+		r := a.snapshot.ByOID(oid)
+		if r == nil {
+			continue // opaque already
+		}
+		for _, ref := range r.References {
+			var then catalog.Commands
+			if ops&catalog.OnDelete != 0 && ref.OnDelete {
+				then |= catalog.OnDelete | catalog.OnUpdate // CASCADE, or SET NULL
+			}
+			if ops&catalog.OnUpdate != 0 && ref.OnUpdate && assigns(r, columns, ref.Columns) {
+				then |= catalog.OnUpdate
+			}
+			if ops&catalog.OnTruncate != 0 {
+				then |= catalog.OnTruncate
+			}
+			a.spread(ref.Table, then)
+		}
+	}
+}
+
+// spread takes a table that a foreign key's action writes, and what follows.
+func (a *analysis) spread(oid uint32, ops catalog.Commands) {
+	if ops&^a.visited[oid] == 0 {
+		return
+	}
+	a.visited[oid] |= ops
+	rel := a.touch(oid, ops, extentAll)
+	if rel == nil {
+		return
+	}
+	if rel.Kind == 'p' && ops&catalog.OnUpdate != 0 {
+		ops |= catalog.OnInsert | catalog.OnDelete // it may move the row
+		a.code(rel, ops)
+	}
+	for _, oid := range a.family(oid) {
+		a.touch(oid, ops, extentAll)
+	}
+	a.cascade(rel, ops, nil)
+}
+
+// assigns reports whether an UPDATE of columns may change one of referenced.
+func assigns(r *catalog.Relation, columns, referenced []string) bool {
+	if columns == nil || len(referenced) == 0 {
+		return true
+	}
+	for _, name := range referenced {
+		if slices.Contains(columns, name) {
+			return true
+		}
+		for i := range r.Columns {
+			if r.Columns[i].Name == name && r.Columns[i].Generated != 0 {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// writeView takes a write through a view: it reaches the tables below, if no
+// rule or trigger does something else.
+func (a *analysis) writeView(rel *catalog.Relation, ops catalog.Commands, depth int) {
+	a.code(rel, ops)
+	s, _ := a.definition(rel)
+	if s == nil || depth == maxViewDepth {
+		a.plan.Unknown = a.plan.Unknown || s == nil
+		a.plan.opaque()
+		return
+	}
+	for _, f := range s.Functions {
+		a.function(f, viewPath)
+	}
+	for _, r := range s.Reads {
+		base := a.snapshot.Resolve(viewPath, r.Schema, r.Name.Name)
+		switch {
+		case base.System:
+			a.plan.opaque()
+		case base.Kind == 'v':
+			a.writeView(base, ops, depth+1)
+		default:
+			a.spread(base.OID, ops)
+		}
+	}
+}
+
+// writePlan fixes the tags of the writes.
+func (a *analysis) writePlan() {
+	p := a.plan
+	for _, t := range a.touched {
+		if !slices.Contains(p.writes, t.rel.OID) {
+			p.writes = append(p.writes, t.rel.OID)
+		}
+	}
+	if !p.Writes {
+		return
+	}
+	if p.Opaque || a.schema {
+		p.written = []store.Tag{{Kind: store.TagSchema}}
+		return
+	}
+	all := make(map[uint32]bool)
+	for _, t := range a.touched {
+		if t.extent == extentAll && !all[t.rel.OID] {
+			all[t.rel.OID] = true
+			p.written = append(p.written, store.Tag{Relation: t.rel.OID, Kind: store.TagTable})
+			for _, k := range t.rel.Keys {
+				p.written = append(p.written, store.Tag{Relation: t.rel.OID, Kind: store.TagRows, Index: k.Index})
+			}
+		}
+	}
+	for _, t := range a.touched {
+		if all[t.rel.OID] {
+			continue
+		}
+		p.written = addTag(p.written, 0, store.Tag{Relation: t.rel.OID, Kind: store.TagTable})
+		if t.extent == extentKeyed {
+			p.changes = append(p.changes, t.change)
+		}
+	}
+	p.written = slices.Clip(p.written)
+}

@@ -1,0 +1,42 @@
+package cachedpg
+
+import (
+	"database/sql/driver"
+	"io"
+	"reflect"
+	"testing"
+
+	"github.com/jackc/pgx/v5/stdlib"
+)
+
+// optional are the interfaces that database/sql looks for.
+var optional = []reflect.Type{
+	reflect.TypeFor[driver.ConnBeginTx](), reflect.TypeFor[driver.ConnPrepareContext](), reflect.TypeFor[driver.ExecerContext](),
+	reflect.TypeFor[driver.Execer](), reflect.TypeFor[driver.NamedValueChecker](), reflect.TypeFor[driver.Pinger](),
+	reflect.TypeFor[driver.QueryerContext](), reflect.TypeFor[driver.Queryer](), reflect.TypeFor[driver.SessionResetter](),
+	reflect.TypeFor[driver.Validator](), reflect.TypeFor[driver.ColumnConverter](), reflect.TypeFor[driver.StmtExecContext](),
+	reflect.TypeFor[driver.StmtQueryContext](), reflect.TypeFor[driver.RowsColumnTypeDatabaseTypeName](),
+	reflect.TypeFor[driver.RowsColumnTypeLength](), reflect.TypeFor[driver.RowsColumnTypeNullable](),
+	reflect.TypeFor[driver.RowsColumnTypePrecisionScale](), reflect.TypeFor[driver.RowsColumnTypeScanType](),
+	reflect.TypeFor[driver.RowsNextResultSet](), reflect.TypeFor[driver.DriverContext](),
+}
+
+func TestEveryTypeHasExactlyTheOptionalInterfacesOfPgx(t *testing.T) {
+	for _, pair := range []struct{ ours, theirs reflect.Type }{
+		{reflect.TypeFor[*Conn](), reflect.TypeFor[*stdlib.Conn]()},
+		{reflect.TypeFor[*Stmt](), reflect.TypeFor[*stdlib.Stmt]()},
+		{reflect.TypeFor[*Rows](), reflect.TypeFor[*stdlib.Rows]()},
+		{reflect.TypeFor[*effectRows](), reflect.TypeFor[*stdlib.Rows]()},
+		{reflect.TypeFor[*Driver](), reflect.TypeFor[*stdlib.Driver]()},
+	} {
+		for _, i := range append(optional, newerInterfaces...) {
+			if got, want := pair.ours.Implements(i), pair.theirs.Implements(i); got != want {
+				t.Errorf("%v implements %v: %v, pgx's %v", pair.ours, i, got, want)
+			}
+		}
+	}
+	// One more than pgx: closing the DB gives the cache's memory back.
+	if !reflect.TypeFor[*connector]().Implements(reflect.TypeFor[io.Closer]()) {
+		t.Error("the connector is not an io.Closer")
+	}
+}

@@ -1,0 +1,106 @@
+// Package parser takes SQL texts apart: Scan, by a lexer that is cheap enough
+// for every call, and Parse, by PostgreSQL's own grammar, for a text that is
+// seen for the first time.
+//
+// The parser says what a text says and nothing about what its names mean. It
+// is pure: no I/O, no clock, no state, and every function may be called by any
+// number of goroutines.
+//
+// # What is relied on
+//
+// The rules of PostgreSQL 16 apply, with standard_conforming_strings on and
+// UTF-8 text. A session that turned that setting off may read a text in
+// another way, so its statements must not be judged by what is said here.
+//
+// Default deny: a statement with anything that the walk over the tree does not
+// know is Opaque, whatever else is in it. A text that PostgreSQL's grammar
+// refuses, or that could harm the C parser, is an error, and to be treated
+// like an Opaque statement.
+package parser
+
+import (
+	"errors"
+	"strings"
+	"unicode/utf8"
+
+	pg "github.com/pganalyze/pg_query_go/v5"
+)
+
+var errNotParsed = errors.New("cachedpg: PostgreSQL's grammar does not accept the text")
+
+// Parse gives the facts of every command in the text, in order; a text without
+// a command is one Empty statement. literals are what Scan found in the same
+// text, or nil when it refused it: operands refer to them by index.
+//
+// The facts do not depend on the values of the literals, so they hold for
+// every text with the same normalised text.
+func Parse(sql string, literals []Literal) ([]*Statement, error) {
+	switch {
+	case len(sql) > maxText:
+		return nil, errTooLong
+	case !utf8.ValidString(sql) || strings.IndexByte(sql, 0) >= 0:
+		return nil, errNotText
+	}
+	if err := checkNesting(sql); err != nil {
+		return nil, err
+	}
+	tree, err := pg.Parse(sql)
+	if err != nil {
+		// The parser's message quotes the text, and so perhaps a secret in it.
+		return nil, errNotParsed
+	}
+	statements := make([]*Statement, 0, len(tree.Stmts))
+	for _, raw := range tree.Stmts {
+		if raw.Stmt == nil || raw.Stmt.Node == nil {
+			continue
+		}
+		statements = append(statements, facts(sql, literals, raw.Stmt))
+	}
+	if len(statements) == 0 {
+		statements = append(statements, &Statement{Kind: Empty})
+	}
+	return statements, nil
+}
+
+// walker collects the facts of one command.
+type walker struct {
+	sql      string
+	literals []Literal
+
+	st     Statement
+	reads  []*Relation
+	writes []*Write
+
+	levels  int  // query levels
+	unplain bool // something that Statement.Plain excludes was seen
+	unknown bool // something that is not understood was seen
+}
+
+// facts walks over one command.
+func facts(sql string, literals []Literal, stmt *pg.Node) *Statement {
+	w := &walker{sql: sql, literals: literals}
+	w.command(stmt)
+	return w.statement()
+}
+
+// statement is the result of the walk.
+func (w *walker) statement() *Statement {
+	st := w.st
+	if w.unknown {
+		return &Statement{Kind: Opaque, Params: st.Params}
+	}
+	if st.Into {
+		st.Kind = DDL
+	}
+	st.Plain = st.Kind == Select && w.levels == 1 && !w.unplain
+	for _, r := range w.reads {
+		st.Reads = append(st.Reads, *r)
+	}
+	for _, wr := range w.writes {
+		st.Writes = append(st.Writes, *wr)
+	}
+	return &st
+}
+
+// deny makes the statement Opaque.
+func (w *walker) deny() { w.unknown = true }

@@ -1,0 +1,226 @@
+package parser
+
+// Kind classifies the top node of one SQL command.
+type Kind uint8
+
+const (
+	// Opaque is a command that is not understood; it may do anything.
+	Opaque Kind = iota
+	Select      // SELECT, VALUES, TABLE; a read only if Statement.ReadOnly
+	Insert
+	Update
+	Delete
+	Merge
+	Truncate
+	CopyFrom
+	CopyTo
+	Refresh // REFRESH MATERIALIZED VIEW
+	DDL     // CREATE, ALTER, DROP, GRANT, COMMENT, … : whatever changes the catalog
+	Begin
+	Commit // COMMIT, END (also AND CHAIN)
+	Rollback
+	Savepoint
+	RollbackTo
+	ReleaseSavepoint
+	PrepareTransaction
+	CommitPrepared
+	RollbackPrepared
+	SetTransaction // SET TRANSACTION, SET CONSTRAINTS
+	Set            // SET, RESET, SET LOCAL, SET ROLE, SET SESSION AUTHORIZATION, SET SESSION CHARACTERISTICS
+	Discard
+	PrepareStatement // PREPARE name AS …
+	Execute          // EXECUTE name: opaque, because the text is elsewhere
+	Deallocate
+	Explain // EXPLAIN without ANALYZE; with ANALYZE it has the facts of the statement that it runs
+	Cursor  // DECLARE, with the facts of its query; FETCH, MOVE, CLOSE
+	Notify  // LISTEN, UNLISTEN, NOTIFY
+	Lock
+	Do
+	Call
+	Show
+	Maintenance // VACUUM, ANALYZE, REINDEX, CHECKPOINT, LOAD: no table content changes
+	Empty       // a text without a command
+)
+
+// Statement holds the facts of one SQL command: what its text says, before any
+// catalog is asked. It is immutable after Parse.
+type Statement struct {
+	Kind Kind
+
+	// Reads are the relations mentioned for reading, in every query level,
+	// CTE and sub-select, CTE names left out. A name may occur more than once.
+	Reads []Relation
+
+	// Writes are the targets of the command and of its data-modifying CTEs.
+	Writes []Write
+
+	// Functions, Operators and Types are everything called or cast to,
+	// anywhere in the command.
+	Functions []Function
+	Operators []Name
+	Types     []Name
+
+	// Attributes are the names in relation.name and (value).name. Where the
+	// value has no such column, PostgreSQL takes the name for a function and
+	// calls it with the value: SELECT author.full_name runs full_name(author).
+	Attributes []Attribute
+
+	// Keywords are the SQL value keywords used (lower case: current_date,
+	// localtime, current_user, session_user, …), and the constructs that are
+	// neither function nor operator but may depend on settings, by their first
+	// word: xmlelement, xmltable, json_object, is json, …
+	Keywords []string
+
+	Locks  bool // FOR UPDATE, NO KEY UPDATE, SHARE, KEY SHARE
+	Sample bool // TABLESAMPLE
+	Into   bool // SELECT … INTO, CREATE TABLE AS
+	Local  bool // SET LOCAL
+	Params int  // the highest $n
+
+	// SettingName is the parameter that a Set command names ("" for RESET ALL
+	// and the like), lower case.
+	SettingName string
+
+	// Plain says that an answer with a row proves that the row of every
+	// relation was found: one query level, only inner joins, no set
+	// operation, no sub-select, no GROUP BY, HAVING, set-returning FROM item
+	// or constant row source. Aggregates remain to be excluded by the catalog,
+	// and where an Equality has several values, a row proves only one of them.
+	Plain bool
+}
+
+// ReadOnly reports that nothing in the text writes, locks rows or creates a
+// relation. Functions may still do so; only the catalog knows.
+func (s *Statement) ReadOnly() bool {
+	return s.Kind == Select && len(s.Writes) == 0 && !s.Locks && !s.Into
+}
+
+// Name is a possibly schema-qualified name, as PostgreSQL folded it.
+type Name struct {
+	Schema string // "" when the search_path decides
+	Name   string
+}
+
+// Relation is one mention of a relation.
+type Relation struct {
+	Name
+	Alias string // "" when the name itself is the alias
+
+	// Equal lists the conjuncts that must hold for every row of this relation
+	// that can influence the result: from WHERE of the relation's own query
+	// level and from ON of inner joins.
+	Equal []Equality
+
+	// Columns are the columns of this relation that are mentioned by name, in
+	// order of first mention. A bare name that could belong to several
+	// relations is listed in each of them, so some may not exist in this one;
+	// system columns such as ctid and xmin are listed like others. AllColumns is
+	// set by *, t.*, whole-row use and where names cannot be told apart.
+	Columns    []string
+	AllColumns bool
+}
+
+// Equality is column = value, column IN (values), or column = ANY (array).
+type Equality struct {
+	Column string
+	Values []Operand // one for =, several for IN
+	Array  bool      // = ANY(Values[0]): the operand is an array
+}
+
+// Operand is a parameter or a literal. Exactly one of Param and Literal is set.
+type Operand struct {
+	Param   int  // n of $n; 0 when it is a literal
+	Literal int  // 1 + index into the scanned literals; 0 when it is a parameter
+	Negated bool // a literal behind a minus sign
+
+	// Cast is the type it is cast to, or the zero Name. Built-in types have no
+	// schema (int4, text); an array type is its element's name followed by [].
+	// A type with a modifier, such as varchar(2), makes no operand.
+	Cast Name
+}
+
+// Op is what a Write does.
+type Op uint8
+
+const (
+	OpInsert Op = iota
+	OpUpsert    // INSERT … ON CONFLICT DO UPDATE
+	OpUpdate
+	OpDelete
+	OpMerge
+	OpTruncate
+	OpCopy
+	OpRefresh
+)
+
+// Write is one target of a data-modifying command.
+type Write struct {
+	Op      Op
+	Target  Relation // Equal: the conjuncts on the target, for OpUpdate and OpDelete
+	Cascade bool     // TRUNCATE … CASCADE
+
+	// Columns are the columns assigned by UPDATE or ON CONFLICT DO UPDATE;
+	// nil when they are not known. For OpMerge they are those of its UPDATEs.
+	Columns []string
+
+	// InsertColumns and Rows describe INSERT … VALUES: Rows[i][j] is the value
+	// of InsertColumns[j] in row i, nil where it is no plain operand. Rows is
+	// nil for INSERT … SELECT, DEFAULT VALUES, when the columns are not named,
+	// and with OVERRIDING USER VALUE, which ignores some of the values.
+	InsertColumns []string
+	Rows          [][]*Operand
+
+	// ConflictColumns are the columns of ON CONFLICT (…); nil for
+	// ON CONSTRAINT, for expressions and for partial indexes (… WHERE …).
+	ConflictColumns []string
+}
+
+// Attribute is a name that is a column or, with one argument, a function.
+type Attribute struct {
+	Relation Name // the relation it is looked up in, or zero if that is another value
+	Name     string
+}
+
+// Function is one function call.
+type Function struct {
+	Name
+	Args int // number of arguments, those of WITHIN GROUP included; * counts as none
+}
+
+// Literal is one constant of a scanned text.
+type Literal struct {
+	Pos  int // byte offset of the token in the text
+	Kind LiteralKind
+
+	// Text is the value: of an Integer its digits without leading zeros, of a
+	// Number what was written, of a String the decoded text, of a BitString its
+	// content behind the letter b or x.
+	Text string
+}
+
+// LiteralKind tells the lexical class, which decides the grammar's token.
+type LiteralKind uint8
+
+const (
+	Integer   LiteralKind = iota // fits int4, as PostgreSQL's ICONST
+	Number                       // any other number, FCONST
+	String                       // '…', E'…', $$…$$
+	BitString                    // B'…', X'…'
+)
+
+// Scanned is a text taken apart by the lexer, without parsing.
+type Scanned struct {
+	// Text is the normalised text: comments out, white space folded, each
+	// literal replaced by a placeholder of its kind. Two texts with the same
+	// normalised text have the same parse tree but for their literals.
+	Text     string
+	Literals []Literal
+	Hints    Hints
+}
+
+// Hints are what a comment /* cachedpg: … */ asks for.
+type Hints struct {
+	Bypass bool
+	TTL    int64  // nanoseconds; 0 when not given
+	Err    string // what is wrong with a hint, "" when nothing is; the other hints count
+}

@@ -1,0 +1,359 @@
+package parser
+
+import (
+	"slices"
+
+	pg "github.com/pganalyze/pg_query_go/v5"
+)
+
+// query walks over anything that can stand in WITH, COPY, EXPLAIN and the like.
+func (w *walker) query(n *pg.Node, outer *scope, ctes *cte) {
+	switch n := n.GetNode().(type) {
+	case *pg.Node_SelectStmt:
+		w.selectStmt(n.SelectStmt, outer, ctes)
+	case *pg.Node_InsertStmt:
+		w.insertStmt(n.InsertStmt, outer, ctes)
+	case *pg.Node_UpdateStmt:
+		w.updateStmt(n.UpdateStmt, outer, ctes)
+	case *pg.Node_DeleteStmt:
+		w.deleteStmt(n.DeleteStmt, outer, ctes)
+	case *pg.Node_MergeStmt:
+		w.mergeStmt(n.MergeStmt, outer, ctes)
+	default:
+		w.deny()
+	}
+}
+
+func (w *walker) selectStmt(s *pg.SelectStmt, outer *scope, ctes *cte) {
+	w.levels++
+	ctes = w.with(s.WithClause, outer, ctes)
+	if s.IntoClause != nil {
+		w.st.Into = true
+	}
+	if s.Larg != nil || s.Rarg != nil {
+		w.unplain = true
+		if s.Larg == nil || s.Rarg == nil {
+			w.deny()
+			return
+		}
+		w.selectStmt(s.Larg, outer, ctes)
+		w.selectStmt(s.Rarg, outer, ctes)
+	}
+	if len(s.ValuesLists) > 0 || len(s.GroupClause) > 0 || s.HavingClause != nil {
+		w.unplain = true
+	}
+	sc := &scope{outer: outer, ctes: ctes}
+	w.from(sc, s.FromClause)
+	w.targets(sc, s.TargetList)
+	w.exprs(sc, s.DistinctClause)
+	w.expr(sc, s.WhereClause)
+	w.equalities(sc, s.WhereClause)
+	w.exprs(sc, s.GroupClause)
+	w.expr(sc, s.HavingClause)
+	w.exprs(sc, s.WindowClause)
+	w.exprs(sc, s.ValuesLists)
+	w.exprs(sc, s.SortClause)
+	w.expr(sc, s.LimitOffset)
+	w.expr(sc, s.LimitCount)
+	for _, n := range s.LockingClause {
+		if n.GetLockingClause() == nil {
+			w.deny()
+		}
+		w.st.Locks = true
+	}
+}
+
+// targets walks over the expressions of a select list or RETURNING.
+func (w *walker) targets(sc *scope, list []*pg.Node) {
+	for _, n := range list {
+		t := n.GetResTarget()
+		if t == nil {
+			w.deny()
+			return
+		}
+		w.indirection(sc, t.Indirection)
+		w.expr(sc, t.Val)
+	}
+}
+
+// with walks over a WITH list and gives the names that are visible behind it.
+func (w *walker) with(c *pg.WithClause, outer *scope, ctes *cte) *cte {
+	if c == nil {
+		return ctes
+	}
+	list := make([]*pg.CommonTableExpr, 0, len(c.Ctes))
+	for _, n := range c.Ctes {
+		e := n.GetCommonTableExpr()
+		if e == nil || e.Ctequery == nil {
+			w.deny()
+			return ctes
+		}
+		list = append(list, e)
+	}
+	w.unplain = true
+	declare := func(e *pg.CommonTableExpr) {
+		ctes = &cte{next: ctes, name: e.Ctename, outputs: cteOutputs(e)}
+	}
+	if c.Recursive {
+		// Every name is visible in every query of the list.
+		for _, e := range list {
+			declare(e)
+		}
+	}
+	for _, e := range list {
+		w.query(e.Ctequery, outer, ctes)
+		if s := e.CycleClause; s != nil {
+			w.expr(&scope{ctes: ctes}, s.CycleMarkValue)
+			w.expr(&scope{ctes: ctes}, s.CycleMarkDefault)
+			w.operator(Name{Name: "="})
+			w.operator(Name{Name: "<>"})
+		}
+		if !c.Recursive {
+			declare(e)
+		}
+	}
+	return ctes
+}
+
+func cteOutputs(e *pg.CommonTableExpr) []string {
+	outputs := outputNames(e.Ctequery.GetSelectStmt())
+	outputs = rename(outputs, e.Aliascolnames)
+	if s := e.SearchClause; s != nil {
+		outputs = append(outputs, s.SearchSeqColumn)
+	}
+	if s := e.CycleClause; s != nil {
+		outputs = append(outputs, s.CycleMarkColumn, s.CyclePathColumn)
+	}
+	return outputs
+}
+
+// from declares the items of a FROM list, then walks over what refers to them.
+func (w *walker) from(sc *scope, list []*pg.Node) {
+	for _, n := range list {
+		w.declare(sc, n)
+	}
+	for i := 0; i < len(sc.later); i++ {
+		sc.later[i]()
+	}
+	sc.later = nil
+}
+
+// declare adds the items of one FROM item.
+func (w *walker) declare(sc *scope, n *pg.Node) {
+	switch n := n.GetNode().(type) {
+	case *pg.Node_RangeVar:
+		w.declareRelation(sc, n.RangeVar)
+	case *pg.Node_RangeSubselect:
+		s := n.RangeSubselect
+		name, columns := alias(s.Alias)
+		sc.items = append(sc.items, &item{name: name, outputs: rename(outputNames(s.Subquery.GetSelectStmt()), columns)})
+		if s.Lateral {
+			sc.later = append(sc.later, func() { w.query(s.Subquery, sc, sc.ctes) })
+		} else {
+			// It does not see its neighbours.
+			w.query(s.Subquery, sc.outer, sc.ctes)
+		}
+	case *pg.Node_RangeFunction:
+		w.declareFunction(sc, n.RangeFunction)
+	case *pg.Node_RangeTableFunc:
+		w.declareTable(sc, n.RangeTableFunc)
+	case *pg.Node_RangeTableSample:
+		s := n.RangeTableSample
+		w.st.Sample = true
+		if s.Relation.GetRangeVar() == nil {
+			w.deny()
+			return
+		}
+		w.declare(sc, s.Relation)
+		sc.later = append(sc.later, func() {
+			w.exprs(sc, s.Args)
+			w.expr(sc, s.Repeatable)
+		})
+	case *pg.Node_JoinExpr:
+		w.declareJoin(sc, n.JoinExpr)
+	default:
+		w.deny()
+	}
+}
+
+func (w *walker) declareRelation(sc *scope, r *pg.RangeVar) {
+	name, columns := alias(r.Alias)
+	if c := sc.ctes.lookup(r.Relname); c != nil && r.Schemaname == "" {
+		if name == "" {
+			name = r.Relname
+		}
+		sc.items = append(sc.items, &item{name: name, outputs: rename(slices.Clone(c.outputs), columns)})
+		return
+	}
+	rel := relation(r)
+	w.reads = append(w.reads, &rel)
+	sc.items = append(sc.items, newItem(&rel, len(columns) > 0))
+}
+
+func newItem(rel *Relation, renamed bool) *item {
+	it := &item{name: rel.Alias, rel: rel, renamed: renamed}
+	if it.name == "" {
+		it.schema, it.name = rel.Schema, rel.Name.Name
+	}
+	if renamed {
+		rel.AllColumns = true
+	}
+	return it
+}
+
+func relation(r *pg.RangeVar) Relation {
+	name, _ := alias(r.Alias)
+	return Relation{Name: Name{Schema: r.Schemaname, Name: r.Relname}, Alias: name}
+}
+
+func alias(a *pg.Alias) (name string, columns []*pg.Node) {
+	if a == nil {
+		return "", nil
+	}
+	return a.Aliasname, a.Colnames
+}
+
+func (w *walker) declareFunction(sc *scope, f *pg.RangeFunction) {
+	w.unplain = true
+	name, columns := alias(f.Alias)
+	it := &item{name: name, outputs: rename(nil, columns)}
+	for _, n := range f.Coldeflist {
+		it.outputs = append(it.outputs, n.GetColumnDef().GetColname())
+	}
+	sc.items = append(sc.items, it)
+	for _, n := range f.Functions {
+		// A pair: the call, and the column definitions that go with it.
+		pair := n.GetList().GetItems()
+		if len(pair) != 2 {
+			w.deny()
+			return
+		}
+		if call := pair[0].GetFuncCall(); call != nil && name == "" && len(call.Funcname) > 0 {
+			it.name = call.Funcname[len(call.Funcname)-1].GetString_().GetSval()
+		}
+		sc.later = append(sc.later, func() {
+			w.expr(sc, pair[0])
+			w.columnDefs(pair[1].GetList().GetItems())
+		})
+	}
+	w.columnDefs(f.Coldeflist)
+}
+
+// columnDefs walks over the column definitions of a function's result.
+func (w *walker) columnDefs(list []*pg.Node) {
+	for _, n := range list {
+		d := n.GetColumnDef()
+		if d == nil || d.RawDefault != nil || d.CookedDefault != nil || len(d.Constraints) > 0 {
+			w.deny()
+			return
+		}
+		w.typeName(d.TypeName)
+	}
+}
+
+// declareTable walks over XMLTABLE.
+func (w *walker) declareTable(sc *scope, t *pg.RangeTableFunc) {
+	w.unplain = true
+	w.construct("xmltable")
+	name, _ := alias(t.Alias)
+	sc.items = append(sc.items, &item{name: name})
+	sc.later = append(sc.later, func() {
+		w.expr(sc, t.Docexpr)
+		w.expr(sc, t.Rowexpr)
+		w.targets(sc, t.Namespaces)
+		for _, n := range t.Columns {
+			c := n.GetRangeTableFuncCol()
+			if c == nil {
+				w.deny()
+				return
+			}
+			if c.TypeName != nil {
+				w.typeName(c.TypeName)
+			}
+			w.expr(sc, c.Colexpr)
+			w.expr(sc, c.Coldefexpr)
+		}
+	})
+}
+
+func (w *walker) declareJoin(sc *scope, j *pg.JoinExpr) {
+	begin := len(sc.items)
+	w.declare(sc, j.Larg)
+	w.declare(sc, j.Rarg)
+	inside := slices.Clone(sc.items[begin:])
+	inner := j.Jointype == pg.JoinType_JOIN_INNER
+	if !inner {
+		w.unplain = true
+	}
+	// The names inside of (a JOIN b ON …) AS j are seen by ON but not outside.
+	on := sc
+	if j.Alias != nil || j.IsNatural || len(j.UsingClause) > 0 {
+		on = &scope{outer: sc.outer, ctes: sc.ctes, items: inside}
+	}
+	if j.IsNatural || len(j.UsingClause) > 0 {
+		w.operator(Name{Name: "="})
+	}
+	for _, it := range inside {
+		if j.IsNatural || j.Alias != nil {
+			it.all()
+		}
+		for _, n := range j.UsingClause {
+			it.column(n.GetString_().GetSval())
+		}
+	}
+	if a := j.JoinUsingAlias; a != nil {
+		sc.items = append(sc.items, &item{name: a.Aliasname, outputs: rename(nil, j.UsingClause)})
+	}
+	if j.Alias != nil {
+		for i := begin; i < len(sc.items); i++ {
+			it := *sc.items[i]
+			it.name, it.schema, it.renamed = "", "", true
+			sc.items[i] = &it
+		}
+		sc.items = append(sc.items, &item{name: j.Alias.Aliasname, outputs: rename(nil, j.Alias.Colnames)})
+	}
+	if j.Quals != nil {
+		sc.later = append(sc.later, func() {
+			w.expr(on, j.Quals)
+			if inner {
+				w.equalities(on, j.Quals)
+			}
+		})
+	}
+}
+
+// outputNames gives names that columns of a query surely have: not all of
+// them, where the query does not tell. A column's place is kept by "".
+func outputNames(s *pg.SelectStmt) []string {
+	for s != nil && s.Larg != nil {
+		s = s.Larg
+	}
+	var names []string
+	for _, n := range s.GetTargetList() {
+		t := n.GetResTarget()
+		name := t.GetName()
+		if c := t.GetVal().GetColumnRef(); name == "" && c != nil && len(c.Fields) > 0 {
+			last := c.Fields[len(c.Fields)-1]
+			if last.GetAStar() != nil {
+				// What stands behind has no known place.
+				return names
+			}
+			name = last.GetString_().GetSval()
+		}
+		names = append(names, name)
+	}
+	return names
+}
+
+// rename gives the first columns the names of an alias list.
+func rename(outputs []string, columns []*pg.Node) []string {
+	for i, n := range columns {
+		name := n.GetString_().GetSval()
+		if i < len(outputs) {
+			outputs[i] = name
+		} else {
+			outputs = append(outputs, name)
+		}
+	}
+	return outputs
+}

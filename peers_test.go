@@ -1,0 +1,616 @@
+package cachedpg
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"math"
+	"net/netip"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgtype"
+
+	"github.com/cachedpg/cachedpg/keying"
+)
+
+// Stories that other caches get wrong: each of these bugs is in at least one
+// published cache for Go.
+
+// A reader that stops early never leaves a truncated entry.
+func TestAReaderThatStopsEarlyLeavesAWholeEntryOrNone(t *testing.T) {
+	scenario(t, "CREATE TABLE n AS SELECT generate_series(1, 1000) AS i", func(f *fixture) {
+		const all = "SELECT i FROM n ORDER BY i"
+		stop := func(after int) {
+			rows, err := f.db.QueryContext(f.ctx, all)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for range after {
+				if !rows.Next() {
+					t.Fatal("too few rows")
+				}
+			}
+			if err := rows.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, after := range []int{0, 1, 999} {
+			f.exec("UPDATE n SET i = i")
+			stop(after) // a miss
+			stop(after) // a hit
+			if r := f.fresh(all); len(r.rows) != 1000 {
+				t.Errorf("stopped after %d: got %d rows, want 1000", after, len(r.rows))
+			}
+		}
+		// A context that ends between two rows.
+		f.exec("UPDATE n SET i = i")
+		for range 2 {
+			ctx, cancel := context.WithCancel(f.ctx)
+			rows, err := f.db.QueryContext(ctx, all)
+			if err != nil {
+				t.Fatal(err)
+			}
+			rows.Next()
+			cancel()
+			for rows.Next() {
+			}
+			rows.Close()
+			f.fresh(all)
+		}
+	})
+}
+
+type address string // a type of the application's own, with a basic kind
+
+// Arguments that PostgreSQL tells apart never share an entry.
+func TestDistinctArgumentsNeverShareAnEntry(t *testing.T) {
+	noon := time.Date(2024, 5, 1, 12, 0, 0, 0, time.UTC)
+	elsewhere := noon.In(time.FixedZone("", 2*60*60))
+	empty, a := "", "a"
+	scenario(t, "", func(f *fixture) {
+		for _, tc := range []struct {
+			name, query string
+			args        [][]any
+		}{
+			{"netip.Addr", "SELECT $1::inet", [][]any{{netip.MustParseAddr("10.0.0.1")}, {netip.MustParseAddr("10.0.0.2")}, {netip.MustParseAddr("::1")}}},
+			{"where one ends and the next begins", "SELECT $1::text || '|' || $2::text", [][]any{{"a b", "c"}, {"a", "b c"}, {"a b c", ""}, {"", "a b c"}}},
+			{"length prefixes in a value", "SELECT $1::text || '|' || $2::text", [][]any{{"a\x01b", "c"}, {"a", "\x01bc"}}},
+			{"NULL and the empty string", "SELECT $1::text", [][]any{{nil}, {""}, {"NULL"}, {"<nil>"}}},
+			{"pointers", "SELECT $1::text", [][]any{{(*string)(nil)}, {&empty}, {&a}, {"b"}}},
+			{"sql.NullString", "SELECT $1::text", [][]any{{sql.NullString{}}, {sql.NullString{Valid: true}}, {sql.NullString{String: "a", Valid: true}}}},
+			{"a number and its digits", "SELECT $1::int", [][]any{{1}, {2}, {int64(3)}, {int32(4)}, {"5"}}},
+			{"zones in timestamp", "SELECT $1::timestamp", [][]any{{noon}, {elsewhere}, {noon.Add(time.Microsecond)}}},
+			{"zones in timestamptz", "SELECT $1::timestamptz", [][]any{{noon}, {elsewhere.Add(time.Hour)}, {elsewhere.Add(time.Microsecond)}}},
+			{"zones in date", "SELECT $1::date", [][]any{{time.Date(2024, 5, 1, 23, 0, 0, 0, time.UTC)}, {time.Date(2024, 5, 2, 1, 0, 0, 0, time.FixedZone("", 2*60*60))}}},
+			{"floats", "SELECT $1::float8", [][]any{{0.1}, {float64(float32(0.1))}, {math.Copysign(0, -1)}, {0.0}, {math.Inf(1)}, {math.Inf(-1)}, {math.NaN()}, {math.MaxFloat64}}},
+			{"numeric by text", "SELECT $1::numeric", [][]any{{"1.0"}, {"1.00"}, {"1"}, {"NaN"}, {"1e3"}}},
+			{"bytes", "SELECT $1::bytea", [][]any{{[]byte{}}, {[]byte(nil)}, {[]byte{0}}, {[]byte{0, 0}}, {[]byte("\\x00")}}},
+			{"booleans", "SELECT $1::bool", [][]any{{true}, {false}, {nil}}},
+			{"arrays of text", "SELECT $1::text[]", [][]any{{[]string{"a", "b"}}, {[]string{"a,b"}}, {[]string{}}, {[]string(nil)}, {[]string{""}}, {[]string{`{"a"}`}}}},
+			{"arrays of int", "SELECT $1::int[]", [][]any{{[]int32{1, 2}}, {[]int32{12}}, {[]int32{}}, {[]int64{2, 1}}}},
+			{"arrays with NULL", "SELECT $1::text[]", [][]any{{[]*string{nil}}, {[]*string{&empty}}, {[]*string{&a, nil}}}},
+			{"own types", "SELECT $1::text", [][]any{{address("x")}, {address("y")}}},
+			{"pgtype", "SELECT $1::int4", [][]any{{pgtype.Int4{Int32: 1, Valid: true}}, {pgtype.Int4{Int32: 2, Valid: true}}, {pgtype.Int4{}}}},
+			{"json by struct", "SELECT $1::jsonb", [][]any{{struct{ A int }{1}}, {struct{ A int }{2}}, {map[string]int{"A": 3}}, {`{"A":4}`}}},
+			{"number of arguments used", "SELECT coalesce($1::text, $2::text, 'none')", [][]any{{nil, nil}, {"a", nil}, {nil, "a2"}}},
+		} {
+			f.step(tc.name, func(f *fixture) {
+				for _, args := range tc.args {
+					want := f.read(f.truth, tc.query, args)
+					before := StatsOf(f.db).Hits
+					got := f.read(f.ask, tc.query, args)
+					if StatsOf(f.db).Hits != before {
+						f.Errorf("%#v: the first time is a hit: it shares the entry of another", args)
+					}
+					if fmt.Sprint(got.err) != fmt.Sprint(want.err) || got.String() != want.String() {
+						f.Errorf("%#v: got %q %v, plain pgx's %q %v", args, got, got.err, want, want.err)
+					}
+				}
+				for _, args := range slices.Backward(tc.args) { // now from the cache
+					want, got := f.read(f.truth, tc.query, args), f.read(f.ask, tc.query, args)
+					if fmt.Sprint(got.err) != fmt.Sprint(want.err) || got.String() != want.String() {
+						f.Errorf("%#v, again: got %q %v, plain pgx's %q %v", args, got, got.err, want, want.err)
+					}
+				}
+			})
+		}
+	})
+}
+
+// A text with its values written in it is another question for each value.
+func TestDistinctLiteralsNeverShareAnEntry(t *testing.T) {
+	scenario(t, people, func(f *fixture) {
+		f.warm("SELECT name FROM users WHERE id = 1")
+		f.warm("SELECT name FROM users WHERE id = 2")
+		f.hit("SELECT name FROM users WHERE id = 1")
+		f.hit("select  name from users /* written otherwise */ where id = 1")
+		f.warm("SELECT name, 'x' FROM users WHERE id = 1").is(t, "ann x")
+		f.warm("SELECT name, 'y' FROM users WHERE id = 1").is(t, "ann y")
+		f.warm(`SELECT name, E'\'' FROM users WHERE id = 1`).is(t, "ann '")
+		f.warm(`SELECT name, '''' || 'x' FROM users WHERE id = 1`)
+		f.warm("SELECT name, 1 FROM users WHERE id = 1").is(t, "ann 1")
+		f.warm("SELECT name, 1.0 FROM users WHERE id = 1").is(t, "ann 1.0")
+		f.warm("SELECT name, -1 FROM users WHERE id = 1").is(t, "ann -1")
+		f.warm("SELECT name, B'1' FROM users WHERE id = 1")
+		f.warm("SELECT name, X'1' FROM users WHERE id = 1")
+		f.warm(`SELECT name AS "A" FROM users WHERE id = 1`)
+		f.warm(`SELECT name AS a FROM users WHERE id = 1`)
+		if parsed := StatsOf(f.db).Parsed; parsed > 20 {
+			t.Errorf("%d texts were parsed: literals are not normalised", parsed)
+		}
+		f.exec("UPDATE users SET name = 'anna' WHERE id = 1")
+		f.miss("SELECT name FROM users WHERE id = 1").is(t, "anna")
+		f.hit("SELECT name FROM users WHERE id = 2")
+	})
+}
+
+// What a transaction reads of its own writes is for its eyes only, and a
+// rollback leaves the cache as it was.
+func TestATransactionsOwnWritesAreNotPublished(t *testing.T) {
+	scenario(t, people, func(f *fixture) {
+		f.warm(userByID, 1)
+		tx, end := f.begin(nil)
+		tx.hit(userByID, 1)
+		tx.exec("UPDATE users SET name = 'draft' WHERE id = 1")
+		tx.runs(keying.InTransactionAfterWrite, userByID, 1).is(t, "1 draft Oslo")
+		tx.runs(keying.InTransactionAfterWrite, "SELECT name FROM users ORDER BY id").is(t, "draft, bob, cid")
+		tx.bypass(keying.InTransactionAfterWrite, userByID, 2)
+		f.hit(userByID, 1).is(t, "1 ann Oslo")
+		f.warm("SELECT name FROM users ORDER BY id").is(t, "ann, bob, cid")
+		f.rollback(end)
+		f.hit(userByID, 1).is(t, "1 ann Oslo")
+		f.hit("SELECT name FROM users ORDER BY id")
+	})
+}
+
+// Until the commit the old value is the right one, for everybody else; from
+// the commit on the new one is.
+func TestInvalidationTakesEffectAtCommit(t *testing.T) {
+	scenario(t, people, func(f *fixture) {
+		f.warm(userByID, 1)
+		tx, end := f.begin(nil)
+		tx.exec("UPDATE users SET name = 'anna' WHERE id = 1")
+		f.hit(userByID, 1).is(t, "1 ann Oslo")
+		f.warm(userByID, 3)
+		f.commit(end)
+		f.miss(userByID, 1).is(t, "1 anna Oslo")
+		f.hit(userByID, 1)
+		f.hit(userByID, 3)
+	})
+}
+
+// gated is people with a function that waits in the middle of a SELECT, after
+// its snapshot was taken, while a test holds the gate.
+const gated = people + `
+	CREATE FUNCTION gate(name text) RETURNS text IMMUTABLE LANGUAGE plpgsql AS $$
+	BEGIN
+		IF name IN ('ann', 'bob') THEN PERFORM pg_advisory_lock_shared(1), pg_advisory_unlock_shared(1); END IF;
+		RETURN name;
+	END $$;`
+
+const gatedByID = "SELECT gate(name) FROM users WHERE id = $1"
+
+// gate is held by a session that the SELECTs of gatedByID wait for.
+type gate struct {
+	f    *fixture
+	conn *sql.Conn
+}
+
+func (f *fixture) closeGate() gate {
+	f.Helper()
+	conn := f.conn(f.plain)
+	if _, err := conn.ExecContext(f.ctx, "SELECT pg_advisory_lock(1)"); err != nil {
+		f.Fatal(err)
+	}
+	return gate{f, conn}
+}
+
+func (g gate) open() {
+	g.f.Helper()
+	if _, err := g.conn.ExecContext(g.f.ctx, "SELECT pg_advisory_unlock(1)"); err != nil {
+		g.f.Fatal(err)
+	}
+}
+
+// await waits until so many sessions wait at the gate.
+func (g gate) await(waiting int) {
+	g.f.Helper()
+	g.f.until("sessions to wait at the gate", func() bool {
+		var n int
+		err := g.conn.QueryRowContext(g.f.ctx, `SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
+			AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`).Scan(&n)
+		if err != nil {
+			g.f.Fatal(err)
+		}
+		return n == waiting
+	})
+}
+
+// until asks until the answer is yes. It is for what only PostgreSQL or a
+// counter can tell.
+func (f *fixture) until(what string, ok func() bool) {
+	f.Helper()
+	for !ok() {
+		if f.ctx.Err() != nil {
+			f.Fatalf("waited in vain for %s", what)
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// answer is what a query in another goroutine came to.
+type answer struct {
+	value string
+	err   error
+}
+
+// askAside runs a query with one value as its answer in another goroutine.
+func (f *fixture) askAside(ctx context.Context, query string, args ...any) <-chan answer {
+	done := make(chan answer, 1)
+	go func() {
+		var a answer
+		a.err = f.db.QueryRowContext(ctx, query, args...).Scan(&a.value)
+		done <- a
+	}()
+	return done
+}
+
+func (f *fixture) wants(got <-chan answer, want string) {
+	f.Helper()
+	select {
+	case a := <-got:
+		if a.err != nil || a.value != want {
+			f.Errorf("got %q, %v, want %q", a.value, a.err, want)
+		}
+	case <-f.ctx.Done():
+		f.Error("no answer")
+	}
+}
+
+// A SELECT that began before a write ends after it. What it found is right for
+// its own caller and must not be stored for others.
+func TestALoadThatBeganBeforeAWriteIsNotUsedAfterIt(t *testing.T) {
+	scenario(t, gated, func(f *fixture) {
+		g := f.closeGate()
+		old := f.askAside(f.ctx, gatedByID, 1)
+		g.await(1)
+		f.exec("UPDATE users SET name = 'anna' WHERE id = 1")
+		g.open()
+		f.wants(old, "ann")
+		f.miss(gatedByID, 1).is(t, "anna")
+		f.hit(gatedByID, 1)
+	})
+}
+
+// The same SELECT is under way when the write returns. Who asks after that must
+// not be given its result.
+func TestAReadDoesNotJoinALoadThatBeganBeforeAWrite(t *testing.T) {
+	scenario(t, gated, func(f *fixture) {
+		g := f.closeGate()
+		old := f.askAside(f.ctx, gatedByID, 1)
+		g.await(1)
+		f.exec("UPDATE users SET name = 'anna' WHERE id = 1")
+		f.miss(gatedByID, 1).is(t, "anna") // it does not wait for the gate
+		f.hit(gatedByID, 1).is(t, "anna")
+		g.open()
+		f.wants(old, "ann")
+		f.hit(gatedByID, 1).is(t, "anna")
+	})
+}
+
+// Concurrent identical misses share one SELECT; each of them has a context of
+// its own.
+func TestALeadersFateIsNotItsFollowers(t *testing.T) {
+	scenario(t, gated, func(f *fixture) {
+		g := f.closeGate()
+		misses := func(n uint64) {
+			f.until("misses", func() bool { return StatsOf(f.db).Misses == n })
+		}
+		leading, cancelLeader := context.WithCancel(f.ctx)
+		leader := f.askAside(leading, gatedByID, 1)
+		g.await(1)
+		followers := []<-chan answer{f.askAside(f.ctx, gatedByID, 1), f.askAside(f.ctx, gatedByID, 1)}
+		following, cancelFollower := context.WithCancel(f.ctx)
+		impatient := f.askAside(following, gatedByID, 1)
+		misses(4)
+
+		cancelFollower()
+		if a := <-impatient; a.err != context.Canceled {
+			t.Errorf("a cancelled follower got %v, want context.Canceled", a.err)
+		}
+		cancelLeader()
+		if a := <-leader; a.err == nil {
+			t.Error("the cancelled leader got no error")
+		}
+		g.await(1) // one of the others leads now
+		g.open()
+		for _, follower := range followers {
+			f.wants(follower, "ann")
+		}
+		f.hit(gatedByID, 1)
+		if s := StatsOf(f.db); s.Fills != 1 {
+			t.Errorf("%d fills, want 1", s.Fills)
+		}
+	})
+}
+
+// What is volatile, locks or has a side effect runs each time.
+func TestWhatMustRunAlwaysRuns(t *testing.T) {
+	scenario(t, people+"CREATE SEQUENCE s; CREATE VIEW clock AS SELECT now() AS now", func(f *fixture) {
+		for _, tc := range []struct {
+			reason keying.Reason
+			query  string
+		}{
+			{keying.VolatileFunction, "SELECT gen_random_uuid()"},
+			{keying.VolatileFunction, "SELECT id FROM users ORDER BY random()"},
+			{keying.VolatileFunction, "SELECT nextval('s')"},
+			{keying.VolatileFunction, "SELECT clock_timestamp()"},
+			{keying.VolatileFunction, "SELECT pg_advisory_lock_shared(7), pg_advisory_unlock_shared(7)"},
+			{keying.VolatileFunction, "SELECT pg_notify('a', 'b')"},
+			{keying.StableFunction, "SELECT now()"},
+			{keying.StableFunction, "SELECT name FROM users WHERE now() > '2000-01-01'"},
+			{keying.StableFunction, "SELECT now FROM clock"},
+			{keying.StableFunction, "SELECT current_setting('TimeZone')"},
+			{keying.StableFunction, "SELECT to_char(statement_timestamp(), 'YYYY')"},
+			{keying.ClockKeyword, "SELECT current_date"},
+			{keying.ClockKeyword, "SELECT CURRENT_TIMESTAMP"},
+			{keying.RowLock, "SELECT name FROM users WHERE id = 1 FOR UPDATE"},
+			{keying.RowLock, "SELECT name FROM users FOR KEY SHARE SKIP LOCKED"},
+			{keying.RowLock, "SELECT * FROM (SELECT name FROM users FOR SHARE) u"},
+			{keying.Sample, "SELECT count(*) >= 0 FROM users TABLESAMPLE BERNOULLI (50)"},
+			{keying.SystemCatalog, "SELECT count(*) FROM pg_class"},
+			{keying.SystemCatalog, "SELECT count(*) FROM information_schema.tables"},
+			{keying.SequenceRead, "SELECT last_value FROM s"},
+			{keying.SystemColumn, "SELECT xmin FROM users"},
+			{keying.ClockType, "SELECT '12:00+02'::timetz"},
+			{keying.ClockInput, "SELECT name FROM users WHERE 'now'::timestamptz > '2000-01-01'"},
+			{keying.NotRead, "EXPLAIN SELECT 1"},
+			{keying.NotRead, "SHOW TimeZone"},
+		} {
+			f.runs(tc.reason, tc.query)
+			f.runs(tc.reason, tc.query)
+		}
+		// Migration tools take their lock by QueryRow and an argument.
+		const lock = "SELECT pg_try_advisory_lock($1)"
+		f.runs(keying.VolatileFunction, lock, 42).is(t, "true")
+		f.runs(keying.VolatileFunction, "SELECT pg_advisory_unlock($1)", 42).is(t, "true")
+		f.runs(keying.VolatileFunction, lock, 42).is(t, "true")
+		f.runs(keying.VolatileFunction, "SELECT pg_advisory_unlock_all()")
+
+		first := f.runs(keying.VolatileFunction, "SELECT gen_random_uuid()").String()
+		if again := f.runs(keying.VolatileFunction, "SELECT gen_random_uuid()").String(); again == first {
+			t.Errorf("the same random value twice: %s", again)
+		}
+	})
+}
+
+// SELECTs that change the session leave nothing cached for a session that is no more.
+func TestASelectThatChangesTheSession(t *testing.T) {
+	scenario(t, "CREATE TABLE times (at timestamptz); INSERT INTO times VALUES ('2024-01-01 00:00Z')", func(f *fixture) {
+		s, _ := f.session()
+		s.warm("SELECT at::text FROM times")
+		const set = "SELECT set_config('TimeZone', 'Asia/Tokyo', false)"
+		s.runs(keying.SessionFunction, set)
+		if _, err := s.truth.ExecContext(f.ctx, set); err != nil {
+			t.Fatal(err)
+		}
+		if got := s.fresh("SELECT at::text FROM times").String(); !strings.Contains(got, "+09") {
+			t.Errorf("got %s, want the time in Tokyo", got)
+		}
+		s.known("SELECT at::text FROM times")
+	})
+}
+
+// A table's shape changes under a cached text.
+func TestDDLDropsCachedShapes(t *testing.T) {
+	scenario(t, people, func(f *fixture) {
+		const all = "SELECT * FROM users WHERE id = $1"
+		f.known(all, 1)
+		for _, ddl := range []string{
+			"ALTER TABLE users ADD COLUMN age int DEFAULT 7",
+			"ALTER TABLE users RENAME COLUMN city TO town",
+			"ALTER TABLE users ALTER COLUMN age TYPE text",
+			"ALTER TABLE users DROP COLUMN age",
+			"ALTER TABLE users DROP CONSTRAINT users_pkey",
+			"ALTER TABLE users ADD PRIMARY KEY (name)",
+		} {
+			f.exec(ddl)
+			// A prepared plan of the old shape: PostgreSQL refuses once, pgx prepares anew.
+			f.settled(all, 1)
+			f.hit(all, 1)
+		}
+		f.exec("DROP TABLE users")
+		f.fails(all, 1)
+		f.exec("CREATE TABLE users (id int, other bool)")
+		f.settled(all, 1)
+		f.exec("INSERT INTO users VALUES (1, true)")
+		f.settled(all, 1)
+		f.hit(all, 1).is(t, "1 true")
+	})
+}
+
+// settled asks once for pgx to forget a statement that no longer fits its
+// table, which it does after an error, and compares then.
+func (f *fixture) settled(query string, args ...any) {
+	f.Helper()
+	for _, x := range []asker{f.ask, f.truth} {
+		if err := f.read(x, query, args).err; err != nil {
+			f.Logf("the first time after the DDL: %v", err)
+		}
+	}
+	f.fresh(query, args...)
+}
+
+// Entries and stamps that are evicted are missing, and nothing is taken for
+// fresh because nothing is known to be wrong with it.
+func TestWhatIsEvictedIsAMiss(t *testing.T) {
+	scenarioOnce(t, "CREATE TABLE n AS SELECT i, 0 AS v FROM generate_series(1, 400) i; ALTER TABLE n ADD PRIMARY KEY (i)", func(f *fixture) {
+		small := f.with("cache_memory=64KiB", "cache_max_entry=4KiB")
+		const one = "SELECT i, v FROM n WHERE i = $1"
+		for round := range 2 {
+			for i := 1; i <= 400; i++ {
+				small.fresh(one, i)
+				if i%7 == round {
+					small.exec("UPDATE n SET v = v + 1 WHERE i = $1", i)
+				}
+				small.fresh(one, 1+i*i%400)
+			}
+		}
+		if s := StatsOf(small.db); s.Evictions == 0 || s.Bytes > 64<<10 {
+			t.Errorf("%d evictions, %d bytes, want some, and at most 64 KiB", s.Evictions, s.Bytes)
+		}
+	})
+}
+
+// A hit cannot be told from a miss: values, column types and scan targets are
+// the same for every type.
+func TestEveryTypeIsTheSameOnAHit(t *testing.T) {
+	types := []struct {
+		name, sql string
+		values    []string
+	}{
+		{"int2", "int2", []string{"0", "-32768", "32767"}},
+		{"int4", "int4", []string{"0", "-2147483648"}},
+		{"int8", "int8", []string{"0", "9223372036854775807", "-9223372036854775808"}},
+		{"float4", "float4", []string{"0", "-0", "1.1", "NaN", "Infinity", "-Infinity"}},
+		{"float8", "float8", []string{"0", "0.1", "1e300", "NaN", "Infinity", "-Infinity"}},
+		{"numeric", "numeric", []string{"0", "0.00", "1.10", "123456789012345678901234567890.5", "NaN", "Infinity"}},
+		{"numeric(10,2)", "numeric(10,2)", []string{"1", "-99999999.99"}},
+		{"money", "money", []string{"12.30"}},
+		{"bool", "bool", []string{"true", "false"}},
+		{"text", "text", []string{"", "a", "a\tb\\n", "日本", "NULL"}},
+		{"varchar(5)", "varchar(5)", []string{"", "abcde"}},
+		{"char(5)", "char(5)", []string{"", "ab"}},
+		{"\"char\"", "\"char\"", []string{"", "x"}},
+		{"name", "name", []string{"n"}},
+		{"bytea", "bytea", []string{"", "\\x00ff", "abc"}},
+		{"date", "date", []string{"2024-02-29", "0001-01-01", "4713-01-01 BC", "infinity", "-infinity"}},
+		{"timestamp", "timestamp", []string{"2024-02-29 12:34:56.123456", "infinity", "-infinity"}},
+		{"timestamptz", "timestamptz", []string{"2024-02-29 12:34:56.123456+05:30", "infinity", "-infinity"}},
+		{"time", "time", []string{"00:00", "23:59:59.999999"}},
+		{"interval", "interval", []string{"0", "1 year 2 mons 3 days 04:05:06.7", "-1 day"}},
+		{"uuid", "uuid", []string{"00000000-0000-0000-0000-000000000000"}},
+		{"json", "json", []string{"null", "{\"b\": 1,  \"a\": [1.0]}", "\"\""}},
+		{"jsonb", "jsonb", []string{"null", "{\"b\": 1,  \"a\": [1.0]}", "\"\""}},
+		{"xml", "xml", []string{"<a>b</a>"}},
+		{"inet", "inet", []string{"10.0.0.1", "10.0.0.0/8", "::1"}},
+		{"cidr", "cidr", []string{"10.0.0.0/8"}},
+		{"macaddr", "macaddr", []string{"08:00:2b:01:02:03"}},
+		{"bit(3)", "bit(3)", []string{"101"}},
+		{"varbit(5)", "varbit(5)", []string{"", "10101"}},
+		{"point", "point", []string{"(1,2)"}},
+		{"int4[]", "int4[]", []string{"{}", "{1,NULL,3}", "{{1,2},{3,4}}", "[0:1]={7,8}"}},
+		{"text[]", "text[]", []string{"{}", "{\"\",NULL,\"NULL\",\"a,b\"}"}},
+		{"timestamptz[]", "timestamptz[]", []string{"{infinity}"}},
+		{"numeric[]", "numeric[]", []string{"{1.50,NaN}"}},
+		{"bytea[]", "bytea[]", []string{"{\"\\\\x00\"}"}},
+		{"int4range", "int4range", []string{"empty", "[1,5)", "(,)"}},
+		{"tstzrange", "tstzrange", []string{"[2024-01-01 00:00Z,infinity)"}},
+		{"int4multirange", "int4multirange", []string{"{[1,2),[5,6)}"}},
+		{"tsvector", "tsvector", []string{"a:1 b:2"}},
+		{"oid", "oid", []string{"0", "4294967295"}},
+		{"xid", "xid", []string{"7"}},
+		{"enum", "mood", []string{"sad", "happy"}},
+		{"domain", "positive", []string{"1"}},
+		{"composite", "pair", []string{"(1,\"a,b\")", "(,)"}},
+		{"composite array", "pair[]", []string{"{\"(1,a)\"}"}},
+	}
+	setup := "CREATE TYPE mood AS ENUM ('sad', 'happy'); CREATE DOMAIN positive AS int CHECK (VALUE > 0); CREATE TYPE pair AS (a int, b text);"
+	for i, typ := range types {
+		setup += fmt.Sprintf("CREATE TABLE t%d (n int, v %s); INSERT INTO t%d VALUES (0, NULL)", i, typ.sql, i)
+		for j, value := range typ.values {
+			setup += fmt.Sprintf(", (%d, '%s')", j+1, value)
+		}
+		setup += ";"
+	}
+	setup += "CREATE TABLE many (a int, b text, c timestamptz, d numeric(6,1), e bytea, f varchar(9)[]); INSERT INTO many VALUES (1), (2); UPDATE many SET (b, c, d, e, f) = ('', 'infinity', 1.5, '', '{}') WHERE a = 2"
+	scenario(t, setup, func(f *fixture) {
+		for i, typ := range types {
+			f.step(typ.name, func(f *fixture) {
+				f.warm(fmt.Sprintf("SELECT v FROM t%d ORDER BY n", i))
+				query := fmt.Sprintf("SELECT v FROM t%d WHERE n = $1", i)
+				for n := range len(typ.values) + 1 {
+					f.warm(query, n)
+					if n < 2 { // NULL, and one that is not
+						f.scansAlike(query, n)
+					}
+				}
+				f.warm(query, 99)
+			})
+		}
+		f.warm("SELECT * FROM many")
+		f.warm("SELECT 1, 'unknown', NULL, true, 1.5, ''")
+		f.warm("SELECT")
+		f.warm("SELECT FROM many")
+	})
+}
+
+// scansAlike scans the one value of a query, which is cached, into everything
+// that an application may use, as plain pgx does it.
+func (f *fixture) scansAlike(query string, args ...any) {
+	f.Helper()
+	for _, make := range []func() any{
+		func() any { return new(any) }, func() any { return new(string) }, func() any { return new([]byte) },
+		func() any { return new(int64) }, func() any { return new(int16) }, func() any { return new(float64) },
+		func() any { return new(bool) }, func() any { return new(time.Time) },
+		func() any { return new(*string) }, func() any { return new(sql.NullString) }, func() any { return new(sql.NullTime) },
+		func() any { return new(sql.NullInt64) }, func() any { return new(sql.Null[float64]) },
+		func() any { return new(pgtype.Text) }, func() any { return new(pgtype.Numeric) }, func() any { return new(pgtype.Timestamptz) },
+		func() any { return new(pgtype.Date) }, func() any { return new(pgtype.Int4) }, func() any { return new(pgtype.UUID) },
+		func() any { return new([]string) }, func() any { return new([]int32) }, func() any { return new(netip.Prefix) },
+	} {
+		scan := func(db *sql.DB) string {
+			dest := make()
+			err := db.QueryRowContext(f.ctx, query, args...).Scan(dest)
+			return fmt.Sprintf("%T %s, error %v", dest, behind(dest), err)
+		}
+		before := StatsOf(f.db).Hits
+		got, want := scan(f.db), scan(f.plain)
+		if got != want {
+			f.Errorf("%s %v:\ngot         %s\nplain pgx's %s", query, args, got, want)
+		}
+		if StatsOf(f.db).Hits != before+1 {
+			f.Errorf("%s: not a hit", query)
+		}
+	}
+}
+
+// behind shows what a pointer leads to, however long the way.
+func behind(p any) string {
+	v := reflect.ValueOf(p)
+	for v.Kind() == reflect.Pointer && !v.IsNil() {
+		v = v.Elem()
+	}
+	if b, ok := v.Interface().([]byte); ok {
+		return fmt.Sprintf("%q, nil %v", b, b == nil)
+	}
+	return fmt.Sprintf("%+v", v)
+}
+
+// A caller may change the bytes it got; they are its own.
+func TestTheCallerNeverGetsMemoryOfTheCache(t *testing.T) {
+	scenario(t, "CREATE TABLE b (id int PRIMARY KEY, v bytea, j jsonb, s text); INSERT INTO b VALUES (1, 'abc', '[1]', 'xyz')", func(f *fixture) {
+		const query = "SELECT v, j, s FROM b WHERE id = $1"
+		for range 3 {
+			rows, err := f.db.QueryContext(f.ctx, query, 1)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for rows.Next() {
+				var v, j, s sql.RawBytes
+				if err := rows.Scan(&v, &j, &s); err != nil {
+					t.Fatal(err)
+				}
+				for _, b := range []sql.RawBytes{v, j, s} {
+					clear(b)
+				}
+			}
+			rows.Close()
+			f.hit(query, 1).is(t, "abc [1] xyz")
+		}
+	})
+}

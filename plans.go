@@ -1,0 +1,169 @@
+package cachedpg
+
+import (
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cachedpg/cachedpg/catalog"
+	"github.com/cachedpg/cachedpg/internal/clock"
+	"github.com/cachedpg/cachedpg/keying"
+	"github.com/cachedpg/cachedpg/parser"
+	"github.com/cachedpg/cachedpg/store"
+)
+
+const (
+	maxTexts  = 4096 // exact texts with their literals, per search_path
+	maxShapes = 4096 // normalised texts
+	// maxTextLength bounds what a text costs in the first cache; a longer one
+	// is scanned again each time, which is cheap beside sending it.
+	maxTextLength = 16 << 10
+)
+
+// planSet holds the plans of one connector for one catalog and search_path.
+// Parsing costs tens of microseconds: no text, and no text that differs only
+// in its literals, is parsed twice.
+type planSet struct {
+	view    *view
+	pathKey string
+	path    []string
+
+	texts  *clock.Cache[string, *planned]
+	shapes *clock.Cache[string, *shape]
+}
+
+// planned is one text: its shape, and the literals that the shape leaves open.
+type planned struct {
+	*shape
+	literals []parser.Literal
+	hints    hints
+}
+
+// shape is one normalised text.
+type shape struct {
+	plan    *keying.Plan
+	columns atomic.Pointer[[]store.Column] // of the last fill, shared by entries
+	stats   *statementStats
+	off     bool          // a Policy says so
+	ttl     time.Duration // of an entry, before jitter
+	// inputs is the number of parameters once PostgreSQL has accepted the
+	// text, and -1 before; a Prepare of an accepted text sends nothing.
+	inputs atomic.Int32
+}
+
+// planSets finds the planSet for a path in a view.
+type planSets struct {
+	mu     sync.Mutex // guards byPath
+	byPath map[string]*planSet
+}
+
+const maxPaths = 256 // search_paths; a schema per tenant may have many
+
+// noCatalog stands in where the catalog cannot be read: every name is
+// unknown, so reads bypass and writes invalidate everything.
+var noCatalog = &view{snapshot: catalog.NewSnapshot(catalog.Contents{})}
+
+func (ps *planSets) of(v *view, s *session) *planSet {
+	if set := s.plans.Load(); set != nil && set.view == v {
+		return set
+	}
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	set := ps.byPath[s.pathKey]
+	if set == nil || set.view != v {
+		set = &planSet{
+			view: v, pathKey: s.pathKey, path: s.path,
+			texts:  clock.New[string, *planned](maxTexts),
+			shapes: clock.New[string, *shape](maxShapes),
+		}
+		if ps.byPath == nil || len(ps.byPath) >= maxPaths {
+			ps.byPath = make(map[string]*planSet)
+		}
+		ps.byPath[s.pathKey] = set
+	}
+	s.plans.Store(set)
+	return set
+}
+
+// plan returns what sql means. It never fails: what cannot be understood is a
+// write of anything.
+func (d *connector) plan(v *view, s *session, sql string) *planned {
+	set := d.plans.of(v, s)
+	if p, ok := set.texts.Get(sql); ok {
+		return p
+	}
+	p := &planned{}
+	text := sql
+	scanned, ok := parser.Scanned{}, false
+	if s.standardText {
+		if scanned, ok = parser.Scan(sql); ok {
+			text = scanned.Text
+			p.literals = scanned.Literals
+			p.hints = hints{bypass: scanned.Hints.Bypass, ttl: time.Duration(scanned.Hints.TTL)}
+			if scanned.Hints.Err != "" {
+				p.hints.bypass = true // in doubt, ask the database
+			}
+		}
+	}
+	if !ok {
+		text = "\x00" + sql // cannot be a normalised text
+	}
+	if p.shape, ok = set.shapes.Get(text); !ok {
+		p.shape = set.shapes.Add(strings.Clone(text), d.newShape(set, text, sql, scanned.Literals, s.standardText))
+	}
+	if len(sql) <= maxTextLength {
+		set.texts.Add(strings.Clone(sql), p)
+	}
+	return p
+}
+
+func (d *connector) newShape(set *planSet, text, sql string, literals []parser.Literal, readable bool) *shape {
+	statements := []*parser.Statement{{Kind: parser.Opaque}} // not understood
+	if readable {
+		if parsed, err := parser.Parse(sql, literals); err == nil {
+			statements = parsed
+		}
+	}
+	d.parsed.Add(1)
+	sh := &shape{
+		plan: keying.New(text, statements, set.view.snapshot, set.path),
+		ttl:  d.config.TTL,
+	}
+	sh.stats = d.statements.Add(strings.Clone(text), &statementStats{text: normalisedText(text)})
+	sh.stats.reason.Store(uint32(sh.plan.Reason))
+	sh.inputs.Store(-1)
+	sh.applyPolicies(d.config, set.view.snapshot)
+	return sh
+}
+
+// applyPolicies decides whether and for how long results of the shape are
+// kept: every relation must allow it, and the shortest TTL counts.
+func (sh *shape) applyPolicies(config Config, snapshot *catalog.Snapshot) {
+	if len(config.Policies) == 0 {
+		return
+	}
+	shortest := time.Duration(0)
+	for _, oid := range sh.plan.Reads() {
+		rel := snapshot.ByOID(oid)
+		if rel == nil {
+			continue
+		}
+		ttl := config.TTL
+		for _, policy := range config.Policies {
+			if policy.Relation != rel.Name && policy.Relation != rel.Schema+"."+rel.Name {
+				continue
+			}
+			sh.off = sh.off || policy.Strategy == strategyOff
+			if policy.TTL > 0 {
+				ttl = policy.TTL
+			}
+		}
+		if shortest == 0 || ttl < shortest {
+			shortest = ttl
+		}
+	}
+	if shortest > 0 {
+		sh.ttl = shortest
+	}
+}

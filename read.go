@@ -1,0 +1,288 @@
+package cachedpg
+
+import (
+	"context"
+	"database/sql/driver"
+	"math/rand/v2"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/cachedpg/cachedpg/keying"
+	"github.com/cachedpg/cachedpg/parser"
+	"github.com/cachedpg/cachedpg/store"
+)
+
+// query is the life of a SELECT: plan, look up, replay; or bypass; or fill.
+func (c *Conn) query(ctx context.Context, q *call) (driver.Rows, error) {
+	if ctx.Err() != nil {
+		if err := c.readyFor(ctx, q); err != nil {
+			return nil, err
+		}
+		return c.inner.QueryContext(ctx, q.sql, q.args) // pgx sends nothing and says why
+	}
+	if err := c.plan(ctx, q); err != nil {
+		return nil, err
+	}
+	if reason := c.mayRead(ctx, q); reason != keying.NoReason {
+		return c.direct(ctx, q, reason)
+	}
+	key, buf, reason := q.text.plan.Key(&q.session.digests[q.mode], q.keyingValues(), c.keyBuf)
+	if c.keyBuf = buf[:0]; reason != keying.NoReason {
+		return c.direct(ctx, q, reason)
+	}
+	tags, always := q.text.plan.ReadTags(c.tags[:0], q.keyingValues())
+	if c.tx != nil && c.tx.wrote(tags) {
+		return c.direct(ctx, q, keying.InTransactionAfterWrite)
+	}
+	stamps := c.stamps[:]
+	if len(tags) > len(stamps) {
+		stamps = make([]store.Stamp, len(tags))
+	}
+	stamps = stamps[:len(tags)]
+
+	entry, outcome, err := q.space.store.Lookup(ctx, key, tags, stamps)
+	switch {
+	case err != nil:
+		return c.direct(ctx, q, keying.StoreError)
+	case outcome == store.Hit:
+		c.d.stats.hit(q.text.stats)
+		return newRows(c, entry), nil
+	case outcome == store.Dirty:
+		// Someone's commit is under way: only PostgreSQL knows on which side of it we are.
+		return c.direct(ctx, q, keying.DirtyTag)
+	case stamps[0] != q.view.stamp:
+		// tags[0] is the schema tag: the plan stands on a catalog that is out
+		// of date. A fill would leave an entry with new stamps and the tags of
+		// an old schema.
+		q.space.staleView(q.view)
+		if q.replanned {
+			return c.direct(ctx, q, keying.CatalogUnavailable)
+		}
+		q.replanned = true
+		return c.query(ctx, q)
+	}
+	c.d.stats.miss(q.text.stats, outcome == store.Stale)
+	return c.miss(ctx, q, key, tags, always, stamps)
+}
+
+// plan finds out what the text means to the session that will run it. An
+// error is one of dialling.
+func (c *Conn) plan(ctx context.Context, q *call) error {
+	known, err := c.state(ctx)
+	if err != nil {
+		return err
+	}
+	q.session, q.space, q.view = known.session, known.space, known.view
+	if q.mode == 0 {
+		if q.mode = c.d.mode; c.inner != nil {
+			q.mode = c.inner.mode()
+		}
+	}
+	if q.session == nil || q.mode < 0 || int(q.mode) >= len(q.session.digests) {
+		q.session, q.view = unknownSession, noCatalog
+	} else if !known.current() || q.view == nil {
+		q.view = noCatalog
+	}
+	q.text = c.d.plan(q.view, q.session, q.sql)
+	if q.text.plan.Unknown && q.view != noCatalog && !q.refreshed {
+		q.refreshed = true
+		return c.refresh(ctx, q)
+	}
+	return nil
+}
+
+// refresh loads the catalog again because it lacks a name of the text, which
+// a DDL past the driver may have made. If it has the name now, everything that
+// was planned or stored before may stand on an old schema.
+func (c *Conn) refresh(ctx context.Context, q *call) error {
+	if c.inner != nil && c.inner.txStatus() != 'I' || !q.space.refresh.due(time.Now()) {
+		return nil
+	}
+	if err := c.ready(ctx); err != nil {
+		return err
+	}
+	snapshot, err := c.inner.loadCatalog(ctx)
+	if err != nil {
+		return nil // the statement itself will tell
+	}
+	statements, err := parser.Parse(q.sql, nil)
+	if err != nil || keying.New(q.sql, statements, snapshot, q.session.path).Unknown {
+		return nil
+	}
+	q.space.refresh.helped()
+	if err := q.space.invalidateAll(ctx); err != nil {
+		return err
+	}
+	return c.plan(ctx, q)
+}
+
+// unknownSession stands in for a session whose settings are not known.
+var unknownSession = &session{}
+
+// loadView loads the catalog over this connection. It returns nil when the
+// catalog cannot be had: then reads bypass and writes invalidate everything.
+func (c *Conn) loadView(ctx context.Context, sp *space) (*view, error) {
+	if c.inner.txStatus() != 'I' {
+		return c.loadViewInTx(ctx, sp), nil
+	}
+	v, err := sp.loadView(ctx, c.inner.loadCatalog)
+	if err != nil && (c.inner.closed() || ctx.Err() != nil) {
+		return nil, err
+	}
+	return v, nil
+}
+
+// mayRead reports why the cache must not be asked, NoReason if it may.
+func (c *Conn) mayRead(ctx context.Context, q *call) keying.Reason {
+	h := hintsOf(ctx)
+	switch {
+	case q.text.plan.Reason != keying.NoReason && q.view != noCatalog:
+		return q.text.plan.Reason
+	case q.session == unknownSession:
+		return keying.SessionUnknown
+	case q.session.standby || c.inner != nil && c.inner.hotStandby():
+		return keying.HotStandby
+	case q.view == noCatalog:
+		return keying.CatalogUnavailable
+	case c.d.config.Store == storeOff:
+		return keying.CacheOff
+	case h.bypass:
+		return keying.ContextBypass
+	case q.text.hints.bypass:
+		return keying.HintBypass
+	case q.text.off:
+		return keying.PolicyOff
+	case q.formats:
+		return keying.ResultFormats
+	case q.session.temporary:
+		return keying.TemporaryObjects
+	case c.tx != nil:
+		return c.tx.mayRead(ctx, c)
+	}
+	return keying.NoReason
+}
+
+// direct runs the statement on PostgreSQL, exactly as pgx would.
+func (c *Conn) direct(ctx context.Context, q *call, reason keying.Reason) (driver.Rows, error) {
+	c.d.stats.bypass(q.text.stats, reason)
+	if err := c.readyFor(ctx, q); err != nil {
+		return nil, err
+	}
+	if !q.text.effects() {
+		return c.inner.QueryContext(ctx, q.sql, q.args)
+	}
+	if err := c.check(ctx, q); err != nil {
+		return nil, err
+	}
+	e, err := c.begin(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := c.inner.QueryContext(ctx, q.sql, q.args)
+	if err != nil {
+		e.done(err)
+		return nil, err
+	}
+	return withEffect(rows, e), nil
+}
+
+// miss runs the SELECT and stores its result, or waits for the one that does.
+func (c *Conn) miss(ctx context.Context, q *call, key store.Key, tags []store.Tag, always int, stamps []store.Stamp) (driver.Rows, error) {
+	for {
+		f, leader := q.space.flights.join(key, stamps)
+		if leader {
+			return c.lead(ctx, q, f, tags, always)
+		}
+		if c.tx != nil {
+			// The leader may be waiting for a lock that this transaction holds;
+			// PostgreSQL cannot see a deadlock that runs through us.
+			return c.fill(ctx, q, key, tags, always, stamps, nil)
+		}
+		select {
+		case <-f.done:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+		if f.entry != nil {
+			c.d.stats.joined.Add(1)
+			return newRows(c, f.entry), nil
+		}
+		if f.large {
+			return c.fill(ctx, q, key, tags, always, stamps, nil)
+		}
+		// The leader failed or was cancelled, which is its own affair.
+	}
+}
+
+// lead runs the SELECT for whoever joins. finish runs whatever happens, a
+// panic included, so that nobody waits for ever.
+func (c *Conn) lead(ctx context.Context, q *call, f *flight, tags []store.Tag, always int) (driver.Rows, error) {
+	defer q.space.flights.finish(f)
+	return c.fill(ctx, q, f.key, tags, always, f.stamps, f)
+}
+
+// fill runs the SELECT on PostgreSQL and stores its result with the stamps
+// that its tags had before. A fill that lost a race is never valid, so it
+// needs no check.
+func (c *Conn) fill(ctx context.Context, q *call, key store.Key, tags []store.Tag, always int, stamps []store.Stamp, f *flight) (driver.Rows, error) {
+	dialled := c.inner == nil
+	if err := c.readyFor(ctx, q); err != nil {
+		return nil, err
+	}
+	if dialled && (c.known.session == nil || !c.known.session.same(q.session) || c.known.space != q.space) {
+		// Not the session that the key stands for (a changed default, a
+		// failover): run what was asked for here, and store nothing.
+		q.session, q.space, q.text = nil, nil, nil
+		if err := c.plan(ctx, q); err != nil {
+			return nil, err
+		}
+		return c.direct(ctx, q, keying.SessionUnknown)
+	}
+	begin := time.Now()
+	wire, err := c.inner.read(ctx, q.sql, q.args)
+	if err != nil {
+		return nil, asStdlib(err)
+	}
+	rows, err := c.readRows(wire, q.text.shape)
+	if err != nil {
+		return nil, err
+	}
+	if rows.live != nil {
+		c.d.stats.tooLarge.Add(1)
+		if f != nil {
+			f.large = true
+		}
+		return rows, nil
+	}
+	if rows.err != nil { // after some rows: the caller gets those, then the error
+		return rows, nil
+	}
+	c.d.stats.filled(q.text.stats, time.Since(begin))
+	if f != nil {
+		f.entry = rows.entry
+	}
+	if rows.entry.Rows > 0 {
+		tags, stamps = tags[:always], stamps[:always]
+	}
+	ttl := q.text.ttl
+	for _, hint := range []time.Duration{hintsOf(ctx).ttl, q.text.hints.ttl} {
+		if hint > 0 {
+			ttl = min(ttl, hint)
+		}
+	}
+	ttl -= time.Duration(rand.Int64N(int64(ttl)/10 + 1))
+	if err := q.space.store.Fill(ctx, key, tags, stamps, rows.entry, ttl); err != nil {
+		c.d.stats.storeErrors.Add(1)
+	}
+	return rows, nil
+}
+
+// asStdlib gives the error that pgx's stdlib would: a statement that never
+// left may be tried on another connection.
+func asStdlib(err error) error {
+	if pgconn.SafeToRetry(err) {
+		return driver.ErrBadConn
+	}
+	return err
+}

@@ -1,0 +1,190 @@
+package cachedpg
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"strings"
+	"sync/atomic"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// formatVersion goes into every key: results stored by a version that encodes
+// them differently are never found.
+const formatVersion = 1
+
+// identity names a database across restarts, addresses and poolers. The
+// timeline changes when a standby is promoted, which may lose commits that
+// entries have seen: then everything starts cold.
+type identity struct {
+	system   string // pg_control_system().system_identifier
+	timeline string
+	database string // OID
+}
+
+// session is what a result depends on outside its text, arguments and tables,
+// as one connection had it when it was asked. It is immutable but for plans
+// and shared by all connections in the same state.
+type session struct {
+	id      identity
+	standby bool
+
+	path          []string // current_schemas(true)
+	pathKey       string
+	readCommitted bool // default_transaction_isolation
+	temporary     bool // a temporary schema is on the path
+	standardText  bool // standard_conforming_strings: our lexer reads what PostgreSQL reads
+
+	// digests goes into keys, one per pgx.QueryExecMode: the mode decides how
+	// arguments are typed and in which format values come back.
+	digests [pgx.QueryExecModeSimpleProtocol + 1][32]byte
+
+	plans atomic.Pointer[planSet]
+}
+
+// settings are those that change how a value is computed or written. Others
+// change plans, limits or logs only. Custom settings matter to functions that
+// the cache never answers for.
+var settings = []string{
+	"array_nulls", "backslash_quote", "bytea_output", "client_encoding", "DateStyle",
+	"default_text_search_config", "extra_float_digits", "gin_fuzzy_search_limit", "IntervalStyle",
+	"lc_monetary", "lc_numeric", "lc_time", "quote_all_identifiers", "row_security",
+	"standard_conforming_strings", "TimeZone", "timezone_abbreviations", "transform_null_equals",
+	"xmlbinary", "xmloption",
+}
+
+var sessionQuery = `SELECT (SELECT system_identifier FROM pg_catalog.pg_control_system())::text,
+ CASE WHEN pg_catalog.pg_is_in_recovery() THEN '' ELSE substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8) END,
+ (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())::text,
+ pg_catalog.pg_backend_pid()::int8,
+ pg_catalog.current_schemas(true)::text[],
+ pg_catalog.current_setting('default_transaction_isolation'),
+ pg_catalog.current_setting('standard_conforming_strings'),
+ ARRAY[session_user::text, current_user::text, pg_catalog.current_setting('search_path'), pg_catalog.current_setting('server_version_num'), ` +
+	func() string {
+		calls := make([]string, len(settings))
+		for i, s := range settings {
+			calls[i] = "pg_catalog.current_setting('" + s + "')"
+		}
+		return strings.Join(calls, ", ")
+	}() + `]`
+
+// learnSession asks PostgreSQL for the state of the session that conn is in,
+// in one round trip and without a prepared statement, so that it works behind
+// a pooler too. pid is the backend's, which behind a pooler is not the one that
+// pgx was told.
+func learnSession(ctx context.Context, conn *pgx.Conn) (s *session, pid uint32, err error) {
+	s = &session{}
+	var isolation, standardText string
+	var values []string
+	err = conn.QueryRow(ctx, sessionQuery, pgx.QueryExecModeSimpleProtocol).Scan(
+		&s.id.system, &s.id.timeline, &s.id.database, &pid, &s.path, &isolation, &standardText, &values)
+	if err != nil {
+		return nil, 0, fmt.Errorf("cachedpg: reading the session's settings: %w", err)
+	}
+	s.standby = s.id.timeline == ""
+	s.readCommitted = isolation == "read committed" || isolation == "read uncommitted"
+	s.standardText = standardText == "on"
+	s.pathKey = strings.Join(s.path, "\x00")
+	for _, schema := range s.path {
+		s.temporary = s.temporary || strings.HasPrefix(schema, "pg_temp")
+	}
+
+	b := []byte{formatVersion}
+	for _, v := range append([]string{s.id.system, s.id.timeline, s.id.database, s.pathKey, isolation}, values...) {
+		b = binary.AppendUvarint(b, uint64(len(v)))
+		b = append(b, v...)
+	}
+	for mode := range s.digests {
+		s.digests[mode] = sha256.Sum256(append(b, byte(mode)))
+	}
+	return s, pid, nil
+}
+
+// same reports whether keys made in s and in other mean the same.
+func (s *session) same(other *session) bool {
+	return s == other || s.digests[0] == other.digests[0]
+}
+
+// state is where a connection stands: a session, the space of its database,
+// and the catalog in use when the session was learned. The effective search_path
+// depends on which schemas exist, so that a newer catalog wants it learned again.
+type state struct {
+	session *session // nil when not known, because a statement may have changed it
+	space   *space   // nil when nothing may be cached there
+	view    *view
+}
+
+// current reports that nothing has happened since the state was learned.
+func (st *state) current() bool {
+	return st != nil && st.session != nil && (st.space == nil || st.view != nil && st.space.view.Load() == st.view)
+}
+
+// state returns what is known of the session that will run a statement; it
+// asks PostgreSQL for what is not. An error is one of dialling.
+func (c *Conn) state(ctx context.Context) (*state, error) {
+	if c.inner == nil {
+		if known := c.d.known.Load(); known.current() {
+			return known, nil
+		}
+	} else if c.known.current() {
+		return &c.known, nil
+	}
+	if err := c.ready(ctx); err != nil {
+		return nil, err
+	}
+	if c.known.session == nil {
+		_ = c.learn(ctx) // unknown stays unknown
+	}
+	sp := c.known.space
+	if sp == nil || c.known.session == nil {
+		return &c.known, nil
+	}
+	v := sp.view.Load()
+	if v == nil {
+		var err error
+		if v, err = c.loadView(ctx, sp); err != nil {
+			return nil, err
+		}
+	}
+	if v != nil && c.known.view != v {
+		_ = c.learn(ctx)
+	}
+	return &c.known, nil
+}
+
+// learn asks for the session's state. Without an answer it is unknown: reads
+// bypass, and writes invalidate everything in the space that was known before.
+func (c *Conn) learn(ctx context.Context) error {
+	fresh := c.known.space == nil // dialled just now
+	if fresh {
+		c.known.space = c.d.space()
+	}
+	var before *view
+	if c.known.space != nil {
+		before = c.known.space.view.Load()
+	}
+	c.known.session = nil
+	if c.inner.txStatus() == 'E' {
+		return nil // PostgreSQL answers nothing there
+	}
+	s, pid, err := c.inner.learn(ctx)
+	if err != nil {
+		return err
+	}
+	if c.pid = 0; pid == c.inner.backend() {
+		c.pid = pid
+	}
+	expected := c.known.space
+	c.known.session, c.known.space = c.d.adopt(s)
+	if c.known.view = before; c.known.space != expected {
+		c.known.view = nil
+	}
+	if c.tx == nil && c.pristine && c.known.space != nil {
+		known := c.known
+		c.d.known.Store(&known)
+	}
+	return nil
+}

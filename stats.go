@@ -1,0 +1,225 @@
+package cachedpg
+
+import (
+	"cmp"
+	"context"
+	"database/sql"
+	"fmt"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/cachedpg/cachedpg/keying"
+	"github.com/cachedpg/cachedpg/parser"
+	"github.com/cachedpg/cachedpg/store"
+)
+
+// Stats counts what a sql.DB's queries met since it was opened. Counters are
+// read one by one while others count on; at rest these hold:
+//
+//	Lookups  = Hits + Misses
+//	Misses   ≥ Fills + Joined
+//	Bypassed = the sum of Bypasses
+type Stats struct {
+	Lookups  uint64 // of queries that the cache might answer
+	Hits     uint64
+	Misses   uint64
+	Stale    uint64 // misses that found an entry which a commit has invalidated
+	Fills    uint64 // SELECTs whose result was stored
+	Joined   uint64 // misses that shared the SELECT of another one
+	TooLarge uint64 // results over Config.MaxEntry, passed through
+
+	Bypassed uint64            // queries that went to PostgreSQL without asking the cache
+	Bypasses map[string]uint64 // by the name of the keying.Reason
+
+	Parsed         uint64 // texts given to the parser
+	UnknownOutcome uint64 // writes whose answer did not arrive; resolved later
+	StoreErrors    uint64
+
+	// Saved estimates the time that hits did not spend in PostgreSQL: hits
+	// times the mean duration of the fills of the same statement.
+	Saved time.Duration
+
+	// Statements are the texts that saved most, normalised, at most 100.
+	Statements []StatementStats
+
+	// Of the store, which all DBs of the process on the same database share.
+	Entries     int
+	Bytes       int64
+	Tags        int
+	Evictions   uint64
+	Expirations uint64
+	Unresolved  int // writers whose outcome is being asked for
+}
+
+// StatementStats counts one normalised text. Literals and arguments never appear.
+type StatementStats struct {
+	Text     string
+	Reason   string // why it is never cached; "" when it may be
+	Hits     uint64
+	Misses   uint64
+	Bypassed uint64
+	Saved    time.Duration
+}
+
+type counters struct {
+	hits, misses, stale, fills, joined, tooLarge, unknown, storeErrors atomic.Uint64
+	bypasses                                                           [256]atomic.Uint64 // by Reason
+}
+
+type statementStats struct {
+	text                              string
+	reason                            atomic.Uint32 // keying.Reason of the last plan
+	hits, misses, bypassed, fills, ns atomic.Uint64
+}
+
+func (s *counters) hit(text *statementStats) {
+	s.hits.Add(1)
+	text.hits.Add(1)
+}
+
+func (s *counters) miss(text *statementStats, stale bool) {
+	s.misses.Add(1)
+	text.misses.Add(1)
+	if stale {
+		s.stale.Add(1)
+	}
+}
+
+func (s *counters) bypass(text *statementStats, reason keying.Reason) {
+	s.bypasses[reason].Add(1)
+	text.bypassed.Add(1)
+}
+
+func (s *counters) filled(text *statementStats, d time.Duration) {
+	s.fills.Add(1)
+	text.fills.Add(1)
+	text.ns.Add(uint64(d))
+}
+
+const maxStatements = 100
+
+// StatsOf returns the counters of a DB opened with this driver, and the zero
+// Stats for any other.
+func StatsOf(db *sql.DB) Stats {
+	d := connectorOf(db)
+	if d == nil {
+		return Stats{}
+	}
+	c := &d.stats
+	s := Stats{
+		Hits: c.hits.Load(), Misses: c.misses.Load(), Stale: c.stale.Load(), Fills: c.fills.Load(),
+		Joined: c.joined.Load(), TooLarge: c.tooLarge.Load(), StoreErrors: c.storeErrors.Load(),
+		UnknownOutcome: c.unknown.Load(), Parsed: d.parsed.Load(), Bypasses: make(map[string]uint64),
+	}
+	s.Lookups = s.Hits + s.Misses
+	for reason := range c.bypasses {
+		if n := c.bypasses[reason].Load(); n > 0 {
+			s.Bypasses[keying.Reason(reason).String()] = n
+			s.Bypassed += n
+		}
+	}
+	s.Statements = d.statementStats()
+	for _, st := range s.Statements {
+		s.Saved += st.Saved
+	}
+	s.Statements = s.Statements[:min(len(s.Statements), maxStatements)]
+	if sp := d.space(); sp != nil {
+		m := sp.store.Stats()
+		s.Entries, s.Bytes, s.Tags, s.Evictions, s.Expirations = m.Entries, m.Bytes, m.Tags, m.Evictions, m.Expirations
+		s.Unresolved = sp.writes.Stats().Unresolved
+	}
+	return s
+}
+
+// statementStats lists the statements, those that saved most first.
+func (d *connector) statementStats() []StatementStats {
+	var all []StatementStats
+	d.statements.All(func(_ string, s *statementStats) bool {
+		st := StatementStats{Text: s.text, Hits: s.hits.Load(), Misses: s.misses.Load(), Bypassed: s.bypassed.Load()}
+		if reason := keying.Reason(s.reason.Load()); reason != keying.NoReason {
+			st.Reason = reason.String()
+		}
+		if fills := s.fills.Load(); fills > 0 {
+			st.Saved = time.Duration(st.Hits * (s.ns.Load() / fills))
+		}
+		all = append(all, st)
+		return true
+	})
+	slices.SortFunc(all, func(a, b StatementStats) int {
+		return cmp.Or(cmp.Compare(b.Saved, a.Saved), cmp.Compare(b.Bypassed, a.Bypassed), cmp.Compare(a.Text, b.Text))
+	})
+	return all
+}
+
+func connectorOf(db *sql.DB) *connector {
+	if d, ok := db.Driver().(*Driver); ok {
+		return d.connector
+	}
+	return nil
+}
+
+// Invalidate makes every result that reads one of the relations stale, and
+// every result when none is named. It is for writes that went past the driver,
+// and to be called after they have committed. A name is as in SQL, resolved by
+// the search_path of a new connection. It asks PostgreSQL only if nothing is
+// known of the database yet.
+func Invalidate(ctx context.Context, db *sql.DB, relations ...string) error {
+	d := connectorOf(db)
+	if d == nil {
+		return errNotOurs
+	}
+	conn, err := db.Conn(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	return conn.Raw(func(driverConn any) error { return driverConn.(*Conn).invalidate(ctx, relations) })
+}
+
+func (c *Conn) invalidate(ctx context.Context, relations []string) error {
+	if err := c.enter(); err != nil {
+		return err
+	}
+	if len(relations) == 0 {
+		if sp := c.d.space(); sp != nil {
+			return sp.invalidateAll(ctx)
+		}
+		return nil // nothing has been cached
+	}
+	q := call{}
+	if err := c.plan(ctx, &q); err != nil {
+		return err
+	}
+	if q.space == nil || q.view == noCatalog {
+		return nil
+	}
+	var tags []store.Tag
+	for _, name := range relations {
+		text := "TRUNCATE " + name
+		statements, err := parser.Parse(text, nil)
+		if err != nil || len(statements) != 1 || len(statements[0].Writes) != 1 {
+			return fmt.Errorf("cachedpg: Invalidate: %q is not the name of a relation", name)
+		}
+		target := statements[0].Writes[0].Target
+		if q.view.snapshot.Resolve(q.session.path, target.Schema, target.Name.Name) == nil {
+			return fmt.Errorf("cachedpg: Invalidate: %s: %w", name, errNoRelation)
+		}
+		tags = keying.New(text, statements, q.view.snapshot, q.session.path).WriteTags(tags, keying.Values{})
+	}
+	write := q.space.writes.Begin()
+	err := write.Intend(ctx, tags)
+	write.Release()
+	return err
+}
+
+// normalisedText is what stats show of a text that could not be taken apart:
+// its first word, because it may hold values.
+func normalisedText(text string) string {
+	if raw, ok := strings.CutPrefix(text, "\x00"); ok {
+		word, _, _ := strings.Cut(strings.TrimSpace(raw), " ")
+		return word + " …"
+	}
+	return text
+}

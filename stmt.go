@@ -1,0 +1,111 @@
+package cachedpg
+
+import (
+	"context"
+	"database/sql/driver"
+	"errors"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/cachedpg/cachedpg/keying"
+)
+
+// Exactly the optional interfaces of *stdlib.Stmt; a test compares them.
+var (
+	_ driver.Stmt             = (*Stmt)(nil)
+	_ driver.StmtExecContext  = (*Stmt)(nil)
+	_ driver.StmtQueryContext = (*Stmt)(nil)
+)
+
+// Stmt is a prepared statement on one connection.
+type Stmt struct {
+	c      *Conn
+	query  string
+	inputs int
+	inner  driver.Stmt // nil while PostgreSQL has not been asked
+}
+
+// PrepareContext prepares the statement on PostgreSQL, which says what is
+// wrong with it. A cacheable text that PostgreSQL has accepted before on
+// another connection is prepared when it is first needed: database/sql
+// prepares on every connection, and a hit needs none.
+func (c *Conn) PrepareContext(ctx context.Context, query string) (driver.Stmt, error) {
+	if err := c.enter(); err != nil {
+		return nil, err
+	}
+	s := &Stmt{c: c, query: query}
+	if c.inner == nil && ctx.Err() == nil && c.d.known.Load().current() {
+		q := call{sql: query, mode: pgx.QueryExecModeCacheStatement}
+		if err := c.plan(ctx, &q); err != nil {
+			return nil, err
+		}
+		if n := q.text.inputs.Load(); n >= 0 && q.text.plan.Reason == keying.NoReason {
+			s.inputs = int(n)
+			return s, nil
+		}
+	}
+	if err := s.prepare(ctx); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// prepare asks PostgreSQL to prepare the statement, once.
+func (s *Stmt) prepare(ctx context.Context) error {
+	if err := s.c.ready(ctx); err != nil || s.inner != nil {
+		return err
+	}
+	inner, err := s.c.inner.PrepareContext(ctx, s.query)
+	if err != nil {
+		return err
+	}
+	s.inner, s.inputs = inner, inner.NumInput()
+	if known := &s.c.known; known.view != nil && known.current() {
+		s.c.d.plan(known.view, known.session, s.query).inputs.Store(int32(s.inputs))
+	}
+	return nil
+}
+
+// Close gives the statement up on PostgreSQL if it was prepared there.
+func (s *Stmt) Close() error {
+	if s.inner == nil || s.c.isClosed {
+		return nil
+	}
+	return s.inner.Close()
+}
+
+// NumInput is the number of parameters.
+func (s *Stmt) NumInput() int { return s.inputs }
+
+// Exec is not implemented; database/sql uses ExecContext.
+func (s *Stmt) Exec([]driver.Value) (driver.Result, error) {
+	return nil, errors.New("cachedpg: Stmt.Exec is not implemented; use ExecContext")
+}
+
+// Query is not implemented; database/sql uses QueryContext.
+func (s *Stmt) Query([]driver.Value) (driver.Rows, error) {
+	return nil, errors.New("cachedpg: Stmt.Query is not implemented; use QueryContext")
+}
+
+// ExecContext executes as Conn.ExecContext does.
+func (s *Stmt) ExecContext(ctx context.Context, args []driver.NamedValue) (driver.Result, error) {
+	if err := s.prepare(ctx); err != nil {
+		return nil, err
+	}
+	return s.c.ExecContext(ctx, s.query, args)
+}
+
+// QueryContext queries as Conn.QueryContext does. PostgreSQL has typed the
+// parameters at Prepare, whatever the connection's default mode.
+func (s *Stmt) QueryContext(ctx context.Context, args []driver.NamedValue) (driver.Rows, error) {
+	c := s.c
+	if err := c.enter(); err != nil {
+		return nil, err
+	}
+	q, err := c.newCall(ctx, s.query, args)
+	if err != nil {
+		return nil, err
+	}
+	q.mode, q.prepare = pgx.QueryExecModeCacheStatement, s
+	return c.query(ctx, &q)
+}

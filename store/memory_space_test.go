@@ -1,0 +1,180 @@
+package store
+
+import (
+	"runtime"
+	"testing"
+)
+
+func TestMemoryKeepsItsBound(t *testing.T) {
+	const max = 1 << 20
+	m := NewMemory(Options{Bytes: max})
+	for i := range 5000 {
+		fill(t, m, testKey(i), testTags(i), testEntry(i%2000), 0)
+		if s := m.Stats(); s.Bytes > max {
+			t.Fatalf("%d bytes after %d fills", s.Bytes, i)
+		}
+	}
+	s := m.Stats()
+	if s.Bytes < max*3/4 || s.Evictions == 0 || uint64(s.Entries)+s.Evictions != s.Fills {
+		t.Errorf("stats: %+v", s)
+	}
+
+	// Tags that were looked up and never filled with are bounded too.
+	stamps := make([]Stamp, 3)
+	for i := range 50_000 {
+		m.Lookup(ctx, Key{}, testTags(i), stamps)
+	}
+	if got := m.Stats(); got.Bytes > max || got.Entries < s.Entries/2 {
+		t.Errorf("after many bare lookups: %+v, before %+v", got, s)
+	}
+}
+
+func TestMemoryGrow(t *testing.T) {
+	m := NewMemory(Options{Bytes: 10_000})
+	fill(t, m, testKey(1), testTags(1), testEntry(5_000), 0)
+	if _, outcome := lookup(t, m, testKey(1), testTags(1)); outcome != Miss {
+		t.Errorf("half of the store in one entry: %v", outcome)
+	}
+	m.Grow(100_000)
+	m.Grow(50_000)
+	fill(t, m, testKey(1), testTags(1), testEntry(20_000), 0)
+	if _, outcome := lookup(t, m, testKey(1), testTags(1)); outcome != Hit {
+		t.Errorf("after Grow: %v", outcome)
+	}
+}
+
+func TestMemoryDropsWhatIsTooLarge(t *testing.T) {
+	m := NewMemory(Options{Bytes: 1 << 20, EntryBytes: 1 << 10})
+	fill(t, m, testKey(1), testTags(1), testEntry(500), 0)
+	fill(t, m, testKey(2), testTags(2), testEntry(1500), 0)
+	_, small := lookup(t, m, testKey(1), testTags(1))
+	_, large := lookup(t, m, testKey(2), testTags(2))
+	if small != Hit || large != Miss {
+		t.Errorf("small %v, large %v", small, large)
+	}
+}
+
+// A scan of entries that nobody asks for again does not push out what is in use.
+func TestMemoryScanResistance(t *testing.T) {
+	m := NewMemory(Options{Bytes: 2 << 20})
+	const hot = 500
+	next := hot
+	missed := 0
+	for round := range 20 {
+		for i := range hot {
+			if _, outcome := lookup(t, m, testKey(i), testTags(i)); outcome != Hit {
+				if round > 3 {
+					missed++
+				}
+				fill(t, m, testKey(i), testTags(i), testEntry(1000), 0)
+			}
+		}
+		for range 2000 {
+			fill(t, m, testKey(next), testTags(next), testEntry(1000), 0)
+			next++
+		}
+	}
+	if total := hot * 16; missed > total/10 {
+		t.Errorf("%d of %d lookups of hot entries missed", missed, total)
+	}
+}
+
+// What was hit twice while it was new stays through a scan, without being
+// missed once.
+func TestMemoryKeepsWhatWasHit(t *testing.T) {
+	m := NewMemory(Options{Bytes: 2 << 20})
+	const used = 50
+	for i := range used {
+		fill(t, m, testKey(i), testTags(i), testEntry(1000), 0)
+		lookup(t, m, testKey(i), testTags(i))
+		lookup(t, m, testKey(i), testTags(i))
+	}
+	for i := used; i < 5000; i++ {
+		fill(t, m, testKey(i), testTags(i), testEntry(1000), 0)
+	}
+	for i := range used {
+		if _, outcome := lookup(t, m, testKey(i), testTags(i)); outcome != Hit {
+			t.Errorf("entry %d: %v", i, outcome)
+		}
+	}
+}
+
+// The stamp of the schema tag stays under pressure, also while no entry uses
+// it: a new one would have every catalog loaded again.
+func TestMemoryKeepsTheSchemaStamp(t *testing.T) {
+	m := NewMemory(Options{Bytes: 20_000})
+	stamps := make([]Stamp, 1)
+	m.Lookup(ctx, Key{}, []Tag{{}}, stamps)
+	want := stamps[0]
+	for i := range 2000 {
+		m.Lookup(ctx, Key{}, testTags(i)[2:], stamps)
+	}
+	if m.Lookup(ctx, Key{}, []Tag{{}}, stamps); stamps[0] != want {
+		t.Errorf("stamp %x, was %x", stamps[0], want)
+	}
+}
+
+// Tables shrink again when a few large entries have pushed out many small ones.
+func TestMemoryTablesShrink(t *testing.T) {
+	m := NewMemory(Options{Bytes: 4 << 20})
+	buckets := func() (n int) {
+		for i := range m.shards {
+			if table := m.shards[i].table.Load(); table != nil {
+				n += len(table.buckets)
+			}
+		}
+		return n
+	}
+	for i := range 8000 {
+		fill(t, m, testKey(i), testTags(i), testEntry(1), 0)
+	}
+	many := buckets()
+	for i := range 400 {
+		fill(t, m, testKey(10_000+i), testTags(i), testEntry(30_000), 0)
+	}
+	if few := buckets(); few > many/8 {
+		t.Errorf("%d buckets for %d entries, were %d", few, m.Stats().Entries, many)
+	}
+}
+
+// Bytes is what the process really holds, within a fifth.
+func TestMemoryAccountsHonestly(t *testing.T) {
+	heap := func() int64 {
+		var s runtime.MemStats
+		runtime.GC()
+		runtime.GC()
+		runtime.ReadMemStats(&s)
+		return int64(s.HeapAlloc)
+	}
+	stamps := make([]Stamp, 3)
+	cases := []struct {
+		name string
+		n    int
+		do   func(m *Memory, i int)
+	}{
+		{"small entries", 10_000, func(m *Memory, i int) { fill(t, m, testKey(i), testTags(i), testEntry(8), 0) }},
+		{"large entries", 2_000, func(m *Memory, i int) { fill(t, m, testKey(i), testTags(i), testEntry(10_000), 0) }},
+		{"stamps", 20_000, func(m *Memory, i int) { m.Lookup(ctx, Key{}, testTags(i)[2:], stamps) }},
+		{"intents", 20_000, func(m *Memory, i int) { m.Intend(ctx, WriterID{1}, testTags(i)[2:]) }},
+		{"stale entries", 10_000, func(m *Memory, i int) {
+			fill(t, m, testKey(i), testTags(i), testEntry(8), 0)
+			m.Release(ctx, WriterID{1}, testTags(i)[2:])
+		}},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			before := heap()
+			m := NewMemory(Options{Bytes: 1 << 30})
+			for i := range c.n {
+				c.do(m, i)
+			}
+			real := heap() - before
+			got := m.Stats().Bytes
+			t.Logf("%d bytes each, accounted %d", real/int64(c.n), got/int64(c.n))
+			if got < real*4/5 || got > real*5/4 {
+				t.Errorf("accounted %d bytes, really %d", got, real)
+			}
+			runtime.KeepAlive(m)
+		})
+	}
+}

@@ -1,0 +1,214 @@
+package cachedpg
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+
+	"github.com/cachedpg/cachedpg/catalog"
+	"github.com/cachedpg/cachedpg/keying"
+	"github.com/cachedpg/cachedpg/store"
+)
+
+var _ driver.Tx = (*tx)(nil)
+
+// txState is what the driver knows of the transaction that is open on a
+// connection, however it was begun.
+type txState struct {
+	tags    map[store.Tag]struct{} // of everything written so far; a rolled-back savepoint keeps its tags
+	catalog bool                   // it changed the catalog
+	session bool                   // it changed settings, which its end may undo
+	// view is the catalog that its writes were planned with; mixed says that
+	// there were several.
+	view  *view
+	mixed bool
+
+	isolation isolation
+}
+
+type isolation uint8
+
+const (
+	isolationUnknown isolation = iota
+	isolationReadCommitted
+	isolationSnapshot // REPEATABLE READ or SERIALIZABLE
+)
+
+// maxTxTags bounds what a transaction remembers of single rows.
+const maxTxTags = 4096
+
+// add takes in what a statement writes.
+func (t *txState) add(v *view, tags []store.Tag) {
+	if len(tags) == 0 {
+		return
+	}
+	if t.view == nil {
+		t.view = v
+	}
+	t.mixed = t.mixed || t.view != v
+	if t.tags == nil {
+		t.tags = make(map[store.Tag]struct{})
+	}
+	for _, tag := range tags {
+		t.tags[tag] = struct{}{}
+	}
+	if len(t.tags) <= maxTxTags {
+		return
+	}
+	for tag := range t.tags { // rows become all rows of their key
+		if tag.Kind == store.TagRow {
+			delete(t.tags, tag)
+			t.tags[store.Tag{Relation: tag.Relation, Kind: store.TagRows, Index: tag.Index}] = struct{}{}
+		}
+	}
+}
+
+// wrote reports that the transaction wrote something with one of the tags, or
+// anything at all: then only PostgreSQL can tell what it sees.
+func (t *txState) wrote(tags []store.Tag) bool {
+	if len(t.tags) == 0 {
+		return false
+	}
+	for _, tag := range tags {
+		if _, ok := t.tags[tag]; ok {
+			return true
+		}
+		// A write that was widened to all rows of a key.
+		tag.Kind, tag.Value = store.TagRows, 0
+		if _, ok := t.tags[tag]; ok {
+			return true
+		}
+	}
+	_, everything := t.tags[store.Tag{Kind: store.TagSchema}]
+	return everything
+}
+
+// mayRead reports why a read in the transaction must go to PostgreSQL.
+func (t *txState) mayRead(ctx context.Context, c *Conn) keying.Reason {
+	if c.inner.txStatus() != 'T' {
+		return keying.FailedTransaction // PostgreSQL refuses, in its own words
+	}
+	if t.isolationOf(ctx, c) != isolationReadCommitted {
+		return keying.Isolation
+	}
+	return keying.NoReason
+}
+
+// isolationOf asks for the level if it is not known. SHOW takes no snapshot, so
+// a SET TRANSACTION may still follow.
+func (t *txState) isolationOf(ctx context.Context, c *Conn) isolation {
+	if t.isolation == isolationUnknown {
+		switch level, err := c.inner.text(ctx, "SHOW transaction_isolation"); {
+		case err != nil:
+		case level == "read committed" || level == "read uncommitted":
+			t.isolation = isolationReadCommitted
+		default:
+			t.isolation = isolationSnapshot
+		}
+	}
+	return t.isolation
+}
+
+// BeginTx starts a transaction on PostgreSQL.
+func (c *Conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, error) {
+	if err := c.enter(); err != nil {
+		return nil, err
+	}
+	if err := c.ready(ctx); err != nil {
+		return nil, err
+	}
+	inner, err := c.inner.BeginTx(ctx, opts)
+	if err != nil {
+		return nil, err
+	}
+	c.tx = &txState{}
+	switch sql.IsolationLevel(opts.Isolation) {
+	case sql.LevelReadUncommitted, sql.LevelReadCommitted:
+		c.tx.isolation = isolationReadCommitted
+	case sql.LevelDefault:
+		if c.known.session != nil && c.known.session.readCommitted {
+			c.tx.isolation = isolationReadCommitted
+		}
+	default:
+		c.tx.isolation = isolationSnapshot
+	}
+	return &tx{c: c, ctx: ctx, inner: inner}, nil
+}
+
+// tx is a transaction begun by BeginTx.
+type tx struct {
+	c     *Conn
+	ctx   context.Context
+	inner driver.Tx
+}
+
+// Commit marks what the transaction wrote, commits, and releases the marks
+// when PostgreSQL has answered. If the marks cannot be set it rolls back.
+func (t *tx) Commit() error {
+	if err := t.c.enter(); err != nil {
+		return err
+	}
+	e, err := t.c.beginCommit(t.ctx)
+	if err != nil {
+		_ = t.inner.Rollback()
+		t.c.settle()
+		return err
+	}
+	err = t.inner.Commit()
+	e.done(err)
+	return err
+}
+
+// Rollback rolls back; nothing was marked, so nothing is invalidated.
+func (t *tx) Rollback() error {
+	if err := t.c.enter(); err != nil {
+		return err
+	}
+	err := t.inner.Rollback()
+	t.c.settle()
+	return err
+}
+
+// settle brings what the driver believes of the transaction in line with what
+// PostgreSQL said last.
+func (c *Conn) settle() {
+	if c.inner.closed() {
+		c.tx = nil
+		return
+	}
+	switch inTx := c.inner.txStatus() != 'I'; {
+	case inTx && c.tx == nil:
+		c.tx = &txState{} // a BEGIN that did not come by BeginTx
+	case !inTx && c.tx != nil:
+		if c.tx.session {
+			c.forget() // SET LOCAL ends, or a rollback has undone a SET
+		}
+		c.tx = nil
+	}
+}
+
+// loadViewInTx loads the catalog inside the caller's transaction, behind a
+// savepoint so that a failure does not abort it. It returns nil where what the
+// transaction sees is not what everybody sees.
+func (c *Conn) loadViewInTx(ctx context.Context, sp *space) *view {
+	if c.tx == nil || c.tx.catalog || c.inner.txStatus() != 'T' || c.tx.isolationOf(ctx, c) != isolationReadCommitted {
+		return nil
+	}
+	const name = "cachedpg_catalog"
+	v, err := sp.loadView(ctx, func(ctx context.Context) (*catalog.Snapshot, error) {
+		if _, err := c.inner.ExecContext(ctx, "SAVEPOINT "+name, nil); err != nil {
+			return nil, err
+		}
+		snapshot, loadErr := c.inner.loadCatalog(ctx)
+		for _, undo := range []string{"ROLLBACK TO SAVEPOINT " + name, "RELEASE SAVEPOINT " + name} {
+			if _, err := c.inner.ExecContext(ctx, undo, nil); err != nil {
+				return nil, err
+			}
+		}
+		return snapshot, loadErr
+	})
+	if err != nil {
+		return nil
+	}
+	return v
+}
