@@ -66,6 +66,7 @@ type call struct {
 	view    *view
 	text    *planned
 
+	rowsOnly  bool // without rows the result must not be kept
 	replanned bool // the catalog was found out of date once
 	refreshed bool // the catalog was loaded again for a name
 }
@@ -141,7 +142,12 @@ func (c *Conn) Close() error {
 	if c.inner == nil {
 		return nil
 	}
-	return c.inner.Close()
+	err := c.inner.Close()
+	c.settle()
+	if c.known.space != nil {
+		c.known.space.leave()
+	}
+	return err
 }
 
 // Prepare is PrepareContext without a context.

@@ -188,14 +188,13 @@ func (d *connector) Close() error {
 	d.spaces, d.closed = nil, true
 	d.mu.Unlock()
 	d.known.Store(nil)
-	var errs []error
 	for _, sp := range spaces {
-		errs = append(errs, sp.leave())
+		sp.leave()
 	}
 	if closer, ok := d.wrapped.(io.Closer); ok {
-		errs = append(errs, closer.Close())
+		return closer.Close()
 	}
-	return errors.Join(errs...)
+	return nil
 }
 
 const maxSessions = 1024 // states kept for sharing plans; more than a pool has
@@ -206,6 +205,7 @@ const maxSessions = 1024 // states kept for sharing plans; more than a pool has
 func (d *connector) adopt(s *session) (*session, *space) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	now := s.now
 	if known := d.sessions[s.digests[0]]; known != nil {
 		s = known
 	} else {
@@ -219,7 +219,7 @@ func (d *connector) adopt(s *session) (*session, *space) {
 	}
 	sp := d.spaces[s.id]
 	if sp == nil {
-		sp = joinSpace(s.id, d.config.Memory)
+		sp = joinSpace(s.id, now, d.config.Memory)
 		d.spaces[s.id] = sp
 	}
 	return s, sp

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql/driver"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -48,7 +49,7 @@ func (c *Conn) query(ctx context.Context, q *call) (driver.Rows, error) {
 	case outcome == store.Hit:
 		c.d.stats.hit(q.text.stats)
 		return newRows(c, entry), nil
-	case outcome == store.Dirty:
+	case outcome == store.Dirty && (always == len(tags) || slices.Contains(stamps[:always], 0)):
 		// Someone's commit is under way: only PostgreSQL knows on which side of it we are.
 		return c.direct(ctx, q, keying.DirtyTag)
 	case stamps[0] != q.view.stamp:
@@ -61,6 +62,12 @@ func (c *Conn) query(ctx context.Context, q *call) (driver.Rows, error) {
 		}
 		q.replanned = true
 		return c.query(ctx, q)
+	}
+	if outcome == store.Dirty {
+		// Only what a result without rows depends on is being changed: other
+		// rows of the table come and go. With rows it may be kept.
+		tags, stamps = tags[:always], stamps[:always]
+		q.rowsOnly = true
 	}
 	c.d.stats.miss(q.text.stats, outcome == store.Stale)
 	return c.miss(ctx, q, key, tags, always, stamps)
@@ -85,9 +92,13 @@ func (c *Conn) plan(ctx context.Context, q *call) error {
 		q.view = noCatalog
 	}
 	q.text = c.d.plan(q.view, q.session, q.sql)
-	if q.text.plan.Unknown && q.view != noCatalog && !q.refreshed {
+	switch plan := q.text.plan; {
+	case q.view == noCatalog || q.refreshed:
+	case plan.Unknown:
 		q.refreshed = true
 		return c.refresh(ctx, q)
+	case plan.Reason == keying.UnreadableView && q.view.snapshot.Incomplete() && q.space.refresh.due(time.Now()):
+		q.space.staleView(q.view) // someone held a lock on it when it was loaded
 	}
 	return nil
 }
@@ -157,6 +168,8 @@ func (c *Conn) mayRead(ctx context.Context, q *call) keying.Reason {
 		return keying.ResultFormats
 	case q.session.temporary:
 		return keying.TemporaryObjects
+	case !q.space.isWarm(ctx, c.inner):
+		return keying.Warming
 	case c.tx != nil:
 		return c.tx.mayRead(ctx, c)
 	}
@@ -259,11 +272,14 @@ func (c *Conn) fill(ctx context.Context, q *call, key store.Key, tags []store.Ta
 		return rows, nil
 	}
 	c.d.stats.filled(q.text.stats, time.Since(begin))
+	switch {
+	case rows.entry.Rows > 0:
+		tags, stamps = tags[:always], stamps[:always]
+	case q.rowsOnly:
+		return rows, nil // neither stored nor shared: a row may have appeared since
+	}
 	if f != nil {
 		f.entry = rows.entry
-	}
-	if rows.entry.Rows > 0 {
-		tags, stamps = tags[:always], stamps[:always]
 	}
 	ttl := q.text.ttl
 	for _, hint := range []time.Duration{hintsOf(ctx).ttl, q.text.hints.ttl} {

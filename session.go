@@ -30,6 +30,7 @@ type identity struct {
 type session struct {
 	id      identity
 	standby bool
+	now     string // PostgreSQL's clock, in seconds
 
 	path          []string // current_schemas(true)
 	pathKey       string
@@ -60,6 +61,7 @@ var sessionQuery = `SELECT (SELECT system_identifier FROM pg_catalog.pg_control_
  (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())::text,
  pg_catalog.pg_backend_pid()::int8,
  pg_catalog.current_schemas(true)::text[],
+ extract(epoch FROM pg_catalog.clock_timestamp())::text,
  pg_catalog.current_setting('default_transaction_isolation'),
  pg_catalog.current_setting('standard_conforming_strings'),
  ARRAY[session_user::text, current_user::text, pg_catalog.current_setting('search_path'), pg_catalog.current_setting('server_version_num'), ` +
@@ -80,7 +82,7 @@ func learnSession(ctx context.Context, conn *pgx.Conn) (s *session, pid uint32, 
 	var isolation, standardText string
 	var values []string
 	err = conn.QueryRow(ctx, sessionQuery, pgx.QueryExecModeSimpleProtocol).Scan(
-		&s.id.system, &s.id.timeline, &s.id.database, &pid, &s.path, &isolation, &standardText, &values)
+		&s.id.system, &s.id.timeline, &s.id.database, &pid, &s.path, &s.now, &isolation, &standardText, &values)
 	if err != nil {
 		return nil, 0, fmt.Errorf("cachedpg: reading the session's settings: %w", err)
 	}
@@ -158,15 +160,19 @@ func (c *Conn) state(ctx context.Context) (*state, error) {
 // learn asks for the session's state. Without an answer it is unknown: reads
 // bypass, and writes invalidate everything in the space that was known before.
 func (c *Conn) learn(ctx context.Context) error {
-	fresh := c.known.space == nil // dialled just now
-	if fresh {
-		c.known.space = c.d.space()
+	expected := c.known.space
+	if expected == nil {
+		expected = c.d.space()
 	}
 	var before *view
-	if c.known.space != nil {
-		before = c.known.space.view.Load()
+	if expected != nil {
+		before = expected.view.Load()
 	}
 	c.known.session = nil
+	if c.known.space == nil && expected != nil {
+		c.known.space = expected
+		expected.enter()
+	}
 	if c.inner.txStatus() == 'E' {
 		return nil // PostgreSQL answers nothing there
 	}
@@ -177,9 +183,18 @@ func (c *Conn) learn(ctx context.Context) error {
 	if c.pid = 0; pid == c.inner.backend() {
 		c.pid = pid
 	}
-	expected := c.known.space
-	c.known.session, c.known.space = c.d.adopt(s)
-	if c.known.view = before; c.known.space != expected {
+	var sp *space
+	c.known.session, sp = c.d.adopt(s)
+	if sp != c.known.space {
+		if sp != nil {
+			sp.enter()
+		}
+		if c.known.space != nil {
+			c.known.space.leave()
+		}
+		c.known.space = sp
+	}
+	if c.known.view = before; sp != expected {
 		c.known.view = nil
 	}
 	if c.tx == nil && c.pristine && c.known.space != nil {

@@ -17,7 +17,7 @@ import (
 // stale entries in the other.
 type space struct {
 	id      identity
-	store   *store.Memory
+	store   entryStore
 	writes  *invalidation.Coordinator
 	gens    *invalidation.Generations
 	flights flights
@@ -28,9 +28,26 @@ type space struct {
 	loading chan struct{} // holds a token while nobody loads
 	viewMu  sync.Mutex    // orders publishing a view and dropping it
 
-	refresh backoff
+	refresh *backoff
 
-	users int // connectors; guarded by spacesMu
+	// A commit that was under way when the cache began was marked by nobody, or
+	// by a process that has died since; until it is over nothing is stored.
+	began   string // PostgreSQL's clock when the space was made
+	warm    atomic.Bool
+	warming *backoff
+
+	// users are connectors, dialled connections and writers whose outcome is
+	// not known. While there is one a commit of ours may become visible, and a
+	// new space would not hear of it. Guarded by spacesMu.
+	users int
+}
+
+// entryStore is a store in this process. It is an interface so that a test can
+// put one with faults in its place.
+type entryStore interface {
+	store.Store
+	Grow(bytes int64)
+	Stats() store.MemoryStats
 }
 
 // view is a catalog snapshot and the stamp that the schema tag had before it
@@ -46,14 +63,15 @@ var (
 )
 
 // joinSpace returns the space of a database and counts the caller in.
-func joinSpace(id identity, memory int64) *space {
+func joinSpace(id identity, now string, memory int64) *space {
 	spacesMu.Lock()
 	defer spacesMu.Unlock()
 	sp := spaces[id]
 	if sp == nil {
 		s := store.NewMemory(store.Options{Bytes: memory})
 		sp = &space{id: id, store: s, writes: invalidation.New(s, invalidation.Options{Local: true}),
-			gens: invalidation.NewGenerations(), loading: make(chan struct{}, 1)}
+			gens: invalidation.NewGenerations(), loading: make(chan struct{}, 1), began: now,
+			refresh: &backoff{min: time.Second, max: time.Minute}, warming: &backoff{min: 5 * time.Millisecond, max: time.Second}}
 		sp.loading <- struct{}{}
 		spaces[id] = sp
 	}
@@ -62,9 +80,15 @@ func joinSpace(id identity, memory int64) *space {
 	return sp
 }
 
-// leave counts a connector out; the last one takes the cache with it. A
-// writer that is still unresolved needs no successor: a later space starts cold.
-func (sp *space) leave() error {
+// enter counts a user in; only who knows of another user may call it.
+func (sp *space) enter() {
+	spacesMu.Lock()
+	sp.users++
+	spacesMu.Unlock()
+}
+
+// leave counts a user out; the last one takes the cache with it.
+func (sp *space) leave() {
 	spacesMu.Lock()
 	sp.users--
 	last := sp.users == 0
@@ -72,11 +96,10 @@ func (sp *space) leave() error {
 		delete(spaces, sp.id)
 	}
 	spacesMu.Unlock()
-	if !last {
-		return nil
+	if last {
+		_ = sp.writes.Close()
+		_ = sp.store.Close()
 	}
-	sp.writes.Close()
-	return sp.store.Close()
 }
 
 // dropView forgets the catalog after a DDL whose outcome is known, before the
@@ -133,19 +156,34 @@ func (sp *space) loadView(ctx context.Context, load func(context.Context) (*cata
 	return v, nil
 }
 
-// backoff limits how often the catalog is loaded because a name was not in
-// it, as after a migration by another program: an unknown name may be a typo
-// in a loop.
+// isWarm reports that every commit which nobody marked is over. Backends with
+// an open transaction or statement are waited for; one that is idle has
+// nothing to commit that it has not been sent since.
+func (sp *space) isWarm(ctx context.Context, in inner) bool {
+	if sp.warm.Load() {
+		return true
+	}
+	if in == nil || !sp.warming.due(time.Now()) {
+		return false
+	}
+	over, err := in.text(ctx, "SELECT NOT EXISTS (SELECT FROM pg_catalog.pg_stat_activity WHERE datname = pg_catalog.current_database()"+
+		" AND backend_type = 'client backend' AND pid <> pg_catalog.pg_backend_pid()"+
+		" AND (state <> 'idle' AND state NOT LIKE 'idle in%' AND query_start < to_timestamp("+sp.began+") OR backend_xid IS NOT NULL AND xact_start < to_timestamp("+sp.began+")))")
+	if err != nil || over != "t" && over != "true" {
+		return false
+	}
+	sp.warm.Store(true)
+	return true
+}
+
+// backoff limits how often something is tried that PostgreSQL has to be asked for.
 type backoff struct {
+	min, max time.Duration
+
 	mu    sync.Mutex // guards the fields below
 	after time.Time
 	wait  time.Duration
 }
-
-const (
-	minRefresh = time.Second
-	maxRefresh = time.Minute
-)
 
 // due reports that it may be tried now, and puts the next try off.
 func (b *backoff) due(now time.Time) bool {
@@ -154,12 +192,12 @@ func (b *backoff) due(now time.Time) bool {
 	if now.Before(b.after) {
 		return false
 	}
-	b.wait = min(max(2*b.wait, minRefresh), maxRefresh)
+	b.wait = min(max(2*b.wait, b.min), b.max)
 	b.after = now.Add(b.wait)
 	return true
 }
 
-// helped makes the next try due soon.
+// helped makes the next try due at once.
 func (b *backoff) helped() {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -25,7 +25,7 @@ type Stats struct {
 	Lookups  uint64 // of queries that the cache might answer
 	Hits     uint64
 	Misses   uint64
-	Stale    uint64 // misses that found an entry which a commit has invalidated
+	Stale    uint64 // misses that found an entry which a commit had invalidated and nobody had cleared away
 	Fills    uint64 // SELECTs whose result was stored
 	Joined   uint64 // misses that shared the SELECT of another one
 	TooLarge uint64 // results over Config.MaxEntry, passed through

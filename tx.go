@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"database/sql/driver"
 
-	"github.com/cachedpg/cachedpg/catalog"
 	"github.com/cachedpg/cachedpg/keying"
 	"github.com/cachedpg/cachedpg/store"
 )
@@ -187,26 +186,14 @@ func (c *Conn) settle() {
 	}
 }
 
-// loadViewInTx loads the catalog inside the caller's transaction, behind a
-// savepoint so that a failure does not abort it. It returns nil where what the
+// loadViewInTx loads the catalog inside the caller's transaction, where
+// catalog.Load stands behind a savepoint. It returns nil where what the
 // transaction sees is not what everybody sees.
 func (c *Conn) loadViewInTx(ctx context.Context, sp *space) *view {
 	if c.tx == nil || c.tx.catalog || c.inner.txStatus() != 'T' || c.tx.isolationOf(ctx, c) != isolationReadCommitted {
 		return nil
 	}
-	const name = "cachedpg_catalog"
-	v, err := sp.loadView(ctx, func(ctx context.Context) (*catalog.Snapshot, error) {
-		if _, err := c.inner.ExecContext(ctx, "SAVEPOINT "+name, nil); err != nil {
-			return nil, err
-		}
-		snapshot, loadErr := c.inner.loadCatalog(ctx)
-		for _, undo := range []string{"ROLLBACK TO SAVEPOINT " + name, "RELEASE SAVEPOINT " + name} {
-			if _, err := c.inner.ExecContext(ctx, undo, nil); err != nil {
-				return nil, err
-			}
-		}
-		return snapshot, loadErr
-	})
+	v, err := sp.loadView(ctx, c.inner.loadCatalog)
 	if err != nil {
 		return nil
 	}

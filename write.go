@@ -236,7 +236,7 @@ func (e *effect) done(err error) {
 	c.settle()
 	if tx := c.tx; tx != nil {
 		tx.session = tx.session || e.session
-		if e.level {
+		if e.level || e.session { // SET transaction_isolation = … is a SET like any other
 			tx.isolation = isolationUnknown
 		}
 		if tx.session {
@@ -287,6 +287,7 @@ func (e *effect) release() {
 // that nothing more can become visible.
 func (e *effect) abandon(ended func(context.Context) (bool, error)) {
 	e.c.d.stats.unknown.Add(1)
+	e.space.enter()
 	waiting := make(chan struct{})
 	dropped := false
 	e.write.Abandon(func(ctx context.Context) (bool, error) {
@@ -304,6 +305,7 @@ func (e *effect) abandon(ended func(context.Context) (bool, error)) {
 		}
 		select {
 		case <-waiting:
+			go e.space.leave() // it may end the resolver that is calling
 			return true, nil
 		default:
 			return false, nil
@@ -330,12 +332,12 @@ func (d *connector) ended(pid uint32, xid string) func(context.Context) (bool, e
 		case pid == 0:
 			return false, nil // behind a pooler without an id nothing can be proved: the tags stay marked
 		case seen == "":
-			seen, err = in.text(ctx, "SELECT pg_catalog.clock_timestamp()::text")
+			seen, err = in.text(ctx, "SELECT extract(epoch FROM pg_catalog.clock_timestamp())::text")
 			return false, err
 		default:
 			// A backend of the same PID that started later is another one.
 			answer, err = in.text(ctx, fmt.Sprintf("SELECT NOT EXISTS (SELECT FROM pg_catalog.pg_stat_activity"+
-				" WHERE pid = %d AND coalesce(backend_start <= '%s'::timestamptz, true))", pid, seen))
+				" WHERE pid = %d AND coalesce(backend_start <= to_timestamp(%s), true))", pid, seen))
 		}
 		return answer == "true" || answer == "t", err
 	}

@@ -11,6 +11,7 @@ package keying
 import (
 	"crypto/sha256"
 	"database/sql/driver"
+	"sync/atomic"
 
 	"github.com/cachedpg/cachedpg/catalog"
 	"github.com/cachedpg/cachedpg/parser"
@@ -54,6 +55,7 @@ type Plan struct {
 	Kinds []parser.Kind
 
 	digest [sha256.Size]byte
+	prefix atomic.Pointer[prefix]
 
 	always  []store.Tag // ReadTags of every result
 	lookups []lookup    // relations whose key may be fixed
@@ -125,9 +127,7 @@ func (p *Plan) WritesTo() []uint32 { return p.writes }
 // buf is scratch space; Key returns it grown. The reason is NoReason, or why
 // these values cannot be cached.
 func (p *Plan) Key(session *[32]byte, v Values, buf []byte) (store.Key, []byte, Reason) {
-	buf = append(buf[:0], session[:]...)
-	buf = append(buf, p.digest[:]...)
-	e := encoder{buf: buf}
+	e := encoder{buf: p.appendPrefix(buf[:0], session)}
 	e.uint(uint64(len(v.Literals)))
 	for i := range v.Literals {
 		l := &v.Literals[i]
@@ -151,4 +151,24 @@ func (p *Plan) Key(session *[32]byte, v Values, buf []byte) (store.Key, []byte, 
 		return store.Key{}, e.buf, ClockInput
 	}
 	return sha256.Sum256(e.buf), e.buf, NoReason
+}
+
+// prefix is the hash of a session's and the plan's digest: with it a key of a
+// few short values takes one block of SHA-256 instead of two.
+type prefix struct {
+	session, sum [sha256.Size]byte
+}
+
+// appendPrefix remembers the prefix of the session that came first; most
+// programs have one.
+func (p *Plan) appendPrefix(buf []byte, session *[32]byte) []byte {
+	if known := p.prefix.Load(); known != nil && known.session == *session {
+		return append(buf, known.sum[:]...)
+	}
+	buf = append(append(buf, session[:]...), p.digest[:]...)
+	sum := sha256.Sum256(buf)
+	if p.prefix.Load() == nil {
+		p.prefix.Store(&prefix{session: *session, sum: sum})
+	}
+	return append(buf[:0], sum[:]...)
 }

@@ -46,6 +46,7 @@ const (
 	NamedArgument
 
 	CatalogUnavailable
+	Warming
 	InTransactionAfterWrite
 	Isolation
 	FailedTransaction
@@ -139,6 +140,8 @@ var reasons = [reasonCount]struct{ name, words, remedy string }{
 
 	CatalogUnavailable: {"catalog-unavailable", "the schema could not be loaded",
 		"Check that the role may read pg_catalog; see the error in the log."},
+	Warming: {"warming", "statements that PostgreSQL was running when the cache began may still commit unseen",
+		"Nothing to do: caching begins when they are over."},
 	InTransactionAfterWrite: {"transaction-wrote", "the transaction may see rows that it wrote itself",
 		"Read before writing, or outside the transaction."},
 	Isolation: {"isolation-level", "REPEATABLE READ and SERIALIZABLE read from one snapshot of their own",

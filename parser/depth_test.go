@@ -90,7 +90,7 @@ func nest(i, n int) string {
 func TestNesting(t *testing.T) {
 	for i, x := range nests {
 		t.Run(x.name, func(t *testing.T) {
-			for n := 1; n <= 1000; n = n*4/3 + 1 {
+			for n := 2; n <= 500; n = n*3/2 {
 				sql := nest(i, n)
 				s, _ := Scan(sql)
 				_, err := Parse(sql, s.Literals)
