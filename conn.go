@@ -37,6 +37,7 @@ type Conn struct {
 	known    state
 	pristine bool   // no statement has changed the session: its state is that of a new connection
 	pid      uint32 // of the backend, 0 when it is not known or a pooler may change it
+	since    *view  // the catalog with which statements were prepared
 
 	tx        *txState // nil outside transactions
 	needReset bool     // inner.ResetSession is due before inner is used again
@@ -197,6 +198,7 @@ func PgxConn(ctx context.Context, conn *sql.Conn, f func(*pgx.Conn) error) error
 		if err != nil {
 			return err
 		}
+		defer c.enter() // the hand-out is over, not only when the connection is used next
 		return f(pgxConn)
 	})
 }
@@ -245,7 +247,7 @@ func (c *Conn) ready(ctx context.Context) error {
 	if c.inner.closed() {
 		return driver.ErrBadConn
 	}
-	if c.needReset {
+	if c.needReset && ctx.Err() == nil { // with a context that has ended nothing is sent, so nothing needs it
 		c.needReset = false
 		return c.inner.ResetSession(ctx)
 	}
@@ -254,10 +256,16 @@ func (c *Conn) ready(ctx context.Context) error {
 
 // readyFor makes the inner connection ready to run q.
 func (c *Conn) readyFor(ctx context.Context, q *call) error {
-	if q.prepare != nil {
-		return q.prepare.prepare(ctx)
+	if q.prepare == nil {
+		return c.ready(ctx)
 	}
-	return c.ready(ctx)
+	if err := q.prepare.prepare(ctx); err != nil {
+		return err
+	}
+	if q.text != nil { // it may have been prepared before there was a catalog to plan with
+		q.text.inputs.Store(int32(q.prepare.inputs))
+	}
+	return nil
 }
 
 // dial connects and learns the state that the session starts in.
@@ -266,9 +274,12 @@ func (c *Conn) dial(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	c.inner, c.known, c.pristine = in, state{}, true
+	c.inner, c.known, c.pristine, c.since = in, state{}, true, nil
 	if err := c.learn(ctx); err != nil && in.closed() {
-		c.inner = nil
+		if c.known.space != nil {
+			c.known.space.leave()
+		}
+		c.inner, c.known = nil, state{}
 		return err
 	}
 	return nil

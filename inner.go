@@ -31,8 +31,6 @@ type inner interface {
 	// txStatus is PostgreSQL's last word: 'I' idle, 'T' in a transaction, 'E'
 	// in a failed one. It is out of date while rows are open.
 	txStatus() byte
-	// hotStandby reports that PostgreSQL said it is in recovery.
-	hotStandby() bool
 	learn(ctx context.Context) (s *session, pid uint32, err error)
 	loadCatalog(ctx context.Context) (*catalog.Snapshot, error)
 	// text asks a question with one value as its answer, in one round trip.
@@ -89,10 +87,6 @@ func (in *pgxInner) txStatus() byte          { return in.Conn.Conn().PgConn().Tx
 func (in *pgxInner) mode() pgx.QueryExecMode { return in.defaultMode }
 func (in *pgxInner) typeMap() *pgtype.Map    { return in.Conn.Conn().TypeMap() }
 func (in *pgxInner) backend() uint32         { return in.Conn.Conn().PgConn().PID() }
-
-func (in *pgxInner) hotStandby() bool {
-	return in.Conn.Conn().PgConn().ParameterStatus("in_hot_standby") == "on"
-}
 
 func (in *pgxInner) learn(ctx context.Context) (*session, uint32, error) {
 	return learnSession(ctx, in.Conn.Conn())

@@ -27,15 +27,15 @@ func TestAReaderThatStopsEarlyLeavesAWholeEntryOrNone(t *testing.T) {
 		stop := func(after int) {
 			rows, err := f.db.QueryContext(f.ctx, all)
 			if err != nil {
-				t.Fatal(err)
+				f.Fatal(err)
 			}
 			for range after {
 				if !rows.Next() {
-					t.Fatal("too few rows")
+					f.Fatal("too few rows")
 				}
 			}
 			if err := rows.Close(); err != nil {
-				t.Fatal(err)
+				f.Fatal(err)
 			}
 		}
 		for _, after := range []int{0, 1, 999} {
@@ -43,7 +43,7 @@ func TestAReaderThatStopsEarlyLeavesAWholeEntryOrNone(t *testing.T) {
 			stop(after) // a miss
 			stop(after) // a hit
 			if r := f.fresh(all); len(r.rows) != 1000 {
-				t.Errorf("stopped after %d: got %d rows, want 1000", after, len(r.rows))
+				f.Errorf("stopped after %d: got %d rows, want 1000", after, len(r.rows))
 			}
 		}
 		// A context that ends between two rows.
@@ -52,7 +52,7 @@ func TestAReaderThatStopsEarlyLeavesAWholeEntryOrNone(t *testing.T) {
 			ctx, cancel := context.WithCancel(f.ctx)
 			rows, err := f.db.QueryContext(ctx, all)
 			if err != nil {
-				t.Fatal(err)
+				f.Fatal(err)
 			}
 			rows.Next()
 			cancel()
@@ -128,22 +128,22 @@ func TestDistinctLiteralsNeverShareAnEntry(t *testing.T) {
 		f.warm("SELECT name FROM users WHERE id = 2")
 		f.hit("SELECT name FROM users WHERE id = 1")
 		f.hit("select  name from users /* written otherwise */ where id = 1")
-		f.warm("SELECT name, 'x' FROM users WHERE id = 1").is(t, "ann x")
-		f.warm("SELECT name, 'y' FROM users WHERE id = 1").is(t, "ann y")
-		f.warm(`SELECT name, E'\'' FROM users WHERE id = 1`).is(t, "ann '")
+		f.warm("SELECT name, 'x' FROM users WHERE id = 1").is("ann x")
+		f.warm("SELECT name, 'y' FROM users WHERE id = 1").is("ann y")
+		f.warm(`SELECT name, E'\'' FROM users WHERE id = 1`).is("ann '")
 		f.warm(`SELECT name, '''' || 'x' FROM users WHERE id = 1`)
-		f.warm("SELECT name, 1 FROM users WHERE id = 1").is(t, "ann 1")
-		f.warm("SELECT name, 1.0 FROM users WHERE id = 1").is(t, "ann 1.0")
-		f.warm("SELECT name, -1 FROM users WHERE id = 1").is(t, "ann -1")
+		f.warm("SELECT name, 1 FROM users WHERE id = 1").is("ann 1")
+		f.warm("SELECT name, 1.0 FROM users WHERE id = 1").is("ann 1.0")
+		f.warm("SELECT name, -1 FROM users WHERE id = 1").is("ann -1")
 		f.warm("SELECT name, B'1' FROM users WHERE id = 1")
 		f.warm("SELECT name, X'1' FROM users WHERE id = 1")
 		f.warm(`SELECT name AS "A" FROM users WHERE id = 1`)
 		f.warm(`SELECT name AS a FROM users WHERE id = 1`)
 		if parsed := StatsOf(f.db).Parsed; parsed > 20 {
-			t.Errorf("%d texts were parsed: literals are not normalised", parsed)
+			f.Errorf("%d texts were parsed: literals are not normalised", parsed)
 		}
 		f.exec("UPDATE users SET name = 'anna' WHERE id = 1")
-		f.miss("SELECT name FROM users WHERE id = 1").is(t, "anna")
+		f.miss("SELECT name FROM users WHERE id = 1").is("anna")
 		f.hit("SELECT name FROM users WHERE id = 2")
 	})
 }
@@ -156,13 +156,13 @@ func TestATransactionsOwnWritesAreNotPublished(t *testing.T) {
 		tx, end := f.begin(nil)
 		tx.hit(userByID, 1)
 		tx.exec("UPDATE users SET name = 'draft' WHERE id = 1")
-		tx.runs(keying.InTransactionAfterWrite, userByID, 1).is(t, "1 draft Oslo")
-		tx.runs(keying.InTransactionAfterWrite, "SELECT name FROM users ORDER BY id").is(t, "draft, bob, cid")
+		tx.runs(keying.InTransactionAfterWrite, userByID, 1).is("1 draft Oslo")
+		tx.runs(keying.InTransactionAfterWrite, "SELECT name FROM users ORDER BY id").is("draft, bob, cid")
 		tx.bypass(keying.InTransactionAfterWrite, userByID, 2)
-		f.hit(userByID, 1).is(t, "1 ann Oslo")
-		f.warm("SELECT name FROM users ORDER BY id").is(t, "ann, bob, cid")
+		f.hit(userByID, 1).is("1 ann Oslo")
+		f.warm("SELECT name FROM users ORDER BY id").is("ann, bob, cid")
 		f.rollback(end)
-		f.hit(userByID, 1).is(t, "1 ann Oslo")
+		f.hit(userByID, 1).is("1 ann Oslo")
 		f.hit("SELECT name FROM users ORDER BY id")
 	})
 }
@@ -174,10 +174,10 @@ func TestInvalidationTakesEffectAtCommit(t *testing.T) {
 		f.warm(userByID, 1)
 		tx, end := f.begin(nil)
 		tx.exec("UPDATE users SET name = 'anna' WHERE id = 1")
-		f.hit(userByID, 1).is(t, "1 ann Oslo")
+		f.hit(userByID, 1).is("1 ann Oslo")
 		f.warm(userByID, 3)
 		f.commit(end)
-		f.miss(userByID, 1).is(t, "1 anna Oslo")
+		f.miss(userByID, 1).is("1 anna Oslo")
 		f.hit(userByID, 1)
 		f.hit(userByID, 3)
 	})
@@ -281,7 +281,7 @@ func TestALoadThatBeganBeforeAWriteIsNotUsedAfterIt(t *testing.T) {
 		f.exec("UPDATE users SET name = 'anna' WHERE id = 1")
 		g.open()
 		f.wants(old, "ann")
-		f.miss(gatedByID, 1).is(t, "anna")
+		f.miss(gatedByID, 1).is("anna")
 		f.hit(gatedByID, 1)
 	})
 }
@@ -294,11 +294,11 @@ func TestAReadDoesNotJoinALoadThatBeganBeforeAWrite(t *testing.T) {
 		old := f.askAside(f.ctx, gatedByID, 1)
 		g.await(1)
 		f.exec("UPDATE users SET name = 'anna' WHERE id = 1")
-		f.miss(gatedByID, 1).is(t, "anna") // it does not wait for the gate
-		f.hit(gatedByID, 1).is(t, "anna")
+		f.miss(gatedByID, 1).is("anna") // it does not wait for the gate
+		f.hit(gatedByID, 1).is("anna")
 		g.open()
 		f.wants(old, "ann")
-		f.hit(gatedByID, 1).is(t, "anna")
+		f.hit(gatedByID, 1).is("anna")
 	})
 }
 
@@ -320,11 +320,11 @@ func TestALeadersFateIsNotItsFollowers(t *testing.T) {
 
 		cancelFollower()
 		if a := <-impatient; a.err != context.Canceled {
-			t.Errorf("a cancelled follower got %v, want context.Canceled", a.err)
+			f.Errorf("a cancelled follower got %v, want context.Canceled", a.err)
 		}
 		cancelLeader()
 		if a := <-leader; a.err == nil {
-			t.Error("the cancelled leader got no error")
+			f.Error("the cancelled leader got no error")
 		}
 		g.await(1) // one of the others leads now
 		g.open()
@@ -333,7 +333,7 @@ func TestALeadersFateIsNotItsFollowers(t *testing.T) {
 		}
 		f.hit(gatedByID, 1)
 		if s := StatsOf(f.db); s.Fills != 1 {
-			t.Errorf("%d fills, want 1", s.Fills)
+			f.Errorf("%d fills, want 1", s.Fills)
 		}
 	})
 }
@@ -376,14 +376,14 @@ func TestWhatMustRunAlwaysRuns(t *testing.T) {
 		}
 		// Migration tools take their lock by QueryRow and an argument.
 		const lock = "SELECT pg_try_advisory_lock($1)"
-		f.runs(keying.VolatileFunction, lock, 42).is(t, "true")
-		f.runs(keying.VolatileFunction, "SELECT pg_advisory_unlock($1)", 42).is(t, "true")
-		f.runs(keying.VolatileFunction, lock, 42).is(t, "true")
+		f.runs(keying.VolatileFunction, lock, 42).is("true")
+		f.runs(keying.VolatileFunction, "SELECT pg_advisory_unlock($1)", 42).is("true")
+		f.runs(keying.VolatileFunction, lock, 42).is("true")
 		f.runs(keying.VolatileFunction, "SELECT pg_advisory_unlock_all()")
 
 		first := f.runs(keying.VolatileFunction, "SELECT gen_random_uuid()").String()
 		if again := f.runs(keying.VolatileFunction, "SELECT gen_random_uuid()").String(); again == first {
-			t.Errorf("the same random value twice: %s", again)
+			f.Errorf("the same random value twice: %s", again)
 		}
 	})
 }
@@ -396,10 +396,10 @@ func TestASelectThatChangesTheSession(t *testing.T) {
 		const set = "SELECT set_config('TimeZone', 'Asia/Tokyo', false)"
 		s.runs(keying.SessionFunction, set)
 		if _, err := s.truth.ExecContext(f.ctx, set); err != nil {
-			t.Fatal(err)
+			f.Fatal(err)
 		}
 		if got := s.fresh("SELECT at::text FROM times").String(); !strings.Contains(got, "+09") {
-			t.Errorf("got %s, want the time in Tokyo", got)
+			f.Errorf("got %s, want the time in Tokyo", got)
 		}
 		s.known("SELECT at::text FROM times")
 	})
@@ -429,7 +429,7 @@ func TestDDLDropsCachedShapes(t *testing.T) {
 		f.settled(all, 1)
 		f.exec("INSERT INTO users VALUES (1, true)")
 		f.settled(all, 1)
-		f.hit(all, 1).is(t, "1 true")
+		f.hit(all, 1).is("1 true")
 	})
 }
 
@@ -461,7 +461,7 @@ func TestWhatIsEvictedIsAMiss(t *testing.T) {
 			}
 		}
 		if s := StatsOf(small.db); s.Evictions == 0 || s.Bytes > 64<<10 {
-			t.Errorf("%d evictions, %d bytes, want some, and at most 64 KiB", s.Evictions, s.Bytes)
+			f.Errorf("%d evictions, %d bytes, want some, and at most 64 KiB", s.Evictions, s.Bytes)
 		}
 	})
 }
@@ -598,19 +598,19 @@ func TestTheCallerNeverGetsMemoryOfTheCache(t *testing.T) {
 		for range 3 {
 			rows, err := f.db.QueryContext(f.ctx, query, 1)
 			if err != nil {
-				t.Fatal(err)
+				f.Fatal(err)
 			}
 			for rows.Next() {
 				var v, j, s sql.RawBytes
 				if err := rows.Scan(&v, &j, &s); err != nil {
-					t.Fatal(err)
+					f.Fatal(err)
 				}
 				for _, b := range []sql.RawBytes{v, j, s} {
 					clear(b)
 				}
 			}
 			rows.Close()
-			f.hit(query, 1).is(t, "abc [1] xyz")
+			f.hit(query, 1).is("abc [1] xyz")
 		}
 	})
 }

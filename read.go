@@ -152,7 +152,7 @@ func (c *Conn) mayRead(ctx context.Context, q *call) keying.Reason {
 		return q.text.plan.Reason
 	case q.session == unknownSession:
 		return keying.SessionUnknown
-	case q.session.standby || c.inner != nil && c.inner.hotStandby():
+	case q.session.standby:
 		return keying.HotStandby
 	case q.view == noCatalog:
 		return keying.CatalogUnavailable

@@ -153,6 +153,7 @@ func (c *Conn) state(ctx context.Context) (*state, error) {
 	}
 	if v != nil && c.known.view != v {
 		_ = c.learn(ctx)
+		c.renew(ctx, v)
 	}
 	return &c.known, nil
 }
@@ -202,4 +203,18 @@ func (c *Conn) learn(ctx context.Context) error {
 		c.d.known.Store(&known)
 	}
 	return nil
+}
+
+// renew makes PostgreSQL analyse again what was prepared on the connection with
+// an older catalog. It looks names up when it prepares, and not again when a
+// table of the same name appears earlier on the search_path: such a statement may read
+// another table than its tags say.
+func (c *Conn) renew(ctx context.Context, v *view) {
+	if c.since != nil && c.since != v {
+		if _, err := c.inner.ExecContext(ctx, "DISCARD PLANS", nil); err != nil {
+			c.known.session = nil
+			return
+		}
+	}
+	c.since = v
 }

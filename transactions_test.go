@@ -2,6 +2,7 @@ package cachedpg
 
 import (
 	"context"
+	"crypto/rand"
 	"database/sql"
 	"errors"
 	"fmt"
@@ -25,7 +26,7 @@ func TestATransactionIsOneHoweverItBegins(t *testing.T) {
 		beginTx := func() {
 			var err error
 			if tx, err = conn.BeginTx(f.ctx, nil); err != nil {
-				t.Fatal(err)
+				f.Fatal(err)
 			}
 		}
 		for i, way := range []struct {
@@ -46,17 +47,17 @@ func TestATransactionIsOneHoweverItBegins(t *testing.T) {
 				way.begin()
 				s.hit(userByID, 1)
 				s.exec("UPDATE users SET name = $1 WHERE id = 1", fmt.Sprintf("ann%d", i))
-				s.runs(keying.InTransactionAfterWrite, userByID, 1).is(f, after)
-				f.hit(userByID, 1).is(f, before)
+				s.runs(keying.InTransactionAfterWrite, userByID, 1).is(after)
+				f.hit(userByID, 1).is(before)
 				way.end()
-				s.hit(userByID, 1).is(f, before)
+				s.hit(userByID, 1).is(before)
 
 				way.begin()
 				s.exec("UPDATE users SET name = $1 WHERE id = 1", fmt.Sprintf("ann%d", i))
-				f.hit(userByID, 1).is(f, before)
+				f.hit(userByID, 1).is(before)
 				way.commit()
-				s.miss(userByID, 1).is(f, after)
-				f.hit(userByID, 1).is(f, after)
+				s.miss(userByID, 1).is(after)
+				f.hit(userByID, 1).is(after)
 			})
 		}
 	})
@@ -73,26 +74,26 @@ func TestSavepoints(t *testing.T) {
 		tx.hit(userByID, 1)
 		tx.exec("UPDATE users SET name = 'x' WHERE id = 1")
 		tx.exec("ROLLBACK TO SAVEPOINT a")
-		tx.runs(keying.InTransactionAfterWrite, userByID, 1).is(t, "1 ann Oslo")
+		tx.runs(keying.InTransactionAfterWrite, userByID, 1).is("1 ann Oslo")
 		tx.exec("UPDATE users SET name = 'y' WHERE id = 2")
 		tx.exec("RELEASE SAVEPOINT a")
 		f.commit(end)
-		f.miss(userByID, 1).is(t, "1 ann Oslo")
-		f.miss(userByID, 2).is(t, "2 y Rome")
+		f.miss(userByID, 1).is("1 ann Oslo")
+		f.miss(userByID, 2).is("2 y Rome")
 
 		// A savepoint makes a failed transaction usable again.
 		tx, end = f.begin(nil)
 		tx.exec("SAVEPOINT a")
 		tx.exec("UPDATE users SET name = 'z' WHERE id = 2")
 		if _, err := end.ExecContext(f.ctx, "SELECT 1/0"); err == nil {
-			t.Fatal("no error")
+			f.Fatal("no error")
 		}
 		tx.exec("ROLLBACK TO a")
 		tx.exec("UPDATE users SET name = 'w' WHERE id = 1")
 		f.hit(userByID, 1)
 		f.commit(end)
-		f.miss(userByID, 1).is(t, "1 w Oslo")
-		f.fresh(userByID, 2).is(t, "2 y Rome")
+		f.miss(userByID, 1).is("1 w Oslo")
+		f.fresh(userByID, 2).is("2 y Rome")
 	})
 }
 
@@ -104,13 +105,13 @@ func TestAFailedTransactionAnswersWithPostgreSQLsErrors(t *testing.T) {
 		fail := func(db *sql.DB) (query, exec, commit error) {
 			tx, err := db.BeginTx(f.ctx, nil)
 			if err != nil {
-				t.Fatal(err)
+				f.Fatal(err)
 			}
 			if _, err := tx.ExecContext(f.ctx, "UPDATE users SET name = 'x' WHERE id = 1"); err != nil {
-				t.Fatal(err)
+				f.Fatal(err)
 			}
 			if _, err := tx.ExecContext(f.ctx, "SELECT 1/0"); err == nil {
-				t.Fatal("no error")
+				f.Fatal("no error")
 			}
 			_, query = tx.QueryContext(f.ctx, userByID, 1)
 			_, exec = tx.ExecContext(f.ctx, "UPDATE users SET name = 'y'")
@@ -118,16 +119,16 @@ func TestAFailedTransactionAnswersWithPostgreSQLsErrors(t *testing.T) {
 		}
 		query, exec, commit := fail(f.db)
 		plainQuery, plainExec, plainCommit := fail(f.plain)
-		sameError(t, query, plainQuery)
-		sameError(t, exec, plainExec)
-		sameError(t, commit, plainCommit)
+		sameError(f, query, plainQuery)
+		sameError(f, exec, plainExec)
+		sameError(f, commit, plainCommit)
 		if !errors.Is(commit, pgx.ErrTxCommitRollback) {
-			t.Errorf("COMMIT of a failed transaction: %v, want pgx.ErrTxCommitRollback", commit)
+			f.Errorf("COMMIT of a failed transaction: %v, want pgx.ErrTxCommitRollback", commit)
 		}
 		if got := StatsOf(f.db).Bypasses[keying.FailedTransaction.String()]; got != 1 {
-			t.Errorf("%d reads in a failed transaction, want 1", got)
+			f.Errorf("%d reads in a failed transaction, want 1", got)
 		}
-		f.fresh(userByID, 1).is(t, "1 ann Oslo")
+		f.fresh(userByID, 1).is("1 ann Oslo")
 		f.hit(userByID, 1)
 
 		// By text, COMMIT succeeds and has rolled back.
@@ -136,7 +137,7 @@ func TestAFailedTransactionAnswersWithPostgreSQLsErrors(t *testing.T) {
 		s.exec("UPDATE users SET name = 'x' WHERE id = 1")
 		s.read(s.ask, "SELECT 1/0", nil)
 		s.exec("COMMIT")
-		s.fresh(userByID, 1).is(t, "1 ann Oslo")
+		s.fresh(userByID, 1).is("1 ann Oslo")
 		s.hit(userByID, 1)
 	})
 }
@@ -149,15 +150,15 @@ func TestACommitThatFails(t *testing.T) {
 		commit := func(db *sql.DB) error {
 			tx, err := db.BeginTx(f.ctx, nil)
 			if err != nil {
-				t.Fatal(err)
+				f.Fatal(err)
 			}
 			if _, err := tx.ExecContext(f.ctx, "INSERT INTO c VALUES (1, 1)"); err != nil {
-				t.Fatal(err)
+				f.Fatal(err)
 			}
 			return tx.Commit()
 		}
-		sameError(t, commit(f.db), commit(f.plain))
-		f.fresh("SELECT * FROM c").is(t, "")
+		sameError(f, commit(f.db), commit(f.plain))
+		f.fresh("SELECT * FROM c").is("")
 		f.hit("SELECT * FROM c")
 	})
 }
@@ -212,7 +213,7 @@ func TestASnapshotIsNotAnsweredFromTheCache(t *testing.T) {
 		f.rollback(end)
 		tx, end = f.begin(nil)
 		tx.exec("SET transaction_isolation = 'serializable'")
-		reads(tx.in(nil), false)
+		reads(tx, false)
 		f.rollback(end)
 
 		s.exec("SET default_transaction_isolation = 'repeatable read'")
@@ -229,7 +230,7 @@ func TestASnapshotIsNotAnsweredFromTheCache(t *testing.T) {
 		strict.fresh(userByID, 1)
 		end, err := strict.db.BeginTx(f.ctx, nil)
 		if err != nil {
-			t.Fatal(err)
+			f.Fatal(err)
 		}
 		reads(strict.on(end), false)
 		f.rollback(end)
@@ -240,12 +241,13 @@ func TestASnapshotIsNotAnsweredFromTheCache(t *testing.T) {
 // reads is not for others.
 func TestASnapshotDoesNotFill(t *testing.T) {
 	scenario(t, people, func(f *fixture) {
+		f.known("TABLE users")
 		tx, end := f.begin(&sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true})
-		tx.runs(keying.Isolation, userByID, 1).is(t, "1 ann Oslo")
+		tx.runs(keying.Isolation, userByID, 1).is("1 ann Oslo")
 		f.exec("UPDATE users SET name = 'anna' WHERE id = 1")
-		tx.runs(keying.Isolation, userByID, 1).is(t, "1 ann Oslo")
-		f.warm(userByID, 1).is(t, "1 anna Oslo")
-		tx.runs(keying.Isolation, userByID, 1).is(t, "1 ann Oslo")
+		tx.runs(keying.Isolation, userByID, 1).is("1 ann Oslo")
+		f.warm(userByID, 1).is("1 anna Oslo")
+		tx.runs(keying.Isolation, userByID, 1).is("1 ann Oslo")
 		f.commit(end)
 	})
 }
@@ -257,7 +259,7 @@ func TestAReadOnlyTransaction(t *testing.T) {
 		tx.warm(userByID, 1)
 		_, err := end.ExecContext(f.ctx, "UPDATE users SET name = 'x'")
 		if err == nil {
-			t.Error("a write in a read-only transaction")
+			f.Error("a write in a read-only transaction")
 		}
 		f.rollback(end)
 		f.hit(userByID, 1)
@@ -273,15 +275,15 @@ func TestCommitAndChain(t *testing.T) {
 		s.exec("BEGIN")
 		s.exec("UPDATE users SET name = 'one' WHERE id = 1")
 		s.exec("COMMIT AND CHAIN")
-		f.fresh(userByID, 1).is(t, "1 one Oslo")
+		f.fresh(userByID, 1).is("1 one Oslo")
 		f.hit(userByID, 2)
 		s.exec("UPDATE users SET name = 'two' WHERE id = 2")
-		f.hit(userByID, 2).is(t, "2 bob Rome")
+		f.hit(userByID, 2).is("2 bob Rome")
 		s.exec("ROLLBACK AND CHAIN")
-		f.hit(userByID, 2).is(t, "2 bob Rome")
+		f.hit(userByID, 2).is("2 bob Rome")
 		s.exec("UPDATE users SET name = 'three' WHERE id = 2")
 		s.exec("COMMIT")
-		f.fresh(userByID, 2).is(t, "2 three Rome")
+		f.fresh(userByID, 2).is("2 three Rome")
 		f.known(userByID, 1)
 		f.known(userByID, 2)
 	})
@@ -309,19 +311,19 @@ func TestAPreparedTransactionKeepsWhatItWroteUncached(t *testing.T) {
 				f.known(userByID, 1)
 				f.known(userByID, 2)
 				old := f.hit(userByID, 1).String()
-				gid := fmt.Sprintf("%s_%d", f.dsn[len(f.dsn)-12:], i) + fmt.Sprint(f.ctx.Done())
+				gid := rand.Text() // known to the whole server
 				s, _ := f.session()
 				s.exec("BEGIN")
 				s.exec("UPDATE users SET name = $1 WHERE id = 1", fmt.Sprintf("new%d", i))
 				s.exec("PREPARE TRANSACTION '" + gid + "'")
 				for range 2 {
-					s.bypass(keying.DirtyTag, userByID, 1).is(f, old)
+					s.bypass(keying.DirtyTag, userByID, 1).is(old)
 				}
 				s.hit(userByID, 2)
 				end.do(gid)
-				f.fresh(userByID, 1).is(f, end.want)
+				f.fresh(userByID, 1).is(end.want)
 				f.until("the resolver", func() bool {
-					f.fresh(userByID, 1).is(f, end.want)
+					f.fresh(userByID, 1).is(end.want)
 					return StatsOf(f.db).Unresolved == 0
 				})
 				f.known(userByID, 1)
@@ -339,14 +341,14 @@ func TestReadCommittedSeesWhatOthersCommitMeanwhile(t *testing.T) {
 		one.warm(userByID, 1)
 		two.hit(userByID, 1)
 		one.exec("UPDATE users SET name = 'one' WHERE id = 1")
-		two.hit(userByID, 1).is(t, "1 ann Oslo")
+		two.hit(userByID, 1).is("1 ann Oslo")
 		f.commit(endOne)
-		two.miss(userByID, 1).is(t, "1 one Oslo")
+		two.miss(userByID, 1).is("1 one Oslo")
 		two.exec("UPDATE users SET name = 'two' WHERE id = 1")
-		two.runs(keying.InTransactionAfterWrite, userByID, 1).is(t, "1 two Oslo")
-		f.hit(userByID, 1).is(t, "1 one Oslo")
+		two.runs(keying.InTransactionAfterWrite, userByID, 1).is("1 two Oslo")
+		f.hit(userByID, 1).is("1 one Oslo")
 		f.commit(endTwo)
-		f.miss(userByID, 1).is(t, "1 two Oslo")
+		f.miss(userByID, 1).is("1 two Oslo")
 	})
 }
 
@@ -357,17 +359,17 @@ func TestACancelledTransaction(t *testing.T) {
 		ctx, cancel := context.WithCancel(f.ctx)
 		tx, err := f.db.BeginTx(ctx, nil)
 		if err != nil {
-			t.Fatal(err)
+			f.Fatal(err)
 		}
 		f.on(tx).exec("UPDATE users SET name = 'x' WHERE id = 1")
 		cancel()
 		if err := tx.Commit(); err == nil {
-			t.Error("COMMIT of a cancelled transaction succeeded")
+			f.Error("COMMIT of a cancelled transaction succeeded")
 		}
-		f.fresh(userByID, 1).is(t, "1 ann Oslo")
+		f.fresh(userByID, 1).is("1 ann Oslo")
 		f.exec("UPDATE users SET name = 'anna' WHERE id = 1")
 		f.known(userByID, 1)
-		f.hit(userByID, 1).is(t, "1 anna Oslo")
+		f.hit(userByID, 1).is("1 anna Oslo")
 	})
 }
 
@@ -380,7 +382,7 @@ func TestDDLInATransaction(t *testing.T) {
 		tx.exec("ALTER TABLE users ADD COLUMN age int")
 		tx.exec("CREATE TABLE other (id int)")
 		tx.exec("INSERT INTO other VALUES (1)")
-		tx.read(end, "SELECT * FROM other", nil).is(t, "1")
+		tx.read(end, "SELECT * FROM other", nil).is("1")
 		f.rollback(end)
 		f.fresh(all)
 		f.known(all)
@@ -390,45 +392,45 @@ func TestDDLInATransaction(t *testing.T) {
 		tx.exec("UPDATE users SET age = 5 WHERE id = 1")
 		f.commit(end)
 		f.settled(all)
-		f.hit(all).is(t, "1 ann Oslo 5")
+		f.hit(all).is("1 ann Oslo 5")
 	})
 }
 
 // A statement that goes on after the COMMIT in its own text.
 func TestSeveralStatementsInOneText(t *testing.T) {
 	scenario(t, people, func(f *fixture) {
-		if f.mode(t) != pgx.QueryExecModeSimpleProtocol {
+		if f.mode() != pgx.QueryExecModeSimpleProtocol {
 			f.fails("SELECT 1; SELECT 2") // PostgreSQL refuses, in its own words
 			return
 		}
 		f.known(userByID, 1)
 		f.exec("UPDATE users SET name = 'a' WHERE id = 1; SELECT 1")
-		f.fresh(userByID, 1).is(t, "1 a Oslo")
+		f.fresh(userByID, 1).is("1 a Oslo")
 		f.known(userByID, 1)
 		f.exec("SELECT 1; BEGIN; UPDATE users SET name = 'b' WHERE id = 1; COMMIT; SELECT 2")
-		f.fresh(userByID, 1).is(t, "1 b Oslo")
+		f.fresh(userByID, 1).is("1 b Oslo")
 		f.known(userByID, 1)
 		f.runs(keying.SeveralStatements, "SELECT name FROM users WHERE id = 1; SELECT name FROM users WHERE id = 2")
 
 		s, _ := f.session()
 		s.exec("BEGIN; UPDATE users SET name = 'c' WHERE id = 1")
-		s.runs(keying.InTransactionAfterWrite, userByID, 1).is(t, "1 c Oslo")
-		f.fresh(userByID, 1).is(t, "1 b Oslo")
+		s.runs(keying.InTransactionAfterWrite, userByID, 1).is("1 c Oslo")
+		f.fresh(userByID, 1).is("1 b Oslo")
 		s.exec("UPDATE users SET name = 'd' WHERE id = 1; COMMIT; UPDATE users SET name = 'e' WHERE id = 2")
-		f.fresh(userByID, 1).is(t, "1 d Oslo")
-		f.fresh(userByID, 2).is(t, "2 e Rome")
+		f.fresh(userByID, 1).is("1 d Oslo")
+		f.fresh(userByID, 2).is("2 e Rome")
 		f.known(userByID, 1)
 		f.known(userByID, 2)
 		s.exec("UPDATE users SET name = 'f' WHERE id = 1; BEGIN; UPDATE users SET name = 'g' WHERE id = 2")
 		f.fresh(userByID, 1)
-		f.fresh(userByID, 2).is(t, "2 e Rome")
+		f.fresh(userByID, 2).is("2 e Rome")
 		s.exec("COMMIT")
-		f.fresh(userByID, 1).is(t, "1 f Oslo")
-		f.fresh(userByID, 2).is(t, "2 g Rome")
+		f.fresh(userByID, 1).is("1 f Oslo")
+		f.fresh(userByID, 2).is("2 g Rome")
 		f.known(userByID, 1)
 
 		if _, err := f.db.ExecContext(f.ctx, "UPDATE users SET name = 'h' WHERE id = 1; COMMIT; SELECT 1/0"); err == nil {
-			t.Error("no error")
+			f.Error("no error")
 		}
 		f.fresh(userByID, 1)
 		f.fresh(userByID, 1)

@@ -5,6 +5,7 @@ import (
 	"database/sql/driver"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/stdlib"
@@ -29,8 +30,10 @@ func (c *Conn) exec(ctx context.Context, q *call) (driver.Result, error) {
 	if !q.text.effects() {
 		return c.inner.ExecContext(ctx, q.sql, q.args)
 	}
-	if err := c.check(ctx, q); err != nil {
-		return nil, err
+	if len(q.values) > 0 { // without arguments pgx uses the simple protocol
+		if err := c.check(ctx, q); err != nil {
+			return nil, err
+		}
 	}
 	e, err := c.begin(ctx, q)
 	if err != nil {
@@ -46,6 +49,9 @@ func (c *Conn) exec(ctx context.Context, q *call) (driver.Result, error) {
 func (c *Conn) check(ctx context.Context, q *call) error {
 	if !q.text.has(parser.Opaque) || q.mode == pgx.QueryExecModeSimpleProtocol {
 		return nil // a text for the simple protocol may hold what cannot be prepared
+	}
+	if !strings.ContainsAny(q.sql, " \t\r\n") {
+		return nil // the name of a statement that a hook has prepared on the pgx connection
 	}
 	stmt, err := c.inner.PrepareContext(ctx, q.sql)
 	if err != nil {
@@ -256,12 +262,12 @@ func (e *effect) done(err error) {
 	switch {
 	case e.write == nil:
 		e.left()
-	case err == driver.ErrBadConn:
-		e.release() // pgx never sent it
 	case c.inner.closed() && e.commit && c.pid == 0 && e.xid == "":
 		e.release() // the transaction had no id, so it had nothing to commit
 	case c.inner.closed():
-		// It may be on its way still, and only PostgreSQL knows.
+		// It may be on its way still, and only PostgreSQL knows. driver.ErrBadConn
+		// proves nothing: pgx reports a connection that broke after the statement
+		// was sent as one that was closed before.
 		e.abandon(c.d.ended(c.pid, e.xid))
 	case e.prepared && err == nil && e.xid != "":
 		e.abandon(c.d.ended(0, e.xid))

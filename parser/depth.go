@@ -13,7 +13,7 @@ const (
 	// a message is recursive and has no check: too deep a tree is a crash that
 	// no recover can catch. One unit took up to 400 bytes when measured, so
 	// this fits the 128 KiB that musl gives a thread.
-	maxNesting = 250
+	maxNesting = 200
 
 	maxParam = 65535 // the protocol's limit
 )
@@ -95,7 +95,7 @@ func checkNesting(sql string) error {
 				top.operators++
 				top.between = true
 			case "case":
-				open, weight = 'e', 2
+				open, weight = 'e', 3
 			case "end":
 				if top.close == 'e' {
 					stack = stack[:len(stack)-1]

@@ -3,8 +3,8 @@
 // seen for the first time.
 //
 // The parser says what a text says and nothing about what its names mean. It
-// is pure: no I/O, no clock, no state, and every function may be called by any
-// number of goroutines.
+// is pure: no I/O, no clock, nothing remembered, and every function may be called
+// by any number of goroutines.
 //
 // # What is relied on
 //
@@ -20,11 +20,18 @@ package parser
 
 import (
 	"errors"
+	"runtime"
 	"strings"
 	"unicode/utf8"
 
 	pg "github.com/pganalyze/pg_query_go/v5"
 )
+
+// slots bounds the calls into C at one time. Each thread that was ever in one
+// keeps some memory of the parser's, and a thread-local key of the process's
+// about thousand; without a bound, a thousand goroutines that start with a cold
+// plan cache are a thousand threads.
+var slots = make(chan struct{}, runtime.GOMAXPROCS(0))
 
 var errNotParsed = errors.New("cachedpg: PostgreSQL's grammar does not accept the text")
 
@@ -44,7 +51,9 @@ func Parse(sql string, literals []Literal) ([]*Statement, error) {
 	if err := checkNesting(sql); err != nil {
 		return nil, err
 	}
+	slots <- struct{}{}
 	tree, err := pg.Parse(sql)
+	<-slots
 	if err != nil {
 		// The parser's message quotes the text, and so perhaps a secret in it.
 		return nil, errNotParsed

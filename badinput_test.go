@@ -1,0 +1,412 @@
+package cachedpg
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/cachedpg/cachedpg/keying"
+)
+
+// Whatever is wrong, the caller learns it as pgx says it, and nothing of it
+// is cached.
+
+func TestOpenRefusesAMalformedDSN(t *testing.T) {
+	for _, dsn := range []string{
+		"postgres://h:notaport/d",
+		"postgres://h/d?sslmode=perhaps",
+		"host=h port=x",
+		"host='h",
+		"postgres://h/%zz",
+		"postgres://h/d?connect_timeout=soon",
+		"default_query_exec_mode=none host=h",
+	} {
+		_, got := sql.Open("cachedpg", dsn)
+		_, want := pgx.ParseConfig(dsn)
+		sameError(t, got, want)
+	}
+	for _, dsn := range []string{
+		"postgres://h/d?cache_tll=1s",
+		"host=h cache_store=disk",
+		"host=h cache_memory=1KiB cache_max_entry=1MiB",
+		"host=h cache_ttl=1s cache_ttl=2s",
+	} {
+		if db, err := sql.Open("cachedpg", dsn); err == nil || !strings.HasPrefix(err.Error(), "cachedpg: cache_") {
+			t.Errorf("%s: got %v, %v, want an error that names the key", dsn, db, err)
+		}
+	}
+	if _, err := NewConnector(pgx.ConnConfig{}, Config{TTL: -1, MaxEntry: -1, Store: "disk"}); err == nil ||
+		strings.Count(err.Error(), "cachedpg:") != 3 {
+		t.Errorf("got %v, want all three problems", err)
+	}
+	if _, err := OpenDB(pgx.ConnConfig{}, Config{Memory: -1}); err == nil {
+		t.Error("OpenDB with a bad Config: no error")
+	}
+	if _, err := WrapConnector(&otherConnector{}, Config{Memory: -1}); err == nil {
+		t.Error("WrapConnector with a bad Config: no error")
+	}
+	if _, err := new(Driver).Open("host=h port=x"); err == nil {
+		t.Error("Driver.Open of a malformed DSN: no error")
+	}
+}
+
+// The server is down, or nobody's.
+func TestThereIsNoServer(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Close() // nobody listens there now
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	dsn := "host=127.0.0.1 sslmode=disable user=u dbname=d port=" + port
+	f := &fixture{T: t, ctx: t.Context()}
+	ours, theirs := f.open("cachedpg", dsn), f.open("pgx", dsn)
+	for _, do := range []func(db *sql.DB) error{
+		func(db *sql.DB) error { return db.Ping() },
+		func(db *sql.DB) error { _, err := db.Query("SELECT 1"); return err },
+		func(db *sql.DB) error { _, err := db.Exec("UPDATE t SET x = 1"); return err },
+		func(db *sql.DB) error { _, err := db.Begin(); return err },
+		func(db *sql.DB) error { _, err := db.Prepare("SELECT 1"); return err },
+	} {
+		got, want := do(ours), do(theirs)
+		sameError(t, got, want)
+	}
+	if s := StatsOf(ours); s.Lookups != 0 || s.Entries != 0 {
+		t.Errorf("stats without a server: %+v", s)
+	}
+	if err := Invalidate(t.Context(), ours); err != nil {
+		t.Errorf("Invalidate of everything that was never cached: %v", err)
+	}
+	if err := Invalidate(t.Context(), ours, "t"); err == nil {
+		t.Error("Invalidate of a relation that nobody can look up: no error")
+	}
+}
+
+func TestTheDatabaseDoesNotExist(t *testing.T) {
+	scenarioOnce(t, "", func(f *fixture) {
+		bad := withKey(f.dsn, "user", "nobody_of_this_name")
+		_, got := f.open("cachedpg", bad).QueryContext(f.ctx, "SELECT 1")
+		_, want := f.open("pgx", bad).QueryContext(f.ctx, "SELECT 1")
+		sameError(f, got, want)
+	})
+}
+
+// Texts that PostgreSQL refuses, or that the parser does.
+func TestTextsThatAreNoSQL(t *testing.T) {
+	deep := func(open, inside, close string, n int) string {
+		return strings.Repeat(open, n) + inside + strings.Repeat(close, n)
+	}
+	texts := map[string]string{
+		"nonsense":                    "FROM SELECT",
+		"an unknown table":            "SELECT * FROM nowhere",
+		"an unknown column":           "SELECT nothing FROM users",
+		"an unknown function":         "SELECT nothing(1)",
+		"an unknown operator":         "SELECT 1 @@@ 2",
+		"an unknown type":             "SELECT 1::nothing",
+		"an open string":              "SELECT 'a",
+		"an open identifier":          "SELECT \"a",
+		"an open comment":             "SELECT 1 /* a",
+		"an open dollar quote":        "SELECT $a$ b",
+		"a division by zero":          "SELECT 1 / 0",
+		"an overflow":                 "SELECT 2147483647 + 1",
+		"a bad cast":                  "SELECT 'x'::int",
+		"not UTF-8":                   "SELECT '\xff\xfe'",
+		"not UTF-8 outside a string":  "SELECT \xff",
+		"a NUL":                       "SELECT 'a\x00b'",
+		"a NUL at the end":            "SELECT 1\x00",
+		"deep parentheses":            "SELECT " + deep("(", "1", ")", 20000),
+		"deep sub-selects":            deep("SELECT (", "SELECT 1", ")", 5000),
+		"deep sums":                   "SELECT 1" + strings.Repeat(" + 1", 20000),
+		"deep NOTs":                   "SELECT " + strings.Repeat("NOT ", 20000) + "true",
+		"deep array brackets":         "SELECT " + deep("ARRAY[", "1", "]", 20000),
+		"deep JOINs":                  "SELECT 1 FROM " + deep("(", "users u CROSS JOIN users v", ")", 5000),
+		"deep UNIONs":                 "SELECT 1" + strings.Repeat(" UNION SELECT 1", 3000),
+		"a large number of brackets":  "SELECT " + strings.Repeat("[", 100000),
+		"parameters out of range":     "SELECT $99999999999",
+		"a parameter that is missing": "SELECT $2::int",
+		"parameter zero":              "SELECT $0",
+		"a very large number":         "SELECT " + strings.Repeat("9", 200000),
+		"nothing":                     "",
+		"white space":                 " \n\t",
+		"a comment":                   "/* nothing */ -- at all",
+		"semicolons":                  ";;;",
+		"many statements":             strings.Repeat("SELECT 1;", 100),
+		"a large text":                "SELECT '" + strings.Repeat("x", 1<<20) + "'",
+		"a large comment":             "SELECT 1 /*" + strings.Repeat(" x", 1<<19) + "*/",
+		"many literals":               "SELECT 1 IN (1" + strings.Repeat(", 2", 30000) + ")",
+		"a multi-byte quote":          "SELECT ‘1’",
+		"a no-break space":            "SELECT\u00a01",
+		"a backslash":                 "SELECT '\\'",
+		"an escape":                   `SELECT E'\u12'`,
+		"a surrogate":                 `SELECT U&'\D800'`,
+	}
+	scenario(t, people, func(f *fixture) {
+		for name, text := range texts {
+			f.step(name, func(f *fixture) {
+				for range 2 {
+					got, want := f.read(f.db, text, nil), f.read(f.plain, text, nil)
+					switch {
+					case want.err != nil:
+						sameError(f, got.err, want.err)
+					case got.err != nil:
+						f.Errorf("got error %.200v, plain pgx none", got.err)
+					case got.String() != want.String():
+						f.Errorf("got %.100s, plain pgx's %.100s", got, want)
+					}
+					_, gotErr := f.db.ExecContext(f.ctx, text)
+					_, wantErr := f.plain.ExecContext(f.ctx, text)
+					if wantErr != nil {
+						sameError(f, gotErr, wantErr)
+					} else if gotErr != nil {
+						f.Errorf("Exec: got error %.200v, plain pgx none", gotErr)
+					}
+				}
+				stmt, gotErr := f.db.PrepareContext(f.ctx, text)
+				plain, wantErr := f.plain.PrepareContext(f.ctx, text)
+				if wantErr != nil {
+					sameError(f, gotErr, wantErr)
+					return
+				}
+				if gotErr != nil {
+					f.Fatalf("Prepare: got error %.200v, plain pgx none", gotErr)
+				}
+				stmt.Close()
+				plain.Close()
+			})
+		}
+		f.known(userByID, 1)
+		f.hit(userByID, 1)
+	})
+}
+
+// What is cached for the right arguments is not the answer for wrong ones.
+func TestArgumentsThatDoNotFit(t *testing.T) {
+	scenario(t, people, func(f *fixture) {
+		f.warm(userByID, 1)
+		f.warm("SELECT name FROM users WHERE name = $1", "ann")
+		for _, args := range [][]any{
+			{}, {1, 2}, {"x"}, {""}, {struct{ A int }{1}}, {make(chan int)}, {func() {}}, {map[string]int{}},
+			{int64(1) << 40}, {uint64(1) << 63}, {[]int{1}}, {[]byte{1}}, {true}, {time.Now()}, {sql.Named("id", 1)},
+			{failingValuer{}}, {"1\x00"}, {"\xff"}, {errors.New("x")}, {(*int)(nil), 2}, {1i}, {"now"},
+		} {
+			f.asPgx(userByID, args...)
+		}
+		for _, args := range [][]any{{}, {1}, {"a", "b"}, {"\xff"}, {"a\x00b"}, {failingValuer{}}, {make(chan int)}, {3.5}} {
+			f.asPgx("SELECT name FROM users WHERE name = $1", args...)
+		}
+		f.asPgx("SELECT 1", 1)
+		f.asPgx("SELECT $1::date", "today")
+		f.bypass(keying.ClockInput, "SELECT $1::date", "today")
+		f.hit(userByID, 1)
+		f.hit("SELECT name FROM users WHERE name = $1", "ann")
+
+		_, got := f.db.ExecContext(f.ctx, "UPDATE users SET name = $1", 1, 2)
+		_, want := f.plain.ExecContext(f.ctx, "UPDATE users SET name = $1", 1, 2)
+		sameError(f, got, want)
+	})
+}
+
+// asPgx asks twice: rows or error are those of plain pgx.
+func (v via) asPgx(query string, args ...any) {
+	v.f.Helper()
+	for range 2 {
+		got, want := v.read(v.ask, query, args), v.read(v.truth, query, args)
+		switch {
+		case want.err != nil && (got.err == nil || got.err.Error() != want.err.Error()):
+			v.f.Errorf("%s with a %T: got %q, error %v, plain pgx's error is %v", query, first(args), got, got.err, want.err)
+		case want.err == nil && (got.err != nil || got.String() != want.String()):
+			v.f.Errorf("%s with a %T: got %q, error %v, plain pgx's %q", query, first(args), got, got.err, want)
+		}
+	}
+}
+
+func first(args []any) any {
+	if len(args) == 0 {
+		return nil
+	}
+	return args[0]
+}
+
+type failingValuer struct{}
+
+func (failingValuer) Value() (driver.Value, error) { return nil, errors.New("no value") }
+
+// A context that has ended sends nothing, also where the cache has the answer.
+func TestContextsThatHaveEnded(t *testing.T) {
+	scenario(t, gated, func(f *fixture) {
+		f.warm(userByID, 1)
+		ended, cancel := context.WithCancel(f.ctx)
+		cancel()
+		late, cancel := context.WithDeadline(f.ctx, time.Now().Add(-time.Second))
+		defer cancel()
+		for _, ctx := range []context.Context{ended, late} {
+			for _, do := range []func(db *sql.DB) error{
+				func(db *sql.DB) error { _, err := db.QueryContext(ctx, userByID, 1); return err },
+				func(db *sql.DB) error { _, err := db.ExecContext(ctx, "UPDATE users SET name = 'x'"); return err },
+				func(db *sql.DB) error { _, err := db.PrepareContext(ctx, userByID); return err },
+				func(db *sql.DB) error { _, err := db.BeginTx(ctx, nil); return err },
+				func(db *sql.DB) error { return db.PingContext(ctx) },
+				func(db *sql.DB) error { _, err := db.Conn(ctx); return err },
+			} {
+				sameError(f, do(f.db), do(f.plain))
+			}
+			// On a connection, where database/sql lets it through to the driver.
+			for _, do := range []func(c *sql.Conn) error{
+				func(c *sql.Conn) error { _, err := c.QueryContext(ctx, userByID, 1); return err },
+				func(c *sql.Conn) error { _, err := c.QueryContext(ctx, userByID, 2); return err },
+				func(c *sql.Conn) error { _, err := c.ExecContext(ctx, "UPDATE users SET name = 'x'"); return err },
+				func(c *sql.Conn) error { _, err := c.BeginTx(ctx, nil); return err },
+				func(c *sql.Conn) error { return c.PingContext(ctx) },
+			} {
+				var got [2]error
+				for i, db := range []*sql.DB{f.db, f.plain} {
+					conn := f.conn(db)
+					if err := conn.PingContext(f.ctx); err != nil {
+						f.Fatal(err)
+					}
+					conn.Close()
+					conn = f.conn(db) // the same, out of the pool
+					got[i] = do(conn)
+					conn.Close()
+				}
+				sameError(f, got[0], got[1])
+			}
+		}
+		if err := Invalidate(ended, f.db); err == nil {
+			f.Error("Invalidate with a context that has ended: no error")
+		}
+		f.hit(userByID, 1)
+		f.fresh("TABLE users")
+
+		// While PostgreSQL works.
+		g := f.closeGate()
+		for _, do := range []func(ctx context.Context, db *sql.DB) error{
+			func(ctx context.Context, db *sql.DB) error { _, err := db.QueryContext(ctx, gatedByID, 1); return err },
+			func(ctx context.Context, db *sql.DB) error {
+				_, err := db.ExecContext(ctx, "UPDATE users SET name = gate(name) || '!' WHERE id = 1")
+				return err
+			},
+		} {
+			during := func(db *sql.DB) error {
+				ctx, cancel := context.WithCancel(f.ctx)
+				done := make(chan error, 1)
+				go func() { done <- do(ctx, db) }()
+				g.await(1)
+				cancel()
+				err := <-done
+				g.await(0)
+				return err
+			}
+			got, want := during(f.db), during(f.plain)
+			if !errors.Is(got, context.Canceled) || !errors.Is(want, context.Canceled) {
+				f.Errorf("got %v, plain pgx's error is %v, want context.Canceled", got, want)
+			}
+		}
+		g.open()
+		f.until("the outcome", func() bool { return StatsOf(f.db).Unresolved == 0 })
+		f.fresh(gatedByID, 1).is("ann")
+		f.known(gatedByID, 1)
+		f.known(userByID, 1)
+	})
+}
+
+// After Close there is nothing, in the words of database/sql.
+func TestWhatIsClosedStaysClosed(t *testing.T) {
+	scenarioOnce(t, people, func(f *fixture) {
+		f.warm(userByID, 1)
+		conn := f.conn(f.db)
+		stmt, err := f.db.PrepareContext(f.ctx, userByID)
+		if err != nil {
+			f.Fatal(err)
+		}
+		rows, err := f.db.QueryContext(f.ctx, userByID, 1)
+		if err != nil {
+			f.Fatal(err)
+		}
+		for range 2 {
+			if err := rows.Close(); err != nil {
+				f.Error(err)
+			}
+		}
+		if rows.Next() {
+			f.Error("a row after Close")
+		}
+		var driverConn *Conn
+		conn.Raw(func(c any) error { driverConn = c.(*Conn); return nil })
+		if err := conn.Close(); err != nil {
+			f.Error(err)
+		}
+		if _, err := conn.QueryContext(f.ctx, userByID, 1); !errors.Is(err, sql.ErrConnDone) {
+			f.Errorf("a closed connection: %v", err)
+		}
+		if err := f.db.Close(); err != nil {
+			f.Error(err)
+		}
+		if _, err := f.db.QueryContext(f.ctx, userByID, 1); err == nil || err.Error() != "sql: database is closed" {
+			f.Errorf("a closed DB: %v", err)
+		}
+		if _, err := stmt.QueryContext(f.ctx, 1); err == nil {
+			f.Error("a statement of a closed DB: no error")
+		}
+		if err := stmt.Close(); err != nil {
+			f.Error(err)
+		}
+		for _, err := range []error{
+			second(driverConn.QueryContext(f.ctx, "SELECT 1", nil)), second(driverConn.ExecContext(f.ctx, "SELECT 1", nil)),
+			second(driverConn.Prepare("SELECT 1")), second(driverConn.Begin()), driverConn.Ping(f.ctx),
+		} {
+			if !errors.Is(err, errClosed) {
+				f.Errorf("got %v, want %v", err, errClosed)
+			}
+		}
+		if err := driverConn.ResetSession(f.ctx); err != driver.ErrBadConn {
+			f.Errorf("got %v, want driver.ErrBadConn", err)
+		}
+		if driverConn.Conn() != nil || driverConn.Unwrap() != nil {
+			f.Error("a closed connection gives what it wrapped")
+		}
+		if err := driverConn.Close(); err != nil {
+			f.Error(err)
+		}
+	})
+}
+
+func second[T any](_ T, err error) error { return err }
+
+// PostgreSQL ends the session while it is idle, and while it works.
+func TestASessionThatPostgreSQLEnds(t *testing.T) {
+	scenario(t, people, func(f *fixture) {
+		one := f.with("application_name=ended")
+		one.db.SetMaxOpenConns(1)
+		one.warm(userByID, 1)
+		end := func() {
+			f.past("SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE application_name = 'ended' AND datname = current_database()")
+		}
+		end()
+		one.hit(userByID, 1)
+		f.until("a new connection", func() bool { return one.read(one.db, userByID, []any{2}).err == nil })
+		one.hit(userByID, 2)
+
+		tx, err := one.db.BeginTx(f.ctx, nil)
+		if err != nil {
+			f.Fatal(err)
+		}
+		one.on(tx).exec("UPDATE users SET name = 'lost' WHERE id = 1")
+		end()
+		if err := tx.Commit(); err == nil {
+			f.Error("COMMIT in a session that is no more succeeded")
+		}
+		f.until("the outcome", func() bool { return StatsOf(one.db).Unresolved == 0 })
+		one.fresh(userByID, 1).is("1 ann Oslo")
+		one.known(userByID, 1)
+		one.exec("UPDATE users SET name = 'anna' WHERE id = 1")
+		one.miss(userByID, 1).is("1 anna Oslo")
+	})
+}

@@ -1,0 +1,389 @@
+package cachedpg
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/cachedpg/cachedpg/internal/pgtest"
+	"github.com/cachedpg/cachedpg/invalidation"
+	"github.com/cachedpg/cachedpg/store"
+)
+
+var (
+	stressDuration = flag.Duration("stress.duration", 5*time.Second, "how long TestStress runs, its variants together")
+	stressSeed     = flag.Uint64("stress.seed", 0, "seed of TestStress; 0 takes one from the clock")
+)
+
+// The accounts, by slot. Each has a version that every committed write of it
+// raises, and an item that refers to it.
+const (
+	steady = 6          // their ids stay; two groups of three
+	moving = steady + 3 // their ids change and never come back
+	slots  = moving + 3 // the rest are deleted and inserted again
+
+	stressWorkers = 8
+)
+
+const stressTables = `
+	CREATE TABLE account (id bigint PRIMARY KEY, slot int NOT NULL, ver bigint NOT NULL, email text UNIQUE, grp int NOT NULL);
+	CREATE INDEX ON account (grp);
+	CREATE TABLE item (id int PRIMARY KEY, account_id bigint NOT NULL REFERENCES account ON DELETE CASCADE ON UPDATE CASCADE, ver bigint NOT NULL);
+	CREATE TABLE grave (slot int PRIMARY KEY, ver bigint NOT NULL);
+	CREATE VIEW ledger AS SELECT id, slot, ver FROM account;
+	INSERT INTO account SELECT s, s, 1, s || '-a', CASE WHEN s < 6 THEN s % 2 ELSE 2 END FROM generate_series(0, 11) s;
+	INSERT INTO item SELECT s, s, 1 FROM generate_series(0, 11) s;`
+
+// stress is one run: random reads and writes, and what is known of the truth.
+//
+// The checker is sound because it believes only what PostgreSQL has shown. A
+// floor rises when a Commit returned without an error or when a read has
+// returned a value, never for an attempt. A read must then not be below the floor that it
+// began with. Absence is checked by two numbers per key: seen, the highest
+// version at which a row was known to have the key, and gone, the highest at
+// which a write may take the key away, raised before its COMMIT is sent. Who
+// finds nothing under a key is wrong if gone is not above the seen that it began with.
+//
+// What a transaction reads of rows that it wrote itself is checked but raises no floor.
+type stress struct {
+	seed  uint64
+	dbs   []*sql.DB
+	plain *sql.DB
+	stop  context.CancelFunc
+
+	floors [slots]atomic.Int64 // of account.ver
+	items  [slots]atomic.Int64 // of item.ver
+	owners [slots]atomic.Int64 // of item.account_id of a moving account
+	groups [2]atomic.Int64     // of sum(ver)
+	keys   sync.Map            // string → *presence
+	ids    [slots]atomic.Int64 // where the account was seen last: a hint
+
+	reads, writes, failures atomic.Int64
+
+	mu        sync.Mutex // guards violation
+	violation string
+}
+
+type presence struct{ seen, gone atomic.Int64 }
+
+func raise(floor *atomic.Int64, v int64) {
+	for {
+		now := floor.Load()
+		if v <= now || floor.CompareAndSwap(now, v) {
+			return
+		}
+	}
+}
+
+func (s *stress) key(name string) *presence {
+	p, _ := s.keys.LoadOrStore(name, &presence{})
+	return p.(*presence)
+}
+
+func (s *stress) violate(format string, args ...any) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.violation == "" {
+		s.violation = fmt.Sprintf(format, args...)
+	}
+	s.stop()
+}
+
+func (s *stress) violated() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.violation
+}
+
+func (s *stress) floorsNow() (at [slots]int64) {
+	for i := range at {
+		at[i] = s.floors[i].Load()
+	}
+	return at
+}
+
+// newStress makes the tables and opens two DBs, in modes that share no entries
+// but one store.
+func newStress(tb testing.TB, keys ...string) *stress {
+	tb.Helper()
+	database := pgtest.Database(tb)
+	pgtest.Exec(tb, database, stressTables)
+	s := &stress{seed: *stressSeed}
+	if s.seed == 0 {
+		s.seed = uint64(time.Now().UnixNano())
+	}
+	// Commits need not be durable, and so are fast enough to race.
+	dsn := withKey(withKey(database, "application_name", "stressed"), "synchronous_commit", "off")
+	for _, k := range keys {
+		key, value, _ := strings.Cut(k, "=")
+		dsn = withKey(dsn, key, value)
+	}
+	open := func(name, dsn string) *sql.DB {
+		db, err := sql.Open(name, dsn)
+		if err != nil {
+			tb.Fatal(err)
+		}
+		tb.Cleanup(func() { db.Close() })
+		return db
+	}
+	s.plain = open("pgx", database)
+	for _, mode := range []string{"cache_statement", "exec"} {
+		db := open("cachedpg", withKey(dsn, "default_query_exec_mode", mode))
+		db.SetMaxOpenConns(stressWorkers)
+		db.SetMaxIdleConns(stressWorkers)
+		if err := db.Ping(); err != nil { // so that the space is there
+			tb.Fatal(err)
+		}
+		s.dbs = append(s.dbs, db)
+	}
+	for slot := range slots {
+		s.know(write{slot: slot, ver: 1, id: int64(slot), email: fmt.Sprintf("%d-a", slot), item: true})
+	}
+	return s
+}
+
+func (s *stress) space() *space { return connectorOf(s.dbs[0]).space() }
+
+// run works for d, or until a violation is found.
+func (s *stress) run(tb testing.TB, d time.Duration) {
+	ctx, cancel := context.WithTimeout(context.Background(), d)
+	defer cancel()
+	s.stop = cancel
+	var wg sync.WaitGroup
+	for i := range stressWorkers {
+		wg.Go(func() {
+			db := s.dbs[i%len(s.dbs)]
+			byID, err := db.Prepare("SELECT slot, ver FROM account WHERE id = $1")
+			if err != nil {
+				s.violate("Prepare: %v", err)
+				return
+			}
+			defer byID.Close()
+			w := &worker{stress: s, rng: rand.New(rand.NewPCG(s.seed, uint64(i))), db: db, byID: byID}
+			for ctx.Err() == nil {
+				w.step(ctx)
+			}
+		})
+	}
+	wg.Go(func() { s.terminate(ctx) })
+	wg.Wait()
+	for _, db := range s.dbs {
+		stats := StatsOf(db)
+		tb.Logf("hits %d, misses %d, stale %d, joined %d, bypassed %v, evicted %d, expired %d, unknown %d",
+			stats.Hits, stats.Misses, stats.Stale, stats.Joined, stats.Bypasses, stats.Evictions, stats.Expirations, stats.UnknownOutcome)
+	}
+	tb.Logf("%d reads, %d writes, %d failed", s.reads.Load(), s.writes.Load(), s.failures.Load())
+}
+
+// terminate kills a random connection now and then, from outside.
+func (s *stress) terminate(ctx context.Context) {
+	for ctx.Err() == nil {
+		select {
+		case <-ctx.Done():
+		case <-time.After(150 * time.Millisecond):
+		}
+		_, _ = s.plain.ExecContext(ctx, `SELECT pg_terminate_backend(pid) FROM
+			(SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'stressed' ORDER BY random() LIMIT 1) s`)
+	}
+}
+
+// replay is how to run the same again, as far as goroutines repeat themselves.
+func (s *stress) replay(tb testing.TB) string {
+	return fmt.Sprintf("again: go test -race -run '^%s$' -stress.seed=%d -stress.duration=%v .", tb.Name(), s.seed, *stressDuration)
+}
+
+// settle waits until every outcome is known and no tag is marked any more.
+func (s *stress) settle(tb testing.TB) {
+	tb.Helper()
+	deadline := time.Now().Add(20 * time.Second)
+	for {
+		unresolved, dirty := StatsOf(s.dbs[0]).Unresolved, s.space().store.Stats().DirtyTags
+		if unresolved == 0 && dirty == 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			tb.Fatalf("%d outcomes unknown and %d tags dirty long after the last write\n%s", unresolved, dirty, s.replay(tb))
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+// worker is one goroutine's view.
+type worker struct {
+	*stress
+	rng  *rand.Rand
+	db   *sql.DB
+	byID *sql.Stmt
+}
+
+// step does one thing, now and then with a context that ends at any moment.
+func (w *worker) step(ctx context.Context) {
+	if w.rng.IntN(40) == 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, time.Duration(w.rng.IntN(3000))*time.Microsecond)
+		defer cancel()
+	}
+	var err error
+	if w.rng.IntN(20) > 0 {
+		w.reads.Add(1)
+		err = w.read(ctx, w.db, nil)
+	} else {
+		w.writes.Add(1)
+		err = w.write(ctx)
+	}
+	if err != nil {
+		w.failures.Add(1)
+		if !expected(err) {
+			w.violate("unexpected error: %v", err)
+		}
+	}
+}
+
+// expected are errors that cancelled contexts and killed connections lead to.
+func expected(err error) bool {
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) {
+		switch pg.Code {
+		case "57P01", "57014", "40P01": // terminated, cancelled, deadlock
+			return true
+		}
+		return false
+	}
+	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, sql.ErrTxDone) ||
+		errors.Is(err, sql.ErrConnDone) || errors.Is(err, driver.ErrBadConn) || pgconn.Timeout(err) ||
+		strings.Contains(err.Error(), "unexpected EOF") || strings.Contains(err.Error(), "conn closed") ||
+		strings.Contains(err.Error(), "reset by peer") || strings.Contains(err.Error(), "broken pipe")
+}
+
+func TestStress(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		name  string
+		share time.Duration // of six
+		keys  []string
+	}{
+		{"default", 3, nil},
+		{"little memory", 1, []string{"cache_memory=16KiB", "cache_max_entry=4KiB"}},
+		{"small entries", 1, []string{"cache_max_entry=64"}},
+		{"short life", 1, []string{"cache_ttl=2ms"}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			s := newStress(t, tc.keys...)
+			s.run(t, *stressDuration*tc.share/6)
+			if v := s.violated(); v != "" {
+				t.Fatalf("%s\n%s", v, s.replay(t))
+			}
+			s.settle(t)
+			stats := StatsOf(s.dbs[0])
+			switch {
+			case stats.Hits == 0 || stats.Stale == 0:
+				t.Errorf("the cache was hardly used: %+v", stats)
+			case tc.name == "little memory" && stats.Evictions == 0:
+				t.Error("nothing was evicted")
+			case tc.name == "small entries" && stats.TooLarge == 0:
+				t.Error("nothing was too large")
+			case tc.name == "short life" && stats.Expirations == 0:
+				t.Error("nothing expired")
+			}
+			s.sweep(t, tc.keys == nil)
+		})
+	}
+}
+
+// sweep compares everything that was read with the truth, after the last write.
+func (s *stress) sweep(t *testing.T, cached bool) {
+	for _, db := range s.dbs {
+		o := &oracle{plain: s.plain, cached: db, dests: fewDestinations}
+		for _, q := range s.everyRead() {
+			if met := o.agree(t, q.text, q.args...); cached && !strings.HasSuffix(met, "hit") {
+				t.Errorf("%s: got %q, want a hit in the end", q.text, met)
+			}
+		}
+	}
+	if t.Failed() {
+		t.Log(s.replay(t))
+	}
+}
+
+// faulty is a store with a rule of the protocol taken out, and time for the
+// race that the rule prevents.
+type faulty struct {
+	*store.Memory
+	noIntents  bool // tags are invalidated after the commit, as in plain cache-aside
+	lateStamps bool // an entry gets the stamps from after its SELECT
+}
+
+func pause() {
+	if rand.IntN(4) == 0 {
+		time.Sleep(time.Millisecond)
+	}
+}
+
+func (f *faulty) Intend(ctx context.Context, w store.WriterID, tags []store.Tag) error {
+	if f.noIntents {
+		return nil
+	}
+	return f.Memory.Intend(ctx, w, tags)
+}
+
+func (f *faulty) Release(ctx context.Context, w store.WriterID, tags []store.Tag) error {
+	pause()
+	return f.Memory.Release(ctx, w, tags)
+}
+
+func (f *faulty) Fill(ctx context.Context, key store.Key, tags []store.Tag, stamps []store.Stamp, entry *store.Entry, ttl time.Duration) error {
+	pause()
+	if f.lateStamps {
+		stamps = make([]store.Stamp, len(tags))
+		if _, _, err := f.Lookup(ctx, store.Key{}, tags, stamps); err != nil {
+			return err
+		}
+	}
+	return f.Memory.Fill(ctx, key, tags, stamps, entry, ttl)
+}
+
+// A checker that never finds anything proves nothing: with a rule taken out it
+// must, and with the same pauses alone it must not.
+func TestTheStressCheckerFindsBrokenProtocols(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		name   string
+		store  faulty
+		broken bool
+	}{
+		{"no intents before the commit", faulty{noIntents: true}, true},
+		{"stamps read after the rows", faulty{lateStamps: true}, true},
+		{"pauses alone", faulty{}, false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			s := newStress(t)
+			sp := s.space()
+			tc.store.Memory = sp.store.(*store.Memory)
+			sp.store = &tc.store
+			sp.writes = invalidation.New(sp.store, invalidation.Options{Local: true})
+			d := 500 * time.Millisecond
+			if tc.broken {
+				d = time.Minute
+			}
+			s.run(t, d)
+			s.settle(t)
+			switch v := s.violated(); {
+			case !tc.broken && v != "":
+				t.Errorf("%s\n%s", v, s.replay(t))
+			case tc.broken && !strings.Contains(v, "before") && !strings.Contains(v, "nothing under"):
+				t.Errorf("nothing found: %s\n%s", v, s.replay(t))
+			}
+		})
+	}
+}
