@@ -192,7 +192,7 @@ func TestPreparedStatements(t *testing.T) {
 			f.Fatal(err)
 		}
 		defer stmt.Close()
-		p := f.on(viaStmt{stmt})
+		p := f.on(prepared{stmt})
 		p.warm(userByID, 1)
 		p.warm(userByID, 2)
 
@@ -201,7 +201,7 @@ func TestPreparedStatements(t *testing.T) {
 			f.Fatal(err)
 		}
 		defer write.Close()
-		f.on(viaStmt{write}).exec("", 1, "anna")
+		f.on(prepared{write}).exec("", 1, "anna")
 		p.miss(userByID, 1).is("1 anna Oslo")
 		p.hit(userByID, 2)
 
@@ -210,7 +210,7 @@ func TestPreparedStatements(t *testing.T) {
 			f.Fatal(err)
 		}
 		defer returning.Close()
-		f.on(viaStmt{returning}).runs(keying.NotRead, "", 1, "annette").is("annette")
+		f.on(prepared{returning}).runs(keying.NotRead, "", 1, "annette").is("annette")
 		p.miss(userByID, 1).is("1 annette Oslo")
 
 		// Wrong arguments: database/sql counts, PostgreSQL knows the types.
@@ -219,7 +219,7 @@ func TestPreparedStatements(t *testing.T) {
 			f.Fatal(err)
 		}
 		defer plain.Close()
-		p.truth = viaStmt{plain}
+		p.truth = prepared{plain}
 		for _, args := range [][]any{{}, {1, 2}, {"x"}, {struct{}{}}} {
 			p.fails(userByID, args...)
 		}
@@ -230,9 +230,9 @@ func TestPreparedStatements(t *testing.T) {
 		// In a transaction, on a connection where it was not prepared.
 		tx, end := f.begin(nil)
 		inTx := end.StmtContext(f.ctx, stmt)
-		tx.on(viaStmt{inTx}).hit(userByID, 2)
-		tx.on(viaStmt{end.StmtContext(f.ctx, write)}).exec("", 2, "bobby")
-		tx.on(viaStmt{inTx}).runs(keying.InTransactionAfterWrite, userByID, 2).is("2 bobby Rome")
+		tx.on(prepared{inTx}).hit(userByID, 2)
+		tx.on(prepared{end.StmtContext(f.ctx, write)}).exec("", 2, "bobby")
+		tx.on(prepared{inTx}).runs(keying.InTransactionAfterWrite, userByID, 2).is("2 bobby Rome")
 		p.hit(userByID, 2).is("2 bob Rome")
 		f.commit(end)
 		p.miss(userByID, 2).is("2 bobby Rome")
@@ -254,16 +254,16 @@ func TestPreparingAgainCostsNothing(t *testing.T) {
 			f.Fatal(err)
 		}
 		defer stmt.Close()
-		v.on(viaStmt{stmt}).warm(userByID, 1)
+		v.on(prepared{stmt}).warm(userByID, 1)
 		f.conn(v.db) // takes the only connection that has dialled
 		p.cut()
-		v.on(viaStmt{stmt}).hit(userByID, 1)
+		v.on(prepared{stmt}).hit(userByID, 1)
 		again, err := v.db.PrepareContext(f.ctx, userByID)
 		if err != nil {
 			f.Fatalf("Prepare of an accepted text asks PostgreSQL: %v", err)
 		}
 		defer again.Close()
-		v.on(viaStmt{again}).hit(userByID, 1)
+		v.on(prepared{again}).hit(userByID, 1)
 		if _, err := again.QueryContext(f.ctx, 2); err == nil {
 			f.Error("a miss without PostgreSQL succeeded")
 		}
@@ -271,7 +271,7 @@ func TestPreparingAgainCostsNothing(t *testing.T) {
 			f.Errorf("too few arguments: %v", err)
 		}
 		p.restore()
-		v.on(viaStmt{again}).warm(userByID, 2)
+		v.on(prepared{again}).warm(userByID, 2)
 	})
 }
 

@@ -196,15 +196,15 @@ type asker interface {
 	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
 }
 
-// viaStmt makes an asker of a statement; the text given with each question is
+// prepared makes an asker of a statement; the text given with each question is
 // for the messages only.
-type viaStmt struct{ *sql.Stmt }
+type prepared struct{ *sql.Stmt }
 
-func (p viaStmt) QueryContext(ctx context.Context, _ string, args ...any) (*sql.Rows, error) {
+func (p prepared) QueryContext(ctx context.Context, _ string, args ...any) (*sql.Rows, error) {
 	return p.Stmt.QueryContext(ctx, args...)
 }
 
-func (p viaStmt) ExecContext(ctx context.Context, _ string, args ...any) (sql.Result, error) {
+func (p prepared) ExecContext(ctx context.Context, _ string, args ...any) (sql.Result, error) {
 	return p.Stmt.ExecContext(ctx, args...)
 }
 

@@ -49,7 +49,27 @@ func newOracle(tb testing.TB, database, mode string, keys ...string) *oracle {
 		dsn = withKey(dsn, key, value)
 	}
 	o.cached = open("cachedpg", dsn)
+	awaitCaching(tb, o.cached)
 	return o
+}
+
+// awaitCaching returns when db's cache has begun: it waits for the statements
+// that PostgreSQL was running when it was opened, those of other tests too.
+func awaitCaching(tb testing.TB, db *sql.DB) {
+	tb.Helper()
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		rows, err := db.Query("SELECT FROM generate_series(1, 0)")
+		if err != nil {
+			tb.Fatal(err)
+		}
+		rows.Close()
+		if sp := connectorOf(db).space(); sp.warm.Load() {
+			return
+		}
+		if time.Now().After(deadline) {
+			tb.Fatal("the cache does not begin")
+		}
+	}
 }
 
 // agree asks plain pgx once and cachedpg twice, and returns what cachedpg's

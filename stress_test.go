@@ -8,12 +8,15 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
+	"net"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/cachedpg/cachedpg/internal/pgtest"
@@ -43,7 +46,10 @@ const stressTables = `
 	CREATE TABLE grave (slot int PRIMARY KEY, ver bigint NOT NULL);
 	CREATE VIEW ledger AS SELECT id, slot, ver FROM account;
 	INSERT INTO account SELECT s, s, 1, s || '-a', CASE WHEN s < 6 THEN s % 2 ELSE 2 END FROM generate_series(0, 11) s;
-	INSERT INTO item SELECT s, s, 1 FROM generate_series(0, 11) s;`
+	INSERT INTO item SELECT s, s, 1 FROM generate_series(0, 11) s;
+	CREATE TABLE tick (id int PRIMARY KEY, ver bigint NOT NULL); INSERT INTO tick VALUES (1, 1);
+	CREATE TABLE tock (id int PRIMARY KEY, ver bigint NOT NULL); INSERT INTO tock VALUES (1, 1);
+	CREATE VIEW swing AS SELECT id, ver FROM tick;`
 
 // stress is one run: random reads and writes, and what is known of the truth.
 //
@@ -58,6 +64,7 @@ const stressTables = `
 // What a transaction reads of rows that it wrote itself is checked but raises no floor.
 type stress struct {
 	seed  uint64
+	kind  stressKind
 	dbs   []*sql.DB
 	plain *sql.DB
 	stop  context.CancelFunc
@@ -68,6 +75,7 @@ type stress struct {
 	groups [2]atomic.Int64     // of sum(ver)
 	keys   sync.Map            // string → *presence
 	ids    [slots]atomic.Int64 // where the account was seen last: a hint
+	swing  atomic.Int64        // floor of swing.ver
 
 	reads, writes, failures atomic.Int64
 
@@ -113,33 +121,51 @@ func (s *stress) floorsNow() (at [slots]int64) {
 	return at
 }
 
+// stressKind is what a run is about.
+type stressKind struct {
+	keys  []string
+	late  bool // packets are under way for a while, also after their sender gave up
+	views bool // a view swings between two tables all the time
+}
+
 // newStress makes the tables and opens two DBs, in modes that share no entries
 // but one store.
-func newStress(tb testing.TB, keys ...string) *stress {
+func newStress(tb testing.TB, kind stressKind) *stress {
 	tb.Helper()
 	database := pgtest.Database(tb)
 	pgtest.Exec(tb, database, stressTables)
-	s := &stress{seed: *stressSeed}
+	s := &stress{seed: *stressSeed, kind: kind}
 	if s.seed == 0 {
 		s.seed = uint64(time.Now().UnixNano())
 	}
 	// Commits need not be durable, and so are fast enough to race.
 	dsn := withKey(withKey(database, "application_name", "stressed"), "synchronous_commit", "off")
-	for _, k := range keys {
+	for _, k := range kind.keys {
 		key, value, _ := strings.Cut(k, "=")
 		dsn = withKey(dsn, key, value)
 	}
-	open := func(name, dsn string) *sql.DB {
-		db, err := sql.Open(name, dsn)
+	var err error
+	if s.plain, err = sql.Open("pgx", database); err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { s.plain.Close() })
+	for _, mode := range []string{"cache_statement", "exec"} {
+		pgDSN, config, err := ParseConfig(withKey(dsn, "default_query_exec_mode", mode))
+		if err != nil {
+			tb.Fatal(err)
+		}
+		pgConfig, err := pgx.ParseConfig(pgDSN)
+		if err != nil {
+			tb.Fatal(err)
+		}
+		if kind.late {
+			pgConfig.DialFunc = dialLate
+		}
+		db, err := OpenDB(*pgConfig, config)
 		if err != nil {
 			tb.Fatal(err)
 		}
 		tb.Cleanup(func() { db.Close() })
-		return db
-	}
-	s.plain = open("pgx", database)
-	for _, mode := range []string{"cache_statement", "exec"} {
-		db := open("cachedpg", withKey(dsn, "default_query_exec_mode", mode))
 		db.SetMaxOpenConns(stressWorkers)
 		db.SetMaxIdleConns(stressWorkers)
 		if err := db.Ping(); err != nil { // so that the space is there
@@ -198,6 +224,50 @@ func (s *stress) terminate(ctx context.Context) {
 	}
 }
 
+// lateConn delivers what is written to it a little later, and also after Close,
+// as a network does.
+type lateConn struct {
+	net.Conn
+	packets chan []byte
+	once    sync.Once
+}
+
+func dialLate(ctx context.Context, network, address string) (net.Conn, error) {
+	conn, err := (&net.Dialer{}).DialContext(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	c := &lateConn{Conn: conn, packets: make(chan []byte, 1000)}
+	go func() {
+		defer conn.Close()
+		for p := range c.packets {
+			if rand.IntN(4) == 0 {
+				time.Sleep(rand.N(5 * time.Millisecond))
+			}
+			_ = conn.SetWriteDeadline(time.Time{}) // the sender's is not the network's
+			if _, err := conn.Write(p); err != nil {
+				_ = conn.Close()
+			}
+		}
+	}()
+	return c, nil
+}
+
+func (c *lateConn) Write(p []byte) (n int, err error) {
+	defer func() {
+		if recover() != nil { // closed
+			err = net.ErrClosed
+		}
+	}()
+	c.packets <- slices.Clone(p)
+	return len(p), nil
+}
+
+func (c *lateConn) Close() error {
+	c.once.Do(func() { close(c.packets) })
+	return nil
+}
+
 // replay is how to run the same again, as far as goroutines repeat themselves.
 func (s *stress) replay(tb testing.TB) string {
 	return fmt.Sprintf("again: go test -race -run '^%s$' -stress.seed=%d -stress.duration=%v .", tb.Name(), s.seed, *stressDuration)
@@ -229,18 +299,26 @@ type worker struct {
 
 // step does one thing, now and then with a context that ends at any moment.
 func (w *worker) step(ctx context.Context) {
-	if w.rng.IntN(40) == 0 {
+	share := 40
+	if w.kind.late {
+		share = 8
+	}
+	if w.rng.IntN(share) == 0 {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, time.Duration(w.rng.IntN(3000))*time.Microsecond)
+		ctx, cancel = context.WithTimeout(ctx, time.Duration(w.rng.IntN(4000))*time.Microsecond)
 		defer cancel()
+	}
+	read, write := w.read, w.write
+	if w.kind.views {
+		read, write = w.readSwing, w.writeSwing
 	}
 	var err error
 	if w.rng.IntN(20) > 0 {
 		w.reads.Add(1)
-		err = w.read(ctx, w.db, nil)
+		err = read(ctx, w.db, nil)
 	} else {
 		w.writes.Add(1)
-		err = w.write(ctx)
+		err = write(ctx)
 	}
 	if err != nil {
 		w.failures.Add(1)
@@ -270,17 +348,19 @@ func TestStress(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
 		name  string
-		share time.Duration // of six
-		keys  []string
+		share time.Duration // of ten
+		kind  stressKind
 	}{
-		{"default", 3, nil},
-		{"little memory", 1, []string{"cache_memory=16KiB", "cache_max_entry=4KiB"}},
-		{"small entries", 1, []string{"cache_max_entry=64"}},
-		{"short life", 1, []string{"cache_ttl=2ms"}},
+		{"default", 3, stressKind{}},
+		{"late packets", 2, stressKind{late: true}},
+		{"swinging view", 2, stressKind{views: true}},
+		{"little memory", 1, stressKind{keys: []string{"cache_memory=16KiB", "cache_max_entry=4KiB"}}},
+		{"small entries", 1, stressKind{keys: []string{"cache_max_entry=64"}}},
+		{"short life", 1, stressKind{keys: []string{"cache_ttl=2ms"}}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			s := newStress(t, tc.keys...)
-			s.run(t, *stressDuration*tc.share/6)
+			s := newStress(t, tc.kind)
+			s.run(t, *stressDuration*tc.share/10)
 			if v := s.violated(); v != "" {
 				t.Fatalf("%s\n%s", v, s.replay(t))
 			}
@@ -296,7 +376,7 @@ func TestStress(t *testing.T) {
 			case tc.name == "short life" && stats.Expirations == 0:
 				t.Error("nothing expired")
 			}
-			s.sweep(t, tc.keys == nil)
+			s.sweep(t, tc.kind.keys == nil)
 		})
 	}
 }
@@ -305,7 +385,11 @@ func TestStress(t *testing.T) {
 func (s *stress) sweep(t *testing.T, cached bool) {
 	for _, db := range s.dbs {
 		o := &oracle{plain: s.plain, cached: db, dests: fewDestinations}
-		for _, q := range s.everyRead() {
+		questions := s.everyRead()
+		if s.kind.views {
+			questions = swingReads
+		}
+		for _, q := range questions {
 			if met := o.agree(t, q.text, q.args...); cached && !strings.HasSuffix(met, "hit") {
 				t.Errorf("%s: got %q, want a hit in the end", q.text, met)
 			}
@@ -316,9 +400,9 @@ func (s *stress) sweep(t *testing.T, cached bool) {
 	}
 }
 
-// faulty is a store with a rule of the protocol taken out, and time for the
+// unsafeStore is a store with a rule of the protocol taken out, and time for the
 // race that the rule prevents.
-type faulty struct {
+type unsafeStore struct {
 	*store.Memory
 	noIntents  bool // tags are invalidated after the commit, as in plain cache-aside
 	lateStamps bool // an entry gets the stamps from after its SELECT
@@ -330,19 +414,19 @@ func pause() {
 	}
 }
 
-func (f *faulty) Intend(ctx context.Context, w store.WriterID, tags []store.Tag) error {
+func (f *unsafeStore) Intend(ctx context.Context, w store.WriterID, tags []store.Tag) error {
 	if f.noIntents {
 		return nil
 	}
 	return f.Memory.Intend(ctx, w, tags)
 }
 
-func (f *faulty) Release(ctx context.Context, w store.WriterID, tags []store.Tag) error {
+func (f *unsafeStore) Release(ctx context.Context, w store.WriterID, tags []store.Tag) error {
 	pause()
 	return f.Memory.Release(ctx, w, tags)
 }
 
-func (f *faulty) Fill(ctx context.Context, key store.Key, tags []store.Tag, stamps []store.Stamp, entry *store.Entry, ttl time.Duration) error {
+func (f *unsafeStore) Fill(ctx context.Context, key store.Key, tags []store.Tag, stamps []store.Stamp, entry *store.Entry, ttl time.Duration) error {
 	pause()
 	if f.lateStamps {
 		stamps = make([]store.Stamp, len(tags))
@@ -359,15 +443,15 @@ func TestTheStressCheckerFindsBrokenProtocols(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
 		name   string
-		store  faulty
+		store  unsafeStore
 		broken bool
 	}{
-		{"no intents before the commit", faulty{noIntents: true}, true},
-		{"stamps read after the rows", faulty{lateStamps: true}, true},
-		{"pauses alone", faulty{}, false},
+		{"no intents before the commit", unsafeStore{noIntents: true}, true},
+		{"stamps read after the rows", unsafeStore{lateStamps: true}, true},
+		{"pauses alone", unsafeStore{}, false},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			s := newStress(t)
+			s := newStress(t, stressKind{})
 			sp := s.space()
 			tc.store.Memory = sp.store.(*store.Memory)
 			sp.store = &tc.store

@@ -3,11 +3,13 @@ package cachedpg
 import (
 	"context"
 	"database/sql/driver"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/stdlib"
 
 	"github.com/cachedpg/cachedpg/invalidation"
@@ -54,10 +56,14 @@ func (c *Conn) check(ctx context.Context, q *call) error {
 		return nil // the name of a statement that a hook has prepared on the pgx connection
 	}
 	stmt, err := c.inner.PrepareContext(ctx, q.sql)
-	if err != nil {
-		return err
+	var refused *pgconn.PgError
+	switch {
+	case err == nil:
+		return stmt.Close()
+	case q.mode == pgx.QueryExecModeExec && errors.As(err, &refused):
+		return refused // as it comes where pgx does not prepare
 	}
-	return stmt.Close()
+	return err
 }
 
 // effects reports that running the text may change anything that the driver
