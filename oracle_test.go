@@ -252,7 +252,7 @@ var destinations = []func() any{
 	dest[pgtype.Text], dest[pgtype.Int8], dest[pgtype.Float8], dest[pgtype.Bool], dest[pgtype.Numeric], dest[pgtype.UUID],
 	dest[pgtype.Date], dest[pgtype.Timestamp], dest[pgtype.Timestamptz], dest[pgtype.Time], dest[pgtype.Interval],
 	dest[pgtype.Bits], dest[pgtype.Point], dest[pgtype.Range[pgtype.Int4]],
-	dest[elements[string]], dest[elements[*int32]], dest[netip.Prefix], dest[struct{}],
+	dest[elements[string]], dest[elements[*int32]], dest[struct{}],
 }
 
 // few are destinations enough where the columns are many.

@@ -561,7 +561,7 @@ func (f *fixture) scansAlike(query string, args ...any) {
 		func() any { return new(sql.NullInt64) }, func() any { return new(sql.Null[float64]) },
 		func() any { return new(pgtype.Text) }, func() any { return new(pgtype.Numeric) }, func() any { return new(pgtype.Timestamptz) },
 		func() any { return new(pgtype.Date) }, func() any { return new(pgtype.Int4) }, func() any { return new(pgtype.UUID) },
-		func() any { return new([]string) }, func() any { return new([]int32) }, func() any { return new(netip.Prefix) },
+		func() any { return new([]string) }, func() any { return new([]int32) },
 	} {
 		scan := func(db *sql.DB) string {
 			dest := make()

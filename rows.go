@@ -31,6 +31,8 @@ var (
 // and then replayed by the same code, so that a hit cannot differ from it. A
 // result too large to store is replayed up to there and read on from PostgreSQL.
 type Rows struct {
+	currentRow // for database/sql from Go 1.27 on, which asks by column
+
 	c     *Conn
 	entry *store.Entry
 	at    int // into entry.Data
@@ -39,8 +41,6 @@ type Rows struct {
 
 	live wireRows // the rest of a result that was too large
 	err  error    // what ended the result after the replayed rows
-
-	fields []field // of the current row, where database/sql asks by column
 }
 
 // field is one value as PostgreSQL sent it.

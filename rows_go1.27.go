@@ -15,6 +15,9 @@ import (
 
 var _ driver.RowsColumnScanner = (*Rows)(nil)
 
+// currentRow is the row that ScanColumn scans.
+type currentRow struct{ fields []field }
+
 // NextRow moves to the next row, whose columns ScanColumn then scans.
 func (r *Rows) NextRow() error {
 	r.fields = r.fields[:0]

@@ -10,10 +10,9 @@ import "encoding/binary"
 // down. A step is a bijection of the word, so single integers never collide.
 type rowHash uint64
 
-const (
-	hashSeed  rowHash = 0xcbf29ce484222325
-	hashPrime         = 0x9e3779b97f4a7c15
-)
+const hashSeed rowHash = 0xcbf29ce484222325
+
+const hashPrime = 0x9e3779b97f4a7c15
 
 func (h rowHash) word(x uint64) rowHash {
 	v := (uint64(h) ^ x) * hashPrime
