@@ -8,6 +8,7 @@ MAKEFLAGS += --no-print-directory
 GO ?= go
 TIMEOUT ?= 10m
 FUZZTIME ?= 10s
+NEXT_GO ?= go1.27.1
 STATICCHECK ?= honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 # Every module below the root's, each with dependencies of its own.
@@ -24,13 +25,21 @@ demo: cgo ## run examples/quickstart against a private PostgreSQL
 
 .PHONY: test
 test: cgo ## run every test, with the services that they need
-	@$(SERVICES) $(MAKE) test-root test-nested
+	@$(SERVICES) $(MAKE) test-root test-budgets test-next test-nested
 
 # In these a missing service is a failure, not a skip.
-.PHONY: test-root test-nested
-test-root test-nested: export CACHEDPG_TEST_REQUIRE := 1
+.PHONY: test-root test-budgets test-next test-nested
+test-root test-budgets test-next test-nested: export CACHEDPG_TEST_REQUIRE := 1
 test-root:
 	$(GO) test -race -shuffle=on -timeout=$(TIMEOUT) ./...
+
+# The race detector allocates too, so allocation budgets are kept without it.
+test-budgets:
+	$(GO) test -run='Budget|Allocation|ParsedTwice' -timeout=$(TIMEOUT) .
+
+# database/sql asks drivers for more from the next Go release on.
+test-next:
+	GOTOOLCHAIN=$(NEXT_GO) $(GO) test -run='Parity|Interfaces|TestEvery' -timeout=$(TIMEOUT) .
 test-nested:
 	@for module in $(NESTED); do \
 		echo "$$module:"; \

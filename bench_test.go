@@ -121,6 +121,7 @@ func newBench(b *testing.B) *bench {
 		b.Fatal(err)
 	}
 	x.cached.SetMaxOpenConns(1)
+	awaitCaching(b, x.cached)
 	conn, err := x.cached.Conn(x.ctx)
 	if err != nil {
 		b.Fatal(err)

@@ -25,6 +25,7 @@ func openBudget(tb testing.TB) *sql.DB {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() { db.Close() })
+	awaitCaching(tb, db)
 	return db
 }
 

@@ -31,11 +31,10 @@ var (
 // and then replayed by the same code, so that a hit cannot differ from it. A
 // result too large to store is replayed up to there and read on from PostgreSQL.
 type Rows struct {
-	currentRow // for database/sql from Go 1.27 on, which asks by column
-
 	c     *Conn
 	entry *store.Entry
-	at    int // into entry.Data
+	row   int // where the current row begins in entry.Data
+	after int // where the one after it begins
 	left  int // rows not yet replayed
 	names []string
 
@@ -131,8 +130,10 @@ func (r *Rows) Columns() []string {
 func (r *Rows) Next(dest []driver.Value) error {
 	if r.left > 0 {
 		r.left--
+		r.row = r.after
 		for i := range r.entry.Columns {
-			f := r.field()
+			var f field
+			f, r.after = r.field(r.after)
 			if dest[i] = nil; f.null {
 				continue
 			}
@@ -167,15 +168,15 @@ func (r *Rows) Next(dest []driver.Value) error {
 	return nil
 }
 
-// field takes the next value out of the entry.
-func (r *Rows) field() field {
-	n := int32(be32(r.entry.Data[r.at:]))
-	if r.at += 4; n < 0 {
-		return field{null: true}
+// field reads the value at an offset into the entry, and returns the offset of
+// the one after it.
+func (r *Rows) field(at int) (f field, next int) {
+	n := int32(be32(r.entry.Data[at:]))
+	if at += 4; n < 0 {
+		return field{null: true}, at
 	}
-	f := field{data: r.entry.Data[r.at : r.at+int(n)]}
-	r.at += int(n)
-	return f
+	next = at + int(n)
+	return field{data: r.entry.Data[at:next]}, next
 }
 
 // value decodes what PostgreSQL sent for column i into the driver.Value that

@@ -15,17 +15,14 @@ import (
 
 var _ driver.RowsColumnScanner = (*Rows)(nil)
 
-// currentRow is the row that ScanColumn scans.
-type currentRow struct{ fields []field }
-
 // NextRow moves to the next row, whose columns ScanColumn then scans.
 func (r *Rows) NextRow() error {
-	r.fields = r.fields[:0]
 	switch {
 	case r.left > 0:
 		r.left--
+		r.row = r.after
 		for range r.entry.Columns {
-			r.fields = append(r.fields, r.field())
+			_, r.after = r.field(r.after)
 		}
 		return nil
 	case r.err != nil:
@@ -38,10 +35,21 @@ func (r *Rows) NextRow() error {
 		}
 		return io.EOF
 	}
-	for _, v := range r.live.RawValues() {
-		r.fields = append(r.fields, field{string(v), v == nil})
-	}
+	r.row = -1
 	return nil
+}
+
+// current returns column i of the current row.
+func (r *Rows) current(i int) field {
+	if r.row < 0 {
+		v := r.live.RawValues()[i]
+		return field{string(v), v == nil}
+	}
+	f, next := r.field(r.row)
+	for range i {
+		f, next = r.field(next)
+	}
+	return f
 }
 
 // ScanColumn scans as pgx's stdlib does: what database/sql knows by the
@@ -54,7 +62,7 @@ func (r *Rows) ScanColumn(scanCtx driver.ScanContext, index int, dest any) error
 	if v := reflect.ValueOf(dest); v.Kind() == reflect.Pointer && v.IsNil() {
 		return errors.New("destination pointer is nil")
 	}
-	f := r.fields[index]
+	f := r.current(index)
 	if knownToDatabaseSQL(reflect.TypeOf(dest)) {
 		if f.null {
 			return sql.ConvertAssign(scanCtx, dest, nil)

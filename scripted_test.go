@@ -766,10 +766,12 @@ func TestATransactionDoesNotWaitForALeader(t *testing.T) {
 	})
 }
 
-// faulty is a store whose Intend fails when it is told to.
+// faulty is a store that fails when it is told to, and waits where the test
+// holds it.
 type faulty struct {
 	entryStore
-	broken atomic.Bool
+	broken  atomic.Bool
+	looking hold
 }
 
 var errStore = errors.New("the store is out of order")
@@ -784,6 +786,9 @@ func (f *faulty) Intend(ctx context.Context, w store.WriterID, tags []store.Tag)
 func (f *faulty) Lookup(ctx context.Context, key store.Key, tags []store.Tag, stamps []store.Stamp) (*store.Entry, store.Outcome, error) {
 	if f.broken.Load() {
 		return nil, store.Miss, errStore
+	}
+	if err := f.looking.pass(ctx); err != nil {
+		return nil, store.Miss, err
 	}
 	return f.entryStore.Lookup(ctx, key, tags, stamps)
 }
@@ -875,6 +880,34 @@ func TestACatalogFromBeforeADDLIsNotUsedAfterIt(t *testing.T) {
 		s.holdup.let()
 		s.is(got, "before") // by a bypass: no catalog is at hand
 		reader.selects("before").gets("before")
+		reader.gets("before")
+		other.updates()
+		if err := other.update(); err != nil {
+			s.Fatal(err)
+		}
+		reader.selects("after").gets("after")
+		reader.gets("after")
+	})
+}
+
+// I9: the same where the reader has planned already.
+func TestAReaderThatPlannedBeforeADDLPlansAgain(t *testing.T) {
+	play(t, func(s *script) {
+		reader, other := s.session(), s.session()
+		slow := s.breakable()
+		reader.selects("before").gets("before")
+		reader.gets("before")
+		slow.looking.set()
+		got := reader.aside(s.Context()) // has planned for table 16385
+		synctest.Wait()
+		s.catalog.Store(usersTable(26385))
+		other.mock.ExpectExec(ddl).WillReturnResult(driver.ResultNoRows)
+		if _, err := other.Conn.ExecContext(s.Context(), ddl, nil); err != nil {
+			s.Fatal(err)
+		}
+		reader.selects("before")
+		slow.looking.let()
+		s.is(got, "before")
 		reader.gets("before")
 		other.updates()
 		if err := other.update(); err != nil {
