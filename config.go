@@ -168,11 +168,8 @@ func isCacheKey(key string) bool { return strings.HasPrefix(key, "cache_") }
 
 // splitURL cuts the cache_* pairs out of the query part and leaves the rest as it is.
 func splitURL(dsn string) (string, []setting, error) {
-	base, query, ok := strings.Cut(dsn, "?")
-	if !ok {
-		return dsn, nil, nil
-	}
-	query, fragment, hasFragment := strings.Cut(query, "#")
+	all, fragment, hasFragment := strings.Cut(dsn, "#")
+	base, query, _ := strings.Cut(all, "?")
 	var keys []setting
 	var rest []string
 	for _, pair := range strings.Split(query, "&") {
@@ -187,6 +184,9 @@ func splitURL(dsn string) (string, []setting, error) {
 			return "", nil, fmt.Errorf("cachedpg: %s: malformed percent encoding", key)
 		}
 		keys = append(keys, setting{key, value})
+	}
+	if len(keys) == 0 {
+		return dsn, nil, nil
 	}
 	if left := strings.Join(rest, "&"); left != "" {
 		base += "?" + left

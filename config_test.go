@@ -78,6 +78,7 @@ func FuzzParseConfig(f *testing.F) {
 	f.Add("host=h cache_ttl='1s' user=u")    // keywords
 	f.Add(`a='\`)                            // an escape at the end
 	f.Add("cache_ttl")                       // a key alone
+	f.Add("postgres://?#?")                  // nothing but separators
 	f.Fuzz(func(t *testing.T, dsn string) {
 		rest, _, err := ParseConfig(dsn)
 		if err != nil {
