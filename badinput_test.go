@@ -98,92 +98,107 @@ func TestTheDatabaseDoesNotExist(t *testing.T) {
 	})
 }
 
-// Texts that PostgreSQL refuses, or that the parser does.
+// texts that PostgreSQL refuses, or that the parser does not understand.
+var texts = map[string]string{
+	"nonsense":                    "FROM SELECT",
+	"an unknown table":            "SELECT * FROM nowhere",
+	"an unknown column":           "SELECT nothing FROM users",
+	"an unknown function":         "SELECT nothing(1)",
+	"an unknown operator":         "SELECT 1 @@@ 2",
+	"an unknown type":             "SELECT 1::nothing",
+	"an open string":              "SELECT 'a",
+	"an open identifier":          "SELECT \"a",
+	"an open comment":             "SELECT 1 /* a",
+	"an open dollar quote":        "SELECT $a$ b",
+	"a division by zero":          "SELECT 1 / 0",
+	"an overflow":                 "SELECT 2147483647 + 1",
+	"a bad cast":                  "SELECT 'x'::int",
+	"not UTF-8":                   "SELECT '\xff\xfe'",
+	"not UTF-8 outside a string":  "SELECT \xff",
+	"a NUL":                       "SELECT 'a\x00b'",
+	"a NUL at the end":            "SELECT 1\x00",
+	"parameters out of range":     "SELECT $99999999999",
+	"a parameter that is missing": "SELECT $2::int",
+	"parameter zero":              "SELECT $0",
+	"nothing":                     "",
+	"white space":                 " \n\t",
+	"a comment":                   "/* nothing */ -- at all",
+	"semicolons":                  ";;;",
+	"a multi-byte quote":          "SELECT ‘1’",
+	"a no-break space":            "SELECT\u00a01",
+	"a backslash":                 "SELECT '\\'",
+	"an escape":                   `SELECT E'\u12'`,
+	"a surrogate":                 `SELECT U&'\D800'`,
+}
+
 func TestTextsThatAreNoSQL(t *testing.T) {
+	scenario(t, people, func(f *fixture) {
+		for name, text := range texts {
+			f.step(name, func(f *fixture) { f.textAsPgx(text) })
+		}
+		f.known(userByID, 1)
+	})
+}
+
+// Deep nesting must not exhaust the stack of the parser, which is C.
+func TestTextsThatAreHuge(t *testing.T) {
 	deep := func(open, inside, close string, n int) string {
 		return strings.Repeat(open, n) + inside + strings.Repeat(close, n)
 	}
-	texts := map[string]string{
-		"nonsense":                    "FROM SELECT",
-		"an unknown table":            "SELECT * FROM nowhere",
-		"an unknown column":           "SELECT nothing FROM users",
-		"an unknown function":         "SELECT nothing(1)",
-		"an unknown operator":         "SELECT 1 @@@ 2",
-		"an unknown type":             "SELECT 1::nothing",
-		"an open string":              "SELECT 'a",
-		"an open identifier":          "SELECT \"a",
-		"an open comment":             "SELECT 1 /* a",
-		"an open dollar quote":        "SELECT $a$ b",
-		"a division by zero":          "SELECT 1 / 0",
-		"an overflow":                 "SELECT 2147483647 + 1",
-		"a bad cast":                  "SELECT 'x'::int",
-		"not UTF-8":                   "SELECT '\xff\xfe'",
-		"not UTF-8 outside a string":  "SELECT \xff",
-		"a NUL":                       "SELECT 'a\x00b'",
-		"a NUL at the end":            "SELECT 1\x00",
-		"deep parentheses":            "SELECT " + deep("(", "1", ")", 20000),
-		"deep sub-selects":            deep("SELECT (", "SELECT 1", ")", 5000),
-		"deep sums":                   "SELECT 1" + strings.Repeat(" + 1", 20000),
-		"deep NOTs":                   "SELECT " + strings.Repeat("NOT ", 20000) + "true",
-		"deep array brackets":         "SELECT " + deep("ARRAY[", "1", "]", 20000),
-		"deep JOINs":                  "SELECT 1 FROM " + deep("(", "users u CROSS JOIN users v", ")", 5000),
-		"deep UNIONs":                 "SELECT 1" + strings.Repeat(" UNION SELECT 1", 3000),
-		"a large number of brackets":  "SELECT " + strings.Repeat("[", 100000),
-		"parameters out of range":     "SELECT $99999999999",
-		"a parameter that is missing": "SELECT $2::int",
-		"parameter zero":              "SELECT $0",
-		"a very large number":         "SELECT " + strings.Repeat("9", 200000),
-		"nothing":                     "",
-		"white space":                 " \n\t",
-		"a comment":                   "/* nothing */ -- at all",
-		"semicolons":                  ";;;",
-		"many statements":             strings.Repeat("SELECT 1;", 100),
-		"a large text":                "SELECT '" + strings.Repeat("x", 1<<20) + "'",
-		"a large comment":             "SELECT 1 /*" + strings.Repeat(" x", 1<<19) + "*/",
-		"many literals":               "SELECT 1 IN (1" + strings.Repeat(", 2", 30000) + ")",
-		"a multi-byte quote":          "SELECT ‘1’",
-		"a no-break space":            "SELECT\u00a01",
-		"a backslash":                 "SELECT '\\'",
-		"an escape":                   `SELECT E'\u12'`,
-		"a surrogate":                 `SELECT U&'\D800'`,
-	}
-	scenario(t, people, func(f *fixture) {
-		for name, text := range texts {
-			f.step(name, func(f *fixture) {
-				for range 2 {
-					got, want := f.read(f.db, text, nil), f.read(f.plain, text, nil)
-					switch {
-					case want.err != nil:
-						sameError(f, got.err, want.err)
-					case got.err != nil:
-						f.Errorf("got error %.200v, plain pgx none", got.err)
-					case got.String() != want.String():
-						f.Errorf("got %.100s, plain pgx's %.100s", got, want)
-					}
-					_, gotErr := f.db.ExecContext(f.ctx, text)
-					_, wantErr := f.plain.ExecContext(f.ctx, text)
-					if wantErr != nil {
-						sameError(f, gotErr, wantErr)
-					} else if gotErr != nil {
-						f.Errorf("Exec: got error %.200v, plain pgx none", gotErr)
-					}
-				}
-				stmt, gotErr := f.db.PrepareContext(f.ctx, text)
-				plain, wantErr := f.plain.PrepareContext(f.ctx, text)
-				if wantErr != nil {
-					sameError(f, gotErr, wantErr)
-					return
-				}
-				if gotErr != nil {
-					f.Fatalf("Prepare: got error %.200v, plain pgx none", gotErr)
-				}
-				stmt.Close()
-				plain.Close()
-			})
+	scenarioOnce(t, people, func(f *fixture) {
+		for name, text := range map[string]string{
+			"deep parentheses":           "SELECT " + deep("(", "1", ")", 20000),
+			"deep sub-selects":           deep("SELECT (", "SELECT 1", ")", 5000),
+			"deep sums":                  "SELECT 1" + strings.Repeat(" + 1", 20000),
+			"deep NOTs":                  "SELECT " + strings.Repeat("NOT ", 20000) + "true",
+			"deep array brackets":        "SELECT " + deep("ARRAY[", "1", "]", 20000),
+			"deep JOINs":                 "SELECT 1 FROM " + deep("(", "users u CROSS JOIN users v", ")", 5000),
+			"deep UNIONs":                "SELECT 1" + strings.Repeat(" UNION SELECT 1", 3000),
+			"a large number of brackets": "SELECT " + strings.Repeat("[", 100000),
+			"a very large number":        "SELECT " + strings.Repeat("9", 200000),
+			"many statements":            strings.Repeat("SELECT 1;", 100),
+			"a large text":               "SELECT '" + strings.Repeat("x", 1<<20) + "'",
+			"a large comment":            "SELECT 1 /*" + strings.Repeat(" x", 1<<19) + "*/",
+			"many literals":              "SELECT 1 IN (1" + strings.Repeat(", 2", 30000) + ")",
+		} {
+			f.step(name, func(f *fixture) { f.textAsPgx(text) })
 		}
 		f.known(userByID, 1)
-		f.hit(userByID, 1)
 	})
+}
+
+// textAsPgx gives PostgreSQL a text in every way: rows or error are those of plain pgx.
+func (f *fixture) textAsPgx(text string) {
+	f.Helper()
+	for range 2 {
+		got, want := f.read(f.db, text, nil), f.read(f.plain, text, nil)
+		switch {
+		case want.err != nil:
+			sameError(f, got.err, want.err)
+		case got.err != nil:
+			f.Errorf("got error %.200v, plain pgx none", got.err)
+		case got.String() != want.String():
+			f.Errorf("got %.100s, plain pgx's %.100s", got, want)
+		}
+	}
+	sameOutcome := func(gotErr, wantErr error) {
+		f.Helper()
+		if wantErr != nil {
+			sameError(f, gotErr, wantErr)
+		} else if gotErr != nil {
+			f.Errorf("got error %.200v, plain pgx none", gotErr)
+		}
+	}
+	_, gotErr := f.db.ExecContext(f.ctx, text)
+	_, wantErr := f.plain.ExecContext(f.ctx, text)
+	sameOutcome(gotErr, wantErr)
+	stmt, gotErr := f.db.PrepareContext(f.ctx, text)
+	plain, wantErr := f.plain.PrepareContext(f.ctx, text)
+	sameOutcome(gotErr, wantErr)
+	if gotErr == nil && wantErr == nil {
+		stmt.Close()
+		plain.Close()
+	}
 }
 
 // What is cached for the right arguments is not the answer for wrong ones.

@@ -614,3 +614,87 @@ func TestTheCallerNeverGetsMemoryOfTheCache(t *testing.T) {
 		}
 	})
 }
+
+// A row is found by its key however the key is written; a write that names it
+// in one way must invalidate a read that names it in another.
+func TestAKeyIsTheSameHoweverItIsWritten(t *testing.T) {
+	noon := time.Date(2024, 5, 1, 12, 0, 0, 0, time.UTC)
+	one := 1
+	types := []struct {
+		sql      string
+		literals []string // of one and the same key
+		args     []any
+	}{
+		{"int", []string{"1", "01", "'1'", "' 1 '", "1::bigint", "1.0", "+1", "0x1", "'1'::int", "abs(-1)", "2-1"}, []any{1, int16(1), uint64(1), "1", "01", " 1", &one, 1.0, pgtype.Int4{Int32: 1, Valid: true}}},
+		{"bigint", []string{"1", "1::smallint", "'1'"}, []any{1, int32(1), "1", "+1"}},
+		{"smallint", []string{"1", "1::bigint"}, []any{1, int64(1), "1"}},
+		{"numeric", []string{"1", "1.0", "1.00", "'1e0'", "10e-1"}, []any{1, "1", "1.0", "1.00", 1.0, int64(1)}},
+		{"float8", []string{"1", "1.0", "'1e0'"}, []any{1.0, float32(1), 1, "1", "1e0"}},
+		{"text", []string{"'a'", "E'a'", "E'\\x61'", "$$a$$", "U&'\\0061'", "'a'::varchar", "'a'::bpchar", "'a'::name", "lower('A')"}, []any{"a", []byte("a"), address("a"), pgtype.Text{String: "a", Valid: true}}},
+		{"varchar(5)", []string{"'a'", "'a'::text"}, []any{"a", []byte("a")}},
+		{"char(3)", []string{"'a'", "'a  '", "'a '::bpchar"}, []any{"a", "a ", "a  "}},
+		{"uuid", []string{"'6ba7b810-9dad-11d1-80b4-00c04fd430c8'", "'6BA7B8109DAD11D180B400C04FD430C8'", "'{6ba7b810-9dad-11d1-80b4-00c04fd430c8}'"},
+			[]any{"6ba7b810-9dad-11d1-80b4-00c04fd430c8", "6BA7B810-9DAD-11D1-80B4-00C04FD430C8", "6ba7b8109dad11d180b400c04fd430c8",
+				[16]byte{0x6b, 0xa7, 0xb8, 0x10, 0x9d, 0xad, 0x11, 0xd1, 0x80, 0xb4, 0, 0xc0, 0x4f, 0xd4, 0x30, 0xc8}}},
+		{"bool", []string{"true", "'t'", "'yes'", "'on'", "NOT false"}, []any{true, "t", "true", "yes"}},
+		{"date", []string{"'2024-05-01'", "'May 1, 2024'", "DATE '20240501'"}, []any{"2024-05-01", noon, noon.Truncate(24 * time.Hour)}},
+		{"timestamptz", []string{"'2024-05-01 12:00Z'", "'2024-05-01 14:00+02'", "'2024-05-01 05:00 America/Los_Angeles'"},
+			[]any{noon, noon.In(time.FixedZone("", 7200)), "2024-05-01 12:00Z", "2024-05-01T14:00:00+02:00"}},
+		{"timestamp", []string{"'2024-05-01 12:00'", "'2024-05-01 12:00+05'"}, []any{noon, "2024-05-01 12:00"}},
+		{"bytea", []string{`'\x61'`, "'a'", `'\141'`}, []any{[]byte("a"), `\x61`}},
+		{"inet", []string{"'10.0.0.1'", "'10.0.0.1/32'"}, []any{"10.0.0.1", "10.0.0.1/32", netip.MustParseAddr("10.0.0.1")}},
+		{"jsonb", []string{`'{"a":1,"b":2}'`, `'{"b":2, "a":1.0}'`}, []any{`{"a":1,"b":2}`, map[string]int{"a": 1, "b": 2}}},
+		{"int[]", []string{"'{1,2}'", "'{ 1, 2 }'", "ARRAY[1,2]"}, []any{[]int{1, 2}, "{1,2}"}},
+		{"interval", []string{"'1 day'", "'24 hours'"}, []any{"1 day", "24:00:00", 24 * time.Hour}},
+		{"text COLLATE nocase", []string{"'a'", "'A'"}, []any{"a", "A"}},
+		{"positive", []string{"1", "'1'", "1.0"}, []any{1, "1"}},
+		{"mood", []string{"'sad'", "'sad'::mood"}, []any{"sad"}},
+	}
+	setup := `CREATE COLLATION nocase (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+		CREATE DOMAIN positive AS int CHECK (VALUE > 0); CREATE TYPE mood AS ENUM ('sad');`
+	for i, typ := range types {
+		setup += fmt.Sprintf("CREATE TABLE t%d (k %s PRIMARY KEY, n int); INSERT INTO t%d VALUES (%s, 0);", i, typ.sql, i, typ.literals[0])
+	}
+	scenario(t, setup, func(f *fixture) {
+		for i, typ := range types {
+			f.step(typ.sql, func(f *fixture) {
+				type spelling struct {
+					operand string
+					args    []any
+				}
+				var all []spelling
+				for _, l := range typ.literals {
+					all = append(all, spelling{l, nil})
+				}
+				for _, a := range typ.args {
+					all = append(all, spelling{"$1", []any{a}})
+				}
+				read := func(s spelling) result {
+					return f.read(f.ask, fmt.Sprintf("SELECT n FROM t%d WHERE k = %s", i, s.operand), s.args)
+				}
+				n := 0
+				for j, by := range all {
+					for _, s := range all { // two reads: the second may be a hit
+						read(s)
+						read(s)
+					}
+					r, err := f.db.ExecContext(f.ctx, fmt.Sprintf("UPDATE t%d SET n = n + 1 WHERE k = %s", i, by.operand), by.args...)
+					if err == nil {
+						updated, _ := r.RowsAffected()
+						n += int(updated)
+					}
+					for k, s := range all {
+						// What does not fit the type in this mode is refused, or finds no row, each time.
+						if r := read(s); r.err == nil && len(r.rows) > 0 && r.String() != fmt.Sprint(n) {
+							f.Errorf("after a write by spelling %d (%s %T): a read by spelling %d (%s %T) gives %s, want %d",
+								j, by.operand, first(by.args), k, s.operand, first(s.args), r, n)
+						}
+					}
+				}
+				if n == 0 {
+					f.Error("no write has succeeded")
+				}
+			})
+		}
+	})
+}

@@ -3,6 +3,7 @@ package cachedpg
 import (
 	"context"
 	"database/sql/driver"
+	"errors"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -139,6 +140,9 @@ func (c *Conn) loadView(ctx context.Context, sp *space) (*view, error) {
 	}
 	v, err := sp.loadView(ctx, c.inner.loadCatalog)
 	if err != nil && (c.inner.closed() || ctx.Err() != nil) {
+		if cause := errors.Unwrap(err); cause != nil {
+			err = cause // pgx's own words, as everywhere
+		}
 		return nil, err
 	}
 	return v, nil

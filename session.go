@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
-	"fmt"
 	"strings"
 	"sync/atomic"
 
@@ -84,7 +83,7 @@ func learnSession(ctx context.Context, conn *pgx.Conn) (s *session, pid uint32, 
 	err = conn.QueryRow(ctx, sessionQuery, pgx.QueryExecModeSimpleProtocol).Scan(
 		&s.id.system, &s.id.timeline, &s.id.database, &pid, &s.path, &s.now, &isolation, &standardText, &values)
 	if err != nil {
-		return nil, 0, fmt.Errorf("cachedpg: reading the session's settings: %w", err)
+		return nil, 0, err
 	}
 	s.standby = s.id.timeline == ""
 	s.readCommitted = isolation == "read committed" || isolation == "read uncommitted"

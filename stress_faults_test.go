@@ -118,7 +118,7 @@ func TestTheStressCheckerFindsBrokenProtocols(t *testing.T) {
 			if tc.broken {
 				d = time.Minute
 			}
-			s.run(t, d)
+			s.run(t, d, s.used)
 			s.settle(t)
 			switch v := s.violated(); {
 			case !tc.broken && v != "":

@@ -436,3 +436,56 @@ func TestSeveralStatementsInOneText(t *testing.T) {
 		f.fresh(userByID, 1)
 	})
 }
+
+// A connection that goes back into the pool in a transaction is thrown away,
+// and its writes with it.
+func TestAConnectionIsGivenBackInATransaction(t *testing.T) {
+	scenario(t, people, func(f *fixture) {
+		f.warm(userByID, 1)
+		for _, how := range []string{"BEGIN", "BEGIN ISOLATION LEVEL REPEATABLE READ"} {
+			conn := f.conn(f.db)
+			f.on(conn).exec(how)
+			f.on(conn).exec("UPDATE users SET name = 'x' WHERE id = 1")
+			if err := conn.Close(); err != nil {
+				f.Fatal(err)
+			}
+			for range 3 {
+				f.fresh(userByID, 1).is("1 ann Oslo")
+			}
+			f.exec("UPDATE users SET name = 'ann' WHERE id = 1") // not blocked by a lock
+			f.known(userByID, 1)
+		}
+	})
+}
+
+// SQL's own statements, whose text is elsewhere when they run.
+func TestStatementsAndCursorsOfSQL(t *testing.T) {
+	scenario(t, people, func(f *fixture) {
+		f.known(userByID, 1)
+		s, _ := f.session()
+		s.exec("PREPARE w AS UPDATE users SET name = 'executed' WHERE id = 1")
+		s.exec("EXECUTE w")
+		f.fresh(userByID, 1).is("1 executed Oslo")
+		f.known(userByID, 1)
+		s.exec("PREPARE r (int) AS SELECT name FROM users WHERE id = $1")
+		s.read(s.ask, "EXECUTE r(2)", nil).is("bob")
+		s.exec("UPDATE users SET name = 'bobby' WHERE id = 2")
+		s.read(s.ask, "EXECUTE r(2)", nil).is("bobby")
+		s.exec("DEALLOCATE ALL")
+
+		s.exec("BEGIN")
+		s.exec("DECLARE c CURSOR FOR SELECT name FROM users ORDER BY id")
+		s.read(s.ask, "FETCH c", nil).is("executed")
+		s.read(s.ask, "FETCH c", nil).is("bobby")
+		s.exec("UPDATE users SET name = 'current' WHERE CURRENT OF c")
+		s.exec("COMMIT")
+		f.fresh(userByID, 2).is("2 current Rome")
+		f.known(userByID, 2)
+		f.exec("EXPLAIN UPDATE users SET name = 'explained'")
+		f.exec("VACUUM users")
+		f.exec("ANALYZE users")
+		f.exec("LISTEN a")
+		f.exec("SET statement_timeout = '1min'")
+		f.fresh(userByID, 2).is("2 current Rome")
+	})
+}
