@@ -764,6 +764,20 @@ func TestAResultThatIsTooLargePassesThrough(t *testing.T) {
 		if s := StatsOf(v.db); s.TooLarge != 2 || s.Fills != 1 || s.Bytes > 16<<10 {
 			f.Errorf("%d too large, %d fills, %d bytes, want 2, 1 and few", s.TooLarge, s.Fills, s.Bytes)
 		}
+		// It is not read ahead further than what might have been stored.
+		err := f.conn(v.db).Raw(func(c any) error {
+			rows, err := c.(*Conn).QueryContext(f.ctx, all, nil)
+			if err != nil {
+				return err
+			}
+			if n := len(rows.(*Rows).entry.Data); n > 18<<10 {
+				f.Errorf("%d bytes were read ahead", n)
+			}
+			return rows.Close()
+		})
+		if err != nil {
+			f.Error(err)
+		}
 		// Read in part: the rest is PostgreSQL's to throw away.
 		for _, after := range []int{0, 1, 500} {
 			rows, err := v.db.QueryContext(f.ctx, all)

@@ -365,7 +365,6 @@ func TestErrorsAreAsThroughPgx(t *testing.T) {
 	pgtest.Exec(t, database, oracleTables)
 	for _, mode := range modes {
 		t.Run(mode, func(t *testing.T) {
-			t.Parallel()
 			o := newOracle(t, database, mode)
 			for _, tc := range []struct {
 				query string

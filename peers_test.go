@@ -167,6 +167,28 @@ func TestATransactionsOwnWritesAreNotPublished(t *testing.T) {
 	})
 }
 
+// A transaction that has changed other rows of a table still hits those that
+// were there. Its own new row is neither answered from what is known of its
+// absence, nor stored for others to see.
+func TestATransactionHitsTheRowsItLeftAlone(t *testing.T) {
+	scenario(t, people, func(f *fixture) {
+		f.warm(userByID, 2)
+		f.warm(userByID, 9) // no rows
+		tx, end := f.begin(nil)
+		tx.exec("UPDATE users SET name = 'draft' WHERE id = 1")
+		tx.exec("INSERT INTO users VALUES (9, 'new', 'Bonn')")
+		tx.hit(userByID, 2).is("2 bob Rome")
+		tx.runs(keying.InTransactionAfterWrite, userByID, 9).is("9 new Bonn")
+		tx.runs(keying.InTransactionAfterWrite, userByID, 9).is("9 new Bonn")
+		f.hit(userByID, 9).is("")
+		tx.exec("DELETE FROM users WHERE name = 'bob'")
+		tx.runs(keying.InTransactionAfterWrite, userByID, 2).is("")
+		f.rollback(end)
+		f.hit(userByID, 9).is("")
+		f.hit(userByID, 2).is("2 bob Rome")
+	})
+}
+
 // Until the commit the old value is the right one, for everybody else; from
 // the commit on the new one is.
 func TestInvalidationTakesEffectAtCommit(t *testing.T) {

@@ -34,9 +34,12 @@ func (c *Conn) query(ctx context.Context, q *call) (driver.Rows, error) {
 		return c.direct(ctx, q, reason)
 	}
 	tags, always := q.text.plan.ReadTags(c.tags[:0], q.keyingValues())
-	if c.tx != nil && c.tx.wrote(tags) {
+	if c.tx != nil && c.tx.wrote(tags[:always]) {
 		return c.direct(ctx, q, keying.InTransactionAfterWrite)
 	}
+	// The transaction has changed other rows of the table. One that was there
+	// is as it was; but what the transaction reads may be its own new row.
+	others := c.tx != nil && c.tx.wrote(tags[always:])
 	stamps := c.stamps[:]
 	if len(tags) > len(stamps) {
 		stamps = make([]store.Stamp, len(tags))
@@ -47,6 +50,8 @@ func (c *Conn) query(ctx context.Context, q *call) (driver.Rows, error) {
 	switch {
 	case err != nil:
 		return c.direct(ctx, q, keying.StoreError)
+	case others && (outcome != store.Hit || entry.Rows == 0):
+		return c.direct(ctx, q, keying.InTransactionAfterWrite)
 	case outcome == store.Hit:
 		c.d.stats.hit(q.text.stats)
 		return newRows(c, entry), nil
