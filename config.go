@@ -42,8 +42,9 @@ type Config struct {
 // reads several relations is cached if every policy allows it, for the
 // shortest of their TTLs.
 type Policy struct {
-	// Relation is a table, view or materialised view, as in SQL: with or
-	// without its schema; without one it means every schema.
+	// Relation is a table or materialised view, as PostgreSQL writes its name:
+	// with or without its schema; without one it means every schema. A view has
+	// the policies of its tables.
 	Relation string
 
 	// Strategy is "cache-aside" (default) or "off".
