@@ -34,12 +34,12 @@ func (c *Conn) query(ctx context.Context, q *call) (driver.Rows, error) {
 		return c.direct(ctx, q, reason)
 	}
 	tags, always := q.text.plan.ReadTags(c.tags[:0], q.keyingValues())
-	if c.tx != nil && c.tx.wrote(tags[:always]) {
+	if c.tx != nil && c.tx.wrote(q.view, tags[:always]) {
 		return c.direct(ctx, q, keying.InTransactionAfterWrite)
 	}
 	// The transaction has changed other rows of the table. One that was there
 	// is as it was; but what the transaction reads may be its own new row.
-	others := c.tx != nil && c.tx.wrote(tags[always:])
+	others := c.tx != nil && c.tx.wrote(q.view, tags[always:])
 	stamps := c.stamps[:]
 	if len(tags) > len(stamps) {
 		stamps = make([]store.Stamp, len(tags))

@@ -316,3 +316,26 @@ func TestAWriterThatPlannedBeforeADDLIsWaitedFor(t *testing.T) {
 		reader.gets("new")
 	})
 }
+
+// A transaction planned its write with the catalog of before a DDL, so it may
+// have written elsewhere than its tags say. What it reads since may be its own
+// change: nothing of it is stored.
+func TestATransactionThatPlannedBeforeADDLPublishesNothing(t *testing.T) {
+	play(t, func(s *script) {
+		writer, reader, other := s.session(), s.session(), s.session()
+		tx := writer.transaction()         // planned for table 16385
+		s.catalog.Store(usersTable(26385)) // what it wrote, by way of a new view, say
+		other.mock.ExpectExec(ddl).WillReturnResult(driver.ResultNoRows)
+		if _, err := other.Conn.ExecContext(s.Context(), ddl, nil); err != nil {
+			s.Fatal(err)
+		}
+		writer.selects("draft").gets("draft")
+		reader.selects("old").gets("old")
+		writer.selects("draft").gets("draft") // and it reads nothing of others
+		writer.mock.ExpectRollback()
+		if err := tx.Rollback(); err != nil {
+			s.Fatal(err)
+		}
+		writer.gets("old")
+	})
+}

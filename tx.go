@@ -63,10 +63,24 @@ func (t *txState) add(v *view, tags []store.Tag) {
 }
 
 // wrote reports that the transaction wrote something with one of the tags, or
-// anything at all: then only PostgreSQL can tell what it sees.
-func (t *txState) wrote(tags []store.Tag) bool {
+// may have: then only PostgreSQL can tell what it sees.
+//
+// tags were planned with the catalog v. If the writes were planned with another
+// one, they may have gone elsewhere than their tags say, and a fill would
+// publish what is not committed:
+//
+//	transaction                          DDL
+//	plan UPDATE view: {one}
+//	                                     the view reads two from now on
+//	UPDATE changes two
+//	plan SELECT view: {two}, not written
+//	miss, SELECT → its own change, fill
+func (t *txState) wrote(v *view, tags []store.Tag) bool {
 	if len(t.tags) == 0 {
 		return false
+	}
+	if t.mixed || t.view != v {
+		return true
 	}
 	for _, tag := range tags {
 		if _, ok := t.tags[tag]; ok {
