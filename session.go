@@ -63,7 +63,7 @@ var sessionQuery = `SELECT (SELECT system_identifier FROM pg_catalog.pg_control_
  extract(epoch FROM pg_catalog.clock_timestamp())::text,
  pg_catalog.current_setting('default_transaction_isolation'),
  pg_catalog.current_setting('standard_conforming_strings'),
- ARRAY[session_user::text, current_user::text, pg_catalog.current_setting('search_path'), pg_catalog.current_setting('server_version_num'), ` +
+ ARRAY[pg_catalog.current_database()::text, session_user::text, current_user::text, pg_catalog.current_setting('search_path'), pg_catalog.current_setting('server_version_num'), ` +
 	func() string {
 		calls := make([]string, len(settings))
 		for i, s := range settings {

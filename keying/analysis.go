@@ -2,6 +2,7 @@ package keying
 
 import (
 	"slices"
+	"strings"
 
 	"github.com/cachedpg/cachedpg/catalog"
 	"github.com/cachedpg/cachedpg/parser"
@@ -249,6 +250,9 @@ func (a *analysis) present(t catalog.Type) {
 	a.seen[t.OID], a.seen[t.Base] = true, true
 	if t.Element != 0 {
 		a.seen[t.Element] = true
+	}
+	if base, _ := a.snapshot.TypeByOID(t.Base); !t.Builtin && (strings.ContainsRune("crm", rune(t.Kind)) || t.Kind == 'd' && base.Element != 0) {
+		a.userCode = true // of what it is made is not in sight
 	}
 	switch name := t.Schema + "." + t.Name; {
 	case a.is(t, func(t catalog.Type) bool { return t.Reg || t.Builtin && t.Name == "aclitem" }):

@@ -169,6 +169,9 @@ func (a *analysis) casts() {
 			continue
 		}
 		a.plan.deny(UserCast, "")
+		if c.MayWrite {
+			a.plan.opaqueCode()
+		}
 	}
 }
 

@@ -230,6 +230,13 @@ func (a *analysis) conflicts(rel *catalog.Relation, k catalog.Key, w parser.Writ
 			return nil, false
 		}
 	}
+	for _, c := range k.Columns {
+		// PostgreSQL takes every unique index on the columns for an arbiter, one
+		// with another collation or operator class too, to which other texts are equal.
+		if classOf(rel.Columns[c].BaseType) == textClass {
+			return nil, false
+		}
+	}
 	rows := make([][]part, len(w.Rows))
 	for i, row := range w.Rows {
 		for j, c := range k.Columns {
