@@ -131,10 +131,12 @@ func (a *analysis) kind(s *parser.Statement) {
 		// Whose writes become visible is known only to who prepared them.
 		p.opaque()
 		p.Catalog = true
+	case parser.Refresh:
+		p.opaque() // the query of the view runs, with functions that are not seen here
 	case parser.Set, parser.Discard:
 		p.Session = true
 	case parser.Insert, parser.Update, parser.Delete, parser.Merge, parser.Truncate,
-		parser.CopyFrom, parser.Refresh:
+		parser.CopyFrom:
 		p.Writes = true
 		if len(s.Writes) == 0 {
 			p.opaque()
