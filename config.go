@@ -3,19 +3,43 @@ package cachedpg
 import (
 	"errors"
 	"fmt"
-	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/cachedpg/cachedpg/store/redis"
 )
 
 // Config says how results are cached. The zero value is the documented
 // default of every field, so Config{} caches in this process's memory.
 type Config struct {
 	// Store is where entries live: "memory" (default) for this process's
-	// memory, or "off" to pass everything through to PostgreSQL.
+	// memory, "off" to pass everything through to PostgreSQL, or the URL of a
+	// Redis that all processes share: redis://, rediss:// (TLS),
+	// redis+sentinel:// or redis+cluster://, as package store/redis reads it.
+	// Every process that writes to the database must name the same one.
 	// DSN key cache_store.
 	Store string
+
+	// Consistency is "strict" (default): nobody reads an older value once a
+	// commit has returned or its value was read. Or "eventual": a commit marks
+	// nothing beforehand and invalidates afterwards, which saves a write its
+	// round trips; others may read the old value until then, and until the TTL
+	// if the process dies in between. DSN key cache_consistency.
+	Consistency string
+
+	// OnStoreDown is what a write does that cannot mark what it changes in a
+	// shared store: "commit" (default) waits once until nobody's lease on old
+	// results stands, and commits; "fail" rolls back with an error. DSN key
+	// cache_on_store_down.
+	OnStoreDown string
+
+	// Encryption is the keys that entries in a shared store are encrypted with,
+	// AES-GCM: "id:base64,…", or "file:" and the path of a file with one a
+	// line. The first encrypts, all decrypt. Default: no encryption.
+	// DSN key cache_encryption.
+	Encryption string
 
 	// TTL is the longest time an entry is used, a last resort beside
 	// invalidation; each entry gets up to a tenth less, at random, so that
@@ -62,6 +86,12 @@ const (
 	storeMemory = "memory"
 	storeOff    = "off"
 
+	consistencyStrict   = "strict"
+	consistencyEventual = "eventual"
+
+	onStoreDownCommit = "commit"
+	onStoreDownFail   = "fail"
+
 	strategyCacheAside = "cache-aside"
 	strategyOff        = "off"
 )
@@ -72,14 +102,22 @@ func (c Config) withDefaults() (Config, error) {
 	bad := func(format string, args ...any) {
 		problems = append(problems, fmt.Errorf("cachedpg: "+format, args...))
 	}
-	switch c.Store {
-	case "":
+	if c.Store == "" {
 		c.Store = storeMemory
-	case storeMemory, storeOff:
-	default:
-		// The value may be a URL with a password.
-		bad("cache_store: unknown store; want %q or %q", storeMemory, storeOff)
 	}
+	if _, err := c.target(); err != nil {
+		problems = append(problems, err)
+	}
+	oneOf := func(key string, value *string, choices ...string) {
+		switch {
+		case *value == "":
+			*value = choices[0]
+		case !slices.Contains(choices, *value):
+			bad("%s=%s: want %s", key, *value, strings.Join(choices, " or "))
+		}
+	}
+	oneOf("cache_consistency", &c.Consistency, consistencyStrict, consistencyEventual)
+	oneOf("cache_on_store_down", &c.OnStoreDown, onStoreDownCommit, onStoreDownFail)
 	positive := func(key string, v, standard int64) int64 {
 		switch {
 		case v < 0:
@@ -128,6 +166,40 @@ func (c Config) withDefaults() (Config, error) {
 	return c, errors.Join(problems...)
 }
 
+// target is the shared store that c names, nil if it names none. It reads the
+// encryption keys and does no other I/O.
+func (c Config) target() (*redis.Target, error) {
+	if c.Store == storeMemory || c.Store == storeOff {
+		if c.Encryption != "" {
+			return nil, fmt.Errorf("cachedpg: cache_encryption: cache_store=%s encrypts nothing", c.Store)
+		}
+		return nil, nil
+	}
+	if !strings.Contains(c.Store, "://") { // a URL may hold a password
+		return nil, fmt.Errorf("cachedpg: cache_store: unknown store; want %q, %q or the URL of a Redis", storeMemory, storeOff)
+	}
+	target, err := redis.ParseURL(c.Store)
+	if err != nil {
+		return nil, err
+	}
+	if c.Encryption == "" {
+		return target, nil
+	}
+	var keys []redis.Key
+	if path, ok := strings.CutPrefix(c.Encryption, "file:"); ok {
+		keys, err = redis.LoadKeys(path)
+	} else {
+		keys, err = redis.ParseKeys(c.Encryption)
+	}
+	if err == nil {
+		target.Sealer, err = redis.NewSealer(keys)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cachedpg: cache_encryption: %w", err)
+	}
+	return target, nil
+}
+
 // ParseConfig takes the cache_* keys out of a DSN, URL or keyword form, and
 // returns what is left for pgx, byte for byte, beside them. An unknown or
 // malformed cache_* key is an error that names the key and never the rest of the DSN.
@@ -163,107 +235,6 @@ func ParseConfig(dsn string) (pgDSN string, config Config, err error) {
 	return pgDSN, config, nil
 }
 
-type setting struct{ key, value string }
-
-func isCacheKey(key string) bool { return strings.HasPrefix(key, "cache_") }
-
-// splitURL cuts the cache_* pairs out of the query part and leaves the rest as it is.
-func splitURL(dsn string) (string, []setting, error) {
-	all, fragment, hasFragment := strings.Cut(dsn, "#")
-	base, query, _ := strings.Cut(all, "?")
-	var keys []setting
-	var rest []string
-	for _, pair := range strings.Split(query, "&") {
-		rawKey, rawValue, _ := strings.Cut(pair, "=")
-		key, err := url.QueryUnescape(rawKey)
-		if err != nil || !isCacheKey(key) {
-			rest = append(rest, pair) // pgx says what is wrong with its own
-			continue
-		}
-		value, err := url.QueryUnescape(rawValue)
-		if err != nil {
-			return "", nil, fmt.Errorf("cachedpg: %s: malformed percent encoding", key)
-		}
-		keys = append(keys, setting{key, value})
-	}
-	if len(keys) == 0 {
-		return dsn, nil, nil
-	}
-	if left := strings.Join(rest, "&"); left != "" {
-		base += "?" + left
-	}
-	if hasFragment {
-		base += "#" + fragment
-	}
-	return base, keys, nil
-}
-
-// splitKeywords cuts the cache_* pairs out of a keyword/value DSN, with
-// libpq's rules for quotes and backslashes. What it cannot read it leaves to pgx.
-func splitKeywords(dsn string) (string, []setting) {
-	const space = " \t\n\r\v\f"
-	var keys []setting
-	var rest strings.Builder
-	for s := dsn; s != ""; {
-		trimmed := strings.TrimLeft(s, space)
-		eq := strings.IndexByte(trimmed, '=')
-		if eq < 0 {
-			rest.WriteString(s)
-			break
-		}
-		key := strings.TrimRight(trimmed[:eq], space)
-		if i := strings.LastIndexAny(key, space); i >= 0 {
-			// A word without a value: a registered name, or pgx's to refuse.
-			word := len(s) - len(trimmed) + i + 1
-			rest.WriteString(s[:word])
-			s = s[word:]
-			continue
-		}
-		after := strings.TrimLeft(trimmed[eq+1:], space)
-		value, n, ok := keywordValue(after)
-		if !ok {
-			rest.WriteString(s)
-			break
-		}
-		consumed := len(s) - len(after) + n
-		if isCacheKey(key) {
-			keys = append(keys, setting{key, value})
-		} else {
-			rest.WriteString(s[:consumed])
-		}
-		s = s[consumed:]
-	}
-	if len(keys) == 0 {
-		return dsn, nil
-	}
-	return strings.Trim(rest.String(), space), keys
-}
-
-// keywordValue reads one value at the start of s and returns how many bytes it took.
-func keywordValue(s string) (value string, n int, ok bool) {
-	quoted := strings.HasPrefix(s, "'")
-	var b strings.Builder
-	i := 0
-	if quoted {
-		i = 1
-	}
-	for ; i < len(s); i++ {
-		switch c := s[i]; {
-		case c == '\\':
-			if i++; i < len(s) {
-				b.WriteByte(s[i])
-			}
-		case quoted && c == '\'':
-			return b.String(), i + 1, true
-		case !quoted && strings.IndexByte(" \t\n\r\v\f", c) >= 0:
-			return b.String(), i, true
-		default:
-			b.WriteByte(c)
-		}
-	}
-	return b.String(), len(s), !quoted
-}
-
 // set applies one DSN key.
 func (c *Config) set(key, value string) (err error) {
 	fail := func(err error) error { return fmt.Errorf("cachedpg: %s=%s: %w", key, value, err) }
@@ -284,12 +255,19 @@ func (c *Config) set(key, value string) (err error) {
 		if c.Memory, err = parseBytes(value); err != nil {
 			return fail(err)
 		}
+	case "cache_consistency":
+		c.Consistency = value
+	case "cache_on_store_down":
+		c.OnStoreDown = value
+	case "cache_encryption":
+		c.Encryption = value
 	case "cache_policy":
 		if c.Policies, err = parsePolicies(value); err != nil {
 			return fail(err)
 		}
 	default:
-		return fmt.Errorf("cachedpg: %s: unknown key; want cache_store, cache_ttl, cache_max_entry, cache_memory or cache_policy", key)
+		return fmt.Errorf("cachedpg: %s: unknown key; want cache_store, cache_consistency, cache_on_store_down, cache_encryption,"+
+			" cache_ttl, cache_max_entry, cache_memory or cache_policy", key)
 	}
 	return nil
 }

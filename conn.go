@@ -37,6 +37,7 @@ type Conn struct {
 	known    state
 	pristine bool   // no statement has changed the session: its state is that of a new connection
 	pid      uint32 // of the backend, 0 when it is not known or a pooler may change it
+	started  int64  // of the backend, in microseconds since 1970; 0 when it was not asked for
 	since    *view  // the catalog with which statements were prepared
 
 	tx        *txState // nil outside transactions
@@ -61,6 +62,7 @@ type call struct {
 	values  []driver.NamedValue
 	formats bool  // a QueryResultFormats option: the caller wants other bytes
 	prepare *Stmt // to be prepared before PostgreSQL is asked; nil for a plain text
+	ours    bool  // the driver sends it, and not a caller with the pgx connection
 
 	space   *space
 	session *session
@@ -274,7 +276,7 @@ func (c *Conn) dial(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	c.inner, c.known, c.pristine, c.since = in, state{}, true, nil
+	c.inner, c.known, c.pristine, c.since, c.started = in, state{}, true, nil, 0
 	if err := c.learn(ctx); err != nil && in.closed() {
 		if c.known.space != nil {
 			c.known.space.leave()

@@ -17,6 +17,7 @@ import (
 	"github.com/jackc/pgx/v5/stdlib"
 
 	"github.com/cachedpg/cachedpg/internal/clock"
+	"github.com/cachedpg/cachedpg/store/redis"
 )
 
 var (
@@ -134,6 +135,8 @@ func dialPgx(ctx context.Context, c driver.Connector) (inner, error) {
 // connector is one sql.DB's view of the driver. It is safe for concurrent use.
 type connector struct {
 	config  Config
+	target  *redis.Target // of a shared store, else nil
+	process string        // see spaceKey
 	driver  *Driver
 	connect func(context.Context, *Conn) (inner, error)
 	mode    pgx.QueryExecMode // of a connection that is not dialled yet
@@ -162,7 +165,11 @@ func newConnector(config Config) (*connector, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &connector{config: config, sessions: make(map[[32]byte]*session), spaces: make(map[identity]*space),
+	target, err := config.target()
+	if err != nil {
+		return nil, err
+	}
+	d := &connector{config: config, target: target, sessions: make(map[[32]byte]*session), spaces: make(map[identity]*space),
 		statements: clock.New[string, *statementStats](maxShapes)}
 	d.driver = &Driver{connector: d}
 	return d, nil
@@ -189,6 +196,9 @@ func (d *connector) Close() error {
 	d.mu.Unlock()
 	d.known.Store(nil)
 	for _, sp := range spaces {
+		if sp.keeper != nil {
+			sp.keeper.guard.remove(d)
+		}
 		sp.leave()
 	}
 	if closer, ok := d.wrapped.(io.Closer); ok {
@@ -202,10 +212,10 @@ const maxSessions = 1024 // states kept for sharing plans; more than a pool has
 // adopt takes in what a connection has learned: it returns the shared copy of
 // the session and the space of its database, nil when nothing may be cached
 // there because PostgreSQL is a standby, or because the connector is closed.
-func (d *connector) adopt(s *session) (*session, *space) {
+func (d *connector) adopt(s *session) (*session, *space, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	now := s.now
+	learned := s
 	if known := d.sessions[s.digests[0]]; known != nil {
 		s = known
 	} else {
@@ -215,14 +225,17 @@ func (d *connector) adopt(s *session) (*session, *space) {
 		d.sessions[s.digests[0]] = s
 	}
 	if d.closed || s.standby {
-		return s, nil
+		return s, nil, nil
 	}
 	sp := d.spaces[s.id]
 	if sp == nil {
-		sp = joinSpace(s.id, now, d.config.Memory)
+		var err error
+		if sp, err = joinSpace(d, learned); err != nil {
+			return s, nil, err
+		}
 		d.spaces[s.id] = sp
 	}
-	return s, sp
+	return s, sp, nil
 }
 
 // space is that of the connection dialled last, nil before the first.

@@ -38,7 +38,7 @@ func (f *fixture) raw(do func(conn *pgx.Conn) error) {
 
 // Whatever is done with the pgx connection is seen by its tracer.
 func TestTheConnectionUnderneathInvalidates(t *testing.T) {
-	scenario(t, people, func(f *fixture) {
+	scenarioInMemory(t, people, func(f *fixture) {
 		const count = "SELECT count(*) FROM users"
 		f.warm(count).is("3")
 		f.warm(userByID, 1)
@@ -373,7 +373,7 @@ func TestAConfigurationRegisteredWithPgx(t *testing.T) {
 
 // A hook makes sessions that differ from what their DSN says.
 func TestWrappedConnectors(t *testing.T) {
-	scenario(t, "CREATE TABLE v AS SELECT 1 AS id, '2024-05-01 12:00Z'::timestamptz AS at", func(f *fixture) {
+	scenarioInMemory(t, "CREATE TABLE v AS SELECT 1 AS id, '2024-05-01 12:00Z'::timestamptz AS at", func(f *fixture) {
 		const query = "SELECT at::text FROM v WHERE id = $1"
 		first := f.warm(query, 1).String()
 		config, err := pgx.ParseConfig(f.dsn)
@@ -616,7 +616,7 @@ func TestAHitDialsNothing(t *testing.T) {
 // The connection breaks while PostgreSQL executes a write: only PostgreSQL
 // knows what became of it, and the cache waits until it says.
 func TestTheAnswerToAWriteIsLost(t *testing.T) {
-	scenario(t, people+`CREATE FUNCTION wait(n text) RETURNS text LANGUAGE plpgsql AS
+	scenarioInMemory(t, people+`CREATE FUNCTION wait(n text) RETURNS text LANGUAGE plpgsql AS
 		'BEGIN PERFORM pg_advisory_lock_shared(1), pg_advisory_unlock_shared(1); RETURN n; END'`, func(f *fixture) {
 		p := f.proxy()
 		f.warm(userByID, 1)

@@ -32,10 +32,26 @@ var modes = []string{"cache_statement", "cache_describe", "describe_exec", "exec
 // from hanging the run.
 const testTimeout = time.Minute
 
-// scenario runs a story in every mode, each in an empty schema that setup has
-// filled. The database belongs to the scenario, because a DDL anywhere in a
-// database empties its cache.
+// scenario runs a story with every store in every mode, each in an empty schema
+// that setup has filled. The database belongs to the scenario, because a DDL
+// anywhere in a database empties its cache.
 func scenario(t *testing.T, setup string, story func(f *fixture)) {
+	t.Helper()
+	t.Parallel()
+	for _, name := range []string{"memory", "redis"} {
+		database := pgtest.Database(t)
+		var keys []string
+		if name == "redis" {
+			keys = append(keys, "cache_store="+pgtest.Redis(t))
+		}
+		for _, mode := range modes {
+			t.Run(name+"/"+mode, func(t *testing.T) { story(newFixture(t, database, mode, setup, keys...)) })
+		}
+	}
+}
+
+// scenarioInMemory is scenario for a story that is another one in a shared store.
+func scenarioInMemory(t *testing.T, setup string, story func(f *fixture)) {
 	t.Helper()
 	t.Parallel()
 	database := pgtest.Database(t)
@@ -43,6 +59,9 @@ func scenario(t *testing.T, setup string, story func(f *fixture)) {
 		t.Run(mode, func(t *testing.T) { story(newFixture(t, database, mode, setup)) })
 	}
 }
+
+// inMemory reports that the story plays in the store in memory.
+func (f *fixture) inMemory() bool { return len(f.keys) == 0 }
 
 // scenarioOnce is scenario for a story that the exec mode does not matter to.
 func scenarioOnce(t *testing.T, setup string, story func(f *fixture)) {
@@ -56,9 +75,10 @@ func scenarioOnce(t *testing.T, setup string, story func(f *fixture)) {
 type fixture struct {
 	*testing.T
 	via
-	db    *sql.DB // cachedpg
-	plain *sql.DB // pgx, with the same settings
-	dsn   string
+	db    *sql.DB  // cachedpg
+	plain *sql.DB  // pgx, with the same settings
+	dsn   string   // for pgx
+	keys  []string // of the driver, such as "cache_ttl=1s"
 	ctx   context.Context
 }
 
@@ -76,7 +96,7 @@ const people = `
 	CREATE TABLE users (id int PRIMARY KEY, name text NOT NULL, city text);
 	INSERT INTO users VALUES (1, 'ann', 'Oslo'), (2, 'bob', 'Rome'), (3, 'cid', NULL);`
 
-func newFixture(t *testing.T, database, mode, setup string) *fixture {
+func newFixture(t *testing.T, database, mode, setup string, keys ...string) *fixture {
 	t.Helper()
 	pgtest.Exec(t, database, "DROP SCHEMA IF EXISTS "+mode+" CASCADE; CREATE SCHEMA "+mode)
 	dsn := withKey(withKey(database, "search_path", mode), "default_query_exec_mode", mode)
@@ -85,11 +105,43 @@ func newFixture(t *testing.T, database, mode, setup string) *fixture {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), testTimeout)
 	t.Cleanup(cancel)
-	f := &fixture{T: t, dsn: dsn, ctx: ctx}
-	f.db = f.open("cachedpg", dsn)
+	f := &fixture{T: t, dsn: dsn, keys: keys, ctx: ctx}
+	f.db = f.open("cachedpg", withKeys(dsn, keys))
 	f.plain = f.open("pgx", dsn)
 	f.via = via{f: f, db: f.db, ask: f.db, truth: f.plain}
+	if len(keys) > 0 {
+		f.live(f.db)
+	}
 	return f
+}
+
+// live returns when a lease stands in db's shared store. Its begin may have
+// to wait for transactions of other tests.
+func (f *fixture) live(db *sql.DB) {
+	f.Helper()
+	f.until("a lease", func() bool {
+		if err := db.PingContext(f.ctx); err != nil {
+			f.Fatal(err)
+		}
+		return connectorOf(db).space().keeper.live.Load()
+	})
+}
+
+// released returns when what has been committed is released.
+func (v via) released() {
+	v.f.Helper()
+	if sp := connectorOf(v.db).space(); sp != nil && sp.keeper != nil {
+		v.f.until("the release", func() bool { return sp.writes.Stats().Pending == 0 })
+	}
+}
+
+// withKeys returns dsn with keys such as "cache_ttl=1s" set.
+func withKeys(dsn string, keys []string) string {
+	for _, k := range keys {
+		key, value, _ := strings.Cut(k, "=")
+		dsn = withKey(dsn, key, value)
+	}
+	return dsn
 }
 
 // withKey returns dsn with a key set.
@@ -127,12 +179,7 @@ func (f *fixture) mode() pgx.QueryExecMode {
 // the via that asks it.
 func (f *fixture) with(keys ...string) via {
 	f.Helper()
-	dsn := f.dsn
-	for _, k := range keys {
-		key, value, _ := strings.Cut(k, "=")
-		dsn = withKey(dsn, key, value)
-	}
-	return f.asking(f.open("cachedpg", dsn))
+	return f.asking(f.open("cachedpg", withKeys(f.dsn, append(slices.Clone(f.keys), keys...))))
 }
 
 // asking returns the via that asks another cachedpg DB.
@@ -298,6 +345,7 @@ func (v via) fails(query string, args ...any) error {
 
 func (v via) expect(want string, compare bool, query string, args []any) result {
 	v.f.Helper()
+	v.released()
 	before := StatsOf(v.db)
 	r := v.read(v.ask, query, args)
 	got := difference(before, StatsOf(v.db))

@@ -3,6 +3,7 @@ package cachedpg
 import (
 	"context"
 	"database/sql/driver"
+	"errors"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -26,6 +27,13 @@ type inner interface {
 
 	// read runs a query and leaves its rows as PostgreSQL sent them.
 	read(ctx context.Context, sql string, args []driver.NamedValue) (wireRows, error)
+	// execInTx begins a transaction, executes a statement in it, and asks for the
+	// transaction's id ("" if it has none), in one round trip where it can.
+	// After an error the transaction may be open or not.
+	execInTx(ctx context.Context, sql string, args, values []driver.NamedValue) (result driver.Result, xid string, err error)
+	// commit commits the open transaction. An error is never driver.ErrBadConn:
+	// database/sql would repeat the statement, and it may have been committed.
+	commit(ctx context.Context) error
 	// closed reports that nothing more can be sent.
 	closed() bool
 	// txStatus is PostgreSQL's last word: 'I' idle, 'T' in a transaction, 'E'
@@ -99,4 +107,95 @@ func (in *pgxInner) loadCatalog(ctx context.Context) (*catalog.Snapshot, error) 
 func (in *pgxInner) text(ctx context.Context, sql string) (value string, err error) {
 	err = in.Conn.Conn().QueryRow(ctx, sql, pgx.QueryExecModeSimpleProtocol).Scan(&value)
 	return value, err
+}
+
+func (in *pgxInner) commit(ctx context.Context) error {
+	tag, err := in.Conn.Conn().Exec(ctx, "COMMIT")
+	if err == nil && tag.String() == "ROLLBACK" {
+		return pgx.ErrTxCommitRollback
+	}
+	return err
+}
+
+func (in *pgxInner) execInTx(ctx context.Context, sql string, args, values []driver.NamedValue) (driver.Result, string, error) {
+	conn := in.Conn.Conn()
+	switch {
+	case len(args) == 0:
+		return in.execPlainInTx(ctx, sql)
+	case len(args) != len(values) || in.defaultMode == pgx.QueryExecModeSimpleProtocol:
+		return in.execStepwise(ctx, sql, args)
+	}
+	batch := &pgx.Batch{}
+	batch.Queue("BEGIN")
+	arguments := make([]any, len(values))
+	for i, v := range values {
+		arguments[i] = v.Value
+	}
+	batch.Queue(sql, arguments...)
+	batch.Queue(transactionID)
+	results := conn.SendBatch(ctx, batch)
+	_, err := results.Exec()
+	if err != nil {
+		_ = results.Close()
+		var unsent pgx.ErrPreprocessingBatch
+		if errors.As(err, &unsent) {
+			err = unsent.Unwrap() // as it comes without a batch
+		}
+		return nil, "", asStdlib(err)
+	}
+	tag, err := results.Exec()
+	var xid string
+	if err == nil {
+		err = results.QueryRow().Scan(&xid)
+	}
+	if closing := results.Close(); err == nil {
+		err = closing
+	}
+	return driver.RowsAffected(tag.RowsAffected()), xid, err
+}
+
+// execPlainInTx is for a text without arguments, which pgx sends without
+// preparing it: a text with literals is rarely sent twice.
+func (in *pgxInner) execPlainInTx(ctx context.Context, sql string) (driver.Result, string, error) {
+	pipeline := in.Conn.Conn().PgConn().StartPipeline(ctx)
+	for _, text := range []string{"BEGIN", sql, transactionID} {
+		pipeline.SendQueryParams(text, nil, nil, nil, nil)
+	}
+	err := pipeline.Sync()
+	var results [3]*pgconn.Result
+	for i := range results {
+		if err != nil {
+			break
+		}
+		var next any
+		if next, err = pipeline.GetResults(); err == nil {
+			results[i] = next.(*pgconn.ResultReader).Read()
+			err = results[i].Err
+		}
+	}
+	if closing := pipeline.Close(); err == nil {
+		err = closing
+	}
+	if err != nil {
+		if results[0] == nil {
+			err = asStdlib(err)
+		}
+		return nil, "", err
+	}
+	return driver.RowsAffected(results[1].CommandTag.RowsAffected()), string(results[2].Rows[0][0]), nil
+}
+
+// execStepwise is for what pgx cannot pipeline: arguments in an order to
+// send them otherwise than by default, and the simple protocol, where one text
+// for all would shift the positions that PostgreSQL's errors name.
+func (in *pgxInner) execStepwise(ctx context.Context, sql string, args []driver.NamedValue) (driver.Result, string, error) {
+	if _, err := in.ExecContext(ctx, "BEGIN", nil); err != nil {
+		return nil, "", err
+	}
+	result, err := in.ExecContext(ctx, sql, args)
+	if err != nil {
+		return nil, "", err
+	}
+	xid, err := in.text(ctx, transactionID)
+	return result, xid, err
 }

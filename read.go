@@ -4,12 +4,12 @@ import (
 	"context"
 	"database/sql/driver"
 	"errors"
-	"math/rand/v2"
 	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/cachedpg/cachedpg/internal/step"
 	"github.com/cachedpg/cachedpg/keying"
 	"github.com/cachedpg/cachedpg/parser"
 	"github.com/cachedpg/cachedpg/store"
@@ -46,13 +46,15 @@ func (c *Conn) query(ctx context.Context, q *call) (driver.Rows, error) {
 	}
 	stamps = stamps[:len(tags)]
 
-	entry, outcome, err := q.space.store.Lookup(ctx, key, tags, stamps)
+	entry, outcome, err := q.space.lookup(ctx, key, tags, stamps)
 	switch {
 	case err != nil:
-		return c.direct(ctx, q, keying.StoreError)
+		c.d.stats.storeErrors.Add(1)
+		return c.direct(ctx, q, storeReason(err))
 	case others && (outcome != store.Hit || entry.Rows == 0):
+		q.space.giveUp(key, stamps, outcome)
 		return c.direct(ctx, q, keying.InTransactionAfterWrite)
-	case outcome == store.Hit:
+	case outcome == store.Hit && !c.refreshes(ctx, q, entry, tags, stamps):
 		c.d.stats.hit(q.text.stats)
 		return newRows(c, entry), nil
 	case outcome == store.Dirty && (always == len(tags) || slices.Contains(stamps[:always], 0)):
@@ -63,6 +65,7 @@ func (c *Conn) query(ctx context.Context, q *call) (driver.Rows, error) {
 		// of date. A fill would leave an entry with new stamps and the tags of
 		// an old schema.
 		q.space.staleView(q.view)
+		q.space.giveUp(key, stamps, outcome)
 		if q.replanned {
 			return c.direct(ctx, q, keying.CatalogUnavailable)
 		}
@@ -76,7 +79,8 @@ func (c *Conn) query(ctx context.Context, q *call) (driver.Rows, error) {
 		q.rowsOnly = true
 	}
 	c.d.stats.miss(q.text.stats, outcome == store.Stale)
-	return c.miss(ctx, q, key, tags, always, stamps)
+	step.At(step.LookedUp)
+	return c.miss(ctx, q, &fetch{key: key, tags: tags, always: always, stamps: stamps, outcome: outcome, early: entry})
 }
 
 // plan finds out what the text means to the session that will run it. An
@@ -164,7 +168,7 @@ func (c *Conn) mayRead(ctx context.Context, q *call) keying.Reason {
 	case q.session.standby:
 		return keying.HotStandby
 	case q.view == noCatalog:
-		return keying.CatalogUnavailable
+		return q.space.unavailable()
 	case c.d.config.Store == storeOff:
 		return keying.CacheOff
 	case h.bypass:
@@ -197,9 +201,13 @@ func (c *Conn) direct(ctx context.Context, q *call, reason keying.Reason) (drive
 	if err := c.check(ctx, q); err != nil {
 		return nil, err
 	}
+	q.ours = true
 	e, err := c.begin(ctx, q)
 	if err != nil {
 		return nil, err
+	}
+	if e.wraps {
+		return c.autocommitRows(ctx, q, e)
 	}
 	rows, err := c.inner.QueryContext(ctx, q.sql, q.args)
 	if err != nil {
@@ -207,100 +215,6 @@ func (c *Conn) direct(ctx context.Context, q *call, reason keying.Reason) (drive
 		return nil, err
 	}
 	return withEffect(rows, e), nil
-}
-
-// miss runs the SELECT and stores its result, or waits for the one that does.
-func (c *Conn) miss(ctx context.Context, q *call, key store.Key, tags []store.Tag, always int, stamps []store.Stamp) (driver.Rows, error) {
-	for {
-		f, leader := q.space.flights.join(key, stamps)
-		if leader {
-			return c.lead(ctx, q, f, tags, always)
-		}
-		if c.tx != nil {
-			// The leader may be waiting for a lock that this transaction holds;
-			// PostgreSQL cannot see a deadlock that runs through us.
-			return c.fill(ctx, q, key, tags, always, stamps, nil)
-		}
-		select {
-		case <-f.done:
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
-		if f.entry != nil {
-			c.d.stats.joined.Add(1)
-			return newRows(c, f.entry), nil
-		}
-		if f.large {
-			return c.fill(ctx, q, key, tags, always, stamps, nil)
-		}
-		// The leader failed or was cancelled, which is its own affair.
-	}
-}
-
-// lead runs the SELECT for whoever joins. finish runs whatever happens, a
-// panic included, so that nobody waits for ever.
-func (c *Conn) lead(ctx context.Context, q *call, f *flight, tags []store.Tag, always int) (driver.Rows, error) {
-	defer q.space.flights.finish(f)
-	return c.fill(ctx, q, f.key, tags, always, f.stamps, f)
-}
-
-// fill runs the SELECT on PostgreSQL and stores its result with the stamps
-// that its tags had before. A fill that lost a race is never valid, so it
-// needs no check.
-func (c *Conn) fill(ctx context.Context, q *call, key store.Key, tags []store.Tag, always int, stamps []store.Stamp, f *flight) (driver.Rows, error) {
-	dialled := c.inner == nil
-	if err := c.readyFor(ctx, q); err != nil {
-		return nil, err
-	}
-	if dialled && (c.known.session == nil || !c.known.session.same(q.session) || c.known.space != q.space) {
-		// Not the session that the key stands for (a changed default, a
-		// failover): run what was asked for here, and store nothing.
-		q.session, q.space, q.text = nil, nil, nil
-		if err := c.plan(ctx, q); err != nil {
-			return nil, err
-		}
-		return c.direct(ctx, q, keying.SessionUnknown)
-	}
-	begin := time.Now()
-	wire, err := c.inner.read(ctx, q.sql, q.args)
-	if err != nil {
-		return nil, asStdlib(err)
-	}
-	rows, err := c.readRows(wire, q.text.shape)
-	if err != nil {
-		return nil, err
-	}
-	if rows.live != nil {
-		c.d.stats.tooLarge.Add(1)
-		if f != nil {
-			f.large = true
-		}
-		return rows, nil
-	}
-	if rows.err != nil { // after some rows: the caller gets those, then the error
-		return rows, nil
-	}
-	c.d.stats.filled(q.text.stats, time.Since(begin))
-	switch {
-	case rows.entry.Rows > 0:
-		tags, stamps = tags[:always], stamps[:always]
-	case q.rowsOnly:
-		return rows, nil // neither stored nor shared: a row may have appeared since
-	}
-	if f != nil {
-		f.entry = rows.entry
-	}
-	ttl := q.text.ttl
-	for _, hint := range []time.Duration{hintsOf(ctx).ttl, q.text.hints.ttl} {
-		if hint > 0 {
-			ttl = min(ttl, hint)
-		}
-	}
-	ttl -= time.Duration(rand.Int64N(int64(ttl)/10 + 1))
-	if err := q.space.store.Fill(ctx, key, tags, stamps, rows.entry, ttl); err != nil {
-		c.d.stats.storeErrors.Add(1)
-	}
-	return rows, nil
 }
 
 // asStdlib gives the error that pgx's stdlib would: a statement that never

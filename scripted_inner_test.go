@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"database/sql/driver"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -208,6 +209,14 @@ func (in *scripted) ExecContext(ctx context.Context, sql string, args []driver.N
 		return nil, err
 	}
 	return r, err
+}
+
+func (in *scripted) execInTx(context.Context, string, []driver.NamedValue, []driver.NamedValue) (driver.Result, string, error) {
+	return nil, "", errors.New("not in the script: a transaction of the driver's own")
+}
+
+func (in *scripted) commit(context.Context) error {
+	return errors.New("not in the script: a COMMIT of the driver's own")
 }
 
 func (in *scripted) PrepareContext(ctx context.Context, sql string) (driver.Stmt, error) {

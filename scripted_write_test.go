@@ -143,7 +143,7 @@ func TestTwoWritersOfOneRow(t *testing.T) {
 // faulty is a store that fails when it is told to, and waits where the test
 // holds it.
 type faulty struct {
-	entryStore
+	localStore
 	broken  atomic.Bool
 	looking hold
 }
@@ -154,7 +154,7 @@ func (f *faulty) Intend(ctx context.Context, w store.WriterID, tags []store.Tag)
 	if f.broken.Load() {
 		return errStore
 	}
-	return f.entryStore.Intend(ctx, w, tags)
+	return f.localStore.Intend(ctx, w, tags)
 }
 
 func (f *faulty) Lookup(ctx context.Context, key store.Key, tags []store.Tag, stamps []store.Stamp) (*store.Entry, store.Outcome, error) {
@@ -164,14 +164,14 @@ func (f *faulty) Lookup(ctx context.Context, key store.Key, tags []store.Tag, st
 	if err := f.looking.pass(ctx); err != nil {
 		return nil, store.Miss, err
 	}
-	return f.entryStore.Lookup(ctx, key, tags, stamps)
+	return f.localStore.Lookup(ctx, key, tags, stamps)
 }
 
 // breakable puts a faulty store under the space that the first session has made.
 func (s *script) breakable() *faulty {
 	s.Helper()
 	sp := s.d.space()
-	f := &faulty{entryStore: sp.store}
+	f := &faulty{localStore: sp.store.(localStore)}
 	sp.store = f
 	if err := sp.writes.Close(); err != nil {
 		s.Fatal(err)

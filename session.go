@@ -23,6 +23,9 @@ type identity struct {
 	database string // OID
 }
 
+// String returns the identity as one text that no other identity has.
+func (id identity) String() string { return id.system + "/" + id.timeline + "/" + id.database }
+
 // session is what a result depends on outside its text, arguments and tables,
 // as one connection had it when it was asked. It is immutable but for plans
 // and shared by all connections in the same state.
@@ -183,8 +186,12 @@ func (c *Conn) learn(ctx context.Context) error {
 	if c.pid = 0; pid == c.inner.backend() {
 		c.pid = pid
 	}
-	var sp *space
-	c.known.session, sp = c.d.adopt(s)
+	session, sp, err := c.d.adopt(s)
+	if err != nil {
+		_ = c.inner.Close()
+		return err
+	}
+	c.known.session = session
 	if sp != c.known.space {
 		if sp != nil {
 			sp.enter()

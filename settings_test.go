@@ -61,7 +61,7 @@ func TestEntriesExpire(t *testing.T) {
 		f.warm(userByID, 1)
 		time.Sleep(2 * time.Millisecond)
 		short.hit(userByID, 1)
-		if StatsOf(f.db).Expirations == 0 {
+		if f.inMemory() && StatsOf(f.db).Expirations == 0 {
 			f.Error("no expiration was counted")
 		}
 	})
@@ -186,7 +186,7 @@ func TestStats(t *testing.T) {
 		f.miss(userByID, 1)
 		f.fails("SELECT 1 / (id - 1) FROM users")
 		s := StatsOf(f.db)
-		if s.Lookups != 8 || s.Hits != 3 || s.Misses != 5 || s.Stale != 1 || s.Fills != 4 || s.Entries != 3 {
+		if s.Lookups != 8 || s.Hits != 3 || s.Misses != 5 || s.Stale != 1 || s.Fills != 4 || f.inMemory() && s.Entries != 3 {
 			f.Errorf("got %d lookups, %d hits, %d misses, %d stale, %d fills, %d entries, want 8, 3, 5, 1, 4, 3",
 				s.Lookups, s.Hits, s.Misses, s.Stale, s.Fills, s.Entries)
 		}
@@ -199,7 +199,7 @@ func TestStats(t *testing.T) {
 				f.Errorf("%d times bypassed for %q", n, reason)
 			}
 		}
-		if bypassed != s.Bypassed || s.Saved <= 0 || s.Bytes <= 0 || s.Tags == 0 {
+		if bypassed != s.Bypassed || s.Saved <= 0 || f.inMemory() && (s.Bytes <= 0 || s.Tags == 0) {
 			f.Errorf("bypassed %d of %d, saved %v, %d bytes, %d tags", bypassed, s.Bypassed, s.Saved, s.Bytes, s.Tags)
 		}
 		found := false

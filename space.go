@@ -8,7 +8,9 @@ import (
 
 	"github.com/cachedpg/cachedpg/catalog"
 	"github.com/cachedpg/cachedpg/invalidation"
+	"github.com/cachedpg/cachedpg/keying"
 	"github.com/cachedpg/cachedpg/store"
+	"github.com/cachedpg/cachedpg/store/redis"
 )
 
 // space is what all connections of this process to one database share: the
@@ -16,8 +18,9 @@ import (
 // sql.DB on the same database must join it, or a write in one would leave
 // stale entries in the other.
 type space struct {
-	id      identity
-	store   entryStore
+	key     spaceKey
+	store   store.Store
+	keeper  *keeper // of a store that processes share, else nil
 	writes  *invalidation.Coordinator
 	gens    *invalidation.Generations
 	flights flights
@@ -30,8 +33,9 @@ type space struct {
 
 	refresh *backoff
 
-	// A commit that was under way when the cache began was marked by nobody, or
-	// by a process that has died since; until it is over nothing is stored.
+	// A commit that was under way when a cache in memory began was marked by
+	// nobody, or by a process that has died since; until it is over nothing is
+	// stored. A shared store asks for the same by itself, see keeper.
 	began   string // PostgreSQL's clock when the space was made
 	warm    atomic.Bool
 	warming *backoff
@@ -42,9 +46,9 @@ type space struct {
 	users int
 }
 
-// entryStore is a store in this process. It is an interface so that a test can
+// localStore is a store in this process. It is an interface so that a test can
 // put one with faults in its place.
-type entryStore interface {
+type localStore interface {
 	store.Store
 	Grow(bytes int64)
 	Stats() store.MemoryStats
@@ -55,28 +59,70 @@ type entryStore interface {
 type view struct {
 	snapshot *catalog.Snapshot
 	stamp    store.Stamp // zero when the tag was dirty: good for planning writes only
+	catalog  store.Stamp // of the catalog tag, in a store that processes share
+}
+
+// same reports that what was planned with one view holds in the other: no DDL
+// lies between them.
+func (v *view) same(w *view) bool {
+	return v == w || v != nil && w != nil && v.catalog != 0 && v.catalog == w.catalog
 }
 
 var (
 	spacesMu sync.Mutex
-	spaces   = make(map[identity]*space)
+	spaces   = make(map[spaceKey]*space)
 )
 
-// joinSpace returns the space of a database and counts the caller in.
-func joinSpace(id identity, now string, memory int64) *space {
+// spaceKey names a space. Process is empty but in tests, which play several
+// processes in one.
+type spaceKey struct {
+	identity
+	process string
+}
+
+// joinSpace returns the space of a database and counts the caller in. It is an
+// error to want another store than those who are there: a write through one
+// would leave the other stale.
+func joinSpace(d *connector, s *session) (*space, error) {
 	spacesMu.Lock()
 	defer spacesMu.Unlock()
-	sp := spaces[id]
+	key := spaceKey{s.id, d.process}
+	sp := spaces[key]
 	if sp == nil {
-		s := store.NewMemory(store.Options{Bytes: memory})
-		sp = &space{id: id, store: s, writes: invalidation.New(s, invalidation.Options{Local: true}),
-			gens: invalidation.NewGenerations(), loading: make(chan struct{}, 1), began: now,
-			refresh: &backoff{min: time.Second, max: time.Minute}, warming: &backoff{min: 5 * time.Millisecond, max: time.Second}}
-		sp.loading <- struct{}{}
-		spaces[id] = sp
+		sp = newSpace(d, s)
+		sp.key = key
+		spaces[key] = sp
 	}
-	sp.store.Grow(memory)
+	local, isLocal := sp.store.(localStore)
+	switch {
+	case d.config.Store == storeOff:
+		// Its writes count, wherever the others keep their entries.
+	case isLocal != (d.target == nil) || !isLocal && sp.keeper.url != d.config.Store:
+		return nil, errOtherStore
+	case isLocal:
+		local.Grow(d.config.Memory)
+	}
+	if sp.keeper != nil {
+		sp.keeper.guard.add(d)
+	}
 	sp.users++
+	return sp, nil
+}
+
+func newSpace(d *connector, s *session) *space {
+	sp := &space{gens: invalidation.NewGenerations(), loading: make(chan struct{}, 1), began: s.now,
+		refresh: &backoff{min: time.Second, max: time.Minute}, warming: &backoff{min: 5 * time.Millisecond, max: time.Second}}
+	sp.loading <- struct{}{}
+	if d.target == nil {
+		sp.store = store.NewMemory(store.Options{Bytes: d.config.Memory})
+		sp.writes = invalidation.New(sp.store, invalidation.Options{Local: true})
+		return sp
+	}
+	shared := redis.Open(d.target, redis.Options{Identity: s.id.String()})
+	sp.store = shared
+	sp.writes = invalidation.New(shared, invalidation.Options{})
+	sp.warm.Store(true)
+	sp.keeper = newKeeper(shared, s.id, d.config.Store)
 	return sp
 }
 
@@ -93,13 +139,25 @@ func (sp *space) leave() {
 	sp.users--
 	last := sp.users == 0
 	if last {
-		delete(spaces, sp.id)
+		delete(spaces, sp.key)
 	}
 	spacesMu.Unlock()
 	if last {
 		_ = sp.writes.Close()
+		if sp.keeper != nil {
+			sp.keeper.close()
+		}
 		_ = sp.store.Close()
 	}
+}
+
+// unavailable says why there is no catalog to plan with, as far as it is the
+// store's doing: without it nobody knows which changes a catalog has seen.
+func (sp *space) unavailable() keying.Reason {
+	if sp != nil && sp.keeper != nil {
+		return sp.keeper.trouble()
+	}
+	return keying.CatalogUnavailable
 }
 
 // dropView forgets the catalog after a DDL whose outcome is known, before the
@@ -115,10 +173,13 @@ func (sp *space) dropView() (generation uint64) {
 // invalidateAll makes everything stale, plans included.
 func (sp *space) invalidateAll(ctx context.Context) error {
 	write := sp.writes.Begin()
-	err := write.Intend(ctx, []store.Tag{{Kind: store.TagSchema}})
+	err := write.Intend(ctx, everything)
 	sp.gens.WhenOlderLeft(sp.dropView(), write.Release)
 	return err
 }
+
+// everything is what nothing that is cached or planned survives.
+var everything = []store.Tag{{Kind: store.TagSchema}, {Kind: store.TagCatalog}}
 
 // staleView forgets v because the schema tag's stamp has moved past it.
 func (sp *space) staleView(v *view) { sp.view.CompareAndSwap(v, nil) }
@@ -136,18 +197,18 @@ func (sp *space) loadView(ctx context.Context, load func(context.Context) (*cata
 		return v, nil
 	}
 	generation := sp.gens.Current()
-	tags := [1]store.Tag{{Kind: store.TagSchema}}
-	var stamps [1]store.Stamp
-	// No entry has this key. The lookup mints the stamp, and it must be read
-	// before the catalog is: a DDL that commits in between moves it.
-	if _, _, err := sp.store.Lookup(ctx, store.Key{}, tags[:], stamps[:]); err != nil {
+	tags := [2]store.Tag{{Kind: store.TagSchema}, {Kind: store.TagCatalog}}
+	var stamps [2]store.Stamp
+	// No entry has this key. The lookup mints the stamps, and they must be read
+	// before the catalog is: a DDL that commits in between moves them.
+	if _, _, err := sp.lookup(ctx, store.Key{}, tags[:], stamps[:]); err != nil {
 		return nil, err
 	}
 	snapshot, err := load(ctx)
 	if err != nil {
 		return nil, err
 	}
-	v := &view{snapshot: snapshot, stamp: stamps[0]}
+	v := &view{snapshot: snapshot, stamp: stamps[0], catalog: stamps[1]}
 	sp.viewMu.Lock()
 	defer sp.viewMu.Unlock()
 	if sp.gens.Current() == generation {

@@ -35,6 +35,7 @@ type Stats struct {
 
 	Parsed         uint64 // texts given to the parser
 	UnknownOutcome uint64 // writes whose answer did not arrive; resolved later
+	Unmarked       uint64 // writes that the store could not be told of before their commit
 	StoreErrors    uint64
 
 	// Saved estimates the time that hits did not spend in PostgreSQL: hits
@@ -44,13 +45,17 @@ type Stats struct {
 	// Statements are the texts that saved most, normalised, at most 100.
 	Statements []StatementStats
 
-	// Of the store, which all DBs of the process on the same database share.
+	// Of the store in memory, which all DBs of the process on the same database share.
 	Entries     int
 	Bytes       int64
 	Tags        int
 	Evictions   uint64
 	Expirations uint64
-	Unresolved  int // writers whose outcome is being asked for
+
+	Unresolved int // writers of this process whose outcome is being asked for
+
+	// Shared is what this process met in a store that processes share.
+	Shared store.SharedStats
 }
 
 // StatementStats counts one normalised text. Literals and arguments never appear.
@@ -64,8 +69,8 @@ type StatementStats struct {
 }
 
 type counters struct {
-	hits, misses, stale, fills, joined, tooLarge, unknown, storeErrors atomic.Uint64
-	bypasses                                                           [256]atomic.Uint64 // by Reason
+	hits, misses, stale, fills, joined, tooLarge, unknown, unmarked, storeErrors atomic.Uint64
+	bypasses                                                                     [256]atomic.Uint64 // by Reason
 }
 
 type statementStats struct {
@@ -111,7 +116,7 @@ func StatsOf(db *sql.DB) Stats {
 	s := Stats{
 		Hits: c.hits.Load(), Misses: c.misses.Load(), Stale: c.stale.Load(), Fills: c.fills.Load(),
 		Joined: c.joined.Load(), TooLarge: c.tooLarge.Load(), StoreErrors: c.storeErrors.Load(),
-		UnknownOutcome: c.unknown.Load(), Parsed: d.parsed.Load(), Bypasses: make(map[string]uint64),
+		UnknownOutcome: c.unknown.Load(), Unmarked: c.unmarked.Load(), Parsed: d.parsed.Load(), Bypasses: make(map[string]uint64),
 	}
 	s.Lookups = s.Hits + s.Misses
 	for reason := range c.bypasses {
@@ -126,8 +131,13 @@ func StatsOf(db *sql.DB) Stats {
 	}
 	s.Statements = s.Statements[:min(len(s.Statements), maxStatements)]
 	if sp := d.space(); sp != nil {
-		m := sp.store.Stats()
-		s.Entries, s.Bytes, s.Tags, s.Evictions, s.Expirations = m.Entries, m.Bytes, m.Tags, m.Evictions, m.Expirations
+		switch st := sp.store.(type) {
+		case localStore:
+			m := st.Stats()
+			s.Entries, s.Bytes, s.Tags, s.Evictions, s.Expirations = m.Entries, m.Bytes, m.Tags, m.Evictions, m.Expirations
+		case store.Shared:
+			s.Shared = st.SharedStats()
+		}
 		s.Unresolved = sp.writes.Stats().Unresolved
 	}
 	return s

@@ -243,7 +243,7 @@ func (s *stress) settle(tb testing.TB) {
 	tb.Helper()
 	deadline := time.Now().Add(20 * time.Second)
 	for {
-		unresolved, dirty := StatsOf(s.dbs[0]).Unresolved, s.space().store.Stats().DirtyTags
+		unresolved, dirty := StatsOf(s.dbs[0]).Unresolved, s.space().store.(localStore).Stats().DirtyTags
 		if unresolved == 0 && dirty == 0 {
 			return
 		}

@@ -44,7 +44,7 @@ func (t *txState) add(v *view, tags []store.Tag) {
 	if t.view == nil {
 		t.view = v
 	}
-	t.mixed = t.mixed || t.view != v
+	t.mixed = t.mixed || !t.view.same(v)
 	if t.tags == nil {
 		t.tags = make(map[store.Tag]struct{})
 	}
@@ -79,7 +79,7 @@ func (t *txState) wrote(v *view, tags []store.Tag) bool {
 	if len(t.tags) == 0 {
 		return false
 	}
-	if t.mixed || t.view != v {
+	if t.mixed || !t.view.same(v) {
 		return true
 	}
 	for _, tag := range tags {

@@ -4,17 +4,13 @@ import (
 	"context"
 	"database/sql/driver"
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
-	"github.com/jackc/pgx/v5/stdlib"
 
-	"github.com/cachedpg/cachedpg/invalidation"
 	"github.com/cachedpg/cachedpg/parser"
-	"github.com/cachedpg/cachedpg/store"
 )
 
 // exec is the life of a write: plan, mark what it will change, execute,
@@ -26,6 +22,7 @@ func (c *Conn) exec(ctx context.Context, q *call) (driver.Result, error) {
 	if ctx.Err() != nil {
 		return c.inner.ExecContext(ctx, q.sql, q.args) // pgx sends nothing and says why
 	}
+	q.ours = true
 	if err := c.plan(ctx, q); err != nil {
 		return nil, err
 	}
@@ -40,6 +37,9 @@ func (c *Conn) exec(ctx context.Context, q *call) (driver.Result, error) {
 	e, err := c.begin(ctx, q)
 	if err != nil {
 		return nil, err
+	}
+	if e.wraps {
+		return c.autocommit(ctx, q, e)
 	}
 	result, err := c.inner.ExecContext(ctx, q.sql, q.args)
 	e.done(err)
@@ -87,303 +87,24 @@ func (p *planned) mayCommit() bool {
 		p.has(parser.Commit) || p.has(parser.PrepareTransaction)
 }
 
+// endsTransaction reports that the text is one command that ends the
+// transaction which is open, for good or to be decided later.
+func (p *planned) endsTransaction() bool {
+	return len(p.plan.Kinds) == 1 && (p.has(parser.Commit) || p.has(parser.PrepareTransaction))
+}
+
+// canWrap reports that the text is one statement which may do inside a
+// transaction what it does outside of one. PostgreSQL refuses some that are DDL.
+func (p *planned) canWrap() bool {
+	if len(p.plan.Kinds) != 1 {
+		return false
+	}
+	switch p.plan.Kinds[0] {
+	case parser.Select, parser.Insert, parser.Update, parser.Delete, parser.Merge, parser.Truncate,
+		parser.Refresh, parser.DDL, parser.Explain:
+		return true
+	}
+	return false
+}
+
 func (p *planned) has(kind parser.Kind) bool { return slices.Contains(p.plan.Kinds, kind) }
-
-// effect is a statement between the marking of its tags and PostgreSQL's answer.
-type effect struct {
-	c     *Conn
-	space *space
-	view  *view
-	tags  []store.Tag
-	write *invalidation.Write // nil when nothing is marked
-	leave func()              // of the generation that the tags were planned in
-
-	catalog  bool
-	session  bool
-	level    bool // the isolation level may have changed
-	prepared bool // PREPARE TRANSACTION
-	resolved bool // COMMIT PREPARED, ROLLBACK PREPARED
-	commit   bool // nothing but a COMMIT
-	xid      string
-	over     bool // done was called
-}
-
-// begin marks what the statements change if their effect may become visible
-// at once, and otherwise remembers it until the transaction commits. Several
-// calls are one unit, as in a batch.
-func (c *Conn) begin(ctx context.Context, calls ...*call) (*effect, error) {
-	c.settle()
-	e := &effect{c: c, space: c.known.space}
-	visible := c.tx == nil
-	for _, q := range calls {
-		e.add(q)
-		visible = visible || q.text.mayCommit()
-	}
-	defer func() {
-		if e.session {
-			c.forget()
-		}
-	}()
-	if e.space == nil {
-		return e, nil // no cache: nothing to invalidate
-	}
-	if visible {
-		e.leave = e.space.gens.Enter()
-	}
-	for _, q := range calls {
-		// Who enters first and plans then is waited for by a DDL that changes
-		// what the plan stands on.
-		if visible && q.view != noCatalog && e.space.view.Load() != q.view {
-			if err := c.plan(ctx, q); err != nil {
-				e.left()
-				return nil, err
-			}
-		}
-		if e.view = q.view; q.text.plan.Writes {
-			first := len(e.tags)
-			e.tags = q.text.plan.WriteTags(e.tags, q.keyingValues())
-			if c.tx != nil {
-				c.tx.add(q.view, e.tags[first:])
-			}
-		}
-	}
-	if c.tx != nil {
-		c.tx.session = c.tx.session || e.session
-		c.tx.catalog = c.tx.catalog || e.catalog
-	}
-	if !visible {
-		return e, nil
-	}
-	return e, e.mark(ctx)
-}
-
-// add takes in what the text of a call does beside writing tables.
-func (e *effect) add(q *call) {
-	e.session = e.session || q.text.plan.Session
-	e.catalog = e.catalog || q.text.plan.Catalog
-	e.level = e.level || q.text.has(parser.SetTransaction)
-	e.prepared = e.prepared || q.text.has(parser.PrepareTransaction)
-	e.resolved = e.resolved || q.text.has(parser.CommitPrepared) || q.text.has(parser.RollbackPrepared)
-}
-
-// beginCommit marks everything that the transaction wrote.
-func (c *Conn) beginCommit(ctx context.Context) (*effect, error) {
-	e := &effect{c: c, space: c.known.space, commit: true}
-	c.settle()
-	if c.tx == nil || c.known.space == nil || len(c.tx.tags) == 0 || c.inner.txStatus() == 'E' {
-		return e, nil // nothing written, or PostgreSQL will answer ROLLBACK
-	}
-	e.leave = c.known.space.gens.Enter()
-	return e, e.mark(ctx)
-}
-
-// beginOpaque marks everything, for statements that are not seen.
-func (c *Conn) beginOpaque(ctx context.Context) (*effect, error) {
-	e := &effect{c: c, space: c.known.space, session: true, catalog: true, tags: []store.Tag{{Kind: store.TagSchema}}}
-	c.settle()
-	c.forget()
-	if c.known.space == nil {
-		return e, nil
-	}
-	if c.tx != nil {
-		c.tx.session, c.tx.catalog = true, true
-		c.tx.add(noCatalog, e.tags)
-	}
-	e.leave = c.known.space.gens.Enter()
-	return e, e.mark(ctx)
-}
-
-// mark sets the intents: on return nobody gets an entry that depends on one
-// of the tags, until release. In a transaction they are the tags of
-// everything that it wrote.
-func (e *effect) mark(ctx context.Context) error {
-	if tx := e.c.tx; tx != nil {
-		if tx.mixed || tx.view != nil && tx.view != e.space.view.Load() {
-			// Some statement was planned with a catalog that has changed since;
-			// its locks keep its own tables as they were, but not those that
-			// a new foreign key or view leads to.
-			tx.tags[store.Tag{Kind: store.TagSchema}] = struct{}{}
-		}
-		e.catalog = e.catalog || tx.catalog
-		e.tags = e.tags[:0:0]
-		for tag := range tx.tags {
-			e.tags = append(e.tags, tag)
-		}
-	}
-	if len(e.tags) == 0 {
-		e.left()
-		return nil
-	}
-	if e.prepared || e.c.tx != nil && e.c.pid == 0 {
-		// The outcome may have to be asked of PostgreSQL later, and there is
-		// nothing but the transaction's id to ask with. In a failed
-		// transaction there is no answer, and nothing to ask.
-		e.xid, _ = e.c.inner.text(ctx, "SELECT coalesce(pg_catalog.pg_current_xact_id_if_assigned()::text, '')")
-	}
-	write := e.space.writes.Begin()
-	if err := write.Intend(ctx, e.tags); err != nil {
-		write.Release()
-		e.left()
-		return fmt.Errorf("cachedpg: marking what the transaction changed: %w", err)
-	}
-	e.write = write
-	return nil
-}
-
-func (e *effect) left() {
-	if e.leave != nil {
-		e.leave()
-		e.leave = nil
-	}
-}
-
-// done ends the statement: PostgreSQL has answered, or the connection is gone.
-// err is what the caller gets. A second call does nothing.
-func (e *effect) done(err error) {
-	if e.over {
-		return
-	}
-	e.over = true
-	c := e.c
-	c.settle()
-	if tx := c.tx; tx != nil {
-		tx.session = tx.session || e.session
-		if e.level || e.session { // SET transaction_isolation = … is a SET like any other
-			tx.isolation = isolationUnknown
-		}
-		if tx.session {
-			c.forget() // a ROLLBACK TO may have undone a SET
-		}
-		if e.write != nil { // a text that opened a transaction, or went on after a COMMIT
-			tx.catalog = tx.catalog || e.catalog
-			tx.add(e.view, e.tags)
-		}
-	}
-	if e.session {
-		c.forget()
-	}
-	if e.resolved && e.space != nil {
-		e.space.writes.Kick()
-	}
-	switch {
-	case e.write == nil:
-		e.left()
-	case c.inner.closed() && e.commit && c.pid == 0 && e.xid == "":
-		e.release() // the transaction had no id, so it had nothing to commit
-	case c.inner.closed():
-		// It may be on its way still, and only PostgreSQL knows. driver.ErrBadConn
-		// proves nothing: pgx reports a connection that broke after the statement
-		// was sent as one that was closed before.
-		e.abandon(c.d.ended(c.pid, e.xid))
-	case e.prepared && err == nil && e.xid != "":
-		e.abandon(c.d.ended(0, e.xid))
-	default:
-		e.release()
-	}
-}
-
-// release ends the marks. After a DDL it waits, off the caller's path, for
-// those who planned with the old catalog.
-func (e *effect) release() {
-	if !e.catalog {
-		e.left()
-		e.write.Release()
-		return
-	}
-	generation := e.space.dropView()
-	e.left()
-	e.space.gens.WhenOlderLeft(generation, e.write.Release)
-}
-
-// abandon leaves the marks to the resolver, which asks ended until it says
-// that nothing more can become visible.
-func (e *effect) abandon(ended func(context.Context) (bool, error)) {
-	e.c.d.stats.unknown.Add(1)
-	e.space.enter()
-	waiting := make(chan struct{})
-	dropped := false
-	e.write.Abandon(func(ctx context.Context) (bool, error) {
-		if !dropped {
-			if ok, err := ended(ctx); !ok || err != nil {
-				return false, err
-			}
-			dropped = true
-			if !e.catalog {
-				close(waiting)
-			} else {
-				e.space.gens.WhenOlderLeft(e.space.dropView(), func() { close(waiting) })
-			}
-			e.left()
-		}
-		select {
-		case <-waiting:
-			go e.space.leave() // it may end the resolver that is calling
-			return true, nil
-		default:
-			return false, nil
-		}
-	})
-}
-
-// ended returns how to find out that a transaction has ended whose answer did
-// not arrive: by its id, or by its backend being gone. A backend ends only
-// after its transaction has, and a transaction's effect is visible, or never
-// will be, when its id is no longer in progress.
-func (d *connector) ended(pid uint32, xid string) func(context.Context) (bool, error) {
-	var seen string // PostgreSQL's clock at the first question
-	return func(ctx context.Context) (bool, error) {
-		in, err := d.connect(ctx, &Conn{d: d})
-		if err != nil {
-			return false, err
-		}
-		defer in.Close()
-		var answer string
-		switch {
-		case xid != "":
-			answer, err = in.text(ctx, "SELECT coalesce(pg_catalog.pg_xact_status('"+xid+"'::xid8), 'forgotten') <> 'in progress'")
-		case pid == 0:
-			return false, nil // behind a pooler without an id nothing can be proved: the tags stay marked
-		case seen == "":
-			seen, err = in.text(ctx, "SELECT extract(epoch FROM pg_catalog.clock_timestamp())::text")
-			return false, err
-		default:
-			// A backend of the same PID that started later is another one.
-			answer, err = in.text(ctx, fmt.Sprintf("SELECT NOT EXISTS (SELECT FROM pg_catalog.pg_stat_activity"+
-				" WHERE pid = %d AND coalesce(backend_start <= to_timestamp(%s), true))", pid, seen))
-		}
-		return answer == "true" || answer == "t", err
-	}
-}
-
-// effectRows are the rows of a statement with an effect, which ends when they
-// are closed: an INSERT … RETURNING commits when its last row was read.
-type effectRows struct {
-	*stdlib.Rows // with all its optional interfaces
-	effect       *effect
-}
-
-// Close reads what is left and ends the effect.
-func (r *effectRows) Close() error {
-	err := r.Rows.Close()
-	r.effect.done(err)
-	return err
-}
-
-// scriptedRows are effectRows of an inner connection that is not pgx's.
-type scriptedRows struct {
-	driver.Rows
-	effect *effect
-}
-
-func (r *scriptedRows) Close() error {
-	err := r.Rows.Close()
-	r.effect.done(err)
-	return err
-}
-
-func withEffect(rows driver.Rows, e *effect) driver.Rows {
-	if r, ok := rows.(*stdlib.Rows); ok {
-		return &effectRows{Rows: r, effect: e}
-	}
-	return &scriptedRows{Rows: rows, effect: e}
-}

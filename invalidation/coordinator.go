@@ -2,12 +2,12 @@ package invalidation
 
 import (
 	"context"
-	"crypto/rand"
 	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/cachedpg/cachedpg/internal/step"
 	"github.com/cachedpg/cachedpg/store"
 )
 
@@ -67,13 +67,13 @@ func New(s store.Store, o Options) *Coordinator {
 	return c
 }
 
-// Begin returns a write with an id of its own (I6). It costs the store nothing
-// until it intends something, and may be forgotten until then.
-func (c *Coordinator) Begin() *Write {
-	w := &Write{c: c}
-	rand.Read(w.id[:])
-	return w
-}
+// Begin returns a write with an id of its own (I6), by which nobody else can
+// find out whether it is over. It costs the store nothing until it intends
+// something, and may be forgotten until then.
+func (c *Coordinator) Begin() *Write { return c.BeginAs(store.NewWriter()) }
+
+// BeginAs is Begin with an id that was never used before.
+func (c *Coordinator) BeginAs(id store.WriterID) *Write { return &Write{c: c, id: id} }
 
 // Kick makes the resolver ask at once for every unknown outcome, and the
 // pending releases be tried, instead of at the end of their back-off.
@@ -127,8 +127,8 @@ func (c *Coordinator) Stats() Stats {
 
 // settle releases a write whose outcome is known (I4).
 func (c *Coordinator) settle(w *Write) {
+	c.pending.Add(1)
 	if c.local {
-		c.pending.Add(1)
 		if !c.release(context.Background(), w) {
 			c.retry(w)
 		}
@@ -150,7 +150,6 @@ func (c *Coordinator) settle(w *Write) {
 
 // first tries to release to a store that may be slow.
 func (c *Coordinator) first(ctx context.Context, w *Write) {
-	c.pending.Add(1)
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
 	if !c.release(ctx, w) {
@@ -170,5 +169,6 @@ func (c *Coordinator) release(ctx context.Context, w *Write) bool {
 	}
 	c.pending.Add(-1)
 	c.releases.Add(1)
+	step.At(step.Released)
 	return true
 }

@@ -5,8 +5,8 @@
 // # Authority
 //
 // PostgreSQL alone decides what is committed. The store is a cache of what it
-// said, and nothing in it is true because of its age: no timeout, lease or
-// clock decides whether a result may be served. What PostgreSQL can be asked
+// said, and nothing in it is true because of its age: no timeout and no clock
+// says that a result is still good, or that a writer is over. What PostgreSQL can be asked
 // about a writer that fell silent is whether its transaction is over. It says
 // "in progress" until the effect is visible to every new snapshot, also while a
 // commit waits for a synchronous replica and for a prepared transaction, so
@@ -83,8 +83,22 @@
 //	I11  Whatever was intended, or may have been, is released in the end, unless
 //	     the store ends first.
 //
+// A store that processes share can lose its memory, and a process the store. For it:
+//
+//	I12  Whatever loses an intent ends its epoch. Nothing that was stored in an
+//	     epoch is found after its end, and no epoch returns.
+//	I13  A hit needs a lease: it ends, on the store's clock, at most store.Lease
+//	     after PostgreSQL was asked and knew of nobody who commits past the store.
+//	     A lease that ran out ends the epoch.
+//	I14  An epoch gets its first lease when every write is over that was under
+//	     way after the epoch began.
+//	I15  A write that cannot be marked is committed when its process has had a
+//	     notice in PostgreSQL for longer than a lease.
+//	I16  While a lease of a server that was replaced may stand, commits wait.
+//
 // I1 to I7 are the store's and this package's to keep, I8 and I9 the reader's,
-// I10 is what Generations is for. I11 is not needed for fresh results, only for
+// I10 is what Generations is for; I12 to I16 are kept by the shared store and
+// the driver's keeper. I11 is not needed for fresh results, only for
 // cached ones: a tag with a lost intent is served by PostgreSQL for ever.
 //
 // # Races
@@ -191,6 +205,60 @@
 // stamp after the last of them: another one than its catalog's, or none, and it
 // intends the schema tag as well.
 //
+// # A store that processes share
+//
+// The store answers others after this process is gone, and it may be gone, or
+// not what it was, while this process goes on. Five things follow.
+//
+// Intents outlive their writer, so they say what to ask PostgreSQL: the id of
+// the transaction, known before COMMIT because autocommit statements run in a
+// transaction too. Whoever meets an intent for longer than a commit takes asks
+// whether that transaction is over, and if so releases exactly that intent (I4).
+//
+// The store may lose intents: it is flushed, it evicts, it restarts from an old
+// snapshot, a replica is promoted that had not heard of them. They are kept in
+// one place together with the name of the epoch, so that none is lost without
+// the epoch (I12); names of entries and stamps begin with it, and with the
+// identity of the server.
+//
+//	reader                          writer                  store
+//	                                intend, acknowledged
+//	                                                        loses everything
+//	miss: mints a stamp
+//	SELECT → old, fill
+//	                                COMMIT
+//	hit of old
+//
+// Therefore a new epoch is cold: nobody mints in it before all those writers are
+// over (I14). The bound is a transaction id that PostgreSQL gives out after the epoch
+// began; when no transaction below it is in progress, every write that may have
+// lost its intents is over, and later ones have theirs in the new epoch.
+//
+// A writer may lose the store while others have it, and shall commit all the
+// same. It cannot stop them from hitting, so hits stop by themselves: they need
+// a lease, which is extended only after asking PostgreSQL whether somebody has posted
+// a notice there (I13, I15). The extension is to a fixed time on the store's clock, counted
+// from before the question, so that one that arrives late extends nothing:
+//
+//	reader                          writer                  store
+//	store's clock: t
+//	PostgreSQL: no notice
+//	                                posts a notice
+//	extend to t + lease
+//	                                waits one lease
+//	                                                        the lease ends, the epoch with it
+//	                                COMMIT
+//	PostgreSQL: a notice; no lease
+//
+// A lease that ran out ends its epoch, because such a commit may have happened
+// since. This is the only use of time: it can make the cache cold too early,
+// and as long as a second is about a second everywhere, never stale.
+//
+// A replaced server may still have readers with a lease while writers mark on
+// its successor. A renewal makes sure that the server is the same as when its
+// name was made, so such a lease ends soon; writers who find an epoch
+// younger than a lease, on a server that has replicated, wait for the rest of it (I16).
+//
 // # Failures
 //
 //   - The writer dies before COMMIT is sent: its transaction is aborted. With a
@@ -210,8 +278,14 @@
 //     began are over.
 //   - The reader dies or sleeps anywhere: it has changed nothing but minted stamps.
 //   - The store loses entries or stamps: misses.
-//   - The store loses acknowledged intents: nothing here can help. A store that
-//     can do that must start cold under a new name.
+//   - The store loses acknowledged intents: its epoch is over (I12, I14).
+//   - The store cannot be reached: reads ask PostgreSQL. Writes wait for one lease,
+//     once, and go on past it (I15); or fail, if that was chosen.
+//   - PostgreSQL cannot be asked: no lease is extended, hits end.
+//   - What the store cannot survive: a server that goes on with its clients,
+//     cut off from those who promoted another in its place, where a process that is cut
+//     off together with it can still ask PostgreSQL. Redis ends that by itself if
+//     min-replicas-to-write is set, and a Cluster always.
 //
 // # What was rejected
 //

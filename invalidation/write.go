@@ -32,8 +32,23 @@ func (w *Write) ID() store.WriterID { return w.id }
 // After an error the tags may be marked or not. They stay part of the write: the
 // next Intend tries them again, and Release releases them (I11).
 func (w *Write) Intend(ctx context.Context, tags []store.Tag) error {
+	_, err := w.intend(tags, func(untold []store.Tag) (store.Marked, error) {
+		return store.Marked{}, w.c.store.Intend(ctx, w.id, untold)
+	})
+	return err
+}
+
+// Mark is Intend in a store that processes share, see store.Shared. If the
+// store marks the schema tag as well, that becomes part of the write.
+func (w *Write) Mark(ctx context.Context, s store.Shared, tags []store.Tag, catalog store.Stamp) (store.Marked, error) {
+	return w.intend(tags, func(untold []store.Tag) (store.Marked, error) {
+		return s.Mark(ctx, w.id, untold, catalog)
+	})
+}
+
+func (w *Write) intend(tags []store.Tag, tell func(untold []store.Tag) (store.Marked, error)) (store.Marked, error) {
 	if w.over {
-		return errOver
+		return store.Marked{}, errOver
 	}
 	// Remembered first: the store may have marked them although it fails.
 	w.tags = slices.Grow(w.tags, len(tags))
@@ -41,14 +56,27 @@ func (w *Write) Intend(ctx context.Context, tags []store.Tag) error {
 		w.add(t)
 	}
 	if w.told == len(w.tags) {
-		return nil
+		return store.Marked{}, nil
 	}
-	if err := w.c.store.Intend(ctx, w.id, w.tags[w.told:]); err != nil {
-		return err
+	marked, err := tell(w.tags[w.told:])
+	if err != nil {
+		return store.Marked{}, err
 	}
 	w.told = len(w.tags)
+	if marked.Schema {
+		w.add(store.Tag{Kind: store.TagSchema})
+		w.told = len(w.tags)
+	}
 	w.c.intents.Add(1)
-	return nil
+	return marked, nil
+}
+
+// Remember makes tags part of the write without marking them. Release then
+// gives them new stamps, which is all that cache-aside in its textbook form does.
+func (w *Write) Remember(tags []store.Tag) {
+	for _, t := range tags {
+		w.add(t)
+	}
 }
 
 // few is how many tags are searched faster one by one than in a map.

@@ -54,6 +54,7 @@ const (
 	TemporaryObjects
 	HotStandby
 	StoreError
+	StoreDown
 	DirtyTag
 	HintBypass
 	ContextBypass
@@ -140,7 +141,7 @@ var reasons = [reasonCount]struct{ name, words, remedy string }{
 
 	CatalogUnavailable: {"catalog-unavailable", "the schema could not be loaded",
 		"Check that the role may read pg_catalog; see the error in the log."},
-	Warming: {"warming", "statements that PostgreSQL was running when the cache began may still commit unseen",
+	Warming: {"warming", "transactions that PostgreSQL was running when the cache began, or lost its memory, may still commit unseen",
 		"Nothing to do: caching begins when they are over."},
 	InTransactionAfterWrite: {"transaction-wrote", "the transaction may see rows that it wrote itself",
 		"Read before writing, or outside the transaction."},
@@ -156,6 +157,8 @@ var reasons = [reasonCount]struct{ name, words, remedy string }{
 		"Connect cached reads to the primary."},
 	StoreError: {"store-error", "the store could not answer",
 		"Check the store; the queries themselves are not affected."},
+	StoreDown: {"store-down", "the shared store cannot be reached",
+		"Check the store and the network; the queries themselves are not affected, and hits go on by themselves when it is back."},
 	DirtyTag: {"write-in-progress", "a write that touches the result is being committed",
 		"Nothing to do: the result is cached again after the commit."},
 	HintBypass: {"hint-bypass", "a comment in the statement asks for PostgreSQL",

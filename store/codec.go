@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"hash/crc32"
 	"math"
+	"time"
+	"unsafe"
 )
 
 // The encoding of an entry, integers big-endian, counts as uvarints:
@@ -14,13 +16,15 @@ import (
 //	columns    count, then for each: name length, name, table OID (4), table
 //	           column (2), type (4), type size (2), type modifier (4), format (2)
 //	rows       count
+//	took       microseconds, as a count
+//	expires    milliseconds since 1970, as a count; 0 is none
 //	data       length, bytes
 //	checksum   4 bytes, CRC-32C of everything before
 //
 // The checksum finds what a store mangled or cut short. It is no defence
 // against someone who writes entries on purpose.
 const (
-	codecVersion = 1
+	codecVersion = 2
 
 	columnFixed = 4 + 2 + 4 + 2 + 4 + 2
 	columnMin   = 1 + columnFixed
@@ -38,7 +42,9 @@ var (
 	errEntryData     = errors.New("cachedpg: encoded entry: data does not hold its rows")
 )
 
-// AppendEntry appends the encoding of e to dst. It keeps no reference to e.
+// AppendEntry appends the encoding of e to dst. It keeps no reference to e. Took
+// is rounded down to microseconds and Expires to milliseconds; what is before
+// 1970 is none.
 func AppendEntry(dst []byte, e *Entry) []byte {
 	start := len(dst)
 	dst = append(dst, codecVersion)
@@ -55,6 +61,8 @@ func AppendEntry(dst []byte, e *Entry) []byte {
 		dst = binary.BigEndian.AppendUint16(dst, uint16(c.Format))
 	}
 	dst = binary.AppendUvarint(dst, uint64(e.Rows))
+	dst = binary.AppendUvarint(dst, uint64(max(0, e.Took.Microseconds())))
+	dst = binary.AppendUvarint(dst, uint64(max(0, e.Expires.UnixMilli()))) // the zero Time is long before 1970
 	dst = binary.AppendUvarint(dst, uint64(len(e.Data)))
 	dst = append(dst, e.Data...)
 	return binary.BigEndian.AppendUint32(dst, crc32.Checksum(dst[start:], castagnoli))
@@ -65,6 +73,12 @@ func AppendEntry(dst []byte, e *Entry) []byte {
 // it returns is Valid. An error means that the bytes are no entry of this
 // version: a miss.
 func DecodeEntry(encoded []byte) (*Entry, error) {
+	return DecodeEntryString(string(encoded))
+}
+
+// DecodeEntryString is DecodeEntry without the copy: the entry shares the
+// memory of encoded, and keeps all of what that was cut from.
+func DecodeEntryString(encoded string) (*Entry, error) {
 	if len(encoded) < 1+4 {
 		return nil, errEntryShort
 	}
@@ -72,12 +86,13 @@ func DecodeEntry(encoded []byte) (*Entry, error) {
 		return nil, fmt.Errorf("cachedpg: encoded entry: version %d is not %d", encoded[0], codecVersion)
 	}
 	body, sum := encoded[:len(encoded)-4], encoded[len(encoded)-4:]
-	if crc32.Checksum(body, castagnoli) != binary.BigEndian.Uint32(sum) {
+	// Checksum only reads, so a string will do for its bytes.
+	if crc32.Checksum(unsafe.Slice(unsafe.StringData(body), len(body)), castagnoli) != be32(sum) {
 		return nil, errEntryChecksum
 	}
 
-	// One string for all names and the data: they are cut out of it.
-	d := decoder{rest: string(body[1:]), ok: true}
+	// All names and the data are cut out of it.
+	d := decoder{rest: body[1:], ok: true}
 	e := &Entry{}
 	if n := d.count(len(d.rest) / columnMin); n > 0 {
 		e.Columns = make([]Column, n)
@@ -101,6 +116,10 @@ func DecodeEntry(encoded []byte) (*Entry, error) {
 		limit = maxBareRows
 	}
 	e.Rows = d.count(limit)
+	e.Took = time.Duration(d.uvarint(math.MaxInt64/1000)) * time.Microsecond
+	if ms := d.uvarint(math.MaxInt64); ms > 0 {
+		e.Expires = time.UnixMilli(int64(ms))
+	}
 	e.Data = d.take(d.count(len(d.rest)))
 	if !d.ok || d.rest != "" {
 		return nil, errEntryShort
@@ -118,9 +137,12 @@ type decoder struct {
 	ok   bool
 }
 
-// count reads a uvarint that must not exceed limit. It reads the canonical
+// count reads the number of things that follow.
+func (d *decoder) count(limit int) int { return int(d.uvarint(uint64(limit))) }
+
+// uvarint reads a number that must not exceed limit. It reads the canonical
 // form only, so that equal entries have equal encodings.
-func (d *decoder) count(limit int) int {
+func (d *decoder) uvarint(limit uint64) uint64 {
 	var v uint64
 	for i := 0; i < len(d.rest) && i < binary.MaxVarintLen64 && d.ok; i++ {
 		b := d.rest[i]
@@ -129,11 +151,11 @@ func (d *decoder) count(limit int) int {
 		}
 		v |= uint64(b&0x7f) << (7 * i)
 		if b < 0x80 {
-			if v > uint64(limit) || b == 0 && i > 0 {
+			if v > limit || b == 0 && i > 0 {
 				break
 			}
 			d.rest = d.rest[i+1:]
-			return int(v)
+			return v
 		}
 	}
 	d.ok, d.rest = false, ""

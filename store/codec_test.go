@@ -9,6 +9,8 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
+	"unsafe"
 )
 
 func codecEntries() []*Entry {
@@ -27,6 +29,8 @@ func codecEntries() []*Entry {
 			Data:    string(AppendValue(AppendValue(AppendValue(AppendValue(nil, []byte{0, 1}), nil), []byte{}), []byte("x\x00y"))),
 		},
 		wide,
+		{Rows: 1, Took: 1500 * time.Microsecond, Expires: time.UnixMilli(1_800_000_000_123)},
+		{Rows: 1, Took: math.MaxInt64 / 1000 * 1000, Expires: time.UnixMilli(math.MaxInt64)},
 	}
 }
 
@@ -58,12 +62,44 @@ func TestCodecRoundTrip(t *testing.T) {
 	}
 }
 
+// What the encoding has no room for: fractions, and times that mean nothing.
+func TestCodecTimes(t *testing.T) {
+	tests := []struct {
+		took, wantTook       time.Duration
+		expires, wantExpires time.Time
+	}{
+		{1999 * time.Nanosecond, time.Microsecond, time.UnixMilli(5).Add(999_999), time.UnixMilli(5)},
+		{-time.Second, 0, time.UnixMilli(-1), time.Time{}},
+		{0, 0, time.UnixMilli(0), time.Time{}},
+		{math.MaxInt64, math.MaxInt64 / 1000 * 1000, time.Unix(1, 0).UTC(), time.Unix(1, 0)},
+	}
+	for _, tt := range tests {
+		got, err := DecodeEntry(AppendEntry(nil, &Entry{Took: tt.took, Expires: tt.expires}))
+		if err != nil || got.Took != tt.wantTook || got.Expires != tt.wantExpires {
+			t.Errorf("%v and %v: got %+v, %v", tt.took, tt.expires, got, err)
+		}
+	}
+}
+
+func TestDecodeEntryStringSharesMemory(t *testing.T) {
+	encoded := string(AppendEntry(nil, testEntry(1000)))
+	e, err := DecodeEntryString(encoded)
+	if err != nil {
+		t.Fatal(err)
+	}
+	begin := uintptr(unsafe.Pointer(unsafe.StringData(encoded)))
+	if at := uintptr(unsafe.Pointer(unsafe.StringData(e.Data))); at < begin || at >= begin+uintptr(len(encoded)) {
+		t.Error("the data is a copy")
+	}
+}
+
 // A change of this golden needs a new codecVersion: two versions of the program
 // may share one store.
 func TestCodecGolden(t *testing.T) {
-	e := &Entry{Columns: []Column{{"id", 16384, 1, 20, 8, -1, 1}}, Rows: 2, Data: "\x00\x00\x00\x01x\xff\xff\xff\xff"}
+	e := &Entry{Columns: []Column{{"id", 16384, 1, 20, 8, -1, 1}}, Rows: 2, Data: "\x00\x00\x00\x01x\xff\xff\xff\xff",
+		Took: 300 * time.Microsecond, Expires: time.UnixMilli(1_800_000_000_000)}
 	got := string(AppendEntry(nil, e))
-	want := "\x01\x01\x02id\x00\x00\x40\x00\x00\x01\x00\x00\x00\x14\x00\x08\xff\xff\xff\xff\x00\x01\x02\x09\x00\x00\x00\x01x\xff\xff\xff\xff"
+	want := "\x02\x01\x02id\x00\x00\x40\x00\x00\x01\x00\x00\x00\x14\x00\x08\xff\xff\xff\xff\x00\x01\x02\xac\x02\x80\xa0\xf1\xc2\xb1\x34\x09\x00\x00\x00\x01x\xff\xff\xff\xff"
 	want += string(binary.BigEndian.AppendUint32(nil, crc32.Checksum([]byte(want), castagnoli)))
 	if got != want {
 		t.Errorf("got %q, want %q", got, want)
@@ -101,20 +137,24 @@ var hostile = []struct {
 	body string
 }{
 	{"nothing at all", ""},
-	{"another version", "\x02\x00\x00\x00"},
-	{"more columns than bytes", "\x01\xff\xff\xff\xff\x0f"},
-	{"a count of eleven bytes", "\x01\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"},
-	{"a count beyond 64 bits", "\x01\xff\xff\xff\xff\xff\xff\xff\xff\xff\x7f"},
-	{"a count in more bytes than it needs", "\x01\x80\x00\x00\x00"},
-	{"a name longer than the rest", "\x01\x01\x7f" + strings.Repeat("x", 30)},
-	{"more rows than data", "\x01\x01\x00" + strings.Repeat("\x00", columnFixed) + "\x02\x04\xff\xff\xff\xff"},
-	{"rows without columns, for ever", "\x01\x00\xff\xff\xff\xff\x07\x00"},
-	{"data without columns", "\x01\x00\x01\x04\xff\xff\xff\xff"},
-	{"data longer than the rest", "\x01\x00\x00\x7f"},
-	{"a value longer than the data", "\x01\x01\x00" + strings.Repeat("\x00", columnFixed) + "\x01\x05\x7f\xff\xff\xff\x00"},
-	{"a value of negative length", "\x01\x01\x00" + strings.Repeat("\x00", columnFixed) + "\x01\x04\xff\xff\xff\xfe"},
-	{"half a value at the end", "\x01\x01\x00" + strings.Repeat("\x00", columnFixed) + "\x01\x06\xff\xff\xff\xff\x00\x00"},
-	{"bytes after the data", "\x01\x00\x00\x00\x00"},
+	{"the version before", "\x01\x00\x00\x00"},
+	{"a version to come", "\x03\x00\x00\x00\x00\x00"},
+	{"more columns than bytes", "\x02\xff\xff\xff\xff\x0f"},
+	{"a count of eleven bytes", "\x02\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"},
+	{"a count beyond 64 bits", "\x02\xff\xff\xff\xff\xff\xff\xff\xff\xff\x7f"},
+	{"a count in more bytes than it needs", "\x02\x80\x00\x00\x00\x00\x00"},
+	{"a name longer than the rest", "\x02\x01\x7f" + strings.Repeat("x", 30)},
+	{"more rows than data", "\x02\x01\x00" + strings.Repeat("\x00", columnFixed) + "\x02\x00\x00\x04\xff\xff\xff\xff"},
+	{"rows without columns, for ever", "\x02\x00\xff\xff\xff\xff\x07\x00\x00\x00"},
+	{"nothing after the rows", "\x02\x00\x01"},
+	{"took longer than a Duration", "\x02\x00\x00\x80\x80\x80\x80\x80\x80\x80\x80\x80\x01\x00\x00"},
+	{"expires after the end of time", "\x02\x00\x00\x00\x80\x80\x80\x80\x80\x80\x80\x80\x80\x01\x00"},
+	{"data without columns", "\x02\x00\x01\x00\x00\x04\xff\xff\xff\xff"},
+	{"data longer than the rest", "\x02\x00\x00\x00\x00\x7f"},
+	{"a value longer than the data", "\x02\x01\x00" + strings.Repeat("\x00", columnFixed) + "\x01\x00\x00\x05\x7f\xff\xff\xff\x00"},
+	{"a value of negative length", "\x02\x01\x00" + strings.Repeat("\x00", columnFixed) + "\x01\x00\x00\x04\xff\xff\xff\xfe"},
+	{"half a value at the end", "\x02\x01\x00" + strings.Repeat("\x00", columnFixed) + "\x01\x00\x00\x06\xff\xff\xff\xff\x00\x00"},
+	{"bytes after the data", "\x02\x00\x00\x00\x00\x00\x00"},
 }
 
 func TestCodecHostile(t *testing.T) {
@@ -131,7 +171,7 @@ func TestCodecAllocation(t *testing.T) {
 	const columns = 100_000 // of the least size: they take most memory per byte
 	least := binary.AppendUvarint([]byte{codecVersion}, columns)
 	least = append(least, make([]byte, columns*columnMin)...)
-	least = append(least, 0, 0)
+	least = append(least, 0, 0, 0, 0)
 	promised := append(binary.AppendUvarint([]byte{codecVersion}, 1<<20), make([]byte, 1000)...)
 	for name, body := range map[string][]byte{"the least columns": least, "columns that are not there": promised} {
 		encoded := seal(body)
@@ -218,11 +258,23 @@ func FuzzValues(f *testing.F) {
 
 func BenchmarkDecodeEntry(b *testing.B) {
 	encoded := AppendEntry(nil, testEntry(1000))
-	b.SetBytes(int64(len(encoded)))
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, err := DecodeEntry(encoded); err != nil {
-			b.Fatal(err)
+	b.Run("bytes", func(b *testing.B) {
+		b.SetBytes(int64(len(encoded)))
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, err := DecodeEntry(encoded); err != nil {
+				b.Fatal(err)
+			}
 		}
-	}
+	})
+	b.Run("string", func(b *testing.B) {
+		text := string(encoded)
+		b.SetBytes(int64(len(encoded)))
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, err := DecodeEntryString(text); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
 }

@@ -27,10 +27,11 @@ type Tag struct {
 type TagKind uint8
 
 const (
-	TagSchema TagKind = iota // the catalog and everything
-	TagTable                 // any change of the relation
-	TagRows                  // a change of rows of which the key in Index is not known
-	TagRow                   // the rows with one value of the key in Index
+	TagSchema  TagKind = iota // the catalog and everything
+	TagTable                  // any change of the relation
+	TagRows                   // a change of rows of which the key in Index is not known
+	TagRow                    // the rows with one value of the key in Index
+	TagCatalog                // the catalog alone; no entry depends on it, see Shared.Mark
 )
 
 // Stamp is the random, never reused value that a tag has now. Zero is no stamp.
@@ -44,6 +45,7 @@ const (
 	Stale                // an entry, but a stamp moved; counts as a miss
 	Hit
 	Dirty // a tag has an intent: neither hit nor fill
+	Busy  // as Miss, but another process is running the SELECT for this key and these stamps
 )
 
 // String returns the outcome's name in stats and logs.
@@ -57,6 +59,8 @@ func (o Outcome) String() string {
 		return "hit"
 	case Dirty:
 		return "dirty"
+	case Busy:
+		return "busy"
 	}
 	return "unknown"
 }
@@ -68,6 +72,11 @@ type Entry struct {
 	// Data holds the raw wire values row by row: a big-endian int32 length, -1
 	// for NULL, then the bytes. AppendValue writes it, Values reads it.
 	Data string
+
+	// Took is how long the SELECT took, and Expires when the entry ends by age:
+	// what is needed to refresh it shortly before. Zero: it is not.
+	Took    time.Duration
+	Expires time.Time
 }
 
 // Column is what PostgreSQL's RowDescription says of one column.
@@ -80,9 +89,6 @@ type Column struct {
 	TypeModifier int32
 	Format       int16
 }
-
-// WriterID identifies one writer's intents; it is never reused.
-type WriterID [16]byte
 
 // Store keeps entries and stamps. All methods are safe for concurrent use. The
 // legal cases, each checked by package storetest:

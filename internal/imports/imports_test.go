@@ -52,9 +52,12 @@ var rules = []rule{
 	{pattern: "invalidation", project: []string{"store", "internal/..."}},
 	{pattern: "invalidation/walfeed", project: []string{"invalidation", "store", "catalog", "internal/..."}, modules: []string{pgx, pglog}},
 	{pattern: "invalidation/...", project: []string{"invalidation/...", "store", "internal/..."}},
-	{pattern: "internal/pgtest", modules: []string{pgx}},
+	{pattern: "internal/pgtest", project: []string{"internal/child"}, modules: []string{pgx}},
+	{pattern: "internal/redistest", project: []string{"internal/child"}, modules: []string{goRedis}},
 	{pattern: "internal/...", project: []string{"internal/..."}},
 	{pattern: "cmd/...", project: []string{".", "..."}, modules: []string{pgx}},
+	// It shows what happens when a writer is killed between two steps.
+	{pattern: "examples/processes", project: []string{".", "internal/step", "examples/..."}, modules: []string{pgx}},
 	{pattern: "examples/...", project: []string{".", "keying", "examples/..."}, modules: []string{pgx}},
 }
 
@@ -122,11 +125,16 @@ func TestRulesCatchWhatTheyAreFor(t *testing.T) {
 		{"store/redis", goRedis, true},
 		{"store/memory", goRedis, false},
 		{"store/memory", module + "/store", true},
+		{"internal/redistest", goRedis, true},
+		{"internal/redistest", module + "/store", false},
+		{"internal/pgtest", goRedis, false},
 		{"invalidation", module + "/catalog", false},
 		{"invalidation", module + "/store", true},
 		{"invalidation/walfeed", pgx + "/pgconn", true},
 		{"invalidation/outbox", pgx, false},
 		{"cmd/cachedpg", module, true},
+		{"examples/processes", module + "/internal/step", true},
+		{"examples/quickstart", module + "/internal/step", false},
 		{"store", "github.com/elsewhere/module", false},
 	}
 	for _, tt := range tests {

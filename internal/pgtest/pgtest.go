@@ -86,12 +86,12 @@ func Database(tb testing.TB) string {
 // and fails the test when it fails.
 func Exec(tb testing.TB, dsn, sql string) {
 	tb.Helper()
-	if err := exec(dsn, sql); err != nil {
+	if err := runSQL(dsn, sql); err != nil {
 		tb.Fatalf("pgtest: %v\nin: %s", err, sql)
 	}
 }
 
-func exec(dsn, sql string) error {
+func runSQL(dsn, sql string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	conn, err := pgconn.Connect(ctx, dsn)
@@ -103,7 +103,7 @@ func exec(dsn, sql string) error {
 }
 
 func cleanup(tb testing.TB, dsn, sql string) {
-	if err := exec(dsn, sql); err != nil {
+	if err := runSQL(dsn, sql); err != nil {
 		tb.Errorf("pgtest: %v\nin: %s", err, sql)
 	}
 }

@@ -1,0 +1,186 @@
+package cachedpg
+
+import (
+	"context"
+	"database/sql/driver"
+	"errors"
+	"io"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/stdlib"
+)
+
+// A statement outside of a transaction commits in the moment in which it has
+// run. If it dies with its process, nobody can tell from its marks in a shared
+// store whether it is still on its way: PostgreSQL knows transactions by an id
+// that it gets only while it runs. So the driver runs it in a transaction of
+// its own, and marks with the id before COMMIT:
+//
+//	BEGIN; statement; question for the id     one round trip
+//	mark                                      one, to the store
+//	COMMIT                                    one
+//
+// The caller sees what PostgreSQL says of the statement. What PostgreSQL
+// refuses inside a transaction runs alone.
+
+// activeTransaction is PostgreSQL's code for a command that cannot run inside a
+// transaction block. It is refused before it does anything.
+const activeTransaction = "25001"
+
+// rollbackTimeout bounds the ROLLBACK of a statement whose context may have ended.
+const rollbackTimeout = 5 * time.Second
+
+// autocommit executes the statement of e.
+func (c *Conn) autocommit(ctx context.Context, q *call, e *effect) (driver.Result, error) {
+	result, xid, err := c.inner.execInTx(ctx, q.sql, q.args, q.values)
+	if err != nil {
+		if err = e.rollback(err); !mustRunAlone(err) {
+			return nil, err
+		}
+		if err := e.goAlone(ctx); err != nil {
+			return nil, err
+		}
+		result, err := c.inner.ExecContext(ctx, q.sql, q.args)
+		e.done(err)
+		return result, err
+	}
+	if err := e.commitWith(ctx, xid); err != nil {
+		return nil, err
+	}
+	return result, nil
+}
+
+// autocommitRows runs the statement of e, whose rows end with its COMMIT.
+func (c *Conn) autocommitRows(ctx context.Context, q *call, e *effect) (driver.Rows, error) {
+	if _, err := c.inner.ExecContext(ctx, "BEGIN", nil); err != nil {
+		e.unmark()
+		e.done(err)
+		return nil, err
+	}
+	rows, err := c.inner.QueryContext(ctx, q.sql, q.args)
+	if err != nil {
+		if err = e.rollback(err); !mustRunAlone(err) {
+			return nil, err
+		}
+		if err := e.goAlone(ctx); err != nil {
+			return nil, err
+		}
+		if rows, err = c.inner.QueryContext(ctx, q.sql, q.args); err != nil {
+			e.done(err)
+			return nil, err
+		}
+		return withEffect(rows, e), nil
+	}
+	end := ending{ctx: ctx, effect: e}
+	if rows, ok := rows.(*stdlib.Rows); ok {
+		return &commitRows{Rows: rows, ending: end}, nil
+	}
+	return &commitScripted{Rows: rows, ending: end}, nil
+}
+
+func mustRunAlone(err error) bool {
+	var refused *pgconn.PgError
+	return errors.As(err, &refused) && refused.Code == activeTransaction
+}
+
+// goAlone marks everything, to run outside of a transaction what was refused
+// inside.
+func (e *effect) goAlone(ctx context.Context) error {
+	e.wraps, e.alone, e.over = false, true, false
+	e.leave = e.space.gens.Enter()
+	return e.mark(ctx)
+}
+
+// commitWith marks with the transaction's id and commits.
+func (e *effect) commitWith(ctx context.Context, xid string) error {
+	if e.xid = xid; xid != "" { // else it has written nothing
+		if err := e.mark(ctx); err != nil {
+			return e.rollback(err)
+		}
+	}
+	err := e.c.inner.commit(ctx)
+	if !e.c.inner.closed() && e.c.inner.txStatus() != 'I' { // not sent: the context had ended
+		return e.rollback(err)
+	}
+	e.done(err)
+	return err
+}
+
+// rollback ends the transaction of a statement that failed with cause, and
+// returns that.
+func (e *effect) rollback(cause error) error {
+	in := e.c.inner
+	if !in.closed() && in.txStatus() != 'I' {
+		ctx, cancel := context.WithTimeout(context.Background(), rollbackTimeout)
+		defer cancel()
+		if _, err := in.ExecContext(ctx, "ROLLBACK", nil); err != nil || in.txStatus() != 'I' {
+			_ = in.Close()
+		}
+	}
+	// Without a COMMIT nothing becomes visible, whatever became of the connection.
+	e.unmark()
+	e.done(cause)
+	return cause
+}
+
+// commitRows commits at the end of its rows, so that an error of COMMIT reaches
+// the caller as the result's.
+type commitRows struct {
+	*stdlib.Rows // with all its optional interfaces
+	ending
+}
+
+func (r *commitRows) Next(dest []driver.Value) error { return r.next(r.Rows.Next(dest)) }
+
+func (r *commitRows) Close() error { return r.close(r.Rows.Close()) }
+
+// commitScripted is commitRows of an inner connection that is not pgx's.
+type commitScripted struct {
+	driver.Rows
+	ending
+}
+
+func (r *commitScripted) Next(dest []driver.Value) error { return r.next(r.Rows.Next(dest)) }
+
+func (r *commitScripted) Close() error { return r.close(r.Rows.Close()) }
+
+// ending ends a statement whose rows have come to their end, or were closed.
+type ending struct {
+	ctx    context.Context
+	effect *effect
+	ended  bool
+}
+
+func (r *ending) next(err error) error {
+	if err == nil || r.ended {
+		return err
+	}
+	r.ended = true
+	if err != io.EOF {
+		return r.effect.rollback(err)
+	}
+	if err := r.commit(); err != nil {
+		return err
+	}
+	return io.EOF
+}
+
+func (r *ending) close(err error) error {
+	if r.ended {
+		return err
+	}
+	r.ended = true
+	if err != nil {
+		return r.effect.rollback(err)
+	}
+	return r.commit()
+}
+
+func (r *ending) commit() error {
+	xid, err := r.effect.c.inner.text(r.ctx, transactionID)
+	if err != nil {
+		return r.effect.rollback(err)
+	}
+	return r.effect.commitWith(r.ctx, xid)
+}

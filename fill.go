@@ -1,0 +1,242 @@
+package cachedpg
+
+import (
+	"context"
+	"database/sql/driver"
+	"math"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/cachedpg/cachedpg/internal/step"
+	"github.com/cachedpg/cachedpg/keying"
+	"github.com/cachedpg/cachedpg/store"
+)
+
+// fetch is what a lookup that missed leaves to do.
+type fetch struct {
+	key    store.Key
+	tags   []store.Tag
+	always int // that many of tags concern a result with rows too
+	stamps []store.Stamp
+
+	outcome store.Outcome // of the lookup; Busy: another process is running the SELECT
+	early   *store.Entry  // valid, and to be refreshed before it expires
+}
+
+// miss runs the SELECT and stores its result, or waits for the one that does.
+func (c *Conn) miss(ctx context.Context, q *call, m *fetch) (driver.Rows, error) {
+	for {
+		f, leader := q.space.flights.join(m.key, m.stamps)
+		if leader {
+			return c.lead(ctx, q, m, f)
+		}
+		if m.early != nil {
+			return newRows(c, m.early), nil // somebody refreshes it already
+		}
+		if c.tx != nil {
+			// The leader may be waiting for a lock that this transaction holds;
+			// PostgreSQL cannot see a deadlock that runs through us.
+			return c.fill(ctx, q, m, nil)
+		}
+		q.space.giveUp(m.key, m.stamps, m.outcome) // the leader may be waiting for what our lookup has taken
+		select {
+		case <-f.done:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+		if f.entry != nil {
+			c.d.stats.joined.Add(1)
+			return newRows(c, f.entry), nil
+		}
+		if f.large {
+			return c.fill(ctx, q, m, nil)
+		}
+		// The leader failed or was cancelled, which is its own affair.
+	}
+}
+
+// lead gets the result for whoever joins. finish runs whatever happens, a
+// panic included, so that nobody waits for ever.
+func (c *Conn) lead(ctx context.Context, q *call, m *fetch, f *flight) (driver.Rows, error) {
+	defer q.space.flights.finish(f)
+	if m.outcome == store.Busy && c.tx == nil {
+		if f.entry = c.awaitOther(ctx, q, m); f.entry != nil {
+			c.d.stats.joined.Add(1)
+			return newRows(c, f.entry), nil
+		}
+	}
+	rows, err := c.fill(ctx, q, m, f)
+	if err != nil && m.early != nil && ctx.Err() == nil {
+		return newRows(c, m.early), nil
+	}
+	return rows, err
+}
+
+// awaitOther looks again and again while another process runs the SELECT. It
+// returns nil when it is up to this one, or the context has ended. If the other
+// process has died, that is soon: see store.FillLock.
+func (c *Conn) awaitOther(ctx context.Context, q *call, m *fetch) *store.Entry {
+	for wait := time.Millisecond; m.outcome == store.Busy; wait = min(2*wait, 20*time.Millisecond) {
+		if sleep(ctx, wait) != nil {
+			return nil
+		}
+		entry, outcome, err := q.space.lookup(ctx, m.key, m.tags, m.stamps)
+		if outcome == store.Hit && err == nil {
+			return entry
+		}
+		if m.outcome = outcome; err != nil {
+			m.outcome = store.Dirty
+		}
+		if m.outcome == store.Dirty || m.stamps[0] != q.view.stamp {
+			q.space.giveUp(m.key, m.stamps, m.outcome)
+			m.outcome = store.Dirty
+			clear(m.stamps) // not to be stored
+			q.rowsOnly = true
+		}
+	}
+	return nil
+}
+
+// fill runs the SELECT on PostgreSQL and stores its result with the stamps
+// that its tags had before. A fill that lost a race is never valid, so it
+// needs no check.
+func (c *Conn) fill(ctx context.Context, q *call, m *fetch, f *flight) (driver.Rows, error) {
+	sp, stored := q.space, false
+	stop := sp.hold(m)
+	defer func() {
+		if stop(); !stored {
+			sp.giveUp(m.key, m.stamps, m.outcome)
+		}
+	}()
+	dialled := c.inner == nil
+	if err := c.readyFor(ctx, q); err != nil {
+		return nil, err
+	}
+	if dialled && (c.known.session == nil || !c.known.session.same(q.session) || c.known.space != sp) {
+		// Not the session that the key stands for (a changed default, a
+		// failover): run what was asked for here, and store nothing.
+		q.session, q.space, q.text = nil, nil, nil
+		if err := c.plan(ctx, q); err != nil {
+			return nil, err
+		}
+		return c.direct(ctx, q, keying.SessionUnknown)
+	}
+	begin := time.Now()
+	wire, err := c.inner.read(ctx, q.sql, q.args)
+	if err != nil {
+		return nil, asStdlib(err)
+	}
+	rows, err := c.readRows(wire, q.text.shape)
+	if err != nil {
+		return nil, err
+	}
+	if rows.live != nil {
+		c.d.stats.tooLarge.Add(1)
+		if f != nil {
+			f.large = true
+		}
+		return rows, nil
+	}
+	if rows.err != nil { // after some rows: the caller gets those, then the error
+		return rows, nil
+	}
+	step.At(step.Selected)
+	took := time.Since(begin)
+	c.d.stats.filled(q.text.stats, took)
+	tags, stamps := m.tags, m.stamps
+	switch {
+	case rows.entry.Rows > 0:
+		tags, stamps = tags[:m.always], stamps[:m.always]
+	case q.rowsOnly:
+		return rows, nil // neither stored nor shared: a row may have appeared since
+	}
+	ttl := q.text.ttl
+	for _, hint := range []time.Duration{hintsOf(ctx).ttl, q.text.hints.ttl} {
+		if hint > 0 {
+			ttl = min(ttl, hint)
+		}
+	}
+	ttl -= time.Duration(rand.Int64N(int64(ttl)/10 + 1))
+	rows.entry.Took, rows.entry.Expires = took, time.Now().Add(ttl)
+	if f != nil {
+		f.entry = rows.entry
+	}
+	stored = true
+	if err := sp.store.Fill(ctx, m.key, tags, stamps, rows.entry, ttl); err != nil {
+		c.d.stats.storeErrors.Add(1)
+	}
+	step.At(step.Filled)
+	return rows, nil
+}
+
+// refreshes reports that this hit is to run the SELECT and store its result
+// anew, because the entry expires soon. Hits decide it by chance, the likelier
+// the closer the end is and the longer the SELECT takes, so that about one of
+// them does, in time (XFetch: Vattani, Chierichetti, Lowenstein, "Optimal
+// Probabilistic Cache Stampede Prevention", 2015).
+func (c *Conn) refreshes(ctx context.Context, q *call, entry *store.Entry, tags []store.Tag, stamps []store.Stamp) bool {
+	if entry.Took <= 0 || c.tx != nil {
+		return false
+	}
+	left := time.Until(entry.Expires)
+	if left > 32*entry.Took || float64(left) > -math.Log(rand.Float64())*float64(entry.Took) {
+		return false
+	}
+	_, outcome, err := q.space.lookup(ctx, store.Key{}, tags, stamps) // a hit gives no stamps
+	return err == nil && outcome != store.Dirty && stamps[0] == q.view.stamp
+}
+
+// hold keeps other processes from running the SELECT for as long as this one
+// does. stop ends that.
+func (sp *space) hold(m *fetch) (stop func()) {
+	if sp.keeper == nil || !mayFill(m.outcome) {
+		return func() {}
+	}
+	s := sp.keeper.store
+	h := holder{key: m.key, stamps: append([]store.Stamp(nil), m.stamps...)}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.timer = time.AfterFunc(store.FillLock/3, func() { h.again(s) })
+	return h.stop
+}
+
+// holder renews the fill lock of a SELECT that takes long.
+type holder struct {
+	key    store.Key
+	stamps []store.Stamp
+
+	mu    sync.Mutex
+	timer *time.Timer // nil when the SELECT is over
+}
+
+func (h *holder) again(s store.Shared) {
+	ctx, cancel := context.WithTimeout(context.Background(), store.FillLock/3)
+	defer cancel()
+	_ = s.Hold(ctx, h.key, h.stamps)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.timer != nil {
+		h.timer.Reset(store.FillLock / 3)
+	}
+}
+
+func (h *holder) stop() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.timer != nil {
+		h.timer.Stop()
+		h.timer = nil
+	}
+}
+
+// giveUp lets others run the SELECT that this process will not, after a lookup
+// with this outcome.
+func (sp *space) giveUp(key store.Key, stamps []store.Stamp, outcome store.Outcome) {
+	if sp.keeper != nil && mayFill(outcome) {
+		sp.keeper.store.GiveUp(key, stamps)
+	}
+}
+
+// mayFill reports that a lookup with this outcome makes others wait for the fill.
+func mayFill(outcome store.Outcome) bool { return outcome == store.Miss || outcome == store.Stale }

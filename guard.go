@@ -1,0 +1,174 @@
+package cachedpg
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/cachedpg/cachedpg/store"
+)
+
+// guard asks PostgreSQL what the protocol of a shared store needs to know, over
+// a connection of its own: the pool may be exhausted just when it matters. The
+// connection is closed when it was not needed for a while, so that of many
+// processes about one has it.
+type guard struct {
+	id identity
+
+	mu         sync.Mutex // guards the fields below, and is held while PostgreSQL answers
+	connectors []*connector
+	in         inner
+	used       time.Time
+}
+
+const guardRest = 10 * time.Second
+
+func (g *guard) add(d *connector) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.connectors = append(g.connectors, d)
+}
+
+func (g *guard) remove(d *connector) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.connectors = slices.DeleteFunc(g.connectors, func(other *connector) bool { return other == d })
+}
+
+// rest closes the connection if it was not used lately.
+func (g *guard) rest() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.in != nil && time.Since(g.used) > guardRest {
+		g.dropLocked()
+	}
+}
+
+func (g *guard) close() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.dropLocked()
+}
+
+func (g *guard) dropLocked() {
+	if g.in != nil {
+		_ = g.in.Close()
+		g.in = nil
+	}
+}
+
+// dial returns a new connection to the database of the space. A server of
+// another identity, as after a failover, is none.
+func (g *guard) dial(ctx context.Context) (inner, error) {
+	g.mu.Lock()
+	connectors := slices.Clone(g.connectors)
+	g.mu.Unlock()
+	return g.dialOne(ctx, connectors)
+}
+
+func (g *guard) dialOne(ctx context.Context, connectors []*connector) (inner, error) {
+	err := errNoGuard
+	for _, d := range connectors {
+		var in inner
+		if in, err = d.connect(ctx, &Conn{d: d}); err != nil {
+			continue
+		}
+		var s *session
+		if s, _, err = in.learn(ctx); err == nil && !s.standby && s.id == g.id {
+			return in, nil
+		}
+		_ = in.Close()
+		if err == nil {
+			err = fmt.Errorf("cachedpg: PostgreSQL is not %s any more", g.id)
+		}
+	}
+	return nil, err
+}
+
+// text asks a question with one value as its answer.
+func (g *guard) text(ctx context.Context, sql string) (string, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.in == nil {
+		in, err := g.dialOne(ctx, g.connectors)
+		if err != nil {
+			return "", err
+		}
+		g.in = in
+	}
+	g.used = time.Now()
+	answer, err := g.in.text(ctx, sql)
+	if refused := (*pgconn.PgError)(nil); err != nil && !errors.As(err, &refused) {
+		g.dropLocked()
+	}
+	return answer, err
+}
+
+func (g *guard) yes(ctx context.Context, sql string) (bool, error) {
+	answer, err := g.text(ctx, sql)
+	return answer == "t" || answer == "true", err
+}
+
+// over returns those of the writers whose effect is visible by now, or never
+// will be. A transaction's id is in progress until its effect can be seen, also
+// while it is prepared or waits for a replica; a backend ends after its last
+// transaction has. Of a writer with neither nothing can be proved.
+func (g *guard) over(ctx context.Context, writers []store.WriterID) []store.WriterID {
+	var asked []store.WriterID
+	var questions []string
+	for _, w := range writers {
+		if xid, ok := w.Transaction(); ok {
+			asked = append(asked, w)
+			questions = append(questions, transactionOver(strconv.FormatUint(xid, 10)))
+		} else if pid, start, ok := w.Backend(); ok {
+			asked = append(asked, w)
+			questions = append(questions, fmt.Sprintf("NOT EXISTS (SELECT FROM pg_catalog.pg_stat_activity WHERE pid = %d"+
+				" AND coalesce((extract(epoch FROM backend_start) * 1000000)::int8 = %d, true))", pid, start.UnixMicro()))
+		}
+	}
+	if len(asked) == 0 {
+		return nil
+	}
+	answers, err := g.text(ctx, "SELECT pg_catalog.array_to_string(ARRAY["+strings.Join(questions, ", ")+"], '')")
+	if err != nil && len(asked) > 1 && isFuture(err) { // one by one
+		var over []store.WriterID
+		for _, w := range asked {
+			over = append(over, g.over(ctx, []store.WriterID{w})...)
+		}
+		return over
+	}
+	if isFuture(err) {
+		return asked
+	}
+	if err != nil || len(answers) != len(asked) {
+		return nil
+	}
+	var over []store.WriterID
+	for i, w := range asked {
+		if answers[i] == 't' {
+			over = append(over, w)
+		}
+	}
+	return over
+}
+
+// transactionOver is an SQL expression. Of a transaction from long ago
+// PostgreSQL remembers nothing, not even when it was.
+func transactionOver(xid string) string {
+	return "coalesce(pg_catalog.pg_xact_status('" + xid + "'::xid8), 'forgotten') <> 'in progress'"
+}
+
+// isFuture reports that PostgreSQL has not given out the transaction id yet. It
+// had: a crash has taken the transaction, before anything of it was on disk,
+// and the id will be given out again.
+func isFuture(err error) bool {
+	var refused *pgconn.PgError
+	return errors.As(err, &refused) && refused.Code == "22023"
+}

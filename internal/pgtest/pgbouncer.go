@@ -1,0 +1,170 @@
+//go:build unix
+
+package pgtest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/cachedpg/cachedpg/internal/child"
+)
+
+// Pgbouncer starts a pgbouncer in front of the test database and returns the
+// DSN of the database through it. It ends with the test. poolMode is session,
+// transaction or statement; in the latter two a client must not rely on prepared
+// statements (default_query_exec_mode=exec). Without pgbouncer in PATH the test
+// is skipped, or fails when CACHEDPG_TEST_REQUIRE is 1.
+func Pgbouncer(tb testing.TB, poolMode string) string {
+	tb.Helper()
+	return PgbouncerTo(tb, DSN(tb), poolMode)
+}
+
+// PgbouncerTo is Pgbouncer in front of the database that dsn names, which may
+// be one made by Database. Of the DSN's other settings only user and password
+// are kept.
+func PgbouncerTo(tb testing.TB, dsn, poolMode string) string {
+	tb.Helper()
+	program := findPgbouncer(tb)
+	database, err := pgconn.ParseConfig(dsn)
+	if err != nil {
+		tb.Fatal("pgtest: the DSN of the test database cannot be read")
+	}
+
+	dir, owner := bouncerDir(tb)
+	config := filepath.Join(dir, "pgbouncer.ini")
+	through := url.URL{Scheme: "postgres", User: url.User(database.User), Path: "/" + database.Database, RawQuery: "sslmode=disable"}
+	for range 5 {
+		port := child.Port(tb)
+		text := bouncerConfig(database, poolMode, port)
+		if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+			tb.Fatal(err)
+		}
+		cmd := exec.Command(program, config)
+		if owner != nil { // it refuses to run as root
+			if err := os.Chown(config, int(owner.Uid), int(owner.Gid)); err != nil {
+				tb.Fatal(err)
+			}
+			cmd.SysProcAttr = &syscall.SysProcAttr{Credential: owner}
+		}
+		through.Host = net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+		process := child.Start(tb, dir, cmd)
+		if awaitBouncer(tb, process, through.String()) {
+			return through.String()
+		}
+	}
+	tb.Fatal("pgtest: no port stayed free for pgbouncer")
+	return ""
+}
+
+// awaitBouncer waits until a query comes through. It is false when somebody
+// else has the port.
+func awaitBouncer(tb testing.TB, process *child.Process, dsn string) (ok bool) {
+	tb.Helper()
+	child.Until(tb, "pgbouncer answers", func() error {
+		select {
+		case <-process.Exited():
+			if strings.Contains(process.Log(), "Address already in use") {
+				return nil
+			}
+			tb.Fatalf("pgtest: pgbouncer ended: %s", process.Log())
+		default:
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), timeout)
+		defer cancel()
+		conn, err := pgconn.Connect(ctx, dsn)
+		if err != nil {
+			return errors.New("no connection yet: " + process.Log()) // err may hold the password
+		}
+		defer conn.Close(context.Background())
+		ok = conn.Exec(ctx, "SELECT 1").Close() == nil
+		if !ok {
+			return errors.New("no answer yet: " + process.Log())
+		}
+		return nil
+	})
+	return ok
+}
+
+// bouncerConfig lets everybody in as the test database's user.
+func bouncerConfig(database *pgconn.Config, poolMode string, port int) string {
+	value := func(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }
+	target := fmt.Sprintf("host=%s port=%d user=%s", value(database.Host), database.Port, value(database.User))
+	if database.Password != "" { // it does not understand an empty one
+		target += " password=" + value(database.Password)
+	}
+	return fmt.Sprintf(`[databases]
+* = %s
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = %d
+unix_socket_dir =
+auth_type = any
+pool_mode = %s
+default_pool_size = 20
+max_client_conn = 500
+ignore_startup_parameters = extra_float_digits
+`, target, port, poolMode)
+}
+
+func findPgbouncer(tb testing.TB) string {
+	tb.Helper()
+	// Debian installs it where only root's PATH leads.
+	for _, name := range []string{"pgbouncer", "/usr/sbin/pgbouncer", "/usr/local/sbin/pgbouncer"} {
+		if path, err := exec.LookPath(name); err == nil {
+			return path
+		}
+	}
+	const hint = "pgbouncer is not in PATH: run `scripts/services install`"
+	if os.Getenv("CACHEDPG_TEST_REQUIRE") == "1" {
+		tb.Fatal(hint)
+	}
+	tb.Skip(hint)
+	return ""
+}
+
+// bouncerDir makes a folder for pgbouncer, and says as whom it runs: nil is as
+// ourselves. It is not below tb.TempDir, which another user cannot enter.
+func bouncerDir(tb testing.TB) (dir string, owner *syscall.Credential) {
+	tb.Helper()
+	dir, err := os.MkdirTemp("", "pgbouncer")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { os.RemoveAll(dir) })
+	if os.Geteuid() != 0 {
+		return dir, nil
+	}
+	for _, name := range []string{"postgres", "nobody"} {
+		u, err := user.Lookup(name)
+		if err != nil {
+			continue
+		}
+		uid, err := strconv.ParseUint(u.Uid, 10, 32)
+		if err != nil {
+			tb.Fatal(err)
+		}
+		gid, err := strconv.ParseUint(u.Gid, 10, 32)
+		if err != nil {
+			tb.Fatal(err)
+		}
+		if err := os.Chown(dir, int(uid), int(gid)); err != nil {
+			tb.Fatal(err)
+		}
+		return dir, &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
+	}
+	tb.Fatal("pgtest: pgbouncer does not run as root, and there is no user postgres or nobody to run it as")
+	return "", nil
+}

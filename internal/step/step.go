@@ -1,0 +1,27 @@
+// Package step names the moments between the steps of a read and a write. A
+// test, or a process that exists to be killed, puts a Hook there; otherwise a
+// step costs the check of a nil.
+package step
+
+// The moments, in the order in which a read and a write meet them.
+const (
+	LookedUp = "looked up" // a miss has its stamps, the SELECT is not sent
+	Selected = "selected"  // the rows were read, and are not stored
+	Filled   = "filled"
+
+	Executed  = "executed"  // the statement ran, its transaction is open
+	Marked    = "marked"    // the intents are acknowledged, COMMIT is not sent
+	Committed = "committed" // PostgreSQL has answered, nothing is released
+	Released  = "released"
+)
+
+// Hook, if not nil, is called at every step, on the goroutine that makes it. It
+// is set before the first connection is opened and never after.
+var Hook func(step string)
+
+// At calls the hook.
+func At(step string) {
+	if Hook != nil {
+		Hook(step)
+	}
+}

@@ -1,0 +1,268 @@
+package cachedpg
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cachedpg/cachedpg/keying"
+	"github.com/cachedpg/cachedpg/store"
+)
+
+// keeper looks after a store that processes share. It keeps the store's lease
+// by asking PostgreSQL, warms the store up after it has lost its memory, and
+// resolves the intents of writers that died.
+type keeper struct {
+	store  store.Shared
+	url    string // as configured: two names for one store are two stores
+	guard  guard
+	notice notice
+
+	live   atomic.Bool
+	dirty  atomic.Bool   // a lookup has met an intent since the last sweep
+	nudged chan struct{} // a lookup has met the store cold, or a notice can be lifted
+
+	mu    sync.Mutex    // guards first
+	first chan struct{} // closed when a renewal was tried since the store was found cold
+
+	// Of the goroutine alone.
+	horizon  horizon
+	suspects map[store.WriterID]time.Time // when a sweep saw the writer first
+
+	cancel context.CancelFunc
+	done   chan struct{}
+}
+
+const (
+	// A renewal every quarter of a lease leaves three tries before hits stop.
+	renewEvery = store.Lease / 4
+
+	// A commit takes milliseconds: an intent that is older is worth a question.
+	suspectAfter = time.Second
+
+	// askTimeout bounds one question to PostgreSQL.
+	askTimeout = 2 * time.Second
+)
+
+func newKeeper(s store.Shared, id identity, url string) *keeper {
+	ctx, cancel := context.WithCancel(context.Background())
+	k := &keeper{store: s, url: url, nudged: make(chan struct{}, 1), first: make(chan struct{}), cancel: cancel, done: make(chan struct{}),
+		suspects: make(map[store.WriterID]time.Time)}
+	k.guard.id = id
+	k.notice.guard = &k.guard
+	go k.run(ctx)
+	return k
+}
+
+func (k *keeper) close() {
+	k.cancel()
+	<-k.done
+	k.notice.lift()
+	k.guard.close()
+}
+
+func (k *keeper) run(ctx context.Context) {
+	defer close(k.done)
+	var wait time.Duration
+	for {
+		live := k.renew(ctx)
+		switch {
+		case live:
+			wait = renewEvery/2 + rand.N(renewEvery/2)
+		case k.store.SharedStats().Down:
+			wait = renewEvery
+		default: // warming up: what it waits for is mostly a matter of milliseconds
+			wait = min(max(2*wait, 2*time.Millisecond), renewEvery)
+		}
+		if k.dirty.Swap(false) || len(k.suspects) > 0 {
+			k.sweep(ctx)
+		}
+		k.guard.rest()
+		nudged := k.nudged
+		if !live {
+			nudged = nil // it is tried as often as makes sense
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-timer.C:
+		case <-nudged:
+			wait = 0
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		}
+		timer.Stop()
+	}
+}
+
+// renew keeps the lease, or begins one. It reports whether one stands.
+func (k *keeper) renew(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	if k.notice.idle() && k.store.Check(ctx) == nil {
+		k.notice.lift() // the store is back, and nobody commits past it any more
+	}
+	live, err := k.store.Renew(ctx, k.sure)
+	live = live && err == nil
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.live.Store(live)
+	select {
+	case <-k.first:
+	default:
+		close(k.first)
+	}
+	return live
+}
+
+// sure implements what store.Shared.Renew asks for.
+func (k *keeper) sure(ctx context.Context, fresh string) (bool, error) {
+	if fresh == "" {
+		return k.guard.yes(ctx, "SELECT NOT "+noticed)
+	}
+	if k.horizon.epoch != fresh {
+		h, err := k.newHorizon(ctx, fresh)
+		if err != nil {
+			return false, err
+		}
+		k.horizon = h
+	}
+	return k.guard.yes(ctx, k.horizon.question)
+}
+
+// horizon is what a new epoch waits for: every write that was under way when it
+// began, because the marks of such a write may be what the old epoch lost.
+type horizon struct {
+	epoch    string
+	question string // whether they are over
+}
+
+// newHorizon asks PostgreSQL for the bound of what is under way. A snapshot's
+// xmax would not do: an id above it may be assigned already. The query's own id
+// is above all that are. Statements that run outside of transactions may have
+// no id yet; those are told by when they began, and what cannot be one of them
+// does not count.
+func (k *keeper) newHorizon(ctx context.Context, epoch string) (horizon, error) {
+	bound, err := k.guard.text(ctx, "SELECT pg_catalog.pg_current_xact_id()::text || ' ' || extract(epoch FROM pg_catalog.clock_timestamp())::text")
+	if err != nil {
+		return horizon{}, err
+	}
+	xid, clock, _ := strings.Cut(bound, " ")
+	return horizon{epoch, "SELECT NOT " + noticed +
+		" AND pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot()) >= '" + xid + "'::xid8" +
+		" AND NOT EXISTS (SELECT FROM pg_catalog.pg_stat_activity WHERE datname = pg_catalog.current_database()" +
+		" AND backend_type = 'client backend' AND pid <> pg_catalog.pg_backend_pid() AND state = 'active'" +
+		" AND query_start < to_timestamp(" + clock + ")" +
+		` AND (query ~ ';' OR query !~* '^\s*(select|values|table|show|fetch|begin|commit|rollback)\M'))`}, nil
+}
+
+// sweep resolves the intents of writers that are over and did not say so:
+// their process died, or its release is still on its way. It asks about a
+// writer that it has met for a while; only PostgreSQL's answer counts, not that time.
+func (k *keeper) sweep(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	writers, err := k.store.Writers(ctx)
+	if err != nil {
+		return
+	}
+	now := time.Now()
+	seen := make(map[store.WriterID]time.Time, len(writers))
+	var due []store.WriterID
+	for _, w := range writers {
+		since, ok := k.suspects[w]
+		if !ok {
+			since = now
+		}
+		seen[w] = since
+		if now.Sub(since) >= suspectAfter {
+			due = append(due, w)
+		}
+	}
+	k.suspects = seen
+	if over := k.guard.over(ctx, due); len(over) > 0 {
+		_ = k.store.Resolve(ctx, over) // what it does not take is met again
+	}
+}
+
+// met is told that a lookup has met an intent.
+func (k *keeper) met() {
+	if !k.dirty.Load() {
+		k.dirty.Store(true)
+	}
+}
+
+// hurry has the intents of writers that PostgreSQL has just been told about
+// looked at now.
+func (k *keeper) hurry() {
+	k.dirty.Store(true)
+	k.nudge()
+}
+
+func (k *keeper) nudge() {
+	select {
+	case k.nudged <- struct{}{}:
+	default:
+	}
+}
+
+// warmUp is called by a lookup that found the store cold. It reports whether
+// to look again. Those who find it cold first wait for the renewal that they
+// have asked for, which on a quiet database is enough; if it was not, nobody waits.
+func (k *keeper) warmUp(ctx context.Context) bool {
+	k.mu.Lock()
+	if k.live.Load() {
+		k.live.Store(false)
+		k.first = make(chan struct{})
+		k.nudge()
+	}
+	first := k.first
+	k.mu.Unlock()
+	select {
+	case <-first:
+		return k.live.Load()
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// trouble says why the store cannot be asked.
+func (k *keeper) trouble() keying.Reason {
+	switch {
+	case k.store.SharedStats().Down:
+		return keying.StoreDown
+	case !k.live.Load():
+		return keying.Warming
+	}
+	return keying.CatalogUnavailable
+}
+
+// lookup is store.Lookup, which of a shared store asks for help.
+func (sp *space) lookup(ctx context.Context, key store.Key, tags []store.Tag, stamps []store.Stamp) (*store.Entry, store.Outcome, error) {
+	entry, outcome, err := sp.store.Lookup(ctx, key, tags, stamps)
+	if sp.keeper == nil {
+		return entry, outcome, err
+	}
+	if errors.Is(err, store.ErrCold) && sp.keeper.warmUp(ctx) {
+		entry, outcome, err = sp.store.Lookup(ctx, key, tags, stamps)
+	}
+	if outcome == store.Dirty && err == nil {
+		sp.keeper.met()
+	}
+	return entry, outcome, err
+}
+
+// storeReason is the bypass reason of an error of the store.
+func storeReason(err error) keying.Reason {
+	switch {
+	case errors.Is(err, store.ErrCold):
+		return keying.Warming
+	case errors.Is(err, store.ErrDown):
+		return keying.StoreDown
+	}
+	return keying.StoreError
+}

@@ -1,0 +1,117 @@
+package cachedpg
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/cachedpg/cachedpg/internal/step"
+	"github.com/cachedpg/cachedpg/store"
+)
+
+// transactionID is the question for the id of the open transaction. It has
+// none, and nothing to commit, until it writes.
+const transactionID = "SELECT coalesce(pg_catalog.pg_current_xact_id_if_assigned()::text, '')"
+
+// markShared is mark in a store that processes share. What is marked there
+// outlives this process, so the marks carry what others can ask PostgreSQL
+// about: the transaction or, for what runs outside of one, the backend.
+func (e *effect) markShared(ctx context.Context) error {
+	k := e.space.keeper
+	// The store compares with the catalog of now, after the statement has run.
+	// What runs alone has yet to run: no catalog is good enough for its tags.
+	var planned store.Stamp
+	if !e.alone {
+		step.At(step.Executed)
+		if e.view != nil && (e.wraps || !e.c.tx.mixed) {
+			planned = e.view.catalog
+		}
+	}
+	id, err := e.writer(ctx)
+	if err != nil || id == (store.WriterID{}) {
+		return err
+	}
+	e.write = e.space.writes.BeginAs(id)
+	mark := func() (marked store.Marked, err error) {
+		return e.write.Mark(ctx, k.store, e.tags, planned)
+	}
+	marked, err := mark()
+	if err != nil {
+		if marked, err = e.pastStore(ctx, mark, err); err != nil {
+			return err
+		}
+	}
+	if v := e.space.view.Load(); marked.Schema && v != nil && v.catalog == planned {
+		e.space.staleView(v)
+	}
+	if err := sleep(ctx, marked.Wait); err != nil {
+		return err
+	}
+	step.At(step.Marked)
+	return nil
+}
+
+// pastStore lets a commit go on whose tags could not be marked, as
+// Config.OnStoreDown says, unless trying again helps.
+func (e *effect) pastStore(ctx context.Context, mark func() (store.Marked, error), cause error) (marked store.Marked, err error) {
+	if e.c.d.config.OnStoreDown == onStoreDownFail {
+		return marked, fmt.Errorf("cache_on_store_down=fail: %w", cause)
+	}
+	e.c.d.stats.unmarked.Add(1)
+	k := e.space.keeper
+	e.leaveNotice, err = k.notice.stand(ctx, func() bool {
+		marked, err = mark()
+		return err == nil
+	})
+	if err != nil {
+		return store.Marked{}, errors.Join(cause, err)
+	}
+	return marked, nil
+}
+
+// writer returns the id to mark with, or none if the transaction that is about
+// to commit has written nothing.
+func (e *effect) writer(ctx context.Context) (id store.WriterID, err error) {
+	c := e.c
+	switch {
+	case e.alone:
+		return c.backendWriter(ctx), nil
+	case c.inner.txStatus() == 'E':
+		return id, nil // PostgreSQL will answer ROLLBACK
+	}
+	if !e.wraps {
+		if e.xid, err = c.inner.text(ctx, transactionID); err != nil {
+			return id, err
+		}
+	}
+	if e.xid == "" {
+		return id, nil
+	}
+	xid, err := strconv.ParseUint(e.xid, 10, 64)
+	if err != nil {
+		return id, fmt.Errorf("cachedpg: PostgreSQL gives %q as a transaction id", e.xid)
+	}
+	return store.NewTransactionWriter(xid), nil
+}
+
+// backendWriter returns an id by the connection's backend. Behind a pooler it
+// is not known which backend will run a statement: then only this process can
+// release what it marks.
+func (c *Conn) backendWriter(ctx context.Context) store.WriterID {
+	if c.pid == 0 {
+		return store.NewWriter()
+	}
+	if c.started == 0 {
+		start, err := c.inner.text(ctx, "SELECT (extract(epoch FROM backend_start) * 1000000)::int8::text"+
+			" FROM pg_catalog.pg_stat_activity WHERE pid = pg_catalog.pg_backend_pid()")
+		if err == nil {
+			c.started, err = strconv.ParseInt(start, 10, 64)
+		}
+		if err != nil {
+			return store.NewWriter()
+		}
+	}
+	return store.NewBackendWriter(c.pid, time.UnixMicro(c.started))
+}

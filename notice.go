@@ -1,0 +1,153 @@
+package cachedpg
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/cachedpg/cachedpg/store"
+)
+
+// notice is how a process that cannot reach the store tells the others, through
+// PostgreSQL, that it commits past it. While it is posted nobody renews the
+// lease, so a lease after it was posted no hit of what was stored before is
+// possible, and what the process commits then needs no marks:
+//
+//	other process                        this process
+//	ask PostgreSQL: no notice
+//	                                     post the notice
+//	extend the lease: at most until
+//	one lease after the question
+//	                                     wait one lease and a margin
+//	ask: a notice; no lease any more     COMMIT
+//
+// The notice is an advisory lock, in a transaction so that it works behind a
+// pooler too. It stays until the store can be reached again, so that only the
+// first commit waits. If the process dies, so does the notice; a new lease then
+// waits for every transaction that is under way, see newHorizon.
+type notice struct {
+	guard *guard
+
+	mu      sync.Mutex // guards the fields below
+	in      inner
+	posted  time.Time
+	holders int // commits under way
+}
+
+const (
+	noticeClass  = 0x63616368 // "cach", "edpg": pg_advisory_lock(int4, int4)
+	noticeObject = 0x65647067
+
+	// noticeMargin is for clocks that do not run alike: a twentieth of a lease.
+	noticeMargin = store.Lease / 20
+)
+
+// noticed is an SQL expression: somebody has a notice posted.
+var noticed = fmt.Sprintf("EXISTS (SELECT FROM pg_catalog.pg_locks WHERE locktype = 'advisory' AND classid = %d AND objid = %d AND objsubid = 2"+
+	" AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()))", noticeClass, noticeObject)
+
+var postNotice = fmt.Sprintf("SELECT pg_catalog.pg_advisory_xact_lock_shared(%d, %d)::text", noticeClass, noticeObject)
+
+// stand returns when a commit needs no marks, or when retry has set them after
+// all; leave is nil then. Otherwise its caller calls leave when the outcome of
+// the commit is known.
+func (n *notice) stand(ctx context.Context, retry func() bool) (leave func(), err error) {
+	for {
+		posted, err := n.post(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("cachedpg: the store cannot be reached, nor PostgreSQL be told: %w", err)
+		}
+		for due := posted.Add(store.Lease + noticeMargin); time.Now().Before(due); {
+			if retry() {
+				return nil, nil
+			}
+			if err := sleep(ctx, min(time.Until(due), noticeMargin)); err != nil {
+				return nil, err
+			}
+		}
+		if n.hold(ctx, posted) {
+			return n.leave, nil
+		}
+	}
+}
+
+// post makes sure that a notice is posted and returns since when it is.
+func (n *notice) post(ctx context.Context) (time.Time, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.in != nil {
+		return n.posted, nil
+	}
+	in, err := n.guard.dial(ctx)
+	if err != nil {
+		return time.Time{}, err
+	}
+	if _, err = in.ExecContext(ctx, "BEGIN", nil); err == nil {
+		_, err = in.text(ctx, postNotice)
+	}
+	if err != nil {
+		_ = in.Close()
+		return time.Time{}, err
+	}
+	n.in, n.posted = in, time.Now()
+	return n.posted, nil
+}
+
+// hold counts a commit in if the notice posted at that time is still there.
+// PostgreSQL may drop it at any time; a lease that begins after that waits for
+// the transaction that is about to commit.
+func (n *notice) hold(ctx context.Context, posted time.Time) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.in == nil || n.posted != posted {
+		return false
+	}
+	if _, err := n.in.text(ctx, "SELECT ''"); err != nil {
+		n.dropLocked()
+		return false
+	}
+	n.holders++
+	return true
+}
+
+func (n *notice) leave() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.holders--
+}
+
+// idle reports that a notice is posted which no commit needs.
+func (n *notice) idle() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.in != nil && n.holders == 0
+}
+
+// lift takes the notice down if no commit needs it.
+func (n *notice) lift() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.in != nil && n.holders == 0 {
+		n.dropLocked()
+	}
+}
+
+func (n *notice) dropLocked() {
+	_ = n.in.Close()
+	n.in = nil
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	if d <= 0 {
+		return ctx.Err()
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
