@@ -108,7 +108,8 @@ func (c *Conn) ExecContext(ctx context.Context, query string, args []driver.Name
 // PostgreSQL gives a parameter.
 func (c *Conn) CheckNamedValue(*driver.NamedValue) error { return nil }
 
-// Ping dials if need be and asks PostgreSQL.
+// Ping dials if need be and asks PostgreSQL. It also says what is wrong with a
+// shared store that has never been reached; later that is no reason to fail.
 func (c *Conn) Ping(ctx context.Context) error {
 	if err := c.enter(); err != nil {
 		return err
@@ -116,7 +117,13 @@ func (c *Conn) Ping(ctx context.Context) error {
 	if err := c.ready(ctx); err != nil {
 		return err
 	}
-	return c.inner.Ping(ctx)
+	if err := c.inner.Ping(ctx); err != nil {
+		return err
+	}
+	if sp := c.known.space; sp != nil && sp.keeper != nil {
+		return sp.keeper.check(ctx)
+	}
+	return nil
 }
 
 // ResetSession is called before a pooled connection is used again. What costs

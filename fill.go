@@ -171,20 +171,25 @@ func (c *Conn) fill(ctx context.Context, q *call, m *fetch, f *flight) (driver.R
 }
 
 // refreshes reports that this hit is to run the SELECT and store its result
-// anew, because the entry expires soon. Hits decide it by chance, the likelier
-// the closer the end is and the longer the SELECT takes, so that about one of
-// them does, in time (XFetch: Vattani, Chierichetti, Lowenstein, "Optimal
-// Probabilistic Cache Stampede Prevention", 2015).
+// anew, because the entry expires soon.
 func (c *Conn) refreshes(ctx context.Context, q *call, entry *store.Entry, tags []store.Tag, stamps []store.Stamp) bool {
 	if entry.Took <= 0 || c.tx != nil {
 		return false
 	}
-	left := time.Until(entry.Expires)
-	if left > 32*entry.Took || float64(left) > -math.Log(rand.Float64())*float64(entry.Took) {
+	if !dueEarly(time.Until(entry.Expires), entry.Took, rand.Float64) {
 		return false
 	}
 	_, outcome, err := q.space.lookup(ctx, store.Key{}, tags, stamps) // a hit gives no stamps
 	return err == nil && outcome != store.Dirty && stamps[0] == q.view.stamp
+}
+
+// dueEarly decides by chance, the likelier the closer the end of the entry is
+// and the longer its SELECT takes, so that of many hits about one refreshes it, in
+// time (XFetch: Vattani, Chierichetti, Lowenstein, "Optimal Probabilistic Cache
+// Stampede Prevention", 2015). random is from [0, 1).
+func dueEarly(left, took time.Duration, random func() float64) bool {
+	const never = 40 // e^-40 is as good as 0, and most hits are further from the end
+	return left <= never*took && float64(left) <= -math.Log(1-random())*float64(took)
 }
 
 // hold keeps other processes from running the SELECT for as long as this one

@@ -130,7 +130,7 @@ func (f *fixture) live(db *sql.DB) {
 // released returns when what has been committed is released.
 func (v via) released() {
 	v.f.Helper()
-	if sp := connectorOf(v.db).space(); sp != nil && sp.keeper != nil {
+	if sp := connectorOf(v.db).space(); sp != nil && sp.keeper != nil && !StatsOf(v.db).Shared.Down {
 		v.f.until("the release", func() bool { return sp.writes.Stats().Pending == 0 })
 	}
 }

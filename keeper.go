@@ -22,9 +22,10 @@ type keeper struct {
 	guard  guard
 	notice notice
 
-	live   atomic.Bool
-	dirty  atomic.Bool   // a lookup has met an intent since the last sweep
-	nudged chan struct{} // a lookup has met the store cold, or a notice can be lifted
+	live    atomic.Bool
+	reached atomic.Bool   // the store could be used at least once
+	dirty   atomic.Bool   // a lookup has met an intent since the last sweep
+	nudged  chan struct{} // a lookup has met the store cold, or a notice can be lifted
 
 	mu    sync.Mutex    // guards first
 	first chan struct{} // closed when a renewal was tried since the store was found cold
@@ -107,6 +108,9 @@ func (k *keeper) renew(ctx context.Context) bool {
 		k.notice.lift() // the store is back, and nobody commits past it any more
 	}
 	live, err := k.store.Renew(ctx, k.sure)
+	if err == nil {
+		k.reached.Store(true)
+	}
 	live = live && err == nil
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -228,6 +232,14 @@ func (k *keeper) warmUp(ctx context.Context) bool {
 	case <-ctx.Done():
 		return false
 	}
+}
+
+// check says what is wrong with a store that was never reached.
+func (k *keeper) check(ctx context.Context) error {
+	if k.reached.Load() {
+		return nil
+	}
+	return k.store.Check(ctx)
 }
 
 // trouble says why the store cannot be asked.

@@ -4,6 +4,8 @@ import (
 	"database/sql"
 	"database/sql/driver"
 	"fmt"
+	"math"
+	"net"
 	"strings"
 	"sync"
 	"testing"
@@ -12,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/cachedpg/cachedpg/internal/pgtest"
+	"github.com/cachedpg/cachedpg/internal/redistest"
 	"github.com/cachedpg/cachedpg/keying"
 	"github.com/cachedpg/cachedpg/store"
 )
@@ -338,6 +341,115 @@ func TestEventualConsistencyInvalidatesAfterTheCommit(t *testing.T) {
 		f.miss(userByID, 1).is("1 ann Tromsø")
 		if n := connectorOf(writer.db).space().writes.Stats().Intents; n != 0 {
 			f.Errorf("%d intents, want none", n)
+		}
+	})
+}
+
+// Behind a pooler in transaction mode each transaction may run on another
+// backend: everything that must be known later is known by the transaction's id.
+func TestTheDriverWorksBehindAPoolerInTransactionMode(t *testing.T) {
+	const setup = `
+		CREATE TABLE public.users (id int PRIMARY KEY, name text);
+		INSERT INTO public.users VALUES (1, 'ann'), (2, 'bob');
+		CREATE TABLE public.gated AS TABLE public.users;
+		CREATE FUNCTION public.gate() RETURNS trigger LANGUAGE plpgsql AS
+			'BEGIN PERFORM pg_advisory_lock_shared(1), pg_advisory_unlock_shared(1); RETURN NULL; END';
+		CREATE CONSTRAINT TRIGGER gate AFTER UPDATE ON public.gated DEFERRABLE INITIALLY DEFERRED
+			FOR EACH ROW EXECUTE FUNCTION public.gate()`
+	shared(t, setup, func(f *fixture) {
+		const byID = "SELECT name FROM public.users WHERE id = $1"
+		through := withKey(pgtest.PgbouncerTo(f.T, f.dsn, "transaction"), "default_query_exec_mode", "exec")
+		direct := f.process("direct")
+		config, err := pgx.ParseConfig(through)
+		if err != nil {
+			f.Fatal(err)
+		}
+		p := redistest.Proxy(f.T, net.JoinHostPort(config.Host, fmt.Sprint(config.Port)))
+		host, port, _ := net.SplitHostPort(p.Addr())
+		pooled := *f
+		pooled.dsn = withKey(withKey(through, "host", host), "port", port)
+		pooled.plain = f.open("pgx", through)
+		v := pooled.process("pooled")
+		v.db.SetMaxOpenConns(4)
+
+		v.known(byID, 1).is("ann")
+		direct.known(byID, 1)
+		v.exec("UPDATE public.users SET name = 'anna' WHERE id = $1", 1)
+		v.released()
+		direct.miss(byID, 1).is("anna")
+		v.known(byID, 1).is("anna")
+		v.runs(keying.NotRead, "UPDATE public.users SET name = 'anne' WHERE id = $1 RETURNING name", 1).is("anne")
+		v.released()
+		direct.known(byID, 1).is("anne")
+		tx, err := v.db.BeginTx(f.ctx, nil)
+		if err != nil {
+			f.Fatal(err)
+		}
+		v.on(tx).exec("UPDATE public.users SET name = 'ann' WHERE id = $1", 1)
+		f.commit(tx)
+		v.released()
+		direct.known(byID, 1).is("ann")
+		v.exec("CREATE TABLE public.pets (id int)")
+		v.released()
+		direct.fresh("SELECT count(*) FROM public.pets").is("0")
+
+		// The answer to COMMIT is lost: only its id tells what became of it.
+		const gated = "SELECT name FROM public.gated WHERE id = 2"
+		direct.known(gated).is("bob")
+		if tx, err = v.db.BeginTx(f.ctx, nil); err != nil {
+			f.Fatal(err)
+		}
+		v.on(tx).exec("UPDATE public.gated SET name = 'bobby' WHERE id = 2")
+		g := f.closeGate()
+		lost := make(chan error, 1)
+		go func() { lost <- tx.Commit() }()
+		g.await(1)
+		p.CutReplies()
+		g.open()
+		f.until("the commit", func() bool { return direct.fresh(gated).String() == "bobby" })
+		p.Drop()
+		if err := <-lost; err == nil {
+			f.Error("the answer to COMMIT was not lost")
+		}
+		p.Restore()
+		direct.again(gated).is("bobby")
+		v.again(byID, 2).is("bob")
+	})
+}
+
+func TestEarlyRefreshIsLikelierTowardsTheEnd(t *testing.T) {
+	const took = time.Second
+	for _, tc := range []struct {
+		left time.Duration
+		want float64
+	}{
+		{-time.Second, 1}, {0, 1}, {took / 10, math.Exp(-0.1)}, {took, math.Exp(-1)}, {3 * took, math.Exp(-3)}, {41 * took, 0}, {time.Hour, 0},
+	} {
+		const n = 10000
+		due := 0
+		for i := range n { // evenly, so that the count is what it should be
+			if dueEarly(tc.left, took, func() float64 { return (float64(i) + 0.5) / n }) {
+				due++
+			}
+		}
+		if got := float64(due) / n; math.Abs(got-tc.want) > 0.001 {
+			t.Errorf("%v before the end: %.3f of the hits refresh, want %.3f", tc.left, got, tc.want)
+		}
+	}
+}
+
+// An entry that is asked for all the time is refreshed before it expires: no
+// reader finds it gone.
+func TestAHotEntryIsRefreshedEarly(t *testing.T) {
+	const slow = "SELECT count(*) FROM generate_series(1, 200000) a, users WHERE id = $1"
+	shared(t, people, func(f *fixture) {
+		hot := f.process("hot", "cache_ttl=1s")
+		hot.known(slow, 1)
+		before := StatsOf(hot.db)
+		hot.stays(3*time.Second, func() { hot.read(hot.ask, slow, []any{1}) })
+		after := StatsOf(hot.db)
+		if after.Refreshed == before.Refreshed {
+			f.Errorf("no hit refreshed the entry: %d misses, %d hits", after.Misses-before.Misses, after.Hits-before.Hits)
 		}
 	})
 }

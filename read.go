@@ -79,6 +79,9 @@ func (c *Conn) query(ctx context.Context, q *call) (driver.Rows, error) {
 		q.rowsOnly = true
 	}
 	c.d.stats.miss(q.text.stats, outcome == store.Stale)
+	if entry != nil {
+		c.d.stats.refreshed.Add(1)
+	}
 	step.At(step.LookedUp)
 	return c.miss(ctx, q, &fetch{key: key, tags: tags, always: always, stamps: stamps, outcome: outcome, early: entry})
 }

@@ -22,13 +22,14 @@ import (
 //	Misses   ≥ Fills + Joined
 //	Bypassed = the sum of Bypasses
 type Stats struct {
-	Lookups  uint64 // of queries that the cache might answer
-	Hits     uint64
-	Misses   uint64
-	Stale    uint64 // misses that found an entry which a commit had invalidated and nobody had cleared away
-	Fills    uint64 // SELECTs whose result was stored
-	Joined   uint64 // misses that shared the SELECT of another one
-	TooLarge uint64 // results over Config.MaxEntry, passed through
+	Lookups   uint64 // of queries that the cache might answer
+	Hits      uint64
+	Misses    uint64
+	Stale     uint64 // misses that found an entry which a commit had invalidated and nobody had cleared away
+	Fills     uint64 // SELECTs whose result was stored
+	Joined    uint64 // misses that shared the SELECT of another one
+	Refreshed uint64 // misses that found a valid entry which was about to expire
+	TooLarge  uint64 // results over Config.MaxEntry, passed through
 
 	Bypassed uint64            // queries that went to PostgreSQL without asking the cache
 	Bypasses map[string]uint64 // by the name of the keying.Reason
@@ -69,8 +70,8 @@ type StatementStats struct {
 }
 
 type counters struct {
-	hits, misses, stale, fills, joined, tooLarge, unknown, unmarked, storeErrors atomic.Uint64
-	bypasses                                                                     [256]atomic.Uint64 // by Reason
+	hits, misses, stale, fills, joined, refreshed, tooLarge, unknown, unmarked, storeErrors atomic.Uint64
+	bypasses                                                                                [256]atomic.Uint64 // by Reason
 }
 
 type statementStats struct {
@@ -115,7 +116,7 @@ func StatsOf(db *sql.DB) Stats {
 	c := &d.stats
 	s := Stats{
 		Hits: c.hits.Load(), Misses: c.misses.Load(), Stale: c.stale.Load(), Fills: c.fills.Load(),
-		Joined: c.joined.Load(), TooLarge: c.tooLarge.Load(), StoreErrors: c.storeErrors.Load(),
+		Joined: c.joined.Load(), Refreshed: c.refreshed.Load(), TooLarge: c.tooLarge.Load(), StoreErrors: c.storeErrors.Load(),
 		UnknownOutcome: c.unknown.Load(), Unmarked: c.unmarked.Load(), Parsed: d.parsed.Load(), Bypasses: make(map[string]uint64),
 	}
 	s.Lookups = s.Hits + s.Misses

@@ -17,6 +17,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -163,6 +164,12 @@ func (s *Server) run() error {
 			return nil
 		default:
 		}
+		// go-redis logs every dial that fails, so it comes when somebody listens.
+		conn, err := net.Dial("tcp", s.Addr())
+		if err != nil {
+			return err
+		}
+		conn.Close()
 		info, err := s.info("server")
 		if err == nil && info["process_id"] != strconv.Itoa(s.process.Pid()) {
 			err = errors.New("it is somebody else's server that answers")

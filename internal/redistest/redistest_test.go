@@ -118,7 +118,7 @@ func TestReplica(t *testing.T) {
 
 func TestCluster(t *testing.T) {
 	t.Parallel()
-	servers := Cluster(t, 2, 1)
+	servers := Cluster(t, 2, 1, "--requirepass", "p")
 	for i, s := range servers {
 		want := "master"
 		if i >= 2 {
@@ -130,18 +130,24 @@ func TestCluster(t *testing.T) {
 	}
 	// Slots 12182 and 5061, on the second and the first node.
 	set(t, servers[1], "foo", "1")
+	servers[1].AwaitReplica(servers[3])
 	set(t, servers[0], "bar", "1")
 	if err := servers[0].Client().Set(ctx, "foo", "1", 0).Err(); err == nil || !strings.HasPrefix(err.Error(), "MOVED ") {
 		t.Errorf("a key of another node: %v", err)
 	}
-	if got := ClusterURL(servers); !strings.HasPrefix(got, "redis+cluster://"+servers[0].Addr()+"?addr=") {
+	servers[1].Kill()
+	servers[3].TakeOver()
+	if got := get(t, servers[3], "foo"); got != "1" {
+		t.Errorf("after the failover %q", got)
+	}
+	if got := ClusterURL(servers); !strings.HasPrefix(got, "redis+cluster://:p@"+servers[0].Addr()+"?addr=") {
 		t.Errorf("URL %s", got)
 	}
 }
 
 func TestSentinel(t *testing.T) {
 	t.Parallel()
-	master := Start(t)
+	master := Start(t, "--requirepass", "p")
 	replica := Replica(t, master)
 	s := Sentinel(t, master, replica)
 	if got := s.MasterAddr(); got != master.Addr() {
@@ -165,5 +171,8 @@ func TestTLS(t *testing.T) {
 	}
 	if _, err := tls.Dial("tcp", s.Addr(), &tls.Config{}); err == nil {
 		t.Error("a client that does not know the CA trusts the server")
+	}
+	if got := get(t, Replica(t, s), "k"); got != "v" {
+		t.Errorf("the replica has %q", got)
 	}
 }

@@ -153,6 +153,20 @@ func (s *Server) clustered(nodes int) error {
 	return fmt.Errorf("%d of %d nodes:\n%s", linked, nodes, info)
 }
 
+// TakeOver makes a replica in a Cluster the master of its slots, while the old
+// master lives or after it was killed, and waits until it is.
+func (s *Server) TakeOver() {
+	s.tb.Helper()
+	s.do("CLUSTER", "FAILOVER", "TAKEOVER")
+	child.Until(s.tb, "the replica is a master", func() error {
+		info, err := s.info("replication")
+		if err == nil && info["role"] != "master" {
+			err = fmt.Errorf("role %s", info["role"])
+		}
+		return err
+	})
+}
+
 // ClusterURL returns the URL of a Cluster of these servers.
 func ClusterURL(servers []*Server) string {
 	u := url.URL{Scheme: "redis+cluster", Host: servers[0].Addr()}

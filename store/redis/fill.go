@@ -2,6 +2,8 @@ package redis
 
 import (
 	"context"
+	"math"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -9,184 +11,110 @@ import (
 	"github.com/cachedpg/cachedpg/store"
 )
 
-// fills sends results to Redis behind the callers' backs.
-type fills struct {
-	s       *Store
-	waiting atomic.Int64 // len(pending), for those who need not look
+const (
+	maxFills     = 4096     // waiting to be sent, unlocks included
+	maxFillBytes = 32 << 20 // in them
+	fillWorkers  = 8        // sending at the same time
+
+	// An entry that has no time to live of its own gets this one: those of an epoch
+	// that has ended are found by nobody, and Redis may be one that evicts nothing.
+	defaultEntryTTL = 24 * time.Hour
+	minStampTTL     = 24 * time.Hour
+)
+
+// filler sends entries in the background, as many as fit. More are dropped: a
+// Redis that does not keep up is not helped by memory that fills up here.
+type filler struct {
+	store   *Store
+	waiting atomic.Int64 // len(pending), so that most lookups need no lock
 
 	mu      sync.Mutex // guards the fields below
-	pending map[store.Key]*fill
 	queue   []*fill
-	bytes   int64
+	bytes   int
 	workers int
+	pending map[store.Key]*fill // the last of each key
 	closed  bool
-	done    sync.WaitGroup
-
-	longest atomic.Int64 // TTL seen, in milliseconds
+	empty   chan struct{} // closed when closed and no worker is left
 }
 
-// fill is a result, or the end of a lock without one, on its way.
+// fill is an entry to be stored, or without one a lock to be given up.
 type fill struct {
 	key    store.Key
 	tags   []store.Tag
 	stamps []store.Stamp
-	entry  *store.Entry // nil: give the lock up
+	entry  *store.Entry
 	ttl    time.Duration
-	size   int64
-	over   chan struct{}
+	size   int
+	done   chan struct{}
 }
 
-const (
-	maxFillers   = 2
-	maxFillQueue = 1024
-	maxFillBytes = 64 << 20
-
-	// An entry without a TTL still ends: what nobody wants any more shall not
-	// stay for ever in a Redis that evicts nothing.
-	longestTTL = 30 * 24 * time.Hour
-
-	// A stamp lives at least a day, and twice as long as any entry: entries end
-	// before the stamps that they were filled with.
-	stampLife = 24 * time.Hour
-)
-
-func (f *fills) init(s *Store) {
-	f.s, f.pending = s, make(map[store.Key]*fill)
+func (f *filler) init(s *Store) {
+	f.store, f.pending, f.empty = s, make(map[store.Key]*fill), make(chan struct{})
 }
 
-func (f *fills) stampMillis() int64 {
-	return max(int64(stampLife/time.Millisecond), 2*f.longest.Load())
-}
-
-// Fill implements store.Store. It does not wait for Redis.
-func (s *Store) Fill(_ context.Context, key store.Key, tags []store.Tag, stamps []store.Stamp, entry *store.Entry, ttl time.Duration) error {
-	if ttl <= 0 || ttl > longestTTL {
-		ttl = longestTTL
+// Fill implements store.Store. It returns at once; what goes wrong afterwards is counted
+// as Dropped.
+func (s *Store) Fill(ctx context.Context, key store.Key, tags []store.Tag, stamps []store.Stamp, entry *store.Entry, ttl time.Duration) error {
+	// A negative ttl is an entry that has expired, and one without a stamp would
+	// never be a hit.
+	if ttl < 0 || key == (store.Key{}) || len(tags) > math.MaxUint16 || slices.Contains(stamps[:len(tags)], 0) {
+		s.GiveUp(key, stamps)
+		return nil
 	}
-	for millis := ttl.Milliseconds(); ; {
-		longest := s.fills.longest.Load()
-		if millis <= longest || s.fills.longest.CompareAndSwap(longest, millis) {
-			break
-		}
+	if ttl == 0 {
+		ttl = defaultEntryTTL
 	}
-	s.fills.add(&fill{key: key, tags: append([]store.Tag(nil), tags...), stamps: append([]store.Stamp(nil), stamps...), entry: entry, ttl: ttl, size: int64(entry.Size())})
+	f := &fill{key: key, tags: slices.Clone(tags), stamps: slices.Clone(stamps[:len(tags)]), entry: entry, ttl: ttl,
+		size: entry.Size() + len(tags)*depBytes, done: make(chan struct{})}
+	if !s.fills.add(f) {
+		s.dropped.Add(1)
+		s.GiveUp(key, stamps)
+	}
 	return nil
 }
 
 // GiveUp implements store.Shared.
 func (s *Store) GiveUp(key store.Key, stamps []store.Stamp) {
-	s.fills.add(&fill{key: key, stamps: append([]store.Stamp(nil), stamps...)})
+	if key != (store.Key{}) {
+		s.fills.add(&fill{key: key, stamps: slices.Clone(stamps)})
+	}
 }
 
 // Hold implements store.Shared.
 func (s *Store) Hold(ctx context.Context, key store.Key, stamps []store.Stamp) error {
-	sv, err := s.servers(ctx)
-	if err != nil {
+	return s.use(ctx, func(in *incarnation) error {
+		p := in.home(stamps)
+		if p == nil {
+			return nil
+		}
+		_, err := p.run(ctx, holdScript, []string{p.lockName(p.current(), key)}, lockOf(p.index, stamps), store.FillLock.Milliseconds())
 		return err
-	}
-	if err := s.lock(ctx, sv, key, joinStamps(stamps), "hold"); err != nil {
-		return s.failed(ctx, sv, err)
-	}
-	return nil
+	})
 }
 
-func (s *Store) lock(ctx context.Context, sv *servers, key store.Key, holds, what string) error {
-	p := sv.parts[sv.home(&key)]
-	e := p.epoch.Load()
-	if e == nil {
-		return store.ErrCold
-	}
-	return s.script(ctx, p, p.scripts.lock, []any{*e, string(key[:]), holds, lockMillis, what}).Err()
-}
-
-func (f *fills) add(one *fill) {
+func (f *filler) add(one *fill) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.closed {
-		return
+	// Unlocks are small and worth more than fills: they have room where these have not.
+	if f.closed || len(f.queue) >= maxFills || one.entry != nil && (f.bytes+one.size > maxFillBytes || len(f.queue) >= maxFills/2) {
+		return false
 	}
-	if len(f.queue) >= maxFillQueue || f.bytes+one.size > maxFillBytes {
-		f.s.stats.dropped.Add(1)
-		return // the lock ends by itself
-	}
-	one.over = make(chan struct{})
-	f.bytes += one.size
 	f.queue = append(f.queue, one)
+	f.bytes += one.size
 	if one.entry != nil {
 		f.pending[one.key] = one
 		f.waiting.Store(int64(len(f.pending)))
 	}
-	if f.workers < maxFillers {
+	if f.workers < fillWorkers {
 		f.workers++
-		f.done.Add(1)
 		go f.work()
 	}
+	return true
 }
 
-func (f *fills) work() {
-	defer f.done.Done()
-	for {
-		f.mu.Lock()
-		if len(f.queue) == 0 {
-			f.workers--
-			f.queue = nil
-			f.mu.Unlock()
-			return
-		}
-		one := f.queue[0]
-		f.queue = f.queue[1:]
-		f.mu.Unlock()
-
-		if err := f.send(one); err != nil && one.entry != nil {
-			f.s.stats.dropped.Add(1)
-		}
-
-		f.mu.Lock()
-		f.bytes -= one.size
-		if f.pending[one.key] == one {
-			delete(f.pending, one.key)
-			f.waiting.Store(int64(len(f.pending)))
-		}
-		f.mu.Unlock()
-		close(one.over)
-	}
-}
-
-func (f *fills) send(one *fill) error {
-	ctx, cancel := context.WithTimeout(context.Background(), 4*f.s.o.Timeout) // a large entry takes longer than a lookup
-	defer cancel()
-	sv := f.s.current.Load()
-	if sv == nil {
-		return store.ErrDown
-	}
-	if one.entry == nil {
-		return f.s.failedFill(ctx, sv, f.s.lock(ctx, sv, one.key, joinStamps(one.stamps), "give up"))
-	}
-	p := sv.parts[sv.home(&one.key)]
-	e := p.epoch.Load()
-	if e == nil {
-		return store.ErrCold
-	}
-	name := p.keys[2] + *e + "e" + string(one.key[:])
-	value := appendValue(f.s.target.Sealer, name, one.tags, one.stamps, one.entry)
-	args := []any{*e, string(one.key[:]), joinStamps(one.stamps), value, one.ttl.Milliseconds()}
-	if len(sv.parts) == 1 {
-		for _, t := range one.tags {
-			args = append(args, field(t))
-		}
-	}
-	return f.s.failedFill(ctx, sv, f.s.script(ctx, p, p.scripts.fill, args).Err())
-}
-
-func (s *Store) failedFill(ctx context.Context, sv *servers, err error) error {
-	if err == nil {
-		return nil
-	}
-	return s.failed(parent(ctx, err), sv, err)
-}
-
-// await returns when no fill of key by this process is under way.
-func (f *fills) await(ctx context.Context, key store.Key) error {
+// await waits until a fill of the key that has begun is over, so that a process
+// finds what it has stored.
+func (f *filler) await(ctx context.Context, key store.Key) error {
 	if f.waiting.Load() == 0 {
 		return nil
 	}
@@ -197,17 +125,129 @@ func (f *fills) await(ctx context.Context, key store.Key) error {
 		return nil
 	}
 	select {
-	case <-one.over:
+	case <-one.done:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 }
 
-// close waits for what is under way, which is bounded by its time-outs.
-func (f *fills) close() {
+func (f *filler) work() {
+	for one := f.next(); one != nil; one = f.next() {
+		stored := f.store.send(one)
+		if one.entry == nil {
+			continue
+		}
+		if !stored {
+			f.store.dropped.Add(1)
+		}
+		f.mu.Lock()
+		if f.pending[one.key] == one {
+			delete(f.pending, one.key)
+			f.waiting.Store(int64(len(f.pending)))
+		}
+		f.mu.Unlock()
+		close(one.done)
+	}
+}
+
+func (f *filler) next() *fill {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.queue) == 0 {
+		f.queue = nil
+		f.workers--
+		if f.closed && f.workers == 0 {
+			close(f.empty)
+		}
+		return nil
+	}
+	one := f.queue[0]
+	f.queue[0] = nil
+	f.queue = f.queue[1:]
+	f.bytes -= one.size
+	return one
+}
+
+// close takes no more, and waits for what there is.
+func (f *filler) close(timeout time.Duration) {
 	f.mu.Lock()
 	f.closed = true
+	if f.workers == 0 {
+		close(f.empty)
+	}
 	f.mu.Unlock()
-	f.done.Wait()
+	timer := time.NewTimer(timeout)
+	defer timer.Stop()
+	select {
+	case <-f.empty:
+		return
+	case <-timer.C:
+	}
+	f.mu.Lock()
+	rest := f.queue
+	f.queue = nil
+	for _, one := range rest {
+		if one.done != nil {
+			close(one.done)
+		}
+	}
+	f.mu.Unlock()
+}
+
+// send stores the entry and gives up the lock, in one round trip.
+//
+// The names are those of the epoch of now. If it is not the one that the stamps
+// were minted in, they do not stand in it and nothing is stored.
+func (s *Store) send(one *fill) (stored bool) {
+	err := s.use(s.ctx, func(in *incarnation) error {
+		p := in.home(one.stamps)
+		if p == nil {
+			return nil
+		}
+		epoch, lock := p.current(), lockOf(p.index, one.stamps)
+		if one.entry == nil {
+			return p.unlock(epoch, one.key, lock)
+		}
+		s.saw(one.ttl)
+		name := p.entryName(epoch, one.key)
+		value := encodeEntry(one.entry, one.tags, one.stamps, s.target.Sealer, name)
+		argv := []any{p.prefix, epoch, lock, value, milliseconds(one.ttl)}
+		for i, t := range one.tags {
+			if in.partitionOf(t) == p.index {
+				argv = append(argv, appendStamp(appendTag(nil, t), one.stamps[i]))
+			}
+		}
+		_, err := p.runIn(s.ctx, &p.fills, fillScript, []string{name, p.lockName(epoch, one.key)}, argv...)
+		if faultOf(err) == refused {
+			_ = p.unlock(epoch, one.key, lock) // Redis may be too full for the one and not for the other
+		}
+		return err
+	})
+	return err == nil
+}
+
+func (p *partition) unlock(epoch string, key store.Key, lock string) error {
+	_, err := p.runIn(p.store.ctx, &p.fills, unlockScript, []string{p.lockName(epoch, key)}, lock)
+	return err
+}
+
+// milliseconds rounds up: an entry of less than one is one that expires.
+func milliseconds(d time.Duration) int64 {
+	return max(1, int64((d+time.Millisecond-1)/time.Millisecond))
+}
+
+// saw remembers the longest life of an entry. A stamp that ends before its
+// entries wastes them.
+func (s *Store) saw(ttl time.Duration) {
+	for ms := milliseconds(ttl); ; {
+		old := s.entryTTL.Load()
+		if ms <= old || s.entryTTL.CompareAndSwap(old, ms) {
+			return
+		}
+	}
+}
+
+func (s *Store) stampTTL() int64 {
+	return max(minStampTTL.Milliseconds(), 2*s.entryTTL.Load())
 }

@@ -1,265 +1,341 @@
 package redis
 
 import (
-	"crypto/sha1" // Redis names scripts by it
+	"context"
+	"crypto/sha1"
 	"encoding/hex"
+
+	goredis "github.com/redis/go-redis/v9"
 )
 
-// The scripts are the steps of the protocol that happen at one instant. Each
-// works on one partition, whose KEYS are D, the hash with the epoch and all
-// intents, L, the lease, and a base. Names of stamps, entries and locks are the
-// base, the epoch, a letter and what they are of. In a Cluster all names of a
-// partition lie in one slot.
+// script is one Lua script. Redis runs it as one step: nobody sees half of it,
+// and a server that dies in the middle has done nothing or all of it.
+type script struct {
+	plain, full variant
+}
+
+type variant struct{ text, sha string }
+
+// newScript makes a script of a body. One that must work on a Redis that is
+// full gets a flag for that, which servers before version 7 do not know: there a
+// full Redis takes no intents, and writers go past it.
+func newScript(body string, whenFull bool) *script {
+	s := &script{plain: newVariant(body)}
+	s.full = s.plain
+	if whenFull {
+		s.full = newVariant("#!lua flags=allow-oom\n" + body)
+	}
+	return s
+}
+
+func newVariant(text string) variant {
+	sum := sha1.Sum([]byte(text))
+	return variant{text, hex.EncodeToString(sum[:])}
+}
+
+func (s *script) on(n *node) variant {
+	if n.flags {
+		return s.full
+	}
+	return s.plain
+}
+
+// args are those of EVALSHA, or of EVAL if whole is set.
+func (v variant) args(whole bool, keys []string, argv []any) []any {
+	args := make([]any, 0, 3+len(keys)+len(argv))
+	if whole {
+		args = append(args, "EVAL", v.text, len(keys))
+	} else {
+		args = append(args, "EVALSHA", v.sha, len(keys))
+	}
+	for _, k := range keys {
+		args = append(args, k)
+	}
+	return append(args, argv...)
+}
+
+// run runs a script on the node that owns its keys, in a pipeline with what
+// others send.
+func (n *node) run(ctx context.Context, s *script, keys []string, argv ...any) ([]any, error) {
+	return n.runIn(ctx, &n.pipe, s, keys, argv...)
+}
+
+// runIn is run in one of the node's pipes. A node that does not know the script
+// yet is sent the text.
+func (n *node) runIn(ctx context.Context, pipe *pipe, s *script, keys []string, argv ...any) ([]any, error) {
+	v := s.on(n)
+	cmd := goredis.NewSliceCmd(ctx, v.args(false, keys, argv)...)
+	err := pipe.do(ctx, cmd)
+	if goredis.HasErrorPrefix(err, "NOSCRIPT") {
+		cmd = goredis.NewSliceCmd(ctx, v.args(true, keys, argv)...)
+		err = pipe.do(ctx, cmd)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return cmd.Val(), nil
+}
+
+// A stamp is minted only under the lease of the caller's epoch, while D says
+// that this is the epoch (so D is not lost, nor any intent in it), and if the
+// tag has no intent (I3, I12, I13). The lock of the fill is taken in the same step.
 //
-// D has the fields "e", the epoch, "cold" while it has no lease yet, "born", its
-// beginning in milliseconds, and for each dirty tag "t" and the tag's 17 bytes,
-// with the ids of the writers, 16 bytes each, in a row. Because D is one key,
-// no intent can be lost without the epoch (I12).
-const (
-	luaNow = `
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-`
-	// luaBegin begins an epoch in a D that has none. It may have lost intents, so
-	// that nobody hits or mints before the epoch gets a lease.
-	luaBegin = luaNow + `
-local e = redis.call('HGET', KEYS[1], 'e')
+// KEYS: D, L. ARGV: prefix, epoch, key or nothing, time to live of stamps, of
+// the lock, then for each tag the tag and a stamp that is new.
+// Returns what it found and all stamps, zero for a dirty tag.
+var lookupScript = newScript(`
+local d, l, prefix, e, key = KEYS[1], KEYS[2], ARGV[1], ARGV[2], ARGV[3]
+if redis.call('GET', l) ~= e or redis.call('HGET', d, 'e') ~= e then return {'cold'} end
+local stamps, dirty = {}, false
+for i = 6, #ARGV do
+  local tag, new = string.sub(ARGV[i], 1, 17), string.sub(ARGV[i], 18)
+  local stamp
+  if redis.call('HEXISTS', d, 't' .. tag) == 1 then
+    dirty, stamp = true, '\0\0\0\0\0\0\0\0'
+  else
+    local name = prefix .. 's' .. e .. tag
+    stamp = redis.call('GET', name)
+    if not stamp or #stamp ~= 8 then
+      redis.call('SET', name, new, 'PX', ARGV[4])
+      stamp = new
+    end
+  end
+  stamps[#stamps + 1] = stamp
+end
+local all = table.concat(stamps)
+if dirty then return {'dirty', all} end
+if key == '' then return {'miss', all} end
+local lock = prefix .. 'f' .. e .. key
+if redis.call('GET', lock) == all then return {'busy', all} end
+redis.call('SET', lock, all, 'PX', ARGV[5])
+return {'miss', all}
+`, false)
+
+// Whether or not a lease stands: every tag has the writer's intent and no stamp
+// when this returns (I2). If D is lost, the epoch that it was of ends here, and
+// its lease with it (I12): no hit of it is possible from now on. A catalog tag that is
+// not what the tags were planned with makes everything dirty (I10).
+//
+// KEYS: D, L. ARGV: prefix, an epoch's id, writer, lease in milliseconds, 1 if
+// the server has ever replicated, 1 to compare the catalog tag, its stamp, catalog
+// tag, schema tag, then the tags.
+// Returns whether the schema tag was marked, how long to wait, the epoch.
+var markScript = newScript(`
+local d, prefix, writer = KEYS[1], ARGV[1], ARGV[3]
+local t = redis.call('TIME')
+local now = t[1] * 1000 + math.floor(t[2] / 1000)
+local e = redis.call('HGET', d, 'e')
 if not e then
-	e = ARGV[1]
-	redis.call('HSET', KEYS[1], 'e', e, 'cold', '1', 'born', now)
-	redis.call('DEL', KEYS[2])
+  e = ARGV[2]
+  redis.call('HSET', d, 'e', e, 'cold', '1', 'born', now)
+  redis.call('DEL', KEYS[2])
 end
-`
-	// luaWithout is ids without one of them.
-	luaWithout = `
-local function without(ids, id)
-	for i = 1, #ids, 16 do
-		if string.sub(ids, i, i + 15) == id then
-			return string.sub(ids, 1, i - 1) .. string.sub(ids, i + 16)
-		end
-	end
-	return ids
+local function mark(tag)
+  local writers = redis.call('HGET', d, 't' .. tag) or ''
+  local there = false
+  for i = 1, #writers, 16 do
+    if string.sub(writers, i, i + 15) == writer then there = true end
+  end
+  if not there then redis.call('HSET', d, 't' .. tag, writers .. writer) end
+  redis.call('DEL', prefix .. 's' .. e .. tag)
 end
-local function drop(field, ids, id)
-	local left = without(ids, id)
-	if left == '' then
-		redis.call('HDEL', KEYS[1], field)
-	elseif left ~= ids then
-		redis.call('HSET', KEYS[1], field, left)
-	end
-	return left
+for i = 10, #ARGV do mark(ARGV[i]) end
+local schema = 0
+if ARGV[6] == '1' then
+  local catalog = ARGV[8]
+  if redis.call('HEXISTS', d, 't' .. catalog) == 1 or redis.call('GET', prefix .. 's' .. e .. catalog) ~= ARGV[7] then
+    mark(ARGV[9])
+    schema = 1
+  end
 end
-`
-)
+local wait = 0
+if ARGV[5] == '1' then
+  -- A clock that was put back makes the epoch look unborn: the wait is never
+  -- more than a lease.
+  local age = now - (tonumber(redis.call('HGET', d, 'born')) or now)
+  wait = math.max(0, math.min(ARGV[4], ARGV[4] - age))
+end
+return {schema, wait, e}
+`, true)
 
-// luaPrepare mints what a miss needs and takes the lock of the fill. ARGV: the
-// epoch, the entry's key or ”, the lock's and a stamp's life in milliseconds, and
-// for each tag its field and a candidate. It returns false when the epoch has
-// no lease; otherwise the stamps, ” for a dirty tag (I3), and 1 at the end if
-// another holds the lock.
-const luaPrepare = `
-if redis.call('GET', KEYS[2]) ~= ARGV[1] or redis.call('HGET', KEYS[1], 'e') ~= ARGV[1] then
-	return false
+// Exactly that writer's intents are dropped (I4), and no tag keeps its stamp (I5).
+//
+// KEYS: D. ARGV: prefix, writer, then the tags.
+var releaseScript = newScript(`
+local d, prefix, writer = KEYS[1], ARGV[1], ARGV[2]
+local e = redis.call('HGET', d, 'e')
+if not e then return {} end
+for i = 3, #ARGV do
+  local tag = ARGV[i]
+  local writers = redis.call('HGET', d, 't' .. tag)
+  if writers then
+    local rest = {}
+    for j = 1, #writers, 16 do
+      local w = string.sub(writers, j, j + 15)
+      if w ~= writer then rest[#rest + 1] = w end
+    end
+    if #rest == 0 then
+      redis.call('HDEL', d, 't' .. tag)
+    elseif #rest * 16 < #writers then
+      redis.call('HSET', d, 't' .. tag, table.concat(rest))
+    end
+  end
+  redis.call('DEL', prefix .. 's' .. e .. tag)
 end
-local base = KEYS[3] .. ARGV[1]
-local out, dirty = {}, false
-for i = 5, #ARGV, 2 do
-	local stamp = ''
-	if redis.call('HEXISTS', KEYS[1], ARGV[i]) == 1 then
-		dirty = true
-	else
-		local name = base .. ARGV[i]
-		stamp = redis.call('GET', name)
-		if not stamp then
-			stamp = ARGV[i + 1]
-			redis.call('SET', name, stamp, 'PX', ARGV[4])
-		end
-	end
-	out[#out + 1] = stamp
-end
-local busy = 0
-if ARGV[2] ~= '' and not dirty then
-	local lock, want = base .. 'f' .. ARGV[2], table.concat(out)
-	if redis.call('GET', lock) == want then
-		busy = 1
-	else
-		redis.call('SET', lock, want, 'PX', ARGV[3])
-	end
-end
-out[#out + 1] = busy
-return out
-`
+return {}
+`, true)
 
-// luaMine makes sure that the lock of a fill is held for stamps that begin with
-// those given: a result with rows depends on the first of those looked up.
-const luaMine = `
-local lock = KEYS[3] .. ARGV[1] .. 'f' .. ARGV[2]
-local holds = redis.call('GET', lock)
-local mine = holds and string.sub(holds, 1, #ARGV[3]) == ARGV[3]
-`
-
-// luaLock takes, holds or gives up the lock of a fill. ARGV: epoch, entry's key,
-// stamps, the lock's life in milliseconds, and what to do. It returns 1 if another
-// holds it.
-const luaLock = luaMine + `
-if ARGV[5] == 'take' then
-	if holds == ARGV[3] then
-		return 1
-	end
-	redis.call('SET', lock, ARGV[3], 'PX', ARGV[4])
-elseif mine and ARGV[5] == 'hold' then
-	redis.call('PEXPIRE', lock, ARGV[4])
-elseif mine then
-	redis.call('DEL', lock)
-end
-return 0
-`
-
-// luaFill stores an entry and gives up its lock. An entry that lost a race is
-// never valid; it is left out because a valid one may be there already. ARGV:
-// epoch, entry's key, stamps, value, its life in milliseconds, and the fields of
-// the tags as far as they are in this partition: all or none. It returns whether
-// it stored.
-const luaFill = luaMine + `
-if mine then
-	redis.call('DEL', lock)
-end
-for i = 6, #ARGV do
-	local at = (i - 6) * 8
-	if redis.call('GET', KEYS[3] .. ARGV[1] .. ARGV[i]) ~= string.sub(ARGV[3], at + 1, at + 8) then
-		return 0
-	end
-end
-redis.call('SET', KEYS[3] .. ARGV[1] .. 'e' .. ARGV[2], ARGV[4], 'PX', ARGV[5])
-return 1
-`
-
-// luaMark sets intents (I2). ARGV: an epoch in case there is none, the writer,
-// the stamp that the catalog tag should have ('-': it does not matter), its field,
-// the schema tag's field, and the fields to mark. It returns whether the schema
-// tag was marked because of that stamp, and the age of the epoch in milliseconds.
-const luaMark = luaBegin + luaWithout + `
-local base = KEYS[3] .. e
-local function mark(field)
-	local ids = redis.call('HGET', KEYS[1], field) or ''
-	redis.call('HSET', KEYS[1], field, without(ids, ARGV[2]) .. ARGV[2])
-	redis.call('DEL', base .. field)
-end
-local moved = 0
-if ARGV[3] ~= '-' and (redis.call('HEXISTS', KEYS[1], ARGV[4]) == 1 or redis.call('GET', base .. ARGV[4]) ~= ARGV[3]) then
-	moved = 1
-	mark(ARGV[5])
-end
-for i = 6, #ARGV do
-	mark(ARGV[i])
-end
-return {moved, now - (redis.call('HGET', KEYS[1], 'born') or 0)}
-`
-
-// luaRelease drops a writer's intents and the stamps of the tags (I5). ARGV: the
-// writer and the fields.
-const luaRelease = luaWithout + `
-local e = redis.call('HGET', KEYS[1], 'e')
-for i = 2, #ARGV do
-	local ids = redis.call('HGET', KEYS[1], ARGV[i])
-	if ids then
-		drop(ARGV[i], ids, ARGV[1])
-	end
-	if e then
-		redis.call('DEL', KEYS[3] .. e .. ARGV[i])
-	end
-end
-return 1
-`
-
-// luaResolve drops all intents of the writers in ARGV.
-const luaResolve = luaWithout + `
-local e = redis.call('HGET', KEYS[1], 'e')
-local all = redis.call('HGETALL', KEYS[1])
+// As a release of all tags that the writers have intents on.
+//
+// KEYS: D. ARGV: prefix, then the writers.
+var resolveScript = newScript(`
+local d, prefix = KEYS[1], ARGV[1]
+local e = redis.call('HGET', d, 'e')
+if not e then return {} end
+local over = {}
+for i = 2, #ARGV do over[ARGV[i]] = true end
+local all = redis.call('HGETALL', d)
 for i = 1, #all, 2 do
-	local field, ids = all[i], all[i + 1]
-	if string.sub(field, 1, 1) == 't' then
-		local before = ids
-		for _, id in ipairs(ARGV) do
-			ids = drop(field, ids, id)
-		end
-		if ids ~= before and e then
-			redis.call('DEL', KEYS[3] .. e .. field)
-		end
-	end
+  local field, writers = all[i], all[i + 1]
+  if string.sub(field, 1, 1) == 't' then
+    local rest = {}
+    for j = 1, #writers, 16 do
+      local w = string.sub(writers, j, j + 15)
+      if not over[w] then rest[#rest + 1] = w end
+    end
+    if #rest * 16 < #writers then
+      if #rest == 0 then
+        redis.call('HDEL', d, field)
+      else
+        redis.call('HSET', d, field, table.concat(rest))
+      end
+      redis.call('DEL', prefix .. 's' .. e .. string.sub(field, 2))
+    end
+  end
 end
-return 1
-`
+return {}
+`, true)
 
-// luaPeek says how things stand, and begins an epoch where the lease has run out
-// or lost its epoch (I13). The intents stay. ARGV: a new epoch. It returns the
-// epoch, whether it is cold, what is left of the lease, and the time.
-const luaPeek = luaBegin + `
-local lease = redis.call('GET', KEYS[2])
-local cold = redis.call('HEXISTS', KEYS[1], 'cold')
-if lease ~= e and cold == 0 then
-	e, cold = ARGV[1], 1
-	redis.call('HSET', KEYS[1], 'e', e, 'cold', '1', 'born', now)
-	redis.call('DEL', KEYS[2])
+// KEYS: D. Returns each writer that has an intent, once.
+var writersScript = newScript(`
+local all, seen, out = redis.call('HGETALL', KEYS[1]), {}, {}
+for i = 1, #all, 2 do
+  if string.sub(all[i], 1, 1) == 't' then
+    for j = 1, #all[i + 1], 16 do
+      local w = string.sub(all[i + 1], j, j + 15)
+      if not seen[w] then
+        seen[w] = true
+        out[#out + 1] = w
+      end
+    end
+  end
 end
-local left = 0
-if cold == 0 then
-	left = redis.call('PTTL', KEYS[2])
+return out
+`, true)
+
+// The start of a renewal. A lease that ran out ends its epoch (I13), and so does a
+// lost D (I12); the next one is cold until somebody extends. Intents are kept. The time is
+// read before PostgreSQL is asked.
+//
+// KEYS: D, L. ARGV: an epoch's id.
+// Returns the epoch, whether it is cold, milliseconds left of its lease, the time.
+var peekScript = newScript(`
+local d, l = KEYS[1], KEYS[2]
+local t = redis.call('TIME')
+local now = t[1] * 1000 + math.floor(t[2] / 1000)
+local e, cold = redis.call('HGET', d, 'e'), redis.call('HGET', d, 'cold')
+if not e then
+  redis.call('HSET', d, 'e', ARGV[1], 'cold', '1', 'born', now)
+  redis.call('DEL', l)
+  return {ARGV[1], 1, 0, now}
 end
-return {e, cold, left, now}
-`
-
-// luaExtend gives the epoch in ARGV a lease until a time in milliseconds, its
-// first one if the third says so. It never shortens a lease, and takes no
-// epoch but the one of now. It returns whether a lease stands.
-const luaExtend = luaNow + `
-if redis.call('HGET', KEYS[1], 'e') ~= ARGV[1] then
-	return 0
+if cold then return {e, 1, 0, now} end
+if redis.call('GET', l) ~= e then
+  redis.call('HSET', d, 'e', ARGV[1], 'cold', '1')
+  redis.call('DEL', l)
+  return {ARGV[1], 1, 0, now}
 end
-local untill = tonumber(ARGV[2])
-if untill > now then
-	if redis.call('HDEL', KEYS[1], 'cold') == 1 then
-		if ARGV[3] ~= '1' then
-			redis.call('HSET', KEYS[1], 'cold', '1')
-			return 0
-		end
-		redis.call('SET', KEYS[2], ARGV[1])
-		redis.call('PEXPIREAT', KEYS[2], ARGV[2])
-	elseif redis.call('GET', KEYS[2]) == ARGV[1] and redis.call('PTTL', KEYS[2]) < untill - now then
-		redis.call('PEXPIREAT', KEYS[2], ARGV[2])
-	end
+return {e, 0, redis.call('PTTL', l), now}
+`, true)
+
+// The end of a renewal, perhaps a late one. A cold epoch gets its first lease. One
+// that had a lease gets more only while that stands: after its end somebody may have
+// committed past the store. To a fixed time, never a shorter one, and nothing if
+// that time has come (I13).
+//
+// KEYS: D, L. ARGV: epoch, until when in milliseconds.
+// Returns 1 if the lease stands.
+var extendScript = newScript(`
+local d, l, e, to = KEYS[1], KEYS[2], ARGV[1], tonumber(ARGV[2])
+local t = redis.call('TIME')
+local now = t[1] * 1000 + math.floor(t[2] / 1000)
+if redis.call('HGET', d, 'e') ~= e then return {0} end
+if redis.call('HGET', d, 'cold') then
+  if to <= now then return {0} end
+  redis.call('SET', l, e, 'PXAT', ARGV[2])
+  redis.call('HDEL', d, 'cold')
+  return {1}
 end
-if redis.call('GET', KEYS[2]) == ARGV[1] then
-	return 1
+if redis.call('GET', l) ~= e then return {0} end
+if to > now + redis.call('PTTL', l) then redis.call('PEXPIREAT', l, ARGV[2]) end
+return {1}
+`, true)
+
+// An entry is stored only while its stamps stand: a late one is never valid, and must
+// not take the place of one that is. The lock goes in the same step, so who finds it
+// gone finds the entry.
+//
+// KEYS: entry, lock. ARGV: prefix, epoch, the lock's stamps or the first of them, the entry,
+// its time to live, then for each tag of this partition the tag and its stamp.
+// Returns 1 if it was stored.
+var fillScript = newScript(`
+local prefix, e, lock = ARGV[1], ARGV[2], ARGV[3]
+local held = redis.call('GET', KEYS[2])
+if held and string.sub(held, 1, #lock) == lock then redis.call('DEL', KEYS[2]) end
+for i = 6, #ARGV do
+  if redis.call('GET', prefix .. 's' .. e .. string.sub(ARGV[i], 1, 17)) ~= string.sub(ARGV[i], 18) then return {0} end
 end
-return 0
-`
+redis.call('SET', KEYS[1], ARGV[4], 'PX', ARGV[5])
+return {1}
+`, false)
 
-// allowOOM lets a Redis from version 7 on take intents, which are few and short,
-// although maxmemory is reached and nothing may be evicted.
-const allowOOM = "#!lua flags=allow-oom\n"
+// Nobody else is Busy from here on. A lock that another reader has taken with
+// other stamps stays.
+//
+// KEYS: the lock. ARGV: the stamps it is for, or the first of them.
+var unlockScript = newScript(`
+local held = redis.call('GET', KEYS[1])
+if held and string.sub(held, 1, #ARGV[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
+return {}
+`, true)
 
-// scripts are those of one server.
-type scripts struct {
-	prepare, lock, fill, mark, release, resolve, peek, extend script
-}
+// KEYS: the lock. ARGV: the stamps it is for, how long it holds.
+var holdScript = newScript(`
+local held = redis.call('GET', KEYS[1])
+if not held then
+  redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+elseif string.sub(held, 1, #ARGV[1]) == ARGV[1] then
+  redis.call('PEXPIRE', KEYS[1], ARGV[2])
+end
+return {}
+`, false)
 
-type script struct{ source, sha string }
-
-func newScript(source string) script {
-	sum := sha1.Sum([]byte(source))
-	return script{source, hex.EncodeToString(sum[:])}
-}
-
-func newScripts(major int) *scripts {
-	small := func(source string) script {
-		if major >= 7 {
-			source = allowOOM + source
-		}
-		return newScript(source)
-	}
-	return &scripts{
-		prepare: newScript(luaPrepare), lock: newScript(luaLock), fill: newScript(luaFill),
-		mark: small(luaMark), release: small(luaRelease), resolve: small(luaResolve), peek: small(luaPeek), extend: small(luaExtend),
-	}
-}
+// Everything that the other scripts call, on keys that none of them uses, so
+// that a user without the permission is told before it matters.
+//
+// KEYS: a string, a hash.
+var checkScript = newScript(`
+redis.call('TIME')
+redis.call('SET', KEYS[1], '', 'PX', '1000')
+redis.call('GET', KEYS[1])
+redis.call('PTTL', KEYS[1])
+redis.call('PEXPIRE', KEYS[1], '1000')
+redis.call('PEXPIREAT', KEYS[1], '1')
+redis.call('HSET', KEYS[2], 'e', '')
+redis.call('HGET', KEYS[2], 'e')
+redis.call('HEXISTS', KEYS[2], 'e')
+redis.call('HGETALL', KEYS[2])
+redis.call('HDEL', KEYS[2], 'e')
+redis.call('DEL', KEYS[1], KEYS[2])
+return {}
+`, true)

@@ -1,398 +1,200 @@
-// Package redis is a store.Shared in Redis: one server, a Sentinel group or a
-// Cluster. Redis 6.2 or newer and compatible servers will do.
+// Package redis is the store in which processes meet: store.Shared in a Redis, a
+// Redis with Sentinels or a Redis Cluster.
 //
-// What the protocol needs of it is in scripts.go, the names of things in
-// names.go, the life of a connection in server.go; a lookup is in this file from
-// top to bottom.
+// Package invalidation explains the protocol. Here is how it is laid out in
+// Redis. One hash, D, holds the epoch and all intents, so that nothing loses an
+// intent and not the epoch. A lease L says until when the epoch's entries may be
+// hit. Stamps and entries are plain strings with the epoch in their names:
+// Redis may evict them as it likes, and when the epoch ends nobody finds them.
+// All names carry the identity of the server, see node and incarnation.
+//
+// A hit is one MGET of lease, entry and stamps. Everything that changes more than
+// one key is a script, see scripts.go.
 package redis
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
-	"fmt"
-	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	goredis "github.com/redis/go-redis/v9"
 
 	"github.com/cachedpg/cachedpg/store"
 )
 
 // Options configures a Store.
 type Options struct {
-	// Identity is what the cache is of: stores with the same one on the same
-	// server are one. Any bytes.
+	// Identity is what the cache is of: system identifier, timeline and database of
+	// a PostgreSQL, in any form. Stores with another one never meet.
 	Identity string
 
-	// Timeout bounds a round trip; connecting may take four times as long. After
-	// a round trip has failed nobody waits until the server answers again. 0 is 250 ms.
+	// Timeout bounds one round trip. 0 is 250ms.
 	Timeout time.Duration
-
-	// Young makes commits wait while an epoch is young (I16) also on a server
-	// that never had a replica: something else may have been replaced.
-	Young bool
 }
 
 const defaultTimeout = 250 * time.Millisecond
 
-// Store is a store.Shared. It connects when it is used first, and again after
-// it has lost its server. All methods are safe for concurrent use.
+// Store is a store.Shared in Redis. All methods are safe for concurrent use.
+// None waits longer than a round trip's Timeout for a Redis that does not
+// answer, or two where it takes two, and while it is known not to answer nobody waits.
 type Store struct {
-	target *Target
-	o      Options
+	target   *Target
+	identity string
+	timeout  time.Duration
 
-	current atomic.Pointer[servers] // nil while not connected
-	line    line
-	fills   fills
-	stats   stats
+	inUse   atomic.Pointer[incarnation]
+	meeting chan struct{} // holds one token: one at a time connects
+	breaker breaker
+	fills   filler
 	closed  atomic.Bool
+	stop    context.CancelFunc
+	ctx     context.Context // of what runs in the background
+	group   sync.WaitGroup
+
+	entryTTL atomic.Int64 // the longest seen, in milliseconds; stamps live longer
+
+	trips, errors, timeouts, garbage, dropped, epochs atomic.Uint64
 }
 
 var _ store.Shared = (*Store)(nil)
 
-// Open returns a store at a target. It does no I/O.
+// Open returns a store. It does no I/O: connections are made at first use. The
+// caller no longer changes t.
 func Open(t *Target, o Options) *Store {
-	if o.Timeout <= 0 {
-		o.Timeout = defaultTimeout
+	s := &Store{target: t, identity: o.Identity, timeout: o.Timeout, meeting: make(chan struct{}, 1)}
+	if s.timeout <= 0 {
+		s.timeout = defaultTimeout
 	}
-	s := &Store{target: t, o: o}
-	s.line.init(s)
+	s.ctx, s.stop = context.WithCancel(context.Background())
 	s.fills.init(s)
 	return s
 }
 
-// Close ends what is under way and drops the connections. What is stored stays,
-// for other processes.
+// Close ends all that goes on in the background. It waits for fills that are
+// under way, at most for the time-out of a round trip.
 func (s *Store) Close() error {
 	if s.closed.Swap(true) {
 		return nil
 	}
-	s.fills.close()
-	return s.line.close()
-}
-
-// Lookup implements store.Store. A hit is one MGET for each partition that it
-// touches, usually one.
-func (s *Store) Lookup(ctx context.Context, key store.Key, tags []store.Tag, stamps []store.Stamp) (*store.Entry, store.Outcome, error) {
-	if len(stamps) < len(tags) {
-		return nil, store.Miss, fmt.Errorf("cachedpg: Lookup with %d tags has room for %d stamps", len(tags), len(stamps))
-	}
-	if s.closed.Load() {
-		return nil, store.Miss, store.ErrClosed
-	}
-	if err := s.fills.await(ctx, key); err != nil {
-		return nil, store.Miss, err
-	}
-	sv, err := s.servers(ctx)
-	if err != nil {
-		return nil, store.Miss, err
-	}
-	l := lookup{s: s, sv: sv, key: key, tags: tags, stamps: stamps}
-	if len(sv.parts) == 1 {
-		err = l.one(ctx)
-	} else {
-		err = l.many(ctx)
-	}
-	switch {
-	case err != nil:
-		return nil, store.Miss, s.failed(ctx, sv, err)
-	case l.entry != nil:
-		return l.entry, store.Hit, nil
-	}
-	return nil, l.outcome, nil
-}
-
-// lookup is one Lookup on its way.
-type lookup struct {
-	s      *Store
-	sv     *servers
-	key    store.Key
-	tags   []store.Tag
-	stamps []store.Stamp
-
-	entry   *store.Entry
-	outcome store.Outcome
-}
-
-// one is a lookup where all is in one partition.
-func (l *lookup) one(ctx context.Context) error {
-	p := l.sv.parts[0]
-	for range 2 {
-		r, err := l.get(ctx, p, l.tags, true)
-		if err != nil {
-			return err
-		}
-		if !r.current() { // others have moved to another epoch
-			p.epoch.Store(&r.lease)
-			continue
-		}
-		if l.hit(p, r.epoch, r.value, r.stamps) {
-			return nil
-		}
-		return l.prepare(ctx, p, r.epoch, l.tags, l.stamps, l.key != store.Key{})
-	}
-	return store.ErrCold
-}
-
-// got is what an MGET says.
-type got struct {
-	epoch  string // that the names were made with
-	lease  string
-	value  string
-	stamps func(i int) string
-}
-
-func (g *got) current() bool { return g.lease == g.epoch }
-
-// get asks for the lease, the entry and the stamps of tags.
-func (l *lookup) get(ctx context.Context, p *partition, tags []store.Tag, entry bool) (g got, err error) {
-	if e := p.epoch.Load(); e != nil {
-		g.epoch = *e
-	}
-	// All names in one allocation.
-	base := p.keys[2]
-	size := len(base) + len(g.epoch)
-	names := make([]byte, 0, (size+fieldSize)*len(tags)+size+1+len(l.key))
-	args := make([]any, 0, 3+len(tags))
-	args = append(args, "mget", p.keys[1])
-	var ends [16]int
-	cuts := ends[:0]
-	if entry {
-		names = append(append(names, base...), g.epoch...)
-		names = append(append(names, 'e'), l.key[:]...)
-		cuts = append(cuts, len(names))
-	}
-	for _, t := range tags {
-		names = append(append(names, base...), g.epoch...)
-		names = appendField(names, t)
-		cuts = append(cuts, len(names))
-	}
-	all, from := string(names), 0
-	for _, to := range cuts {
-		args = append(args, all[from:to])
-		from = to
-	}
-	cmd := goredis.NewSliceCmd(ctx, args...)
-	l.s.stats.trips.Add(1)
-	if err := p.pipe.do(ctx, cmd); err != nil {
-		return g, err
-	}
-	values := cmd.Val()
-	if len(values) != len(args)-1 {
-		return g, errReply
-	}
-	g.lease, _ = values[0].(string)
-	if g.lease == "" {
-		return g, store.ErrCold
-	}
-	values = values[1:]
-	if entry {
-		g.value, _ = values[0].(string)
-		values = values[1:]
-	}
-	g.stamps = func(i int) string {
-		stamp, _ := values[i].(string)
-		return stamp
-	}
-	return g, nil
-}
-
-var errReply = errors.New("cachedpg: Redis gave a reply of another form")
-
-// hit decodes the value if it is that of a valid entry.
-func (l *lookup) hit(p *partition, epoch, value string, stampAt func(i int) string) bool {
-	if value == "" {
-		return false
-	}
-	l.outcome = store.Stale
-	_, tags, _, err := split(value)
-	if err != nil {
-		l.garbage()
-		return false
-	}
-	var want [fieldSize]byte
-	for i := 0; i*tagSize < len(tags); i++ {
-		t := tags[i*tagSize : (i+1)*tagSize]
-		// Its tags are the first of those looked up, in their order; one that
-		// was stored otherwise is missed.
-		if i >= len(l.tags) || string(appendField(want[:0], l.tags[i])) != t[:fieldSize] || stampAt(i) != t[fieldSize:] {
-			return false
-		}
-	}
-	e, err := openValue(l.s.target.Sealer, p.keys[2]+epoch+"e"+string(l.key[:]), value)
-	if err != nil {
-		l.garbage()
-		return false
-	}
-	l.entry = e
-	return true
-}
-
-// garbage counts bytes that are no entry of ours: a miss.
-func (l *lookup) garbage() {
-	l.s.stats.garbage.Add(1)
-	l.outcome = store.Miss
-}
-
-// prepare mints stamps where they are missing, and takes the lock of the fill.
-func (l *lookup) prepare(ctx context.Context, p *partition, epoch string, tags []store.Tag, stamps []store.Stamp, lock bool) error {
-	args := make([]any, 0, 4+2*len(tags))
-	args = append(args, epoch, "", lockMillis, l.s.fills.stampMillis())
-	if lock {
-		args[1] = string(l.key[:])
-	}
-	for _, t := range tags {
-		args = append(args, field(t), string(binary.BigEndian.AppendUint64(nil, newStamp())))
-	}
-	reply, err := l.s.script(ctx, p, p.scripts.prepare, args).Slice()
-	if errors.Is(err, goredis.Nil) {
-		return store.ErrCold
-	}
-	if err != nil {
-		return err
-	}
-	if len(reply) != len(tags)+1 {
-		return errReply
-	}
-	dirty := false
-	for i := range tags {
-		stamp, _ := reply[i].(string)
-		stamps[i] = stampOf(stamp)
-		dirty = dirty || stamps[i] == 0
-	}
-	switch busy, _ := reply[len(tags)].(int64); {
-	case dirty:
-		l.outcome = store.Dirty
-	case busy != 0:
-		l.outcome = store.Busy
-	}
+	s.fills.close(s.timeout)
+	s.stop()
+	s.breaker.mu.Lock() // nothing new begins after this
+	s.breaker.mu.Unlock()
+	s.retire(s.inUse.Load())
+	s.group.Wait()
+	s.retire(s.inUse.Load())
 	return nil
 }
 
-// newStamp is random: no two processes give out the same.
-func newStamp() uint64 {
-	for {
-		if s := rand.Uint64(); s != 0 {
-			return s
-		}
+// SharedStats implements store.Shared.
+func (s *Store) SharedStats() store.SharedStats {
+	return store.SharedStats{
+		Trips: s.trips.Load(), Errors: s.errors.Load(), Timeouts: s.timeouts.Load(), Garbage: s.garbage.Load(),
+		Dropped: s.dropped.Load(), Epochs: s.epochs.Load(), Down: s.breaker.down.Load(),
 	}
 }
 
-const lockMillis = int64(store.FillLock / time.Millisecond)
+// use runs f with the servers as they are now, a second time if they turn out
+// to have been replaced: what f does can be done twice.
+func (s *Store) use(ctx context.Context, f func(*incarnation) error) error {
+	err := errReplaced
+	for range 2 {
+		var in *incarnation
+		if in, err = s.connected(ctx); err == nil {
+			err = f(in)
+		}
+		if faultOf(err) != replaced {
+			break
+		}
+	}
+	return s.outcome(err)
+}
 
-// many is a lookup in a Cluster: the partitions are asked at the same time.
-func (l *lookup) many(ctx context.Context) error {
-	home := l.sv.home(&l.key)
-	asks := map[int]*ask{home: {}}
-	for i, t := range l.tags {
-		n := l.sv.of(t)
-		a := asks[n]
-		if a == nil {
-			a = &ask{}
-			asks[n] = a
-		}
-		a.tags, a.at = append(a.tags, t), append(a.at, i)
-	}
-	where := make([]func() string, len(l.tags))
-	err := inParallel(asks, func(n int, a *ask) (err error) {
-		p := l.sv.parts[n]
-		for range 2 {
-			if a.got, err = l.get(ctx, p, a.tags, n == home); err != nil || a.got.current() {
-				return err
-			}
-			p.epoch.Store(&a.got.lease)
-		}
-		return store.ErrCold
-	})
-	if err != nil {
-		return err
-	}
-	for _, a := range asks {
-		for j, i := range a.at {
-			where[i] = func() string { return a.got.stamps(j) }
-		}
-	}
-	p, g := l.sv.parts[home], &asks[home].got
-	if l.hit(p, g.epoch, g.value, func(i int) string { return where[i]() }) {
-		return nil
-	}
-	var mu sync.Mutex
-	outcome := l.outcome
-	err = inParallel(asks, func(n int, a *ask) error {
-		part := lookup{s: l.s, sv: l.sv, key: l.key}
-		stamps := make([]store.Stamp, len(a.tags))
-		err := part.prepare(ctx, l.sv.parts[n], a.got.epoch, a.tags, stamps, false)
-		mu.Lock()
-		defer mu.Unlock()
-		for j, i := range a.at {
-			l.stamps[i] = stamps[j]
-		}
-		if part.outcome == store.Dirty {
-			outcome = store.Dirty
-		}
-		return err
-	})
-	l.outcome = outcome
-	if err != nil || outcome == store.Dirty || l.key == (store.Key{}) {
-		return err
-	}
-	busy, err := l.s.script(ctx, p, p.scripts.lock, []any{g.epoch, string(l.key[:]), joinStamps(l.stamps[:len(l.tags)]), lockMillis, "take"}).Int()
-	if busy != 0 {
-		l.outcome = store.Busy
+// outcome is the error that a caller sees.
+func (s *Store) outcome(err error) error {
+	if err != nil && s.closed.Load() {
+		return store.ErrClosed
 	}
 	return err
 }
 
-// ask is what a lookup wants of one partition.
-type ask struct {
-	tags []store.Tag
-	at   []int // where they are among all tags
-	got  got
+func (s *Store) connected(ctx context.Context) (*incarnation, error) {
+	switch {
+	case s.closed.Load():
+		return nil, store.ErrClosed
+	case s.breaker.down.Load():
+		return nil, store.ErrDown
+	}
+	if in := s.inUse.Load(); in != nil {
+		return in, nil
+	}
+	return s.connect(ctx)
 }
 
-// inParallel calls f for each item and returns one of the errors.
-func inParallel[T any](items map[int]T, f func(n int, item T) error) error {
-	if len(items) == 1 {
-		for n, item := range items {
-			return f(n, item)
+// connect returns the incarnation in use, or makes one. Who comes while another
+// is at it waits for its result and does not wait again.
+func (s *Store) connect(ctx context.Context) (*incarnation, error) {
+	failures := s.breaker.failures.Load()
+	select {
+	case s.meeting <- struct{}{}:
+		defer func() { <-s.meeting }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	if in := s.inUse.Load(); in != nil {
+		return in, nil
+	}
+	if s.breaker.failures.Load() != failures {
+		return nil, store.ErrDown
+	}
+	// Not the caller's context: its end says nothing of Redis, and others wait too.
+	dial, cancel := context.WithTimeout(s.ctx, s.timeout)
+	defer cancel()
+	in, err := s.meet(dial)
+	s.count(err)
+	if err != nil {
+		if faultOf(err) == replaced {
+			err = errors.Join(store.ErrDown, err) // in the middle of a change: do not turn in circles
 		}
+		s.trip()
+		return nil, err
 	}
-	errs := make(chan error, len(items))
-	for n, item := range items {
-		go func() { errs <- f(n, item) }()
+	s.inUse.Store(in)
+	if s.closed.Load() {
+		s.retire(in)
+		return nil, store.ErrClosed
 	}
-	var first error
-	for range items {
-		if err := <-errs; first == nil {
-			first = err
-		}
-	}
-	return first
+	return in, nil
 }
 
-// script runs a script on a partition. Redis forgets scripts at a restart; then
-// it is told the text again.
-func (s *Store) script(ctx context.Context, p *partition, script script, args []any) *goredis.Cmd {
-	run := func(name, source string) *goredis.Cmd {
-		all := make([]any, 0, 3+len(p.keys)+len(args))
-		all = append(all, name, source, len(p.keys))
-		for _, k := range p.keys {
-			all = append(all, k)
-		}
-		cmd := goredis.NewCmd(ctx, append(all, args...)...)
-		s.stats.trips.Add(1)
-		if err := p.pipe.do(ctx, cmd); err != nil {
-			cmd = goredis.NewCmd(ctx) // the other one may still be under way
-			cmd.SetErr(err)
-		}
-		return cmd
+// met is told how a round trip went.
+func (s *Store) met(in *incarnation, err error) {
+	s.count(err)
+	switch faultOf(err) {
+	case replaced:
+		s.retire(in)
+	case unreachable:
+		s.trip()
 	}
-	cmd := run("evalsha", script.sha)
-	if goredis.HasErrorPrefix(cmd.Err(), "NOSCRIPT") {
-		cmd = run("eval", script.source)
+}
+
+func (s *Store) count(err error) {
+	s.trips.Add(1)
+	if err == nil {
+		return
 	}
-	return cmd
+	s.errors.Add(1)
+	if isTimeout(err) {
+		s.timeouts.Add(1)
+	}
+}
+
+// retire throws an incarnation away. Commands under way on it fail.
+func (s *Store) retire(in *incarnation) {
+	if in != nil && s.inUse.CompareAndSwap(in, nil) {
+		if in.partitions[0].heard.Load() != nil && !s.closed.Load() {
+			s.epochs.Add(1) // its epochs cannot be reached any more
+		}
+		in.close()
+	}
 }

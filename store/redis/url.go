@@ -13,7 +13,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	goredis "github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/maintnotifications"
@@ -74,43 +73,6 @@ var schemes = map[string]scheme{
 	"rediss+sentinel": {sentinel, true, "26379"},
 	"redis+cluster":   {cluster, false, "6379"},
 	"rediss+cluster":  {cluster, true, "6379"},
-}
-
-// parameter is what a URL's query may hold. What go-redis knows and is not here
-// is left out on purpose: reads from replicas are stale, retries and redirects
-// run a script twice, and the protocol is ours to choose.
-type parameter struct {
-	where topology
-	tls   bool // only with TLS
-	check func(value string) (canonical string, err error)
-	own   bool // read here, not by go-redis
-}
-
-var parameters = map[string]parameter{
-	"client_name":              {where: anywhere, check: text},
-	"dial_timeout":             {where: anywhere, check: timeout},
-	"read_timeout":             {where: anywhere, check: timeout},
-	"write_timeout":            {where: anywhere, check: timeout},
-	"pool_timeout":             {where: anywhere, check: timeout},
-	"pool_fifo":                {where: anywhere, check: boolean},
-	"pool_size":                {where: anywhere, check: number(1)},
-	"min_idle_conns":           {where: anywhere, check: number(0)},
-	"max_idle_conns":           {where: anywhere, check: number(0)},
-	"max_active_conns":         {where: anywhere, check: number(0)},
-	"max_concurrent_dials":     {where: anywhere, check: number(1)},
-	"conn_max_idle_time":       {where: anywhere, check: age},
-	"conn_max_lifetime":        {where: anywhere, check: age},
-	"conn_max_lifetime_jitter": {where: anywhere, check: age},
-	"db":                       {where: socket, check: number(0), own: true},
-	"addr":                     {where: sentinel | cluster, check: text, own: true},
-	"master_name":              {where: sentinel, check: text, own: true},
-	"sentinel_username":        {where: sentinel, check: text, own: true},
-	"sentinel_password":        {where: sentinel, check: text, own: true},
-	"tls_ca":                   {where: anywhere, tls: true, check: text, own: true},
-	"tls_cert":                 {where: anywhere, tls: true, check: text, own: true},
-	"tls_key":                  {where: anywhere, tls: true, check: text, own: true},
-	"tls_server_name":          {where: anywhere, tls: true, check: text, own: true},
-	"skip_verify":              {where: anywhere, tls: true, check: boolean, own: true},
 }
 
 // ParseURL reads the URL of a Redis:
@@ -316,59 +278,6 @@ func (q query) tls(s scheme) (*tls.Config, error) {
 		config.Certificates = []tls.Certificate{pair}
 	}
 	return config, nil
-}
-
-func text(value string) (string, error) {
-	if value == "" {
-		return "", errors.New("is empty")
-	}
-	return value, nil
-}
-
-func boolean(value string) (string, error) {
-	b, err := strconv.ParseBool(value)
-	if err != nil {
-		return "", errors.New("want true or false")
-	}
-	return strconv.FormatBool(b), nil
-}
-
-func number(least int) func(string) (string, error) {
-	return func(value string) (string, error) {
-		n, err := strconv.Atoi(value)
-		if err != nil || n < least || n > 65535 {
-			return "", fmt.Errorf("want a number between %d and 65535", least)
-		}
-		return strconv.Itoa(n), nil
-	}
-}
-
-// timeout cannot be switched off: a Redis that hangs must not hang a query.
-func timeout(value string) (string, error) {
-	d, err := duration(value)
-	if err != nil || d <= 0 {
-		return "", errors.New("want a positive duration such as 500ms")
-	}
-	return d.String(), nil
-}
-
-// age of zero or less is no limit, as go-redis has it.
-func age(value string) (string, error) {
-	d, err := duration(value)
-	if err != nil {
-		return "", errors.New("want a duration such as 10m")
-	}
-	if d <= 0 {
-		return "-1", nil
-	}
-	return d.String(), nil
-}
-
-func duration(value string) (time.Duration, error) {
-	if seconds, err := strconv.ParseInt(value, 10, 32); err == nil {
-		return time.Duration(seconds) * time.Second, nil
-	}
-	return time.ParseDuration(value)
 }
 
 // target has go-redis read its own parameters and sets the rest.

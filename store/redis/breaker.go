@@ -1,0 +1,65 @@
+package redis
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// breaker keeps callers from waiting for a Redis that does not answer. The
+// first failure opens it; then nobody asks Redis but one prober, until that has
+// got an answer.
+type breaker struct {
+	down     atomic.Bool
+	failures atomic.Uint64
+	mu       sync.Mutex // makes tripping and closing exclude each other
+}
+
+const (
+	firstProbe = 50 * time.Millisecond
+	lastProbe  = 2 * time.Second
+)
+
+// trip opens the breaker.
+func (s *Store) trip() {
+	s.breaker.failures.Add(1)
+	s.breaker.mu.Lock()
+	defer s.breaker.mu.Unlock()
+	if s.closed.Load() || s.breaker.down.Swap(true) {
+		return
+	}
+	s.group.Go(s.probe)
+}
+
+// probe asks Redis, less and less often, until it answers.
+func (s *Store) probe() {
+	for wait := firstProbe; ; wait = min(2*wait, lastProbe) {
+		timer := time.NewTimer(wait)
+		select {
+		case <-timer.C:
+		case <-s.ctx.Done():
+			timer.Stop()
+			return
+		}
+		if s.answers() {
+			s.breaker.down.Store(false)
+			return
+		}
+	}
+}
+
+// answers reports that every node answers a command that needs a working
+// master, other than with an error. A lease that is missing is an answer.
+func (s *Store) answers() bool {
+	in, err := s.connect(s.ctx)
+	if err != nil {
+		return false
+	}
+	return each(in.partitions, func(p *partition) error {
+		_, err := p.run(s.ctx, writersScript, p.keys[:1])
+		if faultOf(err) == refused {
+			return nil // not for a prober to judge: see Check
+		}
+		return err
+	}) == nil
+}

@@ -1,0 +1,121 @@
+package redis
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/binary"
+	"math/rand/v2"
+	"strconv"
+
+	"github.com/cachedpg/cachedpg/store"
+)
+
+// All names begin with "cachedpg:", so that one rule of an ACL covers them:
+//
+//	cachedpg:{partition}:namespace:d           D, a hash: the epoch and all intents
+//	cachedpg:{partition}:namespace:l           L, the lease: the epoch's id
+//	cachedpg:{partition}:namespace:s epoch tag   a stamp, 8 bytes
+//	cachedpg:{partition}:namespace:e epoch key   an entry
+//	cachedpg:{partition}:namespace:f epoch key   the fill lock: the stamps that it is for
+//
+// Epoch, tag and key have a fixed length and no blanks between them. The braces
+// keep a partition's keys on one node of a Cluster.
+const (
+	formatVersion = "1" // of names and scripts; entries have one of their own
+
+	epochBytes = 12
+	tagBytes   = 4 + 1 + 4 + 8
+	stampBytes = 8
+)
+
+// namespace names what the cache is of and the life of the server that it is
+// in. Whatever is restored, promoted or moved finds itself under another name.
+func namespace(identity, runID, replID string) string {
+	h := sha256.New()
+	for _, part := range []string{formatVersion, identity, runID, replID} {
+		h.Write(binary.BigEndian.AppendUint64(nil, uint64(len(part))))
+		h.Write([]byte(part))
+	}
+	return base64.RawURLEncoding.EncodeToString(h.Sum(nil)[:12])
+}
+
+func prefix(partition int, namespace string) string {
+	return hashTag(partition) + ":" + namespace + ":"
+}
+
+// hashTag is what decides in which slot of a Cluster a partition is.
+func hashTag(partition int) string { return "cachedpg:{p" + strconv.Itoa(partition) + "}" }
+
+func appendTag(dst []byte, t store.Tag) []byte {
+	dst = binary.BigEndian.AppendUint32(dst, t.Relation)
+	dst = append(dst, byte(t.Kind))
+	dst = binary.BigEndian.AppendUint32(dst, t.Index)
+	return binary.BigEndian.AppendUint64(dst, t.Value)
+}
+
+func encodeTag(t store.Tag) string { return string(appendTag(make([]byte, 0, tagBytes), t)) }
+
+var (
+	schemaTag  = encodeTag(store.Tag{Kind: store.TagSchema})
+	catalogTag = encodeTag(store.Tag{Kind: store.TagCatalog})
+)
+
+// partitionBits are the lowest bits of a stamp, which hold the number of the
+// partition that it was minted in. So stamps alone tell where an entry that
+// was filled with them, and its fill lock, are.
+const (
+	partitionBits = 6
+	maxPartitions = 1 << partitionBits
+)
+
+// newStamp returns a stamp that was never used before, in all likelihood of 58
+// random bits (I6).
+func newStamp(partition int) store.Stamp {
+	for {
+		if s := rand.Uint64()<<partitionBits | uint64(partition); s>>partitionBits != 0 {
+			return store.Stamp(s)
+		}
+	}
+}
+
+func appendStamp(dst []byte, s store.Stamp) []byte {
+	return binary.BigEndian.AppendUint64(dst, uint64(s))
+}
+
+func stampOf(s string) store.Stamp {
+	if len(s) != stampBytes {
+		return 0
+	}
+	return store.Stamp(binary.BigEndian.Uint64([]byte(s)))
+}
+
+// homeOf returns the partition that holds the entry and the fill lock of stamps
+// in the order of their tags: that of the first relation. Relations are never in
+// partition 0 of several, see incarnation.partitionOf.
+func homeOf(stamps []store.Stamp) int {
+	for _, s := range stamps {
+		if p := int(s & (maxPartitions - 1)); p != 0 {
+			return p
+		}
+	}
+	return 0
+}
+
+// lockOf returns what the fill lock holds: the stamps that were minted at home.
+// A fill gives fewer tags than its lookup, but those that come first, so its
+// lock is a prefix of the lookup's.
+func lockOf(home int, stamps []store.Stamp) string {
+	b := make([]byte, 0, len(stamps)*stampBytes)
+	for _, s := range stamps {
+		if int(s&(maxPartitions-1)) == home {
+			b = appendStamp(b, s)
+		}
+	}
+	return string(b)
+}
+
+// newEpoch returns an id that was never used before.
+func newEpoch() string {
+	b := binary.BigEndian.AppendUint64(nil, rand.Uint64())
+	return base64.RawURLEncoding.EncodeToString(append(b, byte(rand.Uint32())))
+}
