@@ -23,6 +23,10 @@ help: ## list the targets
 demo: cgo ## run examples/quickstart against a private PostgreSQL
 	@$(SERVICES) $(GO) run ./examples/quickstart
 
+.PHONY: processes
+processes: cgo ## run examples/processes: two programs, one Redis, and a kill -9
+	@$(SERVICES) $(GO) run ./examples/processes
+
 .PHONY: test
 test: cgo ## run every test, with the services that they need
 	@$(SERVICES) $(MAKE) test-root test-budgets test-next test-nested
@@ -54,6 +58,16 @@ bench-once: cgo ## run every benchmark of the root module once, so that none can
 .PHONY: bench
 bench: cgo ## measure cachedpg, pgx and other caches; print ratios (BENCH="-rounds 31")
 	@$(SERVICES) env -C bench GOWORK=off $(GO) run ./cmd/report $(BENCH)
+
+.PHONY: chaos
+chaos: cgo ## break everything under several processes and check their histories (CHAOS="-duration 10m -seed 7")
+	@scripts/services install
+	@env -C chaos GOWORK=off $(GO) run . $(CHAOS)
+
+.PHONY: model
+model: ## check the protocol's model with spin, and that its simplifications fail
+	@scripts/services tool spin
+	@invalidation/model/run
 
 .PHONY: fuzz
 fuzz: cgo ## run each fuzz target for FUZZTIME (10s)
