@@ -22,23 +22,25 @@ import (
 type guard struct {
 	id identity
 
-	mu         sync.Mutex // guards the fields below, and is held while PostgreSQL answers
+	list       sync.Mutex // guards connectors
 	connectors []*connector
-	in         inner
-	used       time.Time
+
+	mu   sync.Mutex // guards the fields below, and is held while PostgreSQL answers
+	in   inner
+	used time.Time
 }
 
 const guardRest = 10 * time.Second
 
 func (g *guard) add(d *connector) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
+	g.list.Lock()
+	defer g.list.Unlock()
 	g.connectors = append(g.connectors, d)
 }
 
 func (g *guard) remove(d *connector) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
+	g.list.Lock()
+	defer g.list.Unlock()
 	g.connectors = slices.DeleteFunc(g.connectors, func(other *connector) bool { return other == d })
 }
 
@@ -67,13 +69,9 @@ func (g *guard) dropLocked() {
 // dial returns a new connection to the database of the space. A server of
 // another identity, as after a failover, is none.
 func (g *guard) dial(ctx context.Context) (inner, error) {
-	g.mu.Lock()
+	g.list.Lock()
 	connectors := slices.Clone(g.connectors)
-	g.mu.Unlock()
-	return g.dialOne(ctx, connectors)
-}
-
-func (g *guard) dialOne(ctx context.Context, connectors []*connector) (inner, error) {
+	g.list.Unlock()
 	err := errNoGuard
 	for _, d := range connectors {
 		var in inner
@@ -97,7 +95,7 @@ func (g *guard) text(ctx context.Context, sql string) (string, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.in == nil {
-		in, err := g.dialOne(ctx, g.connectors)
+		in, err := g.dial(ctx)
 		if err != nil {
 			return "", err
 		}

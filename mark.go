@@ -2,7 +2,6 @@ package cachedpg
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strconv"
 	"time"
@@ -60,13 +59,17 @@ func (e *effect) pastStore(ctx context.Context, mark func() (store.Marked, error
 		return marked, fmt.Errorf("cache_on_store_down=fail: %w", cause)
 	}
 	e.c.d.stats.unmarked.Add(1)
-	k := e.space.keeper
-	e.leaveNotice, err = k.notice.stand(ctx, func() bool {
+	retry := func() bool {
 		marked, err = mark()
 		return err == nil
-	})
-	if err != nil {
-		return store.Marked{}, errors.Join(cause, err)
+	}
+	var refused error
+	e.leaveNotice, refused = e.space.keeper.notice.stand(ctx, retry)
+	if refused != nil && !e.alone && ctx.Err() == nil { // no other connection is to be had
+		refused = standIn(ctx, e.c.inner, retry)
+	}
+	if refused != nil {
+		return store.Marked{}, fmt.Errorf("%w, and a notice cannot be posted: %w", cause, refused)
 	}
 	return marked, nil
 }

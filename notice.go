@@ -56,15 +56,10 @@ func (n *notice) stand(ctx context.Context, retry func() bool) (leave func(), er
 	for {
 		posted, err := n.post(ctx)
 		if err != nil {
-			return nil, fmt.Errorf("cachedpg: the store cannot be reached, nor PostgreSQL be told: %w", err)
+			return nil, err
 		}
-		for due := posted.Add(store.Lease + noticeMargin); time.Now().Before(due); {
-			if retry() {
-				return nil, nil
-			}
-			if err := sleep(ctx, min(time.Until(due), noticeMargin)); err != nil {
-				return nil, err
-			}
+		if done, err := outlast(ctx, posted, retry); done || err != nil {
+			return nil, err
 		}
 		if n.hold(ctx, posted) {
 			return n.leave, nil
@@ -72,8 +67,34 @@ func (n *notice) stand(ctx context.Context, retry func() bool) (leave func(), er
 	}
 }
 
+// standIn is stand in the transaction open on in, which is about to commit: the
+// notice is the transaction's own, and there is only one commit under it.
+func standIn(ctx context.Context, in inner, retry func() bool) error {
+	if _, err := in.text(ctx, postNotice); err != nil {
+		return err
+	}
+	_, err := outlast(ctx, time.Now(), retry)
+	return err
+}
+
+// outlast waits until every lease is over that was extended before a notice was
+// posted, or until retry succeeds.
+func outlast(ctx context.Context, posted time.Time, retry func() bool) (done bool, err error) {
+	for due := posted.Add(store.Lease + noticeMargin); time.Now().Before(due); {
+		if retry() {
+			return true, nil
+		}
+		if err := sleep(ctx, min(time.Until(due), noticeMargin)); err != nil {
+			return false, err
+		}
+	}
+	return false, nil
+}
+
 // post makes sure that a notice is posted and returns since when it is.
 func (n *notice) post(ctx context.Context) (time.Time, error) {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout) // others wait for mu
+	defer cancel()
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.in != nil {
@@ -98,6 +119,8 @@ func (n *notice) post(ctx context.Context) (time.Time, error) {
 // PostgreSQL may drop it at any time; a lease that begins after that waits for
 // the transaction that is about to commit.
 func (n *notice) hold(ctx context.Context, posted time.Time) bool {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.in == nil || n.posted != posted {

@@ -35,8 +35,7 @@ func (f *fixture) process(name string, keys ...string) via {
 		f.Fatal(err)
 	}
 	c.(*connector).process = name
-	db := sql.OpenDB(c)
-	f.Cleanup(func() { db.Close() })
+	db := openDB(f, c)
 	f.live(db)
 	return f.asking(db)
 }
@@ -459,4 +458,10 @@ func sqlValue(ordinal int, v any) driver.NamedValue {
 		v = int64(n)
 	}
 	return driver.NamedValue{Ordinal: ordinal, Value: v}
+}
+
+func openDB(f *fixture, c driver.Connector) *sql.DB {
+	db := sql.OpenDB(c)
+	f.Cleanup(func() { db.Close() })
+	return db
 }

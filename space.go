@@ -120,7 +120,7 @@ func newSpace(d *connector, s *session) *space {
 	}
 	shared := redis.Open(d.target, redis.Options{Identity: s.id.String()})
 	sp.store = shared
-	sp.writes = invalidation.New(shared, invalidation.Options{})
+	sp.writes = invalidation.New(shared, invalidation.Options{Timeout: askTimeout})
 	sp.warm.Store(true)
 	sp.keeper = newKeeper(shared, s.id, d.config.Store)
 	return sp
