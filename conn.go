@@ -46,6 +46,8 @@ type Conn struct {
 	rawEffect *effect  // of an untraced hand-out
 	isClosed  bool
 
+	aloneLocked bool // the backend holds the lock of a statement that runs alone
+
 	// Scratch space of one call.
 	keyBuf []byte
 	tags   [8]store.Tag
@@ -245,6 +247,7 @@ func (c *Conn) enter() error {
 		c.rawEffect = nil
 		e.done(nil)
 	}
+	c.unlockAlone()
 	return nil
 }
 

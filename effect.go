@@ -252,6 +252,7 @@ func (e *effect) done(err error) {
 		step.At(step.Committed)
 		e.release()
 	}
+	c.unlockAlone()
 }
 
 // release ends the marks. After a DDL it waits, off the caller's path, for

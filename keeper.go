@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -126,7 +125,7 @@ func (k *keeper) renew(ctx context.Context) bool {
 // sure implements what store.Shared.Renew asks for.
 func (k *keeper) sure(ctx context.Context, fresh string) (bool, error) {
 	if fresh == "" {
-		return k.guard.yes(ctx, "SELECT NOT "+noticed)
+		return k.guard.yes(ctx, "SELECT NOT "+held(lockNotice))
 	}
 	if k.horizon.epoch != fresh {
 		h, err := k.newHorizon(ctx, fresh)
@@ -148,20 +147,14 @@ type horizon struct {
 // newHorizon asks PostgreSQL for the bound of what is under way. A snapshot's
 // xmax would not do: an id above it may be assigned already. The query's own id
 // is above all that are. Statements that run outside of transactions may have
-// no id yet; those are told by when they began, and what cannot be one of them
-// does not count.
+// no id yet; their backends hold a lock.
 func (k *keeper) newHorizon(ctx context.Context, epoch string) (horizon, error) {
-	bound, err := k.guard.text(ctx, "SELECT pg_catalog.pg_current_xact_id()::text || ' ' || extract(epoch FROM pg_catalog.clock_timestamp())::text")
+	xid, err := k.guard.text(ctx, "SELECT pg_catalog.pg_current_xact_id()::text")
 	if err != nil {
 		return horizon{}, err
 	}
-	xid, clock, _ := strings.Cut(bound, " ")
-	return horizon{epoch, "SELECT NOT " + noticed +
-		" AND pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot()) >= '" + xid + "'::xid8" +
-		" AND NOT EXISTS (SELECT FROM pg_catalog.pg_stat_activity WHERE datname = pg_catalog.current_database()" +
-		" AND backend_type = 'client backend' AND pid <> pg_catalog.pg_backend_pid() AND state = 'active'" +
-		" AND query_start < to_timestamp(" + clock + ")" +
-		` AND (query ~ ';' OR query !~* '^\s*(select|values|table|show|fetch|begin|commit|rollback)\M'))`}, nil
+	return horizon{epoch, "SELECT NOT " + held(lockNotice) + " AND NOT " + held(lockAlone) +
+		" AND pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot()) >= '" + xid + "'::xid8"}, nil
 }
 
 // sweep resolves the intents of writers that are over and did not say so:

@@ -64,7 +64,11 @@ func (e *effect) pastStore(ctx context.Context, mark func() (store.Marked, error
 		return err == nil
 	}
 	var refused error
-	e.leaveNotice, refused = e.space.keeper.notice.stand(ctx, retry)
+	in := e.c.inner
+	if e.alone {
+		in = nil // its backend holds another lock, which a new epoch waits for as well
+	}
+	e.leaveNotice, refused = e.space.keeper.notice.stand(ctx, in, retry)
 	if refused != nil && !e.alone && ctx.Err() == nil { // no other connection is to be had
 		refused = standIn(ctx, e.c.inner, retry)
 	}
@@ -80,6 +84,9 @@ func (e *effect) writer(ctx context.Context) (id store.WriterID, err error) {
 	c := e.c
 	switch {
 	case e.alone:
+		if err := c.lockAlone(ctx); err != nil {
+			return id, err
+		}
 		return c.backendWriter(ctx), nil
 	case c.inner.txStatus() == 'E':
 		return id, nil // PostgreSQL will answer ROLLBACK
@@ -97,6 +104,33 @@ func (e *effect) writer(ctx context.Context) (id store.WriterID, err error) {
 		return id, fmt.Errorf("cachedpg: PostgreSQL gives %q as a transaction id", e.xid)
 	}
 	return store.NewTransactionWriter(xid), nil
+}
+
+// lockAlone tells, for as long as the backend lives or until unlockAlone, that a
+// statement runs outside of transactions: an epoch that begins meanwhile has
+// lost its marks, and nothing else would show that it is under way before it is
+// sent. Behind a pooler there is no backend to hold the lock, and in a failed
+// transaction nothing to commit.
+func (c *Conn) lockAlone(ctx context.Context) error {
+	if c.pid == 0 || c.aloneLocked || c.inner.txStatus() == 'E' {
+		return nil
+	}
+	c.aloneLocked = true
+	_, err := c.inner.text(ctx, fmt.Sprintf("SELECT pg_catalog.pg_advisory_lock_shared(%d, %d)::text", lockClass, lockAlone))
+	return err
+}
+
+// unlockAlone takes the lock back as soon as PostgreSQL can be told.
+func (c *Conn) unlockAlone() {
+	if !c.aloneLocked || c.raw || c.inner.closed() || c.inner.txStatus() == 'E' {
+		return
+	}
+	c.aloneLocked = false
+	ctx, cancel := context.WithTimeout(context.Background(), askTimeout)
+	defer cancel()
+	if _, err := c.inner.text(ctx, fmt.Sprintf("SELECT pg_catalog.pg_advisory_unlock_shared(%d, %d)::text", lockClass, lockAlone)); err != nil {
+		_ = c.inner.Close()
+	}
 }
 
 // backendWriter returns an id by the connection's backend. Behind a pooler it

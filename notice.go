@@ -24,8 +24,8 @@ import (
 //
 // The notice is an advisory lock, in a transaction so that it works behind a
 // pooler too. It stays until the store can be reached again, so that only the
-// first commit waits. If the process dies, so does the notice; a new lease then
-// waits for every transaction that is under way, see newHorizon.
+// first commit waits. If the process dies, so does the notice, while its COMMIT
+// may go on: therefore the transaction that commits holds the same lock.
 type notice struct {
 	guard *guard
 
@@ -35,24 +35,30 @@ type notice struct {
 	holders int // commits under way
 }
 
+// What processes tell each other through PostgreSQL are shared advisory locks of
+// one class.
 const (
-	noticeClass  = 0x63616368 // "cach", "edpg": pg_advisory_lock(int4, int4)
-	noticeObject = 0x65647067
+	lockClass  = 0x63616368 // "cach"
+	lockNotice = 0x65647067 // "edpg": commits go past the store
+	lockAlone  = 0x65647068 // a statement runs outside of transactions
 
 	// noticeMargin is for clocks that do not run alike: a twentieth of a lease.
 	noticeMargin = store.Lease / 20
 )
 
-// noticed is an SQL expression: somebody has a notice posted.
-var noticed = fmt.Sprintf("EXISTS (SELECT FROM pg_catalog.pg_locks WHERE locktype = 'advisory' AND classid = %d AND objid = %d AND objsubid = 2"+
-	" AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()))", noticeClass, noticeObject)
+// held is an SQL expression: somebody holds the lock.
+func held(object int) string {
+	return fmt.Sprintf("EXISTS (SELECT FROM pg_catalog.pg_locks WHERE locktype = 'advisory' AND classid = %d AND objid = %d AND objsubid = 2"+
+		" AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()))", lockClass, object)
+}
 
-var postNotice = fmt.Sprintf("SELECT pg_catalog.pg_advisory_xact_lock_shared(%d, %d)::text", noticeClass, noticeObject)
+var postNotice = fmt.Sprintf("SELECT pg_catalog.pg_advisory_xact_lock_shared(%d, %d)::text", lockClass, lockNotice)
 
 // stand returns when a commit needs no marks, or when retry has set them after
 // all; leave is nil then. Otherwise its caller calls leave when the outcome of
-// the commit is known.
-func (n *notice) stand(ctx context.Context, retry func() bool) (leave func(), err error) {
+// the commit is known. in is the connection with the transaction that is about
+// to commit; nil if there is none.
+func (n *notice) stand(ctx context.Context, in inner, retry func() bool) (leave func(), err error) {
 	for {
 		posted, err := n.post(ctx)
 		if err != nil {
@@ -60,6 +66,11 @@ func (n *notice) stand(ctx context.Context, retry func() bool) (leave func(), er
 		}
 		if done, err := outlast(ctx, posted, retry); done || err != nil {
 			return nil, err
+		}
+		if in != nil { // before hold finds the notice there: then one of the two always is
+			if _, err := in.text(ctx, postNotice); err != nil {
+				return nil, err
+			}
 		}
 		if n.hold(ctx, posted) {
 			return n.leave, nil

@@ -112,6 +112,10 @@ func TestAnAutocommitStatementBehavesAsWithPgx(t *testing.T) {
 		f.exec("VACUUM users")
 		f.exec("CALL twice()")
 		f.fresh("SELECT count(*) FROM parents").is("2")
+		const locks = "SELECT count(*)::text FROM pg_locks WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+		if got := f.read(f.plain, locks, nil).String(); got != "0" {
+			f.Errorf("%s advisory locks were left behind", got)
+		}
 	})
 }
 
@@ -405,7 +409,8 @@ func TestTheDriverWorksBehindAPoolerInTransactionMode(t *testing.T) {
 		g.await(1)
 		p.CutReplies()
 		g.open()
-		f.until("the commit", func() bool { return direct.fresh(gated).String() == "bobby" })
+		f.until("the commit", func() bool { return f.read(f.plain, gated, nil).String() == "bobby" })
+		direct.fresh(gated).is("bobby")
 		p.Drop()
 		if err := <-lost; err == nil {
 			f.Error("the answer to COMMIT was not lost")
