@@ -93,7 +93,7 @@
 //	I14  An epoch gets its first lease when every write is over that was under
 //	     way after the epoch began.
 //	I15  A write that cannot be marked is committed when its process has had a
-//	     notice in PostgreSQL for longer than a lease.
+//	     notice in PostgreSQL for longer than a lease, and under a notice of its own.
 //	I16  While a lease of a server that was replaced may stand, commits wait.
 //
 // I1 to I7 are the store's and this package's to keep, I8 and I9 the reader's,
@@ -232,7 +232,9 @@
 // Therefore a new epoch is cold: nobody mints in it before all those writers are
 // over (I14). The bound is a transaction id that PostgreSQL gives out after the epoch
 // began; when no transaction below it is in progress, every write that may have
-// lost its intents is over, and later ones have theirs in the new epoch.
+// lost its intents is over, and later ones have theirs in the new epoch. What
+// cannot run in a transaction has no id, so its backend holds a lock in
+// PostgreSQL from before it is marked; a new epoch waits for that too.
 //
 // A writer may lose the store while others have it, and shall commit all the
 // same. It cannot stop them from hitting, so hits stop by themselves: they need
@@ -249,6 +251,10 @@
 //	                                                        the lease ends, the epoch with it
 //	                                COMMIT
 //	PostgreSQL: a notice; no lease
+//
+// The committing transaction holds the notice as well: it goes on when the
+// process and its notice are killed, and a new epoch may have asked for its bound
+// already.
 //
 // A lease that ran out ends its epoch, because such a commit may have happened
 // since. This is the only use of time: it can make the cache cold too early,
@@ -289,9 +295,9 @@
 //
 // # What was rejected
 //
-// A model checker explored the protocol and its would-be simplifications, with
-// up to three writers, three readers, crashes and evictions (up to 21 million
-// states each):
+// The folder model holds the protocol in a form that a model checker tries in
+// every order of its steps, with the rules that it found (RULES.md) and what
+// happens without each. Among the would-be simplifications:
 //
 //   - Cache-aside, DELETE after COMMIT and SET after a miss: stale for good
 //     after 35 steps.

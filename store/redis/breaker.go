@@ -1,9 +1,12 @@
 package redis
 
 import (
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/cachedpg/cachedpg/store"
 )
 
 // breaker keeps callers from waiting for a Redis that does not answer. The
@@ -12,7 +15,15 @@ import (
 type breaker struct {
 	down     atomic.Bool
 	failures atomic.Uint64
-	mu       sync.Mutex // makes tripping and closing exclude each other
+	cause    atomic.Pointer[error] // store.ErrDown, with the last failure
+	mu       sync.Mutex            // makes tripping and closing exclude each other
+}
+
+func (b *breaker) why() error {
+	if err := b.cause.Load(); err != nil {
+		return *err
+	}
+	return store.ErrDown
 }
 
 const (
@@ -21,7 +32,9 @@ const (
 )
 
 // trip opens the breaker.
-func (s *Store) trip() {
+func (s *Store) trip(cause error) {
+	err := fmt.Errorf("%w: %s", store.ErrDown, cause)
+	s.breaker.cause.Store(&err)
 	s.breaker.failures.Add(1)
 	s.breaker.mu.Lock()
 	defer s.breaker.mu.Unlock()
@@ -49,17 +62,21 @@ func (s *Store) probe() {
 }
 
 // answers reports that every node answers a command that needs a working
-// master, other than with an error. A lease that is missing is an answer.
+// master. A lease that is missing is an answer.
 func (s *Store) answers() bool {
-	in, err := s.connect(s.ctx)
+	in, err := s.connect(s.ctx, false)
 	if err != nil {
 		return false
 	}
-	return each(in.partitions, func(p *partition) error {
-		_, err := p.run(s.ctx, writersScript, p.keys[:1])
+	err = each(in.partitions, func(p *partition) error {
+		_, err := p.run(s.ctx, peekScript, p.keys, newEpoch())
 		if faultOf(err) == refused {
 			return nil // not for a prober to judge: see Check
 		}
 		return err
-	}) == nil
+	})
+	if err != nil && s.target.ClusterOptions != nil {
+		s.retire(in) // another node may own its slots by now
+	}
+	return err == nil
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"syscall"
 
 	goredis "github.com/redis/go-redis/v9"
 )
@@ -20,7 +21,7 @@ func (s *Store) Check(ctx context.Context) error {
 	var err error
 	for range 2 {
 		var in *incarnation
-		if in, err = s.connect(ctx); err == nil {
+		if in, err = s.connect(ctx, true); err == nil {
 			err = each(in.partitions, func(p *partition) error { return p.check(ctx) })
 		}
 		if faultOf(err) != replaced {
@@ -53,25 +54,39 @@ func explain(t *Target, err error) error {
 	if u := (*unfit)(nil); errors.As(err, &u) {
 		return fmt.Errorf("%w (%v)", err, t)
 	}
-	return fmt.Errorf("cachedpg: cache_store: %v: %s%w", t, hint(err), err)
+	return fmt.Errorf("cachedpg: cache_store: %v: %s%w", t, hint(t, err), err)
 }
 
-func hint(err error) string {
+func hint(t *Target, err error) string {
 	var record tls.RecordHeaderError
 	var certificate *tls.CertificateVerificationError
+	text := err.Error()
 	switch {
-	case errors.As(err, &record), strings.Contains(err.Error(), "tls: "):
-		return "TLS: does the server speak it? "
-	case errors.As(err, &certificate):
+	case errors.As(err, &record):
+		return "TLS: the server does not seem to speak it: "
+	case errors.As(err, &certificate), strings.Contains(text, "tls: "):
 		return "TLS: "
 	case hasPrefix(err, []string{"NOAUTH", "WRONGPASS", "ERR AUTH", "ERR invalid password"}):
 		return "user or password: "
-	case hasPrefix(err, []string{"NOPERM"}), strings.Contains(err.Error(), "ACL failure"), strings.Contains(err.Error(), "has no permissions"):
+	case hasPrefix(err, []string{"NOPERM"}), strings.Contains(text, "ACL failure"), strings.Contains(text, "has no permissions"),
+		strings.Contains(text, "user executing the script can't"):
 		return "permissions of the user: "
-	case errors.Is(err, io.EOF):
-		return "the server hangs up; does it want TLS? "
+	case isTimeout(err) && t.tls(): // a server without TLS waits for the rest of what it takes for a command
+		return "no answer in time; does the server speak TLS? "
 	case isTimeout(err):
 		return "no answer in time: "
+	case !t.tls() && (errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET)):
+		return "the server hangs up; does it want TLS? "
 	}
 	return ""
+}
+
+func (t *Target) tls() bool {
+	switch {
+	case t.Options != nil:
+		return t.Options.TLSConfig != nil
+	case t.Failover != nil:
+		return t.Failover.TLSConfig != nil
+	}
+	return t.ClusterOptions != nil && t.ClusterOptions.TLSConfig != nil
 }

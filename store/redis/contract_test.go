@@ -9,11 +9,13 @@ import (
 )
 
 func TestContract(t *testing.T) {
+	t.Parallel()
 	r := redistest.Start(t)
 	storetest.Run(t, func(t *testing.T) store.Store { return leased(t, r.URL(), nil) })
 }
 
 func TestContractEncrypted(t *testing.T) {
+	t.Parallel()
 	r := redistest.Start(t)
 	sealer, err := NewSealer([]Key{{ID: 1, Secret: make([]byte, 32)}})
 	if err != nil {
@@ -26,6 +28,7 @@ func TestContractEncrypted(t *testing.T) {
 // the protocol's writers, which do not wait for a new one, are not those of the
 // driver: so only what never loses them is run.
 func TestContractEvicting(t *testing.T) {
+	t.Parallel()
 	r := redistest.Start(t, "--maxmemory", "3mb", "--maxmemory-policy", "volatile-lru")
 	storetest.RunProtocol(t, func(t *testing.T) store.Store { return leased(t, r.URL(), nil) })
 }

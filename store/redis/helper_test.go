@@ -10,8 +10,6 @@ import (
 	"github.com/cachedpg/cachedpg/store"
 )
 
-var background = context.Background()
-
 // patience bounds what a test waits for.
 const patience = 20 * time.Second
 
@@ -162,8 +160,8 @@ func entryOf(value string) *store.Entry {
 
 var schema = store.Tag{Kind: store.TagSchema}
 
-// names returns a key and tags that no other test uses.
-func names() (key store.Key, table, row store.Tag) {
+// fresh returns a key and tags that no other test uses.
+func fresh() (key store.Key, table, row store.Tag) {
 	relation := rand.Uint32() | 1
 	binary.BigEndian.PutUint32(key[:], relation)
 	return key, store.Tag{Relation: relation, Kind: store.TagTable}, store.Tag{Relation: relation, Kind: store.TagRow, Index: 7, Value: 42}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	goredis "github.com/redis/go-redis/v9"
 
@@ -36,7 +37,7 @@ func (s *Store) Lookup(ctx context.Context, key store.Key, tags []store.Tag, sta
 func (in *incarnation) lookup(ctx context.Context, key store.Key, tags []store.Tag, stamps []store.Stamp) (*store.Entry, store.Outcome, error) {
 	q := question{in: in, key: key, tags: tags}
 	q.split()
-	for range 2 {
+	for range attempts {
 		if err := q.read(ctx); err != nil {
 			return nil, store.Miss, err
 		}
@@ -54,11 +55,18 @@ func (in *incarnation) lookup(ctx context.Context, key store.Key, tags []store.T
 		if q.key == (store.Key{}) && q.stampsInto(stamps) {
 			return nil, store.Miss, nil // nobody fills that key, so there is nothing to lock
 		}
-		outcome, err := q.mint(ctx, outcome, stamps)
+		outcome, filled, err := q.mint(ctx, outcome, stamps)
+		if filled {
+			continue
+		}
 		return nil, outcome, err
 	}
 	return nil, store.Miss, store.ErrCold
 }
+
+// attempts bounds a lookup that meets a new epoch, and one that meets the fills of
+// others again and again.
+const attempts = 4
 
 // question is a Lookup under way.
 type question struct {
@@ -68,7 +76,7 @@ type question struct {
 	parts []part // the partitions that the tags are in; home is the first
 	slots []slot // by tag
 	found string // the entry, as it is stored
-	names []byte
+	seen  string // its beginning, stamps included
 }
 
 // part is what is asked of one partition.
@@ -172,19 +180,26 @@ func (q *question) name() {
 		p.epoch = p.current()
 		size += (p.count + 1) * (len(p.prefix) + 1 + epochBytes + max(tagBytes, len(q.key)))
 	}
-	b := make([]byte, 0, size)
+	var text strings.Builder
+	text.Grow(size)
+	var tag [tagBytes]byte
+	stem := func(p *part, kind byte) {
+		text.WriteString(p.prefix)
+		text.WriteByte(kind)
+		text.WriteString(p.epoch)
+	}
 	for i := range q.parts {
 		p := &q.parts[i]
 		if i == 0 && q.key != (store.Key{}) {
-			b = append(append(append(b, p.prefix...), 'e'), p.epoch...)
-			b = append(b, q.key[:]...)
+			stem(p, 'e')
+			text.Write(q.key[:])
 		}
 		for j := range p.count {
-			b = append(append(append(b, p.prefix...), 's'), p.epoch...)
-			b = appendTag(b, q.tags[p.tag(j)])
+			stem(p, 's')
+			text.Write(appendTag(tag[:0], q.tags[p.tag(j)]))
 		}
 	}
-	rest := string(b)
+	rest := text.String()
 	cut := func(n int) (name string) {
 		name, rest = rest[:n], rest[n:]
 		return name
@@ -230,6 +245,7 @@ func (q *question) leased() (leased, again bool) {
 
 // entry reports a Hit if each stamp that the entry was filled with stands.
 func (q *question) entry() (*store.Entry, store.Outcome) {
+	q.seen = q.found[:min(len(q.found), headerBytes)]
 	if q.found == "" {
 		return nil, store.Miss
 	}
@@ -238,6 +254,7 @@ func (q *question) entry() (*store.Entry, store.Outcome) {
 		q.garbage()
 		return nil, store.Miss
 	}
+	q.seen = q.found[:headerBytes+len(deps)]
 	// An entry depends on some of the tags, in their order.
 	next := 0
 	for ; deps != ""; deps = deps[depBytes:] {
@@ -276,17 +293,17 @@ func (q *question) stampsInto(stamps []store.Stamp) bool {
 }
 
 // mint gives every tag a stamp that has none and no intent, and takes the fill
-// lock where the entry belongs.
-func (q *question) mint(ctx context.Context, outcome store.Outcome, stamps []store.Stamp) (store.Outcome, error) {
+// lock where the entry belongs, unless it has been filled meanwhile.
+func (q *question) mint(ctx context.Context, outcome store.Outcome, stamps []store.Stamp) (_ store.Outcome, filled bool, err error) {
 	s := q.parts[0].store
 	found := make([]string, len(q.parts))
-	err := q.forParts(func(p *part) error {
-		argv := make([]any, 0, 5+p.count)
+	err = q.forParts(func(p *part) error {
+		argv := make([]any, 0, 6+p.count)
 		key := ""
 		if p.entry != "" {
 			key = string(q.key[:])
 		}
-		argv = append(argv, p.prefix, p.epoch, key, s.stampTTL(), store.FillLock.Milliseconds())
+		argv = append(argv, p.prefix, p.epoch, key, q.seen, s.stampTTL(), store.FillLock.Milliseconds())
 		for i := range p.count {
 			tag := appendTag(make([]byte, 0, tagBytes+stampBytes), q.tags[p.tag(i)])
 			argv = append(argv, appendStamp(tag, newStamp(p.index)))
@@ -313,7 +330,7 @@ func (q *question) mint(ctx context.Context, outcome store.Outcome, stamps []sto
 		return nil
 	})
 	if err != nil {
-		return store.Miss, err
+		return store.Miss, false, err
 	}
 	for i, what := range found {
 		switch {
@@ -326,7 +343,7 @@ func (q *question) mint(ctx context.Context, outcome store.Outcome, stamps []sto
 	if outcome == store.Dirty && found[0] == "miss" {
 		s.GiveUp(q.key, stamps) // another partition's tag is dirty: nobody fills
 	}
-	return outcome, nil
+	return outcome, found[0] == "again" && outcome != store.Dirty, nil
 }
 
 func minted(reply []any, count int) (what, stamps string, ok bool) {
@@ -336,7 +353,7 @@ func minted(reply []any, count int) (what, stamps string, ok bool) {
 	if len(reply) > 1 {
 		stamps, _ = reply[1].(string)
 	}
-	return what, stamps, len(stamps) == count*stampBytes && (what == "miss" || what == "busy" || what == "dirty")
+	return what, stamps, len(stamps) == count*stampBytes && (what == "miss" || what == "busy" || what == "dirty" || what == "again")
 }
 
 var errReply = errors.New("cachedpg: an answer of Redis has an unknown form")

@@ -42,25 +42,30 @@ func (e *unfit) Error() string { return "cachedpg: cache_store: " + e.reason }
 
 func (s *Store) newNode(owner *incarnation) *node {
 	n := &node{store: s, owner: owner}
-	n.pipe.send = n.send
-	n.fills.send = n.send
+	n.pipe.node = n
+	n.fills.node = n
 	return n
 }
 
 // send makes one round trip and tells the store how it went.
-func (n *node) send(cmds []goredis.Cmder) {
-	ctx, cancel := context.WithTimeout(context.Background(), n.store.timeout)
-	defer cancel()
-	var err error
-	if len(cmds) == 1 {
-		err = n.client.Process(ctx, cmds[0])
-	} else {
-		p := n.client.Pipeline()
-		_ = p.(*goredis.Pipeline).BatchProcess(ctx, cmds...)
-		_, err = p.Exec(ctx)
-		n.blame(cmds, err)
+func (n *node) send(ctx context.Context, cmds []goredis.Cmder) {
+	p := n.client.Pipeline()
+	for _, cmd := range cmds {
+		_ = p.Process(ctx, cmd)
 	}
-	n.store.met(n.owner, err)
+	_, err := p.Exec(ctx)
+	n.blame(cmds, err)
+	n.store.met(n.owner, worst(cmds))
+}
+
+// worst returns the error that says most about what comes after it.
+func worst(cmds []goredis.Cmder) (err error) {
+	for _, cmd := range cmds {
+		if faultOf(cmd.Err()) > faultOf(err) {
+			err = cmd.Err()
+		}
+	}
+	return err
 }
 
 // blame gives every command of a pipeline its error. go-redis gives none to any
@@ -86,6 +91,15 @@ func (n *node) onConnect(ctx context.Context, conn *goredis.Conn) error {
 	if err != nil {
 		return err
 	}
+	if info["redis_mode"] == "sentinel" && n.store.target.Failover != nil {
+		return nil // go-redis calls this for its connections to Sentinels too
+	}
+	return n.meet(info)
+}
+
+// meet binds the node to the server of its first connection, and compares that
+// of every later one.
+func (n *node) meet(info map[string]string) error {
 	id := serverID{info["run_id"], info["master_replid"]}
 	if id.run == "" || id.replication == "" {
 		return &unfit{"INFO gives no run_id or no master_replid, so that a server which was replaced cannot be told"}
@@ -115,7 +129,8 @@ func (n *node) fit(info map[string]string) error {
 		return &unfit{fmt.Sprintf("the server's role is %.20q; want a master", info["role"])}
 	}
 	n.flags = major >= 7
-	n.replicated = info["master_repl_offset"] != "0"
+	// The offset of an idle server stays 0; a promotion leaves the second id.
+	n.replicated = info["master_repl_offset"] != "0" || info["second_repl_offset"] != "-1" || info["connected_slaves"] != "0"
 	return nil
 }
 
@@ -201,8 +216,13 @@ func (s *Store) dialFailover(o *goredis.FailoverOptions, owner *incarnation) *no
 func (n *node) greet(ctx context.Context) error {
 	cmd := goredis.NewStatusCmd(ctx, "PING")
 	err := n.client.Process(ctx, cmd)
-	if errors.Is(err, goredis.ErrClosed) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	switch {
+	case errors.Is(err, goredis.ErrClosed):
 		return errReplaced
+	case err == nil && n.id == serverID{}:
+		return &unfit{"it is a Sentinel that answers in place of a server"}
 	}
 	return err
 }

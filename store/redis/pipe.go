@@ -3,6 +3,8 @@ package redis
 import (
 	"context"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	goredis "github.com/redis/go-redis/v9"
 )
@@ -16,13 +18,18 @@ const (
 	// maxFlight bounds the calls in one pipeline, so that the first of them does
 	// not wait for the answers to very many others.
 	maxFlight = 64
+
+	// slowFlight is how long a flight may take before the next callers send theirs off
+	// in another goroutine, so that they can leave.
+	slowFlight = 5 * time.Millisecond
 )
 
 // pipe sends commands to a node. Who comes while maxFlights are under way goes
 // with the next one, together with all the others who wait: nobody waits for
 // company, and the busier it is the fewer system calls a command takes.
 type pipe struct {
-	send func(cmds []goredis.Cmder) // one round trip; sets the commands' errors
+	node *node
+	slow atomic.Bool // the last flight took long
 
 	mu      sync.Mutex // guards the fields below
 	flights int
@@ -37,31 +44,33 @@ type call struct {
 }
 
 // do sends a command and waits for the answer. If the context ends, its error is
-// returned at once; the command is sent all the same, and is not to be looked at.
+// returned; the command may be sent all the same, and is not to be looked at.
+//
+// A caller who is alone sends the command itself, which costs nothing more than go-redis
+// does. It heeds its deadline then, but cannot be called off: if Redis, which was
+// quick until then, hangs now, that takes a time-out, once.
 func (p *pipe) do(ctx context.Context, cmd goredis.Cmder) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	c := call{cmd: cmd}
 	p.mu.Lock()
-	if p.flights < maxFlights {
-		p.flights++
-		p.mu.Unlock()
-		if ctx.Done() == nil {
-			p.send([]goredis.Cmder{cmd})
-			p.landed()
-			return cmd.Err()
-		}
-		c.done = make(chan struct{})
-		go func() {
-			p.send([]goredis.Cmder{cmd})
-			close(c.done)
-			p.landed()
-		}()
-	} else {
+	switch {
+	case p.flights >= maxFlights:
 		c.done = make(chan struct{})
 		p.waiting = append(p.waiting, c)
 		p.mu.Unlock()
+	case ctx.Done() == nil || !p.slow.Load():
+		p.flights++
+		p.mu.Unlock()
+		err := p.alone(ctx, cmd)
+		p.landed()
+		return err
+	default:
+		p.flights++
+		p.mu.Unlock()
+		c.done = make(chan struct{})
+		go p.fly([]call{c})
 	}
 	select {
 	case <-c.done:
@@ -71,23 +80,59 @@ func (p *pipe) do(ctx context.Context, cmd goredis.Cmder) error {
 	}
 }
 
-// landed ends a flight, or begins the next with those who wait. That is no
-// affair of the caller's.
+// alone sends a command within the caller's deadline.
+func (p *pipe) alone(ctx context.Context, cmd goredis.Cmder) error {
+	begin := time.Now()
+	bound := deadline{background, begin.Add(p.node.store.timeout)}
+	own, ok := ctx.Deadline()
+	ours := ok && own.Before(bound.at)
+	if ours {
+		bound.at = own
+	}
+	err := p.node.client.Process(&bound, cmd)
+	p.slow.Store(time.Since(begin) > slowFlight)
+	if err != nil && ours && isTimeout(err) && !time.Now().Before(own) {
+		// It says that the caller was in a hurry, and nothing of Redis.
+		p.node.store.count(nil)
+		return context.DeadlineExceeded
+	}
+	p.node.store.met(p.node.owner, err)
+	return err
+}
+
+// deadline is a context that has one and never ends: go-redis bounds what it
+// does by the deadline, and a timer for each round trip is saved.
+type deadline struct {
+	context.Context
+	at time.Time
+}
+
+var background = context.Background()
+
+func (d *deadline) Deadline() (time.Time, bool) { return d.at, true }
+
+// fly sends calls, and those who wait when it is over, and so on.
+func (p *pipe) fly(calls []call) {
+	for calls != nil {
+		begin := time.Now()
+		cmds := make([]goredis.Cmder, len(calls))
+		for i, c := range calls {
+			cmds[i] = c.cmd
+		}
+		p.node.send(&deadline{background, begin.Add(p.node.store.timeout)}, cmds)
+		p.slow.Store(time.Since(begin) > slowFlight)
+		for _, c := range calls {
+			close(c.done)
+		}
+		calls = p.board()
+	}
+}
+
+// landed ends the flight of a caller who was alone, or begins the next with those who
+// wait. That is no affair of the caller's.
 func (p *pipe) landed() {
 	if calls := p.board(); calls != nil {
-		go func() {
-			for calls != nil {
-				cmds := make([]goredis.Cmder, len(calls))
-				for i, c := range calls {
-					cmds[i] = c.cmd
-				}
-				p.send(cmds)
-				for _, c := range calls {
-					close(c.done)
-				}
-				calls = p.board()
-			}
-		}()
+		go p.fly(calls)
 	}
 }
 

@@ -78,16 +78,19 @@ func (n *node) runIn(ctx context.Context, pipe *pipe, s *script, keys []string, 
 
 // A stamp is minted only under the lease of the caller's epoch, while D says
 // that this is the epoch (so D is not lost, nor any intent in it), and if the
-// tag has no intent (I3, I12, I13). The lock of the fill is taken in the same step.
+// tag has no intent (I3, I12, I13). The lock of the fill is taken in the same step,
+// unless the entry is another than the caller saw: then somebody has filled it
+// meanwhile, and he had better look again than run the SELECT.
 //
-// KEYS: D, L. ARGV: prefix, epoch, key or nothing, time to live of stamps, of
-// the lock, then for each tag the tag and a stamp that is new.
+// KEYS: D, L. ARGV: prefix, epoch, key or nothing, how the entry began that the
+// caller saw, time to live of stamps, of the lock, then for each tag the tag and a
+// stamp that is new.
 // Returns what it found and all stamps, zero for a dirty tag.
 var lookupScript = newScript(`
 local d, l, prefix, e, key = KEYS[1], KEYS[2], ARGV[1], ARGV[2], ARGV[3]
 if redis.call('GET', l) ~= e or redis.call('HGET', d, 'e') ~= e then return {'cold'} end
 local stamps, dirty = {}, false
-for i = 6, #ARGV do
+for i = 7, #ARGV do
   local tag, new = string.sub(ARGV[i], 1, 17), string.sub(ARGV[i], 18)
   local stamp
   if redis.call('HEXISTS', d, 't' .. tag) == 1 then
@@ -96,7 +99,7 @@ for i = 6, #ARGV do
     local name = prefix .. 's' .. e .. tag
     stamp = redis.call('GET', name)
     if not stamp or #stamp ~= 8 then
-      redis.call('SET', name, new, 'PX', ARGV[4])
+      redis.call('SET', name, new, 'PX', ARGV[5])
       stamp = new
     end
   end
@@ -107,7 +110,8 @@ if dirty then return {'dirty', all} end
 if key == '' then return {'miss', all} end
 local lock = prefix .. 'f' .. e .. key
 if redis.call('GET', lock) == all then return {'busy', all} end
-redis.call('SET', lock, all, 'PX', ARGV[5])
+if redis.call('GETRANGE', prefix .. 'e' .. e .. key, 0, math.max(#ARGV[4], 1) - 1) ~= ARGV[4] then return {'again', all} end
+redis.call('SET', lock, all, 'PX', ARGV[6])
 return {'miss', all}
 `, false)
 
@@ -159,12 +163,16 @@ return {schema, wait, e}
 `, true)
 
 // Exactly that writer's intents are dropped (I4), and no tag keeps its stamp (I5).
+// Without D the names of the stamps are not known: then it is the lease that goes.
 //
-// KEYS: D. ARGV: prefix, writer, then the tags.
+// KEYS: D, L. ARGV: prefix, writer, then the tags.
 var releaseScript = newScript(`
 local d, prefix, writer = KEYS[1], ARGV[1], ARGV[2]
 local e = redis.call('HGET', d, 'e')
-if not e then return {} end
+if not e then
+  redis.call('DEL', KEYS[2])
+  return {}
+end
 for i = 3, #ARGV do
   local tag = ARGV[i]
   local writers = redis.call('HGET', d, 't' .. tag)
@@ -261,7 +269,8 @@ return {e, 0, redis.call('PTTL', l), now}
 // The end of a renewal, perhaps a late one. A cold epoch gets its first lease. One
 // that had a lease gets more only while that stands: after its end somebody may have
 // committed past the store. To a fixed time, never a shorter one, and nothing if
-// that time has come (I13).
+// that time has come (I13). What nobody has asked for in a week may go, and takes
+// its epoch along.
 //
 // KEYS: D, L. ARGV: epoch, until when in milliseconds.
 // Returns 1 if the lease stands.
@@ -270,6 +279,7 @@ local d, l, e, to = KEYS[1], KEYS[2], ARGV[1], tonumber(ARGV[2])
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 if redis.call('HGET', d, 'e') ~= e then return {0} end
+redis.call('PEXPIRE', d, 604800000)
 if redis.call('HGET', d, 'cold') then
   if to <= now then return {0} end
   redis.call('SET', l, e, 'PXAT', ARGV[2])
@@ -328,6 +338,7 @@ var checkScript = newScript(`
 redis.call('TIME')
 redis.call('SET', KEYS[1], '', 'PX', '1000')
 redis.call('GET', KEYS[1])
+redis.call('GETRANGE', KEYS[1], 0, 0)
 redis.call('PTTL', KEYS[1])
 redis.call('PEXPIRE', KEYS[1], '1000')
 redis.call('PEXPIREAT', KEYS[1], '1')

@@ -14,7 +14,6 @@ package redis
 
 import (
 	"context"
-	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -46,6 +45,7 @@ type Store struct {
 	meeting chan struct{} // holds one token: one at a time connects
 	breaker breaker
 	fills   filler
+	closing atomic.Bool
 	closed  atomic.Bool
 	stop    context.CancelFunc
 	ctx     context.Context // of what runs in the background
@@ -73,10 +73,11 @@ func Open(t *Target, o Options) *Store {
 // Close ends all that goes on in the background. It waits for fills that are
 // under way, at most for the time-out of a round trip.
 func (s *Store) Close() error {
-	if s.closed.Swap(true) {
+	if s.closing.Swap(true) {
 		return nil
 	}
-	s.fills.close(s.timeout)
+	s.fills.close(s.timeout) // these still need the rest
+	s.closed.Store(true)
 	s.stop()
 	s.breaker.mu.Lock() // nothing new begins after this
 	s.breaker.mu.Unlock()
@@ -123,17 +124,17 @@ func (s *Store) connected(ctx context.Context) (*incarnation, error) {
 	case s.closed.Load():
 		return nil, store.ErrClosed
 	case s.breaker.down.Load():
-		return nil, store.ErrDown
+		return nil, s.breaker.why()
 	}
 	if in := s.inUse.Load(); in != nil {
 		return in, nil
 	}
-	return s.connect(ctx)
+	return s.connect(ctx, false)
 }
 
 // connect returns the incarnation in use, or makes one. Who comes while another
-// is at it waits for its result and does not wait again.
-func (s *Store) connect(ctx context.Context) (*incarnation, error) {
+// is at it waits for its result and, unless he insists, does not wait again.
+func (s *Store) connect(ctx context.Context, insist bool) (*incarnation, error) {
 	failures := s.breaker.failures.Load()
 	select {
 	case s.meeting <- struct{}{}:
@@ -144,8 +145,8 @@ func (s *Store) connect(ctx context.Context) (*incarnation, error) {
 	if in := s.inUse.Load(); in != nil {
 		return in, nil
 	}
-	if s.breaker.failures.Load() != failures {
-		return nil, store.ErrDown
+	if !insist && s.breaker.failures.Load() != failures {
+		return nil, s.breaker.why()
 	}
 	// Not the caller's context: its end says nothing of Redis, and others wait too.
 	dial, cancel := context.WithTimeout(s.ctx, s.timeout)
@@ -153,10 +154,10 @@ func (s *Store) connect(ctx context.Context) (*incarnation, error) {
 	in, err := s.meet(dial)
 	s.count(err)
 	if err != nil {
-		if faultOf(err) == replaced {
-			err = errors.Join(store.ErrDown, err) // in the middle of a change: do not turn in circles
+		s.trip(err)
+		if faultOf(err) == replaced { // in the middle of a change: do not turn in circles
+			err = s.breaker.why()
 		}
-		s.trip()
 		return nil, err
 	}
 	s.inUse.Store(in)
@@ -174,7 +175,7 @@ func (s *Store) met(in *incarnation, err error) {
 	case replaced:
 		s.retire(in)
 	case unreachable:
-		s.trip()
+		s.trip(err)
 	}
 }
 

@@ -113,7 +113,7 @@ func (s *Store) Release(ctx context.Context, w store.WriterID, tags []store.Tag)
 			for _, t := range shares.tags[p.index] {
 				argv = append(argv, encodeTag(t))
 			}
-			_, err := p.run(ctx, releaseScript, p.keys[:1], argv...)
+			_, err := p.run(ctx, releaseScript, p.keys, argv...)
 			return err
 		})
 	})
