@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -8,20 +9,24 @@ import (
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 )
 
+func TestMain(m *testing.M) {
+	RunStampedeChild()
+	os.Exit(m.Run())
+}
+
 // BenchmarkSystems runs every workload with every system. Numbers of different
 // systems come from different moments: to compare them use cmd/report.
 func BenchmarkSystems(b *testing.B) {
 	redis := pgtest.Redis(b)
 	for _, s := range Systems() {
 		client, err := open(b.Context(), s, redis, func() (string, error) {
-			_, dsn := pgtest.Schema(b)
-			return dsn, nil
+			return pgtest.Database(b), nil
 		})
 		if err != nil {
 			b.Fatal(err)
 		}
 		for _, w := range Workloads() {
-			if !w.For(s, client) {
+			if w.Relaxed || !w.For(s) {
 				continue
 			}
 			b.Run(strings.ReplaceAll(w.Name, ", ", "-")+"/"+s.Name, func(b *testing.B) {
@@ -40,10 +45,9 @@ func BenchmarkSystems(b *testing.B) {
 func TestReportShowsEverySystem(t *testing.T) {
 	redis := pgtest.Redis(t)
 	var out strings.Builder
-	o := Options{Rounds: 2, Slice: time.Millisecond}
+	o := Options{Rounds: 2, Slice: time.Millisecond, Stampede: StampedeOptions{Processes: 2, Goroutines: 20, Rounds: 2}}
 	err := Report(t.Context(), &out, o, redis, func() (string, error) {
-		_, dsn := pgtest.Schema(t)
-		return dsn, nil
+		return pgtest.Database(t), nil
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -56,6 +60,11 @@ func TestReportShowsEverySystem(t *testing.T) {
 	for _, s := range Systems() {
 		if !strings.Contains(out.String(), "  "+s.Name+" ") {
 			t.Errorf("no system %q in the report", s.Name)
+		}
+	}
+	for _, name := range []string{tripsName, stampedeName} {
+		if !strings.Contains(out.String(), name) {
+			t.Errorf("no %q in the report", name)
 		}
 	}
 	t.Log(out.String())

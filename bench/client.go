@@ -36,6 +36,8 @@ type querier interface {
 	Fresh(ctx context.Context, id, nonce int64) (Item, error)
 	// Volatile is Item by a query that no cache may answer.
 	Volatile(ctx context.Context, id int64) (Item, error)
+	// SetStockInTx is SetStock in a transaction of its own.
+	SetStockInTx(ctx context.Context, id, stock int64) error
 }
 
 // maxConns bounds every pool. It is enough for a connection per goroutine, so
@@ -80,6 +82,18 @@ func (c *sqlClient) SetStock(ctx context.Context, id, stock int64) error {
 	return err
 }
 
+func (c *sqlClient) SetStockInTx(ctx context.Context, id, stock int64) error {
+	tx, err := c.db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback()
+	if _, err := tx.ExecContext(ctx, updateStock, id, stock); err != nil {
+		return err
+	}
+	return tx.Commit()
+}
+
 func (c *sqlClient) Close() error { return c.db.Close() }
 
 func scanItem(row *sql.Row) (item Item, err error) {
@@ -93,7 +107,7 @@ const (
 	hot  = 1_000
 )
 
-// Load creates the application's table in the schema that dsn's search_path names.
+// Load creates the application's table.
 func Load(ctx context.Context, dsn string) error {
 	db, err := sql.Open("pgx", dsn)
 	if err != nil {

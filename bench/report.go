@@ -15,6 +15,8 @@ type Options struct {
 	Rounds int
 	Slice  time.Duration // of each system in each round
 	Only   func(workload string) bool
+
+	Stampede StampedeOptions
 }
 
 // contender is a system opened for a run.
@@ -25,9 +27,44 @@ type contender struct {
 	samples []Sample
 }
 
-// Report measures every workload with every system and prints a table. schema
-// makes an empty schema and returns a DSN with a search_path of it.
-func Report(ctx context.Context, out io.Writer, o Options, redis string, schema func() (dsn string, err error)) (err error) {
+// Report measures every workload with every system and prints a table. database
+// makes an empty database and returns its DSN, a URL: every system has one of its own,
+// because cachedpg has one store for each database that a process uses.
+func Report(ctx context.Context, out io.Writer, o Options, redis string, database func() (dsn string, err error)) error {
+	for _, relaxed := range []bool{false, true} {
+		var workloads []Workload
+		for _, w := range Workloads() {
+			if w.Relaxed == relaxed && (o.Only == nil || o.Only(w.Name)) {
+				workloads = append(workloads, w)
+			}
+		}
+		own := database
+		if relaxed {
+			own = func() (string, error) {
+				dsn, err := database()
+				if err != nil {
+					return "", err
+				}
+				return withSettings(dsn, "synchronous_commit=off")
+			}
+		}
+		if err := compare(ctx, out, o, workloads, redis, own); err != nil {
+			return err
+		}
+	}
+	if o.Only == nil || o.Only(tripsName) {
+		if err := Trips(ctx, out, redis, database); err != nil {
+			return err
+		}
+	}
+	if o.Only == nil || o.Only(stampedeName) {
+		return Stampede(ctx, out, o.Stampede, redis, database)
+	}
+	return nil
+}
+
+// compare measures workloads, in turns of the systems that any of them is for.
+func compare(ctx context.Context, out io.Writer, o Options, workloads []Workload, redis string, database func() (string, error)) (err error) {
 	var contenders []*contender
 	defer func() {
 		for _, c := range contenders {
@@ -35,19 +72,19 @@ func Report(ctx context.Context, out io.Writer, o Options, redis string, schema 
 		}
 	}()
 	for _, s := range Systems() {
-		client, err := open(ctx, s, redis, schema)
+		if !slices.ContainsFunc(workloads, func(w Workload) bool { return w.For(s) }) {
+			continue
+		}
+		client, err := open(ctx, s, redis, database)
 		if err != nil {
 			return err
 		}
 		contenders = append(contenders, &contender{System: s, client: client})
 	}
-	for _, w := range Workloads() {
-		if o.Only != nil && !o.Only(w.Name) {
-			continue
-		}
+	for _, w := range workloads {
 		var in []*contender
 		for _, c := range contenders {
-			if w.For(c.System, c.client) {
+			if w.For(c.System) {
 				in = append(in, c)
 			}
 		}
@@ -59,9 +96,9 @@ func Report(ctx context.Context, out io.Writer, o Options, redis string, schema 
 	return nil
 }
 
-// open opens a system on a schema of its own, checks and warms it.
-func open(ctx context.Context, s System, redis string, schema func() (string, error)) (Client, error) {
-	dsn, err := schema()
+// open opens a system on a database of its own, checks and warms it.
+func open(ctx context.Context, s System, redis string, database func() (string, error)) (Client, error) {
+	dsn, err := database()
 	if err != nil {
 		return nil, err
 	}
@@ -112,7 +149,7 @@ func measure(ctx context.Context, w Workload, in []*contender, o Options) error 
 func printTable(out io.Writer, w Workload, in []*contender) {
 	base := in[slices.IndexFunc(in, func(c *contender) bool { return c.Name == w.Baseline })]
 	fmt.Fprintf(out, "%s\n", w.Name)
-	fmt.Fprintf(out, "  %-16s %12s %10s %21s %10s\n", "", "ns/op", "x "+base.Name, "(quartiles)", "allocs/op")
+	fmt.Fprintf(out, "  %-20s %12s %10s %21s %10s\n", "", "ns/op", "x "+base.Name, "(quartiles)", "allocs/op")
 	for _, c := range in {
 		ratios := make([]float64, len(c.samples))
 		times := make([]float64, len(c.samples))
@@ -122,7 +159,7 @@ func printTable(out io.Writer, w Workload, in []*contender) {
 			times[i], allocs[i] = s.NsPerOp, s.AllocsPerOp
 		}
 		spread := fmt.Sprintf("%.4f … %.4f", quantile(ratios, 0.25), quantile(ratios, 0.75))
-		fmt.Fprintf(out, "  %-16s %12.0f %10.4f %21s %10.1f\n",
+		fmt.Fprintf(out, "  %-20s %12.0f %10.4f %21s %10.1f\n",
 			c.Name, quantile(times, 0.5), quantile(ratios, 0.5), spread, quantile(allocs, 0.5))
 	}
 	fmt.Fprintln(out)

@@ -139,7 +139,7 @@ func (c *xormClient) SetStock(ctx context.Context, id, stock int64) error {
 
 func (c *xormClient) Close() error { return c.engine.Close() }
 
-// redisCacheClient keeps rows in the process and in Redis.
+// redisCacheClient keeps rows in Redis and, with a local cache, in the process.
 type redisCacheClient struct {
 	sqlClient
 	redis  *goredis.Client
@@ -148,6 +148,13 @@ type redisCacheClient struct {
 }
 
 func openRedisCache(e Env) (Client, error) {
+	return openRedisCacheWith(e, rediscache.NewTinyLFU(rows, expiry))
+}
+
+// openRedisCacheFar keeps nothing in the process.
+func openRedisCacheFar(e Env) (Client, error) { return openRedisCacheWith(e, nil) }
+
+func openRedisCacheWith(e Env, local rediscache.LocalCache) (Client, error) {
 	db, err := openDB("pgx", e.DSN)
 	if err != nil {
 		return nil, err
@@ -157,7 +164,7 @@ func openRedisCache(e Env) (Client, error) {
 		return nil, err
 	}
 	client := goredis.NewClient(options)
-	c := rediscache.New(&rediscache.Options{Redis: client, LocalCache: rediscache.NewTinyLFU(rows, expiry)})
+	c := rediscache.New(&rediscache.Options{Redis: client, LocalCache: local})
 	return onlyClient{&redisCacheClient{sqlClient{db}, client, c, e.Name + ":r:"}}, nil
 }
 

@@ -8,7 +8,7 @@ import (
 
 // Env says where the services are.
 type Env struct {
-	DSN   string // PostgreSQL, with a search_path in which Load has made the table
+	DSN   string // PostgreSQL, a database of the system's own, in which Load has made the table
 	Redis string // URL of a Redis server
 	Name  string // prefix of keys in Redis
 }
@@ -18,22 +18,34 @@ type System struct {
 	Name   string
 	Open   func(Env) (Client, error)
 	Cached bool // it answers repeated reads from a cache
-	Stub   bool // it has no database behind it
+	Remote bool // a hit takes a round trip to Redis
+	SQL    bool // its client is a querier
+	Late   bool // an update is seen a moment after it returned, not at once
+	Bare   bool // it has no database behind it: it only reads, what has been prepared
 }
 
 // Systems lists what is measured; doc.go says what each one is.
 func Systems() []System {
 	return []System{
-		{Name: "stub", Stub: true, Open: func(Env) (Client, error) { return openSQL("stub", "") }},
-		{Name: "pgx", Open: func(e Env) (Client, error) { return openSQL("pgx", e.DSN) }},
-		{Name: "cachedpg", Cached: true, Open: func(e Env) (Client, error) { return openSQL("cachedpg", e.DSN) }},
+		{Name: "stub", Bare: true, Open: func(Env) (Client, error) { return openSQL("stub", "") }},
+		{Name: "pgx", SQL: true, Open: func(e Env) (Client, error) { return openSQL("pgx", e.DSN) }},
+		{Name: "cachedpg", SQL: true, Cached: true, Open: func(e Env) (Client, error) { return openSQL("cachedpg", e.DSN) }},
+		{Name: "cachedpg+redis", SQL: true, Cached: true, Remote: true, Open: openStrict},
+		{Name: "cachedpg+eventual", SQL: true, Cached: true, Remote: true, Late: true, Open: openEventual},
+		{Name: "MGET", Bare: true, Remote: true, Open: openMGET},
+		{Name: "store/redis", Bare: true, Remote: true, Open: openStore},
 		{Name: "otter", Cached: true, Open: openOtter},
 		{Name: "ristretto", Cached: true, Open: openRistretto},
 		{Name: "xorm", Cached: true, Open: openXorm},
 		{Name: "go-redis/cache", Cached: true, Open: openRedisCache},
-		{Name: "go-zero", Cached: true, Open: openZero},
+		{Name: "go-redis/cache-far", Cached: true, Remote: true, Open: openRedisCacheFar},
+		{Name: "go-zero", Cached: true, Remote: true, Open: openZero},
 	}
 }
+
+func openStrict(e Env) (Client, error) { return openShared(e) }
+
+func openEventual(e Env) (Client, error) { return openShared(e, "cache_consistency=eventual") }
 
 func openSQL(driver, dsn string) (Client, error) {
 	db, err := openDB(driver, dsn)
@@ -46,7 +58,7 @@ func openSQL(driver, dsn string) (Client, error) {
 // check proves that a client works as its system says: an update through it is
 // seen, and a repeated read is answered from a cache, or is not.
 func check(ctx context.Context, s System, c Client, behind Client) error {
-	if s.Stub {
+	if s.Bare {
 		return nil
 	}
 	const id = rows // not among the hot rows
@@ -61,7 +73,14 @@ func check(ctx context.Context, s System, c Client, behind Client) error {
 		if err := c.SetStock(ctx, id, want); err != nil {
 			return fmt.Errorf("%s: %w", s.Name, err)
 		}
-		if got, err := stock(); err != nil || got != want {
+		got, err := stock()
+		if s.Late {
+			err = until(ctx, "an update", func() (bool, error) {
+				got, err = stock()
+				return got == want, err
+			})
+		}
+		if err != nil || got != want {
 			return errors.Join(fmt.Errorf("%s: stock %d after an update to %d", s.Name, got, want), err)
 		}
 	}

@@ -14,28 +14,46 @@ type Workload struct {
 	Name       string
 	Baseline   string // the system to which ratios are given
 	Goroutines int
+	// Relaxed: commits do not wait for the disk, which hides everything else.
+	Relaxed bool
 	// Do is one operation; i differs in every call of a process.
 	Do func(ctx context.Context, c Client, i int64) error
 	// For says which systems it is for.
-	For func(System, Client) bool
+	For func(System) bool
 }
 
 // Workloads lists what is measured.
 func Workloads() []Workload {
-	hit := func(ctx context.Context, c Client, i int64) error {
-		_, err := c.Item(ctx, 1+i%hot)
-		return err
+	near := func(s System) bool { return !s.Remote }
+	far := func(s System) bool { return s.Remote || s.Name == "pgx" }
+	database := func(s System) bool { return !s.Bare }
+	queries := func(s System) bool { return s.SQL }
+	hit := func(name, baseline string, goroutines int, which func(System) bool) Workload {
+		return Workload{Name: name, Baseline: baseline, Goroutines: goroutines, For: which,
+			Do: func(ctx context.Context, c Client, i int64) error {
+				_, err := c.Item(ctx, 1+i%hot)
+				return err
+			}}
 	}
-	all := func(System, Client) bool { return true }
-	database := func(s System, _ Client) bool { return !s.Stub }
-	queries := func(s System, c Client) bool {
-		_, ok := c.(querier)
-		return ok && !s.Stub
+	update := func(name string, relaxed bool, which func(System) bool) Workload {
+		return Workload{Name: name, Baseline: "pgx", Goroutines: 1, Relaxed: relaxed, For: which,
+			Do: func(ctx context.Context, c Client, i int64) error {
+				return c.SetStock(ctx, 1+i%hot, i)
+			}}
+	}
+	transaction := func(name string, relaxed bool) Workload {
+		return Workload{Name: name, Baseline: "pgx", Goroutines: 1, Relaxed: relaxed, For: queries,
+			Do: func(ctx context.Context, c Client, i int64) error {
+				return c.(querier).SetStockInTx(ctx, 1+i%hot, i)
+			}}
 	}
 	return []Workload{
-		{Name: "hit by key", Baseline: "pgx", Goroutines: 1, Do: hit, For: all},
-		{Name: "hit by key, 8 goroutines", Baseline: "pgx", Goroutines: 8, Do: hit, For: all},
-		{Name: "hit by key, 64 goroutines", Baseline: "pgx", Goroutines: 64, Do: hit, For: all},
+		hit("hit by key", "pgx", 1, near),
+		hit("hit by key, 8 goroutines", "pgx", 8, near),
+		hit("hit by key, 64 goroutines", "pgx", 64, near),
+		hit("hit by key in Redis", "MGET", 1, far),
+		hit("hit by key in Redis, 8 goroutines", "MGET", 8, far),
+		hit("hit by key in Redis, 64 goroutines", "MGET", 64, far),
 		{Name: "miss by key", Baseline: "pgx", Goroutines: 1, For: queries,
 			Do: func(ctx context.Context, c Client, i int64) error {
 				_, err := c.(querier).Fresh(ctx, 1+i%hot, i)
@@ -46,10 +64,8 @@ func Workloads() []Workload {
 				_, err := c.(querier).Volatile(ctx, 1+i%hot)
 				return err
 			}},
-		{Name: "update by key", Baseline: "pgx", Goroutines: 1, For: database,
-			Do: func(ctx context.Context, c Client, i int64) error {
-				return c.SetStock(ctx, 1+i%hot, i)
-			}},
+		update("update by key", false, database),
+		transaction("update by key in a transaction", false),
 		{Name: "99 reads, 1 update, 8 goroutines", Baseline: "pgx", Goroutines: 8, For: database,
 			Do: func(ctx context.Context, c Client, i int64) error {
 				// Neighbours in i are far apart in the table, so that the rows
@@ -61,6 +77,8 @@ func Workloads() []Workload {
 				_, err := c.Item(ctx, id)
 				return err
 			}},
+		update("update by key, synchronous_commit=off", true, queries),
+		transaction("update by key in a transaction, synchronous_commit=off", true),
 	}
 }
 
