@@ -58,26 +58,68 @@ func (c *Conn) autocommitRows(ctx context.Context, q *call, e *effect) (driver.R
 		e.done(err)
 		return nil, err
 	}
-	rows, err := c.inner.QueryContext(ctx, q.sql, q.args)
-	if err != nil {
-		if err = e.rollback(err); !mustRunAlone(err) {
-			return nil, err
-		}
-		if err := e.goAlone(ctx); err != nil {
-			return nil, err
-		}
-		if rows, err = c.inner.QueryContext(ctx, q.sql, q.args); err != nil {
-			e.done(err)
-			return nil, err
-		}
-		return withEffect(rows, e), nil
+	rows, err := c.rowsInTx(ctx, q, e)
+	if err == nil || e.over { // COMMIT was sent
+		return rows, err
 	}
-	end := ending{ctx: ctx, effect: e}
-	if rows, ok := rows.(*stdlib.Rows); ok {
-		return &commitRows{Rows: rows, ending: end}, nil
+	if err = e.rollback(err); !mustRunAlone(err) {
+		return nil, err
 	}
-	return &commitScripted{Rows: rows, ending: end}, nil
+	if err := e.goAlone(ctx); err != nil {
+		return nil, err
+	}
+	if rows, err = c.inner.QueryContext(ctx, q.sql, q.args); err != nil {
+		e.done(err)
+		return nil, err
+	}
+	return withEffect(rows, e), nil
 }
+
+// rowsInTx runs the statement of e and commits. It reads the rows first, so that
+// the statement's locks are gone when the caller gets them: a caller may change
+// the same rows on another connection before it has read the next one. Only a
+// result that is too large for that is committed at its end.
+func (c *Conn) rowsInTx(ctx context.Context, q *call, e *effect) (driver.Rows, error) {
+	end := ending{ctx: ctx, effect: e}
+	if q.formats { // not the bytes that our rows decode
+		rows, err := c.inner.QueryContext(ctx, q.sql, q.args)
+		if err != nil {
+			return nil, err
+		}
+		if rows, ok := rows.(*stdlib.Rows); ok {
+			return &commitRows{Rows: rows, ending: end}, nil
+		}
+		return &commitScripted{Rows: rows, ending: end}, nil
+	}
+	wire, err := c.inner.read(ctx, q.sql, q.args)
+	if err != nil {
+		return nil, asStdlib(err)
+	}
+	rows, err := c.readRows(wire, q.text.shape)
+	switch {
+	case err != nil:
+		return nil, asStdlib(err)
+	case rows.live != nil:
+		return &commitLarge{Rows: rows, ending: end}, nil
+	case rows.err != nil: // after some rows: the caller gets those, then the error
+		rows.err = e.rollback(rows.err)
+	default:
+		if rows.err = end.commit(); rows.err != nil && rows.entry.Rows == 0 {
+			return nil, rows.err
+		}
+	}
+	return rows, nil
+}
+
+// commitLarge is commitRows of a result that is too large to be read first.
+type commitLarge struct {
+	*Rows
+	ending
+}
+
+func (r *commitLarge) Next(dest []driver.Value) error { return r.next(r.Rows.Next(dest)) }
+
+func (r *commitLarge) Close() error { return r.close(r.Rows.Close()) }
 
 func mustRunAlone(err error) bool {
 	var refused *pgconn.PgError

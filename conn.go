@@ -46,7 +46,7 @@ type Conn struct {
 	rawEffect *effect  // of an untraced hand-out
 	isClosed  bool
 
-	aloneLocked bool // the backend holds the lock of a statement that runs alone
+	announced int // locks of statements that run alone, see alone.go
 
 	// Scratch space of one call.
 	keyBuf []byte
@@ -247,7 +247,7 @@ func (c *Conn) enter() error {
 		c.rawEffect = nil
 		e.done(nil)
 	}
-	c.unlockAlone()
+	c.retract()
 	return nil
 }
 
@@ -286,7 +286,7 @@ func (c *Conn) dial(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	c.inner, c.known, c.pristine, c.since, c.started = in, state{}, true, nil, 0
+	c.inner, c.known, c.pristine, c.since, c.started, c.announced = in, state{}, true, nil, 0, 0
 	if err := c.learn(ctx); err != nil && in.closed() {
 		if c.known.space != nil {
 			c.known.space.leave()

@@ -107,7 +107,15 @@ func WrapConnector(c driver.Connector, config Config) (driver.Connector, error) 
 	}
 	d.eager = true
 	d.wrapped = c
-	d.connect = func(ctx context.Context, _ *Conn) (inner, error) { return dialPgx(ctx, c) }
+	d.connect = func(ctx context.Context, _ *Conn) (inner, error) {
+		in, err := dialPgx(ctx, c)
+		if err == nil {
+			own := in.(*pgxInner).Conn.Conn().Config() // a copy
+			own.Tracer = nil
+			d.own.Store(own)
+		}
+		return in, err
+	}
 	return d, nil
 }
 
@@ -118,6 +126,14 @@ func OpenDB(pgConfig pgx.ConnConfig, config Config) (*sql.DB, error) {
 		return nil, err
 	}
 	return sql.OpenDB(c), nil
+}
+
+// dial returns a connection for the driver's own questions.
+func (d *connector) dial(ctx context.Context) (inner, error) {
+	if own := d.own.Load(); own != nil {
+		return dialPgx(ctx, stdlib.GetConnector(*own))
+	}
+	return d.connect(ctx, &Conn{d: d})
 }
 
 func dialPgx(ctx context.Context, c driver.Connector) (inner, error) {
@@ -143,6 +159,9 @@ type connector struct {
 	eager   bool              // dial in Connect
 	traced  bool              // the tracer sees what goes past the driver
 	wrapped driver.Connector
+	// own is how the wrapped connector dialled last. What the driver asks for
+	// itself must not wait for a place in a pool, nor take one.
+	own atomic.Pointer[pgx.ConnConfig]
 
 	plans  planSets
 	parsed atomic.Uint64 // texts given to the parser
@@ -230,7 +249,7 @@ func (d *connector) adopt(s *session) (*session, *space, error) {
 	sp := d.spaces[s.id]
 	if sp == nil {
 		var err error
-		if sp, err = joinSpace(d, learned); err != nil {
+		if sp, err = joinSpace(d, learned); err != nil || sp == nil {
 			return s, nil, err
 		}
 		d.spaces[s.id] = sp

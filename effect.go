@@ -25,6 +25,7 @@ type effect struct {
 	// Only with a store that processes share.
 	wraps       bool   // the statement is to run in a transaction of our own, see autocommit.go
 	alone       bool   // it cannot: it is marked before it runs, and may commit while it does
+	beside      inner  // holds the lock of what runs alone where its own connection cannot
 	leaveNotice func() // the commit stands under a notice instead of marks
 
 	catalog  bool
@@ -82,6 +83,9 @@ func (c *Conn) begin(ctx context.Context, calls ...*call) (*effect, error) {
 	if c.tx != nil {
 		c.tx.session = c.tx.session || e.session
 		c.tx.catalog = c.tx.catalog || e.catalog
+		for _, q := range calls {
+			c.tx.cursor = c.tx.cursor || q.text.has(parser.Cursor)
+		}
 	}
 	if !visible {
 		return e, nil
@@ -197,6 +201,13 @@ func (e *effect) unmark() {
 
 // left counts the effect out of what waits for it.
 func (e *effect) left() {
+	if e.alone {
+		e.c.retract()
+	}
+	if e.beside != nil {
+		_ = e.beside.Close()
+		e.beside = nil
+	}
 	for _, leave := range []*func(){&e.leave, &e.leaveNotice} {
 		if *leave != nil {
 			(*leave)()
@@ -241,6 +252,15 @@ func (e *effect) done(err error) {
 		e.left()
 	case c.inner.closed() && e.commit && c.pid == 0 && e.xid == "" && e.space.keeper == nil:
 		e.release() // the transaction had no id, so it had nothing to commit
+	case c.inner.closed() && e.alone && c.pid == 0 && e.space.keeper != nil:
+		// Nothing can be asked by its id. The sweep of any process finds out when
+		// it is over.
+		c.d.stats.unknown.Add(1)
+		if e.catalog {
+			e.space.dropView()
+		}
+		e.left()
+		e.space.keeper.hurry()
 	case c.inner.closed():
 		// It may be on its way still, and only PostgreSQL knows. driver.ErrBadConn
 		// proves nothing: pgx reports a connection that broke after the statement
@@ -252,7 +272,6 @@ func (e *effect) done(err error) {
 		step.At(step.Committed)
 		e.release()
 	}
-	c.unlockAlone()
 }
 
 // release ends the marks. After a DDL it waits, off the caller's path, for
@@ -272,6 +291,7 @@ func (e *effect) release() {
 // that nothing more can become visible.
 func (e *effect) abandon(ended func(context.Context) (bool, error)) {
 	e.c.d.stats.unknown.Add(1)
+	e.alone = false // its lock, if any, ended with the connection, which is no longer ours to use
 	e.space.enter()
 	waiting := make(chan struct{})
 	dropped := false
@@ -305,7 +325,7 @@ func (e *effect) abandon(ended func(context.Context) (bool, error)) {
 func (d *connector) ended(pid uint32, xid string) func(context.Context) (bool, error) {
 	var seen string // PostgreSQL's clock at the first question
 	return func(ctx context.Context) (bool, error) {
-		in, err := d.connect(ctx, &Conn{d: d})
+		in, err := d.dial(ctx)
 		if err != nil {
 			return false, err
 		}

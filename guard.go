@@ -75,7 +75,7 @@ func (g *guard) dial(ctx context.Context) (inner, error) {
 	err := errNoGuard
 	for _, d := range connectors {
 		var in inner
-		if in, err = d.connect(ctx, &Conn{d: d}); err != nil {
+		if in, err = d.dial(ctx); err != nil {
 			continue
 		}
 		var s *session

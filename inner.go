@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql/driver"
 	"errors"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -120,9 +121,9 @@ func (in *pgxInner) commit(ctx context.Context) error {
 func (in *pgxInner) execInTx(ctx context.Context, sql string, args, values []driver.NamedValue) (driver.Result, string, error) {
 	conn := in.Conn.Conn()
 	switch {
-	case len(args) == 0:
+	case len(args) == 0 && !strings.Contains(sql, "$"): // a parameter without a value is another error there
 		return in.execPlainInTx(ctx, sql)
-	case len(args) != len(values) || in.defaultMode == pgx.QueryExecModeSimpleProtocol:
+	case len(args) == 0 || len(args) != len(values) || in.defaultMode == pgx.QueryExecModeSimpleProtocol:
 		return in.execStepwise(ctx, sql, args)
 	}
 	batch := &pgx.Batch{}
@@ -140,6 +141,12 @@ func (in *pgxInner) execInTx(ctx context.Context, sql string, args, values []dri
 		var unsent pgx.ErrPreprocessingBatch
 		if errors.As(err, &unsent) {
 			err = unsent.Unwrap() // as it comes without a batch
+			var refused *pgconn.PgError
+			if errors.As(err, &refused) { // PostgreSQL's, of preparing; pgx makes a type of its own of it
+				if _, again := conn.Prepare(ctx, "", sql); again != nil {
+					err = again
+				}
+			}
 		}
 		return nil, "", asStdlib(err)
 	}

@@ -32,6 +32,8 @@ type keeper struct {
 	// Of the goroutine alone.
 	horizon  horizon
 	suspects map[store.WriterID]time.Time // when a sweep saw the writer first
+	orphans  []store.WriterID             // by whose ids nothing can be asked
+	gone     horizon                      // what orphans wait for
 
 	cancel context.CancelFunc
 	done   chan struct{}
@@ -103,8 +105,8 @@ func (k *keeper) run(ctx context.Context) {
 func (k *keeper) renew(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	if k.notice.idle() && k.store.Check(ctx) == nil {
-		k.notice.lift() // the store is back, and nobody commits past it any more
+	if k.notice.unused() || k.notice.idle() && k.store.Check(ctx) == nil {
+		k.notice.lift() // nobody commits past the store any more
 	}
 	live, err := k.store.Renew(ctx, k.sure)
 	if err == nil {
@@ -181,9 +183,40 @@ func (k *keeper) sweep(ctx context.Context) {
 		}
 	}
 	k.suspects = seen
-	if over := k.guard.over(ctx, due); len(over) > 0 {
+	if over := append(k.guard.over(ctx, due), k.orphaned(ctx, due)...); len(over) > 0 {
 		_ = k.store.Resolve(ctx, over) // what it does not take is met again
 	}
+}
+
+// orphaned returns writers of which nothing but the announcement says that they
+// are alive, see alone.go, once they are over: at a moment when nobody was
+// announced they were dead, and what they had sent before has ended since.
+// What is still on its way through a pooler then cannot be seen.
+func (k *keeper) orphaned(ctx context.Context, due []store.WriterID) (over []store.WriterID) {
+	if k.orphans != nil {
+		if ok, err := k.guard.yes(ctx, k.gone.question); err != nil || !ok {
+			return nil
+		}
+		over, k.orphans = k.orphans, nil
+		return over
+	}
+	var orphans []store.WriterID
+	for _, w := range due {
+		_, transaction := w.Transaction()
+		if _, _, backend := w.Backend(); !transaction && !backend {
+			orphans = append(orphans, w)
+		}
+	}
+	if len(orphans) == 0 {
+		return nil
+	}
+	if ok, err := k.guard.yes(ctx, "SELECT NOT "+held(lockAlone)); err != nil || !ok {
+		return nil
+	}
+	if h, err := k.newHorizon(ctx, ""); err == nil {
+		k.orphans, k.gone = orphans, h
+	}
+	return nil
 }
 
 // met is told that a lookup has met an intent.

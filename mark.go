@@ -14,6 +14,10 @@ import (
 // none, and nothing to commit, until it writes.
 const transactionID = "SELECT coalesce(pg_catalog.pg_current_xact_id_if_assigned()::text, '')"
 
+// newTransactionID gives the transaction an id if it has none, because it may
+// yet write while it commits.
+const newTransactionID = "SELECT pg_catalog.pg_current_xact_id()::text"
+
 // markShared is mark in a store that processes share. What is marked there
 // outlives this process, so the marks carry what others can ask PostgreSQL
 // about: the transaction or, for what runs outside of one, the backend.
@@ -45,6 +49,11 @@ func (e *effect) markShared(ctx context.Context) error {
 	if v := e.space.view.Load(); marked.Schema && v != nil && v.catalog == planned {
 		e.space.staleView(v)
 	}
+	if marked.Wait > 0 && !e.alone {
+		if err := patient(ctx, e.c.inner); err != nil {
+			return err
+		}
+	}
 	if err := sleep(ctx, marked.Wait); err != nil {
 		return err
 	}
@@ -66,14 +75,16 @@ func (e *effect) pastStore(ctx context.Context, mark func() (store.Marked, error
 	var refused error
 	in := e.c.inner
 	if e.alone {
-		in = nil // its backend holds another lock, which a new epoch waits for as well
+		in = nil // another lock is held for it, which a new epoch waits for as well
+	} else if err := patient(ctx, in); err != nil {
+		return marked, err
 	}
 	e.leaveNotice, refused = e.space.keeper.notice.stand(ctx, in, retry)
 	if refused != nil && !e.alone && ctx.Err() == nil { // no other connection is to be had
 		refused = standIn(ctx, e.c.inner, retry)
 	}
 	if refused != nil {
-		return store.Marked{}, fmt.Errorf("%w, and a notice cannot be posted: %w", cause, refused)
+		return store.Marked{}, fmt.Errorf("%w, and a notice cannot be posted: %v", cause, refused) // not wrapped: it may be driver.ErrBadConn
 	}
 	return marked, nil
 }
@@ -84,7 +95,7 @@ func (e *effect) writer(ctx context.Context) (id store.WriterID, err error) {
 	c := e.c
 	switch {
 	case e.alone:
-		if err := c.lockAlone(ctx); err != nil {
+		if err := e.announce(ctx); err != nil {
 			return id, err
 		}
 		return c.backendWriter(ctx), nil
@@ -92,7 +103,11 @@ func (e *effect) writer(ctx context.Context) (id store.WriterID, err error) {
 		return id, nil // PostgreSQL will answer ROLLBACK
 	}
 	if !e.wraps {
-		if e.xid, err = c.inner.text(ctx, transactionID); err != nil {
+		question := transactionID
+		if c.tx != nil && c.tx.cursor {
+			question = newTransactionID
+		}
+		if e.xid, err = c.inner.text(ctx, question); err != nil {
 			return id, err
 		}
 	}
@@ -104,33 +119,6 @@ func (e *effect) writer(ctx context.Context) (id store.WriterID, err error) {
 		return id, fmt.Errorf("cachedpg: PostgreSQL gives %q as a transaction id", e.xid)
 	}
 	return store.NewTransactionWriter(xid), nil
-}
-
-// lockAlone tells, for as long as the backend lives or until unlockAlone, that a
-// statement runs outside of transactions: an epoch that begins meanwhile has
-// lost its marks, and nothing else would show that it is under way before it is
-// sent. Behind a pooler there is no backend to hold the lock, and in a failed
-// transaction nothing to commit.
-func (c *Conn) lockAlone(ctx context.Context) error {
-	if c.pid == 0 || c.aloneLocked || c.inner.txStatus() == 'E' {
-		return nil
-	}
-	c.aloneLocked = true
-	_, err := c.inner.text(ctx, fmt.Sprintf("SELECT pg_catalog.pg_advisory_lock_shared(%d, %d)::text", lockClass, lockAlone))
-	return err
-}
-
-// unlockAlone takes the lock back as soon as PostgreSQL can be told.
-func (c *Conn) unlockAlone() {
-	if !c.aloneLocked || c.raw || c.inner.closed() || c.inner.txStatus() == 'E' {
-		return
-	}
-	c.aloneLocked = false
-	ctx, cancel := context.WithTimeout(context.Background(), askTimeout)
-	defer cancel()
-	if _, err := c.inner.text(ctx, fmt.Sprintf("SELECT pg_catalog.pg_advisory_unlock_shared(%d, %d)::text", lockClass, lockAlone)); err != nil {
-		_ = c.inner.Close()
-	}
 }
 
 // backendWriter returns an id by the connection's backend. Behind a pooler it

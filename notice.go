@@ -32,7 +32,8 @@ type notice struct {
 	mu      sync.Mutex // guards the fields below
 	in      inner
 	posted  time.Time
-	holders int // commits under way
+	holders int       // commits under way
+	left    time.Time // when the last of them ended
 }
 
 // What processes tell each other through PostgreSQL are shared advisory locks of
@@ -44,6 +45,10 @@ const (
 
 	// noticeMargin is for clocks that do not run alike: a twentieth of a lease.
 	noticeMargin = store.Lease / 20
+
+	// noticeRest is how long a notice stays that no commit needs. While it is
+	// there nobody has a cache, and the next commit can wait once more.
+	noticeRest = 4 * store.Lease
 )
 
 // held is an SQL expression: somebody holds the lock.
@@ -116,7 +121,9 @@ func (n *notice) post(ctx context.Context) (time.Time, error) {
 		return time.Time{}, err
 	}
 	if _, err = in.ExecContext(ctx, "BEGIN", nil); err == nil {
-		_, err = in.text(ctx, postNotice)
+		if err = patient(ctx, in); err == nil {
+			_, err = in.text(ctx, postNotice)
+		}
 	}
 	if err != nil {
 		_ = in.Close()
@@ -124,6 +131,14 @@ func (n *notice) post(ctx context.Context) (time.Time, error) {
 	}
 	n.in, n.posted = in, time.Now()
 	return n.posted, nil
+}
+
+// patient keeps PostgreSQL from ending a transaction that does nothing while it
+// has to wait.
+func patient(ctx context.Context, in inner) error {
+	_, err := in.text(ctx, "SELECT count(pg_catalog.set_config(name, '0', true))::text FROM pg_catalog.pg_settings"+
+		" WHERE name IN ('idle_in_transaction_session_timeout', 'transaction_timeout') AND setting <> '0'")
+	return err
 }
 
 // hold counts a commit in if the notice posted at that time is still there.
@@ -149,6 +164,14 @@ func (n *notice) leave() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.holders--
+	n.left = time.Now()
+}
+
+// unused reports that a notice is posted which no commit has needed for a while.
+func (n *notice) unused() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.in != nil && n.holders == 0 && time.Since(n.left) > noticeRest && time.Since(n.posted) > noticeRest
 }
 
 // idle reports that a notice is posted which no commit needs.

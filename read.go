@@ -166,14 +166,14 @@ func (c *Conn) mayRead(ctx context.Context, q *call) keying.Reason {
 	switch {
 	case q.text.plan.Reason != keying.NoReason && q.view != noCatalog:
 		return q.text.plan.Reason
+	case c.d.config.Store == storeOff:
+		return keying.CacheOff
 	case q.session == unknownSession:
 		return keying.SessionUnknown
 	case q.session.standby:
 		return keying.HotStandby
 	case q.view == noCatalog:
 		return q.space.unavailable()
-	case c.d.config.Store == storeOff:
-		return keying.CacheOff
 	case h.bypass:
 		return keying.ContextBypass
 	case q.text.hints.bypass:

@@ -133,7 +133,7 @@ func (c *Conn) state(ctx context.Context) (*state, error) {
 		if known := c.d.known.Load(); known.current() {
 			return known, nil
 		}
-	} else if c.known.current() {
+	} else if c.joinLate(); c.known.current() {
 		return &c.known, nil
 	}
 	if err := c.ready(ctx); err != nil {
@@ -158,6 +158,18 @@ func (c *Conn) state(ctx context.Context) (*state, error) {
 		c.renew(ctx, v)
 	}
 	return &c.known, nil
+}
+
+// joinLate lets a DB that caches nothing join the space of those who do, as
+// soon as there is one: its writes concern them.
+func (c *Conn) joinLate() {
+	if c.d.config.Store != storeOff || c.known.session == nil || c.known.space != nil {
+		return
+	}
+	if _, sp, err := c.d.adopt(c.known.session); err == nil && sp != nil {
+		sp.enter()
+		c.known.space, c.known.view = sp, nil
+	}
 }
 
 // learn asks for the session's state. Without an answer it is unknown: reads

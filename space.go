@@ -80,14 +80,17 @@ type spaceKey struct {
 	process string
 }
 
-// joinSpace returns the space of a database and counts the caller in. It is an
-// error to want another store than those who are there: a write through one
-// would leave the other stale.
+// joinSpace returns the space of a database and counts the caller in; nil if it
+// caches nothing and nobody else does. It is an error to want another store than
+// those who are there: a write through one would leave the other stale.
 func joinSpace(d *connector, s *session) (*space, error) {
 	spacesMu.Lock()
 	defer spacesMu.Unlock()
 	key := spaceKey{s.id, d.process}
 	sp := spaces[key]
+	if sp == nil && d.config.Store == storeOff {
+		return nil, nil // nobody caches, yet
+	}
 	if sp == nil {
 		sp = newSpace(d, s)
 		sp.key = key
@@ -172,6 +175,12 @@ func (sp *space) dropView() (generation uint64) {
 
 // invalidateAll makes everything stale, plans included.
 func (sp *space) invalidateAll(ctx context.Context) error {
+	if sp.keeper != nil {
+		// What changed is committed already, so new stamps are enough. An intent
+		// of a process that dies here would stay: nobody could tell that it is over.
+		sp.dropView()
+		return sp.store.Release(ctx, store.NewWriter(), everything)
+	}
 	write := sp.writes.Begin()
 	err := write.Intend(ctx, everything)
 	sp.gens.WhenOlderLeft(sp.dropView(), write.Release)

@@ -219,6 +219,9 @@ func (c *Conn) invalidate(ctx context.Context, relations []string) error {
 		}
 		tags = keying.New(text, statements, q.view.snapshot, q.session.path).WriteTags(tags, keying.Values{})
 	}
+	if q.space.keeper != nil {
+		return q.space.store.Release(ctx, store.NewWriter(), tags)
+	}
 	write := q.space.writes.Begin()
 	err := write.Intend(ctx, tags)
 	write.Release()

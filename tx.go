@@ -17,6 +17,7 @@ type txState struct {
 	tags    map[store.Tag]struct{} // of everything written so far; a rolled-back savepoint keeps its tags
 	catalog bool                   // it changed the catalog
 	session bool                   // it changed settings, which its end may undo
+	cursor  bool                   // it declared a cursor: COMMIT runs the query of one WITH HOLD, which may write then
 	// view is the catalog that its writes were planned with; mixed says that
 	// there were several.
 	view  *view

@@ -1,0 +1,62 @@
+package cachedpg
+
+import (
+	"context"
+	"fmt"
+)
+
+// A statement that runs alone has no transaction id by which a new epoch could
+// wait for it, see newHorizon: it is marked before PostgreSQL has heard of it. So
+// before it is marked, the connection that will run it takes a shared advisory
+// lock, which ends with the statement or with the backend. Unlike
+// pg_stat_activity, pg_locks tells every role.
+var (
+	announceAlone = fmt.Sprintf("SELECT pg_catalog.pg_advisory_lock_shared(%d, %d)::text", lockClass, lockAlone)
+	retractAlone  = fmt.Sprintf("SELECT pg_catalog.pg_advisory_unlock_shared(%d, %d)::text", lockClass, lockAlone)
+	announceInTx  = fmt.Sprintf("SELECT pg_catalog.pg_advisory_xact_lock_shared(%d, %d)::text", lockClass, lockAlone)
+)
+
+// announce takes the lock. Behind a pooler, and in a failed transaction, the
+// connection cannot: then one beside it does, in a transaction of its own.
+func (e *effect) announce(ctx context.Context) error {
+	c := e.c
+	if c.pid != 0 && c.inner.txStatus() != 'E' {
+		if _, err := c.inner.text(ctx, announceAlone); err != nil {
+			return err
+		}
+		c.announced++
+		return nil
+	}
+	in, err := e.space.keeper.guard.dial(ctx)
+	if err != nil {
+		return err
+	}
+	if _, err = in.ExecContext(ctx, "BEGIN", nil); err == nil {
+		if err = patient(ctx, in); err == nil {
+			_, err = in.text(ctx, announceInTx)
+		}
+	}
+	if err != nil {
+		_ = in.Close()
+		return err
+	}
+	e.beside = in
+	return nil
+}
+
+// retract gives up the locks of statements that have ended. In a failed
+// transaction it is put off.
+func (c *Conn) retract() {
+	defer func(raw bool) { c.raw = raw }(c.raw)
+	c.raw = false // what is asked here is the driver's own
+	for c.announced > 0 && !c.inner.closed() && c.inner.txStatus() != 'E' {
+		ctx, cancel := context.WithTimeout(context.Background(), rollbackTimeout)
+		_, err := c.inner.text(ctx, retractAlone)
+		cancel()
+		if err != nil {
+			_ = c.inner.Close() // the lock ends with it
+			return
+		}
+		c.announced--
+	}
+}

@@ -1,0 +1,122 @@
+package cachedpg
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/cachedpg/cachedpg/internal/redistest"
+)
+
+// A DDL's marks wait for every older statement of its process, the cache of the
+// others does not.
+func TestDDLWaitsForASlowStatement(t *testing.T) {
+	outage(t, func(f *fixture, r *redistest.Server) {
+		other := f.process("other")
+		other.again(userByID, 1)
+		g := f.closeGate()
+		done := make(chan error, 1)
+		go func() {
+			_, err := f.db.ExecContext(f.ctx, "UPDATE users SET city = 'x' WHERE id = 3 AND pg_advisory_lock_shared(1) IS NOT NULL")
+			done <- err
+		}()
+		g.await(1)
+		f.exec("CREATE TABLE aside (id int)")
+		hit := false
+		before := StatsOf(other.db).Hits
+		for until := time.Now().Add(4 * time.Second); time.Now().Before(until) && !hit; time.Sleep(5 * time.Millisecond) {
+			other.fresh(userByID, 1)
+			hit = StatsOf(other.db).Hits > before
+		}
+		g.open()
+		<-done
+		if !hit {
+			f.Error("nothing is cached while a statement of before the DDL runs")
+		}
+	})
+}
+
+// A process that is cut off and writes no more keeps everybody cold.
+func TestAnIdleCutOffProcess(t *testing.T) {
+	outage(t, func(f *fixture, r *redistest.Server) {
+		p := r.Proxy()
+		writer := f.process("writer", "cache_store="+r.URLThrough(p))
+		p.Cut()
+		writer.exec("UPDATE users SET name = 'anna' WHERE id = 1")
+		hit := false
+		before := StatsOf(f.db).Hits
+		for until := time.Now().Add(12 * time.Second); time.Now().Before(until) && !hit; time.Sleep(20 * time.Millisecond) {
+			f.fresh(userByID, 1)
+			hit = StatsOf(f.db).Hits > before
+		}
+		if !hit {
+			f.Error("nothing is cached 12 s after the last write of a process that is cut off")
+		}
+	})
+}
+
+// The notice is lost while others rely on it: a cancelled commit closes it.
+func TestACancelledCommitDropsTheNotice(t *testing.T) {
+	outage(t, func(f *fixture, r *redistest.Server) {
+		p := r.Proxy()
+		w := f.wrapped("wrapped", Config{Store: r.URLThrough(p)})
+		f.again(userByID, 1)
+		p.Cut()
+		err := PgxConn(f.ctx, f.conn(w.db), func(conn *pgx.Conn) error {
+			// PostgreSQL ends the connection with the notice.
+			f.past("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) AND objid = $1::int8", int64(lockNotice))
+			deadline := time.Now().Add(5 * time.Second)
+			for before := StatsOf(f.db).Hits; StatsOf(f.db).Hits == before; f.fresh(userByID, 1) {
+				if time.Now().After(deadline) {
+					return nil
+				}
+			}
+			if _, err := conn.Exec(f.ctx, "UPDATE users SET name = 'anna' WHERE id = 1"); err != nil {
+				return err
+			}
+			f.fresh(userByID, 1).is("1 anna Oslo")
+			return nil
+		})
+		if err != nil {
+			f.Fatal(err)
+		}
+	})
+}
+
+// PREPARE TRANSACTION, chain, savepoints, cancelled statements: nothing open afterwards.
+func TestNothingIsLeftOpen(t *testing.T) {
+	scenario(t, people, func(f *fixture) {
+		for i := range 20 {
+			ctx, cancel := context.WithTimeout(f.ctx, time.Duration(i*200)*time.Microsecond)
+			if i%2 == 0 {
+				f.db.ExecContext(ctx, "UPDATE users SET city = $1 WHERE id = 1", "x")
+			} else {
+				f.db.QueryRowContext(ctx, "UPDATE users SET city = 'y' WHERE id = 1 RETURNING id").Scan(new(int))
+			}
+			cancel()
+		}
+		conn := f.conn(f.db)
+		on := f.on(conn)
+		on.exec("BEGIN")
+		on.exec("UPDATE users SET city = 'chain' WHERE id = 2")
+		on.exec("COMMIT AND CHAIN")
+		on.exec("UPDATE users SET city = 'rolled' WHERE id = 2")
+		on.exec("ROLLBACK")
+		f.fresh(userByID, 2).is("2 bob chain")
+		conn.Close()
+		f.until("no transaction to be open", func() bool {
+			var n int
+			if err := f.plain.QueryRowContext(f.ctx, "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in%'").Scan(&n); err != nil {
+				f.Fatal(err)
+			}
+			return n == 0
+		})
+		var locks int
+		if err := f.plain.QueryRowContext(f.ctx, "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())").Scan(&locks); err != nil || locks != 0 {
+			f.Error(locks, err)
+		}
+		f.fresh(userByID, 1)
+	})
+}
