@@ -257,9 +257,9 @@ func TestAReplicaIsPromotedAndTheMasterComesBack(t *testing.T) {
 		from := map[*redistest.Server]*redistest.Server{replica: master, master: replica}[to]
 		f.again(userByID, 1)
 		writer.again(userByID, 1)
-		promote := to.Client().SlaveOf(f.ctx, "no", "one").Err()
+		promote := to.Client().ReplicaOf(f.ctx, "no", "one").Err()
 		host, port, _ := strings.Cut(to.Addr(), ":")
-		demote := from.Client().SlaveOf(f.ctx, host, port).Err()
+		demote := from.Client().ReplicaOf(f.ctx, host, port).Err()
 		if err := errors.Join(promote, demote); err != nil {
 			f.Fatal(err)
 		}

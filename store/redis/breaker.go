@@ -44,6 +44,13 @@ func (s *Store) trip(cause error) {
 	s.group.Go(s.probe)
 }
 
+// settle returns when nobody trips any more who has not seen that the store is
+// closed: no prober begins after it.
+func (b *breaker) settle() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+}
+
 // probe asks Redis, less and less often, until it answers.
 func (s *Store) probe() {
 	for wait := firstProbe; ; wait = min(2*wait, lastProbe) {

@@ -79,8 +79,7 @@ func (s *Store) Close() error {
 	s.fills.close(s.timeout) // these still need the rest
 	s.closed.Store(true)
 	s.stop()
-	s.breaker.mu.Lock() // nothing new begins after this
-	s.breaker.mu.Unlock()
+	s.breaker.settle()
 	s.retire(s.inUse.Load())
 	s.group.Wait()
 	s.retire(s.inUse.Load())
