@@ -10,10 +10,10 @@ import (
 )
 
 const (
-	// maxFlights is how many pipelines of a node may be under way at once. More of
-	// them do not make a Redis with one thread faster, and fewer commands fit
-	// into each.
-	maxFlights = 3
+	// maxFlights is how many pipelines of a node may be under way at once. With more,
+	// fewer commands fit into each; with three, eight callers waited for each other
+	// and took 1.4 times as long as eight bare commands, instead of 1.05.
+	maxFlights = 8
 
 	// maxFlight bounds the calls in one pipeline, so that the first of them does
 	// not wait for the answers to very many others.
