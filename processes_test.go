@@ -45,11 +45,11 @@ func (v via) keeper() *keeper { return connectorOf(v.db).space().keeper }
 func TestAWriteInOneProcessIsSeenByTheOther(t *testing.T) {
 	shared(t, people, func(f *fixture) {
 		other := f.process("other")
-		f.miss(userByID, 1)
+		f.warm(userByID, 1) // what this process finds there, the other does too
 		other.hit(userByID, 1).is("1 ann Oslo")
 		other.exec("UPDATE users SET city = 'Bergen' WHERE id = 1")
 		other.released()
-		f.miss(userByID, 1).is("1 ann Bergen")
+		f.warm(userByID, 1).is("1 ann Bergen")
 		other.hit(userByID, 1)
 
 		f.warm(userByID, 2)
