@@ -1,9 +1,6 @@
 package cachedpg
 
-import (
-	"context"
-	"fmt"
-)
+import "context"
 
 // A statement that runs alone has no transaction id by which a new epoch could
 // wait for it, see newHorizon: it is marked before PostgreSQL has heard of it. So
@@ -11,9 +8,8 @@ import (
 // lock, which ends with the statement or with the backend. Unlike
 // pg_stat_activity, pg_locks tells every role.
 var (
-	announceAlone = fmt.Sprintf("SELECT pg_catalog.pg_advisory_lock_shared(%d, %d)::text", lockClass, lockAlone)
-	retractAlone  = fmt.Sprintf("SELECT pg_catalog.pg_advisory_unlock_shared(%d, %d)::text", lockClass, lockAlone)
-	announceInTx  = fmt.Sprintf("SELECT pg_catalog.pg_advisory_xact_lock_shared(%d, %d)::text", lockClass, lockAlone)
+	announceAlone = lock("pg_advisory_lock_shared", lockAlone)
+	retractAlone  = lock("pg_advisory_unlock_shared", lockAlone)
 )
 
 // announce takes the lock. Behind a pooler, and in a failed transaction, the
@@ -27,21 +23,11 @@ func (e *effect) announce(ctx context.Context) error {
 		c.announced++
 		return nil
 	}
-	in, err := e.space.keeper.guard.dial(ctx)
-	if err != nil {
-		return err
+	in, err := e.space.keeper.guard.dialWith(ctx, lockAlone)
+	if err == nil {
+		e.beside = in
 	}
-	if _, err = in.ExecContext(ctx, "BEGIN", nil); err == nil {
-		if err = patient(ctx, in); err == nil {
-			_, err = in.text(ctx, announceInTx)
-		}
-	}
-	if err != nil {
-		_ = in.Close()
-		return err
-	}
-	e.beside = in
-	return nil
+	return err
 }
 
 // retract gives up the locks of statements that have ended. In a failed

@@ -100,8 +100,7 @@ func (f *fixture) wrapped(name string, config Config) via {
 		f.Fatal(err)
 	}
 	c.(*connector).process = name
-	db := sql.OpenDB(c)
-	f.Cleanup(func() { db.Close() })
+	db := openDB(f, c)
 	f.live(db)
 	return f.asking(db)
 }
@@ -110,26 +109,35 @@ func (f *fixture) wrapped(name string, config Config) via {
 func TestAnEpochEndsBeforeAnAloneStatementRuns(t *testing.T) {
 	outage(t, func(f *fixture, r *redistest.Server) {
 		w := f.wrapped("wrapped", Config{Store: r.URL()})
-		err := PgxConn(f.ctx, f.conn(w.db), func(conn *pgx.Conn) error {
+		f.handedOut(w, func() {
 			if err := r.Client().FlushAll(f.ctx).Err(); err != nil {
-				return err
+				f.Fatal(err)
 			}
-			deadline := time.Now().Add(5 * time.Second)
-			for before := StatsOf(f.db).Hits; StatsOf(f.db).Hits == before; f.fresh(userByID, 1) {
-				if time.Now().After(deadline) {
-					return nil // not cached while the hand-out lasts: right
-				}
-			}
-			if _, err := conn.Exec(f.ctx, "UPDATE users SET name = 'anna' WHERE id = 1"); err != nil {
-				return err
-			}
-			f.fresh(userByID, 1).is("1 anna Oslo")
-			return nil
 		})
-		if err != nil {
-			f.Fatal(err)
-		}
 	})
+}
+
+// handedOut lends w's pgx connection and takes away what keeps others from
+// hits meanwhile. If somebody gets one all the same, it must not outlive a write.
+func (f *fixture) handedOut(w via, takeAway func()) {
+	f.Helper()
+	err := PgxConn(f.ctx, f.conn(w.db), func(conn *pgx.Conn) error {
+		takeAway()
+		deadline := time.Now().Add(5 * time.Second)
+		for before := StatsOf(f.db).Hits; StatsOf(f.db).Hits == before; f.fresh(userByID, 1) {
+			if time.Now().After(deadline) {
+				return nil // not cached while the hand-out lasts: right
+			}
+		}
+		if _, err := conn.Exec(f.ctx, "UPDATE users SET name = 'anna' WHERE id = 1"); err != nil {
+			return err
+		}
+		f.fresh(userByID, 1).is("1 anna Oslo")
+		return nil
+	})
+	if err != nil {
+		f.Fatal(err)
+	}
 }
 
 // The same for what is running, but looks like a read.
@@ -327,8 +335,7 @@ func TestANewEpochWaitsForStatementsOfOtherRoles(t *testing.T) {
 			f.Fatal(err)
 		}
 		c.(*connector).process = "low"
-		db := sql.OpenDB(c)
-		f.Cleanup(func() { db.Close() })
+		db := openDB(f, c)
 		f.live(db)
 		ctx, cancel := context.WithCancel(f.ctx)
 		done := make(chan error, 1)

@@ -86,10 +86,7 @@ func (c *Conn) rowsInTx(ctx context.Context, q *call, e *effect) (driver.Rows, e
 		if err != nil {
 			return nil, err
 		}
-		if rows, ok := rows.(*stdlib.Rows); ok {
-			return &commitRows{Rows: rows, ending: end}, nil
-		}
-		return &commitScripted{Rows: rows, ending: end}, nil
+		return &commitRows{Rows: rows.(*stdlib.Rows), ending: end}, nil
 	}
 	wire, err := c.inner.read(ctx, q.sql, q.args)
 	if err != nil {
@@ -176,16 +173,6 @@ type commitRows struct {
 func (r *commitRows) Next(dest []driver.Value) error { return r.next(r.Rows.Next(dest)) }
 
 func (r *commitRows) Close() error { return r.close(r.Rows.Close()) }
-
-// commitScripted is commitRows of an inner connection that is not pgx's.
-type commitScripted struct {
-	driver.Rows
-	ending
-}
-
-func (r *commitScripted) Next(dest []driver.Value) error { return r.next(r.Rows.Next(dest)) }
-
-func (r *commitScripted) Close() error { return r.close(r.Rows.Close()) }
 
 // ending ends a statement whose rows have come to their end, or were closed.
 type ending struct {

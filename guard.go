@@ -90,6 +90,25 @@ func (g *guard) dial(ctx context.Context) (inner, error) {
 	return nil, err
 }
 
+// dialWith returns a new connection that holds a lock for as long as it is open,
+// in a transaction so that it does so behind a pooler too.
+func (g *guard) dialWith(ctx context.Context, object int) (inner, error) {
+	in, err := g.dial(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if _, err = in.ExecContext(ctx, "BEGIN", nil); err == nil {
+		if err = patient(ctx, in); err == nil {
+			_, err = in.text(ctx, lockInTx(object))
+		}
+	}
+	if err != nil {
+		_ = in.Close()
+		return nil, err
+	}
+	return in, nil
+}
+
 // text asks a question with one value as its answer.
 func (g *guard) text(ctx context.Context, sql string) (string, error) {
 	g.mu.Lock()

@@ -57,7 +57,13 @@ func held(object int) string {
 		" AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()))", lockClass, object)
 }
 
-var postNotice = fmt.Sprintf("SELECT pg_catalog.pg_advisory_xact_lock_shared(%d, %d)::text", lockClass, lockNotice)
+// lock is a statement that calls one of PostgreSQL's functions for such a lock.
+func lock(function string, object int) string {
+	return fmt.Sprintf("SELECT pg_catalog.%s(%d, %d)::text", function, lockClass, object)
+}
+
+// lockInTx takes the lock until the open transaction ends.
+func lockInTx(object int) string { return lock("pg_advisory_xact_lock_shared", object) }
 
 // stand returns when a commit needs no marks, or when retry has set them after
 // all; leave is nil then. Otherwise its caller calls leave when the outcome of
@@ -73,7 +79,7 @@ func (n *notice) stand(ctx context.Context, in inner, retry func() bool) (leave 
 			return nil, err
 		}
 		if in != nil { // before hold finds the notice there: then one of the two always is
-			if _, err := in.text(ctx, postNotice); err != nil {
+			if _, err := in.text(ctx, lockInTx(lockNotice)); err != nil {
 				return nil, err
 			}
 		}
@@ -86,7 +92,7 @@ func (n *notice) stand(ctx context.Context, in inner, retry func() bool) (leave 
 // standIn is stand in the transaction open on in, which is about to commit: the
 // notice is the transaction's own, and there is only one commit under it.
 func standIn(ctx context.Context, in inner, retry func() bool) error {
-	if _, err := in.text(ctx, postNotice); err != nil {
+	if _, err := in.text(ctx, lockInTx(lockNotice)); err != nil {
 		return err
 	}
 	_, err := outlast(ctx, time.Now(), retry)
@@ -116,17 +122,8 @@ func (n *notice) post(ctx context.Context) (time.Time, error) {
 	if n.in != nil {
 		return n.posted, nil
 	}
-	in, err := n.guard.dial(ctx)
+	in, err := n.guard.dialWith(ctx, lockNotice)
 	if err != nil {
-		return time.Time{}, err
-	}
-	if _, err = in.ExecContext(ctx, "BEGIN", nil); err == nil {
-		if err = patient(ctx, in); err == nil {
-			_, err = in.text(ctx, postNotice)
-		}
-	}
-	if err != nil {
-		_ = in.Close()
 		return time.Time{}, err
 	}
 	n.in, n.posted = in, time.Now()

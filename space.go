@@ -206,11 +206,10 @@ func (sp *space) loadView(ctx context.Context, load func(context.Context) (*cata
 		return v, nil
 	}
 	generation := sp.gens.Current()
-	tags := [2]store.Tag{{Kind: store.TagSchema}, {Kind: store.TagCatalog}}
 	var stamps [2]store.Stamp
 	// No entry has this key. The lookup mints the stamps, and they must be read
 	// before the catalog is: a DDL that commits in between moves them.
-	if _, _, err := sp.lookup(ctx, store.Key{}, tags[:], stamps[:]); err != nil {
+	if _, _, err := sp.lookup(ctx, store.Key{}, everything, stamps[:]); err != nil {
 		return nil, err
 	}
 	snapshot, err := load(ctx)

@@ -219,13 +219,8 @@ func (c *Conn) invalidate(ctx context.Context, relations []string) error {
 		}
 		tags = keying.New(text, statements, q.view.snapshot, q.session.path).WriteTags(tags, keying.Values{})
 	}
-	if q.space.keeper != nil {
-		return q.space.store.Release(ctx, store.NewWriter(), tags)
-	}
-	write := q.space.writes.Begin()
-	err := write.Intend(ctx, tags)
-	write.Release()
-	return err
+	// What changed is committed already, so new stamps are enough.
+	return q.space.store.Release(ctx, store.NewWriter(), tags)
 }
 
 // normalisedText is what stats show of a text that could not be taken apart:

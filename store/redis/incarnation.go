@@ -99,8 +99,7 @@ func (in *incarnation) cluster(ctx context.Context, s *Store) error {
 	var mu sync.Mutex
 	byClient := make(map[*goredis.Client]*node)
 	own := *s.target.ClusterOptions
-	own.DialTimeout, own.PoolTimeout = s.bounded(own.DialTimeout), s.bounded(own.PoolTimeout)
-	own.ReadTimeout, own.WriteTimeout = s.bounded(own.ReadTimeout), s.bounded(own.WriteTimeout)
+	s.bound(&own.DialTimeout, &own.PoolTimeout, &own.ReadTimeout, &own.WriteTimeout)
 	own.NewClient = func(o *goredis.Options) *goredis.Client {
 		n := s.dialNode(o, in)
 		mu.Lock()

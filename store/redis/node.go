@@ -184,19 +184,19 @@ func parseInfo(text string) map[string]string {
 	return info
 }
 
-// bounded returns d, or the time-out of a round trip where the URL sets none.
-func (s *Store) bounded(d time.Duration) time.Duration {
-	if d == 0 {
-		return s.timeout
+// bound sets the time-outs that the URL does not, to that of a round trip.
+func (s *Store) bound(timeouts ...*time.Duration) {
+	for _, d := range timeouts {
+		if *d == 0 {
+			*d = s.timeout
+		}
 	}
-	return d
 }
 
 func (s *Store) dialNode(o *goredis.Options, owner *incarnation) *node {
 	n := s.newNode(owner)
 	own := *o
-	own.DialTimeout, own.PoolTimeout = s.bounded(o.DialTimeout), s.bounded(o.PoolTimeout)
-	own.ReadTimeout, own.WriteTimeout = s.bounded(o.ReadTimeout), s.bounded(o.WriteTimeout)
+	s.bound(&own.DialTimeout, &own.PoolTimeout, &own.ReadTimeout, &own.WriteTimeout)
 	own.OnConnect = n.onConnect
 	n.client = goredis.NewClient(&own)
 	return n
@@ -205,8 +205,7 @@ func (s *Store) dialNode(o *goredis.Options, owner *incarnation) *node {
 func (s *Store) dialFailover(o *goredis.FailoverOptions, owner *incarnation) *node {
 	n := s.newNode(owner)
 	own := *o
-	own.DialTimeout, own.PoolTimeout = s.bounded(o.DialTimeout), s.bounded(o.PoolTimeout)
-	own.ReadTimeout, own.WriteTimeout = s.bounded(o.ReadTimeout), s.bounded(o.WriteTimeout)
+	s.bound(&own.DialTimeout, &own.PoolTimeout, &own.ReadTimeout, &own.WriteTimeout)
 	own.OnConnect = n.onConnect
 	n.client = goredis.NewFailoverClient(&own)
 	return n
