@@ -12,14 +12,14 @@ import (
 )
 
 // A statement outside of a transaction commits in the moment in which it has
-// run. If it dies with its process, nobody can tell from its marks in a shared
+// run. Then it is too late to ask what its triggers wrote. And if it dies with its process, nobody can tell from its marks in a shared
 // store whether it is still on its way: PostgreSQL knows transactions by an id
 // that it gets only while it runs. So the driver runs it in a transaction of
 // its own, and marks with the id before COMMIT:
 //
-//	BEGIN; statement; question for the id     one round trip
-//	mark                                      one, to the store
-//	COMMIT                                    one
+//	BEGIN; statement; questions     one round trip
+//	mark                            one, to a store that processes share
+//	COMMIT                          one
 //
 // The caller sees what PostgreSQL says of the statement. What PostgreSQL
 // refuses inside a transaction runs alone.
@@ -33,7 +33,7 @@ const rollbackTimeout = 5 * time.Second
 
 // autocommit executes the statement of e.
 func (c *Conn) autocommit(ctx context.Context, q *call, e *effect) (driver.Result, error) {
-	result, xid, err := c.inner.execInTx(ctx, q.sql, q.args, q.values)
+	result, answer, err := c.inner.execInTx(ctx, q.sql, q.args, q.values, e.questions())
 	if err != nil {
 		if err = e.rollback(err); !mustRunAlone(err) {
 			return nil, err
@@ -45,7 +45,7 @@ func (c *Conn) autocommit(ctx context.Context, q *call, e *effect) (driver.Resul
 		e.done(err)
 		return result, err
 	}
-	if err := e.commitWith(ctx, xid); err != nil {
+	if err := e.commitWith(ctx, answer); err != nil {
 		return nil, err
 	}
 	return result, nil
@@ -126,14 +126,21 @@ func mustRunAlone(err error) bool {
 // goAlone marks everything, to run outside of a transaction what was refused
 // inside.
 func (e *effect) goAlone(ctx context.Context) error {
-	e.wraps, e.alone, e.over = false, true, false
+	e.wraps, e.alone, e.over = false, e.space.keeper != nil, false
 	e.leave = e.space.gens.Enter()
+	if e.asks {
+		e.everything()
+	}
 	return e.mark(ctx)
 }
 
-// commitWith marks with the transaction's id and commits.
-func (e *effect) commitWith(ctx context.Context, xid string) error {
-	if e.xid = xid; xid != "" { // else it has written nothing
+// commitWith marks what the transaction has written, by its answer to the
+// questions, and commits.
+func (e *effect) commitWith(ctx context.Context, answer string) error {
+	if err := e.take(answer); err != nil {
+		return e.rollback(err)
+	}
+	if e.xid != "" { // else it has written nothing
 		if err := e.mark(ctx); err != nil {
 			return e.rollback(err)
 		}
@@ -207,9 +214,15 @@ func (r *ending) close(err error) error {
 }
 
 func (r *ending) commit() error {
-	xid, err := r.effect.c.inner.text(r.ctx, transactionID)
+	questions := r.effect.questions()
+	for _, command := range questions[:len(questions)-1] {
+		if _, err := r.effect.c.inner.ExecContext(r.ctx, command, nil); err != nil {
+			return r.effect.rollback(err)
+		}
+	}
+	answer, err := r.effect.c.inner.text(r.ctx, questions[len(questions)-1])
 	if err != nil {
 		return r.effect.rollback(err)
 	}
-	return r.effect.commitWith(r.ctx, xid)
+	return r.effect.commitWith(r.ctx, answer)
 }

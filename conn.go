@@ -65,6 +65,7 @@ type call struct {
 	formats bool  // a QueryResultFormats option: the caller wants other bytes
 	prepare *Stmt // to be prepared before PostgreSQL is asked; nil for a plain text
 	ours    bool  // the driver sends it, and not a caller with the pgx connection
+	single  bool  // PostgreSQL has prepared it, so that it is one statement
 
 	space   *space
 	session *session

@@ -19,11 +19,13 @@ type effect struct {
 	space *space
 	view  *view
 	tags  []store.Tag
+	asks  bool                // more tags come of asking the transaction, see ask.go
 	write *invalidation.Write // nil when nothing is marked
 	leave func()              // of the generation that the tags were planned in
 
+	wraps bool // the statement is to run in a transaction of our own, see autocommit.go
+
 	// Only with a store that processes share.
-	wraps       bool   // the statement is to run in a transaction of our own, see autocommit.go
 	alone       bool   // it cannot: it is marked before it runs, and may commit while it does
 	beside      inner  // holds the lock of what runs alone where its own connection cannot
 	leaveNotice func() // the commit stands under a notice instead of marks
@@ -33,7 +35,8 @@ type effect struct {
 	level    bool // the isolation level may have changed
 	prepared bool // PREPARE TRANSACTION
 	resolved bool // COMMIT PREPARED, ROLLBACK PREPARED
-	commit   bool // nothing but a COMMIT
+	commit   bool // tx.Commit, nothing else
+	ends     bool // the text of a COMMIT or PREPARE TRANSACTION, nothing else
 	xid      string
 	over     bool // done was called
 }
@@ -77,6 +80,10 @@ func (c *Conn) begin(ctx context.Context, calls ...*call) (*effect, error) {
 			}
 			if c.tx != nil {
 				c.tx.add(q.view, e.tags[first:])
+				if q.text.plan.Asks {
+					c.tx.asks = true
+					c.tx.planned(q.view)
+				}
 			}
 		}
 	}
@@ -90,15 +97,29 @@ func (c *Conn) begin(ctx context.Context, calls ...*call) (*effect, error) {
 	if !visible {
 		return e, nil
 	}
+	e.ends = c.tx != nil && len(calls) == 1 && calls[0].text.endsTransaction()
+	canWrap := c.tx == nil && len(calls) == 1 && calls[0].ours && calls[0].canWrap()
 	if e.space.keeper != nil {
-		ends := c.tx != nil && len(calls) == 1 && calls[0].text.endsTransaction()
-		e.wraps = !e.afterwards() && c.tx == nil && len(e.tags) > 0 && len(calls) == 1 && calls[0].ours && calls[0].text.canWrap()
-		e.alone = !e.wraps && !ends
+		e.wraps = !e.afterwards() && (len(e.tags) > 0 || e.asks) && canWrap
+		e.alone = !e.wraps && !e.ends
+	} else {
+		e.wraps = e.asks && canWrap
 	}
 	if e.wraps {
 		return e, nil // marked when its transaction has an id
 	}
-	return e, e.mark(ctx)
+	if e.asks && !e.ends {
+		e.everything()
+		if c.tx != nil {
+			c.tx.add(noCatalog, everything)
+		}
+	}
+	err := e.mark(ctx)
+	if err != nil && e.ends && c.inner.txStatus() != 'I' {
+		// The transaction ends, as it does when COMMIT fails.
+		_ = e.rollback(err)
+	}
+	return e, err
 }
 
 // afterwards reports that nothing is marked before the commit, see Config.Consistency.
@@ -108,6 +129,7 @@ func (e *effect) afterwards() bool {
 
 // add takes in what the text of a call does beside writing tables.
 func (e *effect) add(q *call) {
+	e.asks = e.asks || q.text.plan.Asks
 	e.session = e.session || q.text.plan.Session
 	e.catalog = e.catalog || q.text.plan.Catalog
 	e.level = e.level || q.text.has(parser.SetTransaction)
@@ -119,7 +141,7 @@ func (e *effect) add(q *call) {
 func (c *Conn) beginCommit(ctx context.Context) (*effect, error) {
 	e := &effect{c: c, space: c.known.space, commit: true}
 	c.settle()
-	if c.tx == nil || c.known.space == nil || len(c.tx.tags) == 0 || c.inner.txStatus() == 'E' {
+	if c.tx == nil || c.known.space == nil || len(c.tx.tags) == 0 && !c.tx.asks || c.inner.txStatus() == 'E' {
 		return e, nil // nothing written, or PostgreSQL will answer ROLLBACK
 	}
 	e.leave = c.known.space.gens.Enter()
@@ -158,6 +180,12 @@ func (e *effect) mark(ctx context.Context) error {
 		for tag := range tx.tags {
 			e.tags = append(e.tags, tag)
 		}
+		if e.commit || e.ends {
+			if err := e.askAtCommit(ctx); err != nil {
+				e.left()
+				return err // PostgreSQL's, of a deferred trigger
+			}
+		}
 	}
 	if len(e.tags) == 0 {
 		e.left()
@@ -171,7 +199,7 @@ func (e *effect) mark(ctx context.Context) error {
 	case e.space.keeper != nil:
 		err = e.markShared(ctx)
 	default:
-		if e.prepared || e.c.tx != nil && e.c.pid == 0 {
+		if e.xid == "" && (e.prepared || e.c.tx != nil && e.c.pid == 0) {
 			// The outcome may have to be asked of PostgreSQL later, and there is
 			// nothing but the transaction's id to ask with. In a failed
 			// transaction there is no answer, and nothing to ask.

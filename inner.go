@@ -28,10 +28,10 @@ type inner interface {
 
 	// read runs a query and leaves its rows as PostgreSQL sent them.
 	read(ctx context.Context, sql string, args []driver.NamedValue) (wireRows, error)
-	// execInTx begins a transaction, executes a statement in it, and asks for the
-	// transaction's id ("" if it has none), in one round trip where it can.
+	// execInTx begins a transaction, executes a statement in it and then further
+	// ones, the last of which asks for one text, in one round trip where it can.
 	// After an error the transaction may be open or not.
-	execInTx(ctx context.Context, sql string, args, values []driver.NamedValue) (result driver.Result, xid string, err error)
+	execInTx(ctx context.Context, sql string, args, values []driver.NamedValue, then []string) (result driver.Result, answer string, err error)
 	// commit commits the open transaction. An error is never driver.ErrBadConn:
 	// database/sql would repeat the statement, and it may have been committed.
 	commit(ctx context.Context) error
@@ -118,13 +118,13 @@ func (in *pgxInner) commit(ctx context.Context) error {
 	return err
 }
 
-func (in *pgxInner) execInTx(ctx context.Context, sql string, args, values []driver.NamedValue) (driver.Result, string, error) {
+func (in *pgxInner) execInTx(ctx context.Context, sql string, args, values []driver.NamedValue, then []string) (driver.Result, string, error) {
 	conn := in.Conn.Conn()
 	switch {
 	case len(args) == 0 && !strings.Contains(sql, "$"): // a parameter without a value is another error there
-		return in.execPlainInTx(ctx, sql)
+		return in.execPlainInTx(ctx, sql, then)
 	case len(args) == 0 || len(args) != len(values) || in.defaultMode == pgx.QueryExecModeSimpleProtocol:
-		return in.execStepwise(ctx, sql, args)
+		return in.execStepwise(ctx, sql, args, then)
 	}
 	batch := &pgx.Batch{}
 	batch.Queue("BEGIN")
@@ -133,7 +133,9 @@ func (in *pgxInner) execInTx(ctx context.Context, sql string, args, values []dri
 		arguments[i] = v.Value
 	}
 	batch.Queue(sql, arguments...)
-	batch.Queue(transactionID)
+	for _, text := range then {
+		batch.Queue(text)
+	}
 	results := conn.SendBatch(ctx, batch)
 	_, err := results.Exec()
 	if err != nil {
@@ -151,25 +153,29 @@ func (in *pgxInner) execInTx(ctx context.Context, sql string, args, values []dri
 		return nil, "", asStdlib(err)
 	}
 	tag, err := results.Exec()
-	var xid string
+	for i := 1; i < len(then) && err == nil; i++ {
+		_, err = results.Exec()
+	}
+	var answer string
 	if err == nil {
-		err = results.QueryRow().Scan(&xid)
+		err = results.QueryRow().Scan(&answer)
 	}
 	if closing := results.Close(); err == nil {
 		err = closing
 	}
-	return driver.RowsAffected(tag.RowsAffected()), xid, err
+	return driver.RowsAffected(tag.RowsAffected()), answer, err
 }
 
 // execPlainInTx is for a text without arguments, which pgx sends without
 // preparing it: a text with literals is rarely sent twice.
-func (in *pgxInner) execPlainInTx(ctx context.Context, sql string) (driver.Result, string, error) {
+func (in *pgxInner) execPlainInTx(ctx context.Context, sql string, then []string) (driver.Result, string, error) {
 	pipeline := in.Conn.Conn().PgConn().StartPipeline(ctx)
-	for _, text := range []string{"BEGIN", sql, transactionID} {
+	texts := append([]string{"BEGIN", sql}, then...)
+	for _, text := range texts {
 		pipeline.SendQueryParams(text, nil, nil, nil, nil)
 	}
 	err := pipeline.Sync()
-	var results [3]*pgconn.Result
+	results := make([]*pgconn.Result, len(texts))
 	for i := range results {
 		if err != nil {
 			break
@@ -189,13 +195,13 @@ func (in *pgxInner) execPlainInTx(ctx context.Context, sql string) (driver.Resul
 		}
 		return nil, "", err
 	}
-	return driver.RowsAffected(results[1].CommandTag.RowsAffected()), string(results[2].Rows[0][0]), nil
+	return driver.RowsAffected(results[1].CommandTag.RowsAffected()), string(results[len(results)-1].Rows[0][0]), nil
 }
 
 // execStepwise is for what pgx cannot pipeline: arguments in an order to
 // send them otherwise than by default, and the simple protocol, where one text
 // for all would shift the positions that PostgreSQL's errors name.
-func (in *pgxInner) execStepwise(ctx context.Context, sql string, args []driver.NamedValue) (driver.Result, string, error) {
+func (in *pgxInner) execStepwise(ctx context.Context, sql string, args []driver.NamedValue, then []string) (driver.Result, string, error) {
 	if _, err := in.ExecContext(ctx, "BEGIN", nil); err != nil {
 		return nil, "", err
 	}
@@ -203,6 +209,11 @@ func (in *pgxInner) execStepwise(ctx context.Context, sql string, args []driver.
 	if err != nil {
 		return nil, "", err
 	}
-	xid, err := in.text(ctx, transactionID)
-	return result, xid, err
+	for _, command := range then[:len(then)-1] {
+		if _, err := in.ExecContext(ctx, command, nil); err != nil {
+			return nil, "", err
+		}
+	}
+	answer, err := in.text(ctx, then[len(then)-1])
+	return result, answer, err
 }

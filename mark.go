@@ -102,7 +102,7 @@ func (e *effect) writer(ctx context.Context) (id store.WriterID, err error) {
 	case c.inner.txStatus() == 'E':
 		return id, nil // PostgreSQL will answer ROLLBACK
 	}
-	if !e.wraps {
+	if !e.wraps && e.xid == "" {
 		question := transactionID
 		if c.tx != nil && c.tx.cursor {
 			question = newTransactionID

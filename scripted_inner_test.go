@@ -211,7 +211,7 @@ func (in *scripted) ExecContext(ctx context.Context, sql string, args []driver.N
 	return r, err
 }
 
-func (in *scripted) execInTx(context.Context, string, []driver.NamedValue, []driver.NamedValue) (driver.Result, string, error) {
+func (in *scripted) execInTx(context.Context, string, []driver.NamedValue, []driver.NamedValue, []string) (driver.Result, string, error) {
 	return nil, "", errors.New("not in the script: a transaction of the driver's own")
 }
 

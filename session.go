@@ -34,6 +34,7 @@ type session struct {
 	standby bool
 	now     string // PostgreSQL's clock, in seconds
 
+	state         string   // sessionState
 	path          []string // current_schemas(true)
 	pathKey       string
 	readCommitted bool // default_transaction_isolation
@@ -58,6 +59,20 @@ var settings = []string{
 	"xmlbinary", "xmloption",
 }
 
+// sessionState is an expression that differs when settings of the session do.
+var sessionState = "pg_catalog.md5(ROW(pg_catalog.current_schemas(true), pg_catalog.current_setting('default_transaction_isolation'), " +
+	settingValues + ")::text)"
+
+// settingValues is the array of what goes into keys as it is.
+var settingValues = "ARRAY[pg_catalog.current_database()::text, session_user::text, current_user::text," +
+	" pg_catalog.current_setting('search_path'), pg_catalog.current_setting('server_version_num')" +
+	func() (calls string) {
+		for _, s := range settings {
+			calls += ", pg_catalog.current_setting('" + s + "')"
+		}
+		return calls
+	}() + "]"
+
 var sessionQuery = `SELECT (SELECT system_identifier FROM pg_catalog.pg_control_system())::text,
  CASE WHEN pg_catalog.pg_is_in_recovery() THEN '' ELSE substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8) END,
  (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())::text,
@@ -66,14 +81,7 @@ var sessionQuery = `SELECT (SELECT system_identifier FROM pg_catalog.pg_control_
  extract(epoch FROM pg_catalog.clock_timestamp())::text,
  pg_catalog.current_setting('default_transaction_isolation'),
  pg_catalog.current_setting('standard_conforming_strings'),
- ARRAY[pg_catalog.current_database()::text, session_user::text, current_user::text, pg_catalog.current_setting('search_path'), pg_catalog.current_setting('server_version_num'), ` +
-	func() string {
-		calls := make([]string, len(settings))
-		for i, s := range settings {
-			calls[i] = "pg_catalog.current_setting('" + s + "')"
-		}
-		return strings.Join(calls, ", ")
-	}() + `]`
+ ` + sessionState + `, ` + settingValues
 
 // learnSession asks PostgreSQL for the state of the session that conn is in,
 // in one round trip and without a prepared statement, so that it works behind
@@ -84,7 +92,7 @@ func learnSession(ctx context.Context, conn *pgx.Conn) (s *session, pid uint32, 
 	var isolation, standardText string
 	var values []string
 	err = conn.QueryRow(ctx, sessionQuery, pgx.QueryExecModeSimpleProtocol).Scan(
-		&s.id.system, &s.id.timeline, &s.id.database, &pid, &s.path, &s.now, &isolation, &standardText, &values)
+		&s.id.system, &s.id.timeline, &s.id.database, &pid, &s.path, &s.now, &isolation, &standardText, &s.state, &values)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -190,6 +198,9 @@ func (c *Conn) learn(ctx context.Context) error {
 	}
 	if c.inner.txStatus() == 'E' {
 		return nil // PostgreSQL answers nothing there
+	}
+	if c.tx != nil && c.tx.asks {
+		c.tx.session = true // its code may have set what its end undoes
 	}
 	s, pid, err := c.inner.learn(ctx)
 	if err != nil {

@@ -17,6 +17,7 @@ type txState struct {
 	tags    map[store.Tag]struct{} // of everything written so far; a rolled-back savepoint keeps its tags
 	catalog bool                   // it changed the catalog
 	session bool                   // it changed settings, which its end may undo
+	asks    bool                   // it ran code that is not understood, see ask.go
 	cursor  bool                   // it declared a cursor: COMMIT runs the query of one WITH HOLD, which may write then
 	// view is the catalog that its writes were planned with; mixed says that
 	// there were several.
@@ -37,15 +38,20 @@ const (
 // maxTxTags bounds what a transaction remembers of single rows.
 const maxTxTags = 4096
 
+// planned notes the catalog that a writing statement was planned with.
+func (t *txState) planned(v *view) {
+	if t.view == nil {
+		t.view = v
+	}
+	t.mixed = t.mixed || !t.view.same(v)
+}
+
 // add takes in what a statement writes.
 func (t *txState) add(v *view, tags []store.Tag) {
 	if len(tags) == 0 {
 		return
 	}
-	if t.view == nil {
-		t.view = v
-	}
-	t.mixed = t.mixed || !t.view.same(v)
+	t.planned(v)
 	if t.tags == nil {
 		t.tags = make(map[store.Tag]struct{})
 	}
@@ -77,6 +83,9 @@ func (t *txState) add(v *view, tags []store.Tag) {
 //	plan SELECT view: {two}, not written
 //	miss, SELECT → its own change, fill
 func (t *txState) wrote(v *view, tags []store.Tag) bool {
+	if t.asks {
+		return true
+	}
 	if len(t.tags) == 0 {
 		return false
 	}
@@ -205,7 +214,7 @@ func (c *Conn) settle() {
 // catalog.Load stands behind a savepoint. It returns nil where what the
 // transaction sees is not what everybody sees.
 func (c *Conn) loadViewInTx(ctx context.Context, sp *space) *view {
-	if c.tx == nil || c.tx.catalog || c.inner.txStatus() != 'T' || c.tx.isolationOf(ctx, c) != isolationReadCommitted {
+	if c.tx == nil || c.tx.catalog || c.tx.asks || c.inner.txStatus() != 'T' || c.tx.isolationOf(ctx, c) != isolationReadCommitted {
 		return nil
 	}
 	v, err := sp.loadView(ctx, c.inner.loadCatalog)

@@ -59,6 +59,7 @@ func (c *Conn) check(ctx context.Context, q *call) error {
 	var refused *pgconn.PgError
 	switch {
 	case err == nil:
+		q.single = true
 		return stmt.Close()
 	case q.mode == pgx.QueryExecModeExec && errors.As(err, &refused):
 		return refused // as it comes where pgx does not prepare
@@ -83,8 +84,7 @@ func (p *planned) effects() bool {
 
 // mayCommit reports that the text, run inside a transaction, may commit it.
 func (p *planned) mayCommit() bool {
-	return p.plan.Opaque && slices.Contains(p.plan.Kinds, parser.Opaque) ||
-		p.has(parser.Commit) || p.has(parser.PrepareTransaction)
+	return p.has(parser.Opaque) || p.has(parser.Commit) || p.has(parser.PrepareTransaction)
 }
 
 // endsTransaction reports that the text is one command that ends the
@@ -95,14 +95,19 @@ func (p *planned) endsTransaction() bool {
 
 // canWrap reports that the text is one statement which may do inside a
 // transaction what it does outside of one. PostgreSQL refuses some that are DDL.
-func (p *planned) canWrap() bool {
-	if len(p.plan.Kinds) != 1 {
+func (q *call) canWrap() bool {
+	plan := q.text.plan
+	if len(plan.Kinds) != 1 {
 		return false
 	}
-	switch p.plan.Kinds[0] {
+	switch plan.Kinds[0] {
 	case parser.Select, parser.Insert, parser.Update, parser.Delete, parser.Merge, parser.Truncate,
-		parser.Refresh, parser.DDL, parser.Explain:
+		parser.Refresh, parser.DDL, parser.Explain, parser.Execute:
 		return true
+	case parser.Do, parser.Call:
+		return !plan.Commits
+	case parser.Opaque:
+		return q.single
 	}
 	return false
 }

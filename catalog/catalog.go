@@ -42,10 +42,10 @@ type Relation struct {
 	Parents  []uint32 // direct inheritance or partition parents
 	Children []uint32 // direct children, ascending; NewSnapshot derives them
 
-	// View is the definition of a view, every name in it schema-qualified
-	// unless it is in pg_catalog. It is "" for everything else (materialised
-	// views too: they are read like tables), and for a view whose definition
-	// could not be had, which nobody may then rely on (see Incomplete).
+	// View is the definition of a view or materialised view, every name in it
+	// schema-qualified unless it is in pg_catalog. It is "" for everything else,
+	// and for a view whose definition could not be had, which nobody may then
+	// rely on (see Incomplete).
 	View string
 
 	// Sources are the relations that the query of a view mentions, ascending,
@@ -58,12 +58,29 @@ type Relation struct {
 	// an action included: TRUNCATE … CASCADE follows every one.
 	References []Reference
 
-	// Code says on which commands user code runs that the text does not show:
-	// enabled user triggers, rules, and user-defined functions that may write
-	// in defaults, checks, indexes, generated columns, partition keys,
-	// row-security policies or the types of columns. It speaks of this relation
-	// alone; rows that go through a parent meet the code of its descendants.
-	Code Commands
+	// Code is the user-defined code that runs on commands on the relation and
+	// may write: triggers, rules, and functions in defaults, checks, indexes,
+	// generated columns, partition keys, row-security policies or the types of
+	// columns. It speaks of this relation alone; rows that go through a parent
+	// meet the code of its descendants.
+	Code []Code
+}
+
+// Code is user-defined code that runs on commands on a relation, unseen in the
+// text of the command.
+type Code struct {
+	// Function is the OID of what runs, 0 for a rule.
+	Function uint32
+	On       Commands
+
+	Trigger bool
+
+	// Columns are those of a trigger's UPDATE OF; nil for any.
+	Columns []string
+
+	// Row says that a trigger runs before the row is written, and may give it
+	// other values than the statement does.
+	Row bool
 }
 
 // Commands is a set of data-modifying commands.
@@ -74,6 +91,9 @@ const (
 	OnUpdate
 	OnDelete
 	OnTruncate
+
+	// OnRead is the evaluation of a row-security policy when rows are read.
+	OnRead
 )
 
 // Column is one live column.
@@ -115,6 +135,7 @@ type Reference struct {
 
 // Function is one pg_proc entry.
 type Function struct {
+	OID    uint32
 	Schema string
 	Name   string
 
@@ -128,12 +149,29 @@ type Function struct {
 
 	Builtin      bool // owned by initdb, in pg_catalog; never true for an extension
 	Aggregate    bool
+	Procedure    bool
 	Window       bool
 	SetReturning bool
 
-	// MayWrite: user-defined, volatile, and in a language that can run SQL.
-	// C can, too; only functions of extensions known not to are trusted.
-	MayWrite bool
+	// Writers are the functions behind it that may write, itself or, of an
+	// aggregate, its support functions: user-defined, volatile, and in a language
+	// that can run SQL. C can, too; only functions of extensions known not to are
+	// trusted. Functions declared stable count where their language is not C:
+	// PostgreSQL lets them call others that write.
+	Writers []uint32
+
+	// Language is that of a user-defined function, such as "plpgsql".
+	Language string
+
+	// Source is the text of a user-defined function in SQL or PL/pgSQL, "" where
+	// there is none that a session would read as it stands: of SQL functions
+	// that PostgreSQL keeps parsed (BEGIN ATOMIC), and where the function sets
+	// how string literals are read.
+	Source string
+
+	// SearchPath is what the function sets search_path to, if SetsPath.
+	SearchPath string
+	SetsPath   bool
 }
 
 // Operator is one pg_operator entry, with what matters of its function.
@@ -143,9 +181,9 @@ type Operator struct {
 
 	Left, Right uint32 // operand types; Left is 0 for a prefix operator
 
-	Volatility byte // of its function: 'i', 's' or 'v'
-	Builtin    bool // operator and function are both owned by initdb
-	MayWrite   bool // as in Function
+	Volatility byte     // of its function: 'i', 's' or 'v'
+	Builtin    bool     // operator and function are both owned by initdb
+	Writers    []uint32 // as in Function
 }
 
 // Type is one pg_type entry.
@@ -170,13 +208,13 @@ type Type struct {
 	// types that it is made of. It is 'i' when there is none. Zero in Contents
 	// means 'i'.
 	Volatility byte
-	MayWrite   bool // one of them may write, as in Function
+	Writers    []uint32 // those of them that may write, as in Function
 }
 
 // Cast is one user-defined entry of pg_cast that calls a function. PostgreSQL
 // may apply it where the text shows no cast.
 type Cast struct {
 	Source, Target uint32
-	Volatility     byte // of its function
-	MayWrite       bool
+	Volatility     byte     // of its function
+	Writers        []uint32 // as in Function
 }

@@ -15,9 +15,9 @@ func (l *loader) contents() (Contents, error) {
 	j.joinOperators()
 	j.joinTypes()
 	j.joinRelations()
-	c := Contents{Relations: l.relations, Incomplete: l.incomplete}
+	c := Contents{Relations: l.relations, Incomplete: l.incomplete, Deferrable: l.deferrable, Outward: l.outward}
 	for _, f := range l.functions {
-		c.Functions = append(c.Functions, f.Function)
+		c.Functions = append(c.Functions, f)
 	}
 	for _, o := range l.operators {
 		c.Operators = append(c.Operators, o.Operator)
@@ -27,22 +27,28 @@ func (l *loader) contents() (Contents, error) {
 	}
 	for _, cast := range l.casts {
 		code := j.functionCode[cast[2]]
-		c.Casts = append(c.Casts, Cast{Source: cast[0], Target: cast[1], Volatility: code.volatility(), MayWrite: code.mayWrite})
+		c.Casts = append(c.Casts, Cast{Source: cast[0], Target: cast[1], Volatility: code.volatility(), Writers: code.writers})
 	}
 	return c, nil
 }
 
 // runs is what is known of the code behind something: the worst of it.
 type runs struct {
-	worst    byte // 0 is 'i'
-	mayWrite bool
+	worst   byte     // 0 is 'i'
+	writers []uint32 // ascending
 }
 
 func (r runs) volatility() byte { return max(r.worst, 'i') }
 
 // and joins two; 'i' < 's' < 'v' happens to be their order as bytes.
 func (r runs) and(o runs) runs {
-	return runs{max(r.volatility(), o.volatility()), r.mayWrite || o.mayWrite}
+	writers := r.writers
+	if len(o.writers) > 0 {
+		writers = slices.Concat(r.writers, o.writers)
+		slices.Sort(writers)
+		writers = slices.Compact(writers)
+	}
+	return runs{max(r.volatility(), o.volatility()), writers}
 }
 
 // join holds what one step of contents computes for the next.
@@ -56,15 +62,15 @@ type join struct {
 func (j *join) joinFunctions() {
 	j.functionCode = make(map[uint32]runs, len(j.functions))
 	for _, f := range j.functions {
-		j.functionCode[f.oid] = runs{f.Volatility, f.MayWrite}
+		j.functionCode[f.OID] = runs{f.Volatility, f.Writers}
 	}
 	for _, a := range j.aggregates {
 		j.functionCode[a[0]] = j.functionCode[a[0]].and(j.functionCode[a[1]])
 	}
 	for i := range j.functions {
 		f := &j.functions[i]
-		code := j.functionCode[f.oid]
-		f.Volatility, f.MayWrite = code.volatility(), code.mayWrite
+		code := j.functionCode[f.OID]
+		f.Volatility, f.Writers = code.volatility(), code.writers
 	}
 }
 
@@ -73,7 +79,7 @@ func (j *join) joinOperators() {
 	for i := range j.operators {
 		o := &j.operators[i]
 		code := j.functionCode[o.function]
-		o.Volatility, o.MayWrite = code.volatility(), code.mayWrite
+		o.Volatility, o.Writers = code.volatility(), code.writers
 		o.Builtin = builtin(o.oid, o.Schema) && o.function < firstUserOID
 		j.operatorCode[o.oid] = code
 	}
@@ -95,7 +101,7 @@ func (j *join) joinTypes() {
 	for i := range j.types {
 		t := &j.types[i]
 		code := j.typeRuns[t.OID]
-		t.Volatility, t.MayWrite = code.volatility(), code.mayWrite
+		t.Volatility, t.Writers = code.volatility(), code.writers
 		base := t.OID
 		// A chain of domains has no cycles, but nothing here may hang on that.
 		for range position {
@@ -137,7 +143,7 @@ func (j *join) spread() {
 	// Most schemas have nothing to carry.
 	var todo []uint32
 	for oid, code := range j.typeRuns {
-		if code.volatility() != 'i' {
+		if code.volatility() != 'i' || len(code.writers) > 0 {
 			todo = append(todo, oid)
 		}
 	}
@@ -147,7 +153,7 @@ func (j *join) spread() {
 		for _, user := range users[used] {
 			before := j.typeRuns[user]
 			after := before.and(j.typeRuns[used])
-			if after.volatility() != before.volatility() || after.mayWrite != before.mayWrite {
+			if after.volatility() != before.volatility() || len(after.writers) != len(before.writers) {
 				j.typeRuns[user] = after
 				todo = append(todo, user)
 			}
@@ -171,13 +177,11 @@ func (j *join) joinRelations() {
 		r.Columns = j.columns[r.OID]
 		slices.SortFunc(r.Columns, func(a, b Column) int { return cmp.Compare(a.Number, b.Number) })
 		r.View = j.views[r.OID]
-		r.Code |= j.commands[r.OID]
 		for _, c := range r.Columns {
-			if j.typeRuns[c.Type].mayWrite {
-				r.Code |= OnInsert | OnUpdate
-			}
+			r.addCode(j.typeRuns[c.Type].writers, OnInsert|OnUpdate)
 		}
 	}
+	j.joinTriggers()
 	for _, i := range j.inherits {
 		if r := j.byOID[i[0]]; r != nil {
 			r.Parents = append(r.Parents, i[1])
@@ -192,21 +196,58 @@ func (j *join) joinRelations() {
 	for _, c := range j.code {
 		r := j.byOID[c.of]
 		switch {
-		case r == nil || !j.codeOf(c).mayWrite:
-		case !c.policy:
-			r.Code |= OnInsert | OnUpdate
-		case r.RowSecurity:
-			r.Code |= OnInsert | OnUpdate | OnDelete
+		case r == nil:
+		case c.on&OnRead == 0 || r.RowSecurity:
+			r.addCode(j.codeOf(c).writers, c.on)
 		}
 	}
 	j.joinKeys()
 	for _, r := range j.relations {
 		slices.Sort(r.Parents)
 		slices.Sort(r.Sources)
+		slices.SortFunc(r.Code, compareCode)
+		r.Code = slices.CompactFunc(r.Code, func(a, b Code) bool { return compareCode(a, b) == 0 })
 		slices.SortFunc(r.Keys, func(a, b Key) int { return cmp.Compare(a.Index, b.Index) })
 		slices.SortFunc(r.References, func(a, b Reference) int {
 			return cmp.Or(cmp.Compare(a.Table, b.Table), slices.Compare(a.Columns, b.Columns))
 		})
+	}
+}
+
+// addCode adds functions that are not a trigger's.
+func (r *Relation) addCode(functions []uint32, on Commands) {
+	for _, f := range functions {
+		r.Code = append(r.Code, Code{Function: f, On: on})
+	}
+}
+
+func compareCode(a, b Code) int {
+	return cmp.Or(cmp.Compare(a.Function, b.Function), cmp.Compare(a.On, b.On), slices.Compare(a.Columns, b.Columns),
+		compareBool(a.Trigger, b.Trigger), compareBool(a.Row, b.Row))
+}
+
+func compareBool(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case a:
+		return 1
+	}
+	return -1
+}
+
+func (j *join) joinTriggers() {
+	for _, t := range j.triggers {
+		r := j.byOID[t.relation]
+		if r == nil {
+			continue
+		}
+		for _, number := range t.numbers {
+			if i := columnIndex(r.Columns, number); i >= 0 {
+				t.Columns = append(t.Columns, r.Columns[i].Name)
+			}
+		}
+		r.Code = append(r.Code, t.Code)
 	}
 }
 

@@ -57,20 +57,20 @@ func dump(s *catalog.Snapshot) string {
 		var found []catalog.Function
 		for args := range 5 {
 			for _, f := range s.Functions([]string{"pg_catalog", "a"}, "", function, args) {
-				if !slices.Contains(found, f) {
+				if !slices.ContainsFunc(found, func(g catalog.Function) bool { return g.OID == f.OID }) {
 					found = append(found, f)
 				}
 			}
 		}
 		for _, f := range found {
 			d.line("function %s.%s args %d..%d %c%s", f.Schema, f.Name, f.MinArgs, f.MaxArgs, f.Volatility,
-				flags("builtin", f.Builtin, "aggregate", f.Aggregate, "window", f.Window, "set", f.SetReturning, "may-write", f.MayWrite))
+				flags("builtin", f.Builtin, "aggregate", f.Aggregate, "window", f.Window, "set", f.SetReturning, "may-write", len(f.Writers) > 0))
 		}
 	}
 	for _, operator := range []string{"===", "=", "~~~"} {
 		for _, o := range s.Operators(nil, "a", operator) {
 			d.line("operator %s.%s (%s, %s) %c%s", o.Schema, o.Name, d.typ(o.Left), d.typ(o.Right), o.Volatility,
-				flags("builtin", o.Builtin, "may-write", o.MayWrite))
+				flags("builtin", o.Builtin, "may-write", len(o.Writers) > 0))
 		}
 	}
 	for _, name := range []string{"mood", "_mood", "pair", "small", "smaller", "checked", "_checked", "glanced", "holder", "_holder", "code_domain", "spread", "spread_multirange", "keys",
@@ -81,12 +81,12 @@ func dump(s *catalog.Snapshot) string {
 			continue
 		}
 		d.line("type %s.%s kind %c base %s element %s %c%s", t.Schema, t.Name, t.Kind, d.typ(t.Base), d.typ(t.Element), t.Volatility,
-			flags("builtin", t.Builtin, "reg", t.Reg, "may-write", t.MayWrite))
+			flags("builtin", t.Builtin, "reg", t.Reg, "may-write", len(t.Writers) > 0))
 	}
 	for _, c := range s.Casts() {
-		d.line("cast %s to %s %c%s", d.typ(c.Source), d.typ(c.Target), c.Volatility, flags("may-write", c.MayWrite))
+		d.line("cast %s to %s %c%s", d.typ(c.Source), d.typ(c.Target), c.Volatility, flags("may-write", len(c.Writers) > 0))
 	}
-	d.line("unsafe casts %v, incomplete %v", s.UnsafeCasts(), s.Incomplete())
+	d.line("unsafe casts %v, incomplete %v, deferrable %v, outward %v", s.UnsafeCasts(), s.Incomplete(), s.Deferrable(), s.Outward())
 	return d.String()
 }
 
@@ -123,9 +123,23 @@ func (d *dumper) dumpRelation(r *catalog.Relation) {
 	for _, f := range r.References {
 		d.line("\treferenced by %s (%s)%s", d.relation(f.Table), strings.Join(f.Columns, ", "), flags("on-delete", f.OnDelete, "on-update", f.OnUpdate))
 	}
-	if r.Code != 0 {
-		d.line("\tcode%s", flags("insert", r.Code&catalog.OnInsert != 0, "update", r.Code&catalog.OnUpdate != 0,
-			"delete", r.Code&catalog.OnDelete != 0, "truncate", r.Code&catalog.OnTruncate != 0))
+	var code []string
+	for _, c := range r.Code {
+		what := "a rule"
+		if c.Function != 0 {
+			f, _ := d.s.Function(c.Function)
+			what = f.Schema + "." + f.Name
+		}
+		if len(c.Columns) > 0 {
+			what += " of " + strings.Join(c.Columns, ", ")
+		}
+		code = append(code, what+flags("trigger", c.Trigger, "row", c.Row, "insert", c.On&catalog.OnInsert != 0,
+			"update", c.On&catalog.OnUpdate != 0, "delete", c.On&catalog.OnDelete != 0, "truncate", c.On&catalog.OnTruncate != 0,
+			"read", c.On&catalog.OnRead != 0))
+	}
+	slices.Sort(code)
+	for _, c := range code {
+		d.line("\tcode %s", c)
 	}
 	d.list("sources", r.Sources)
 	if r.View != "" {

@@ -13,7 +13,7 @@ type loader struct {
 	relations []*Relation
 	byOID     map[uint32]*Relation
 	columns   map[uint32][]Column
-	functions []function
+	functions []Function
 	operators []operator
 	types     []typ
 
@@ -21,9 +21,11 @@ type loader struct {
 	inherits   [][2]uint32 // child, parent
 	references []referenceRow
 	code       []codeRow
-	commands   map[uint32]Commands // of triggers and rules
-	sources    [][2]uint32         // view, relation
-	aggregates [][2]uint32         // aggregate, support function
+	triggers   []triggerRow // rules, too
+	deferrable bool         // a user's constraint trigger is
+	outward    bool         // see Snapshot.Outward
+	sources    [][2]uint32  // view, relation
+	aggregates [][2]uint32  // aggregate, support function
 	typeCode   []codeRow
 	casts      [][3]uint32 // source, target, function
 	views      map[uint32]string
@@ -34,10 +36,6 @@ type loader struct {
 }
 
 type (
-	function struct {
-		oid uint32
-		Function
-	}
 	operator struct {
 		oid, function uint32
 		Operator
@@ -56,11 +54,16 @@ type (
 		numbers  []int16
 		Reference
 	}
+	triggerRow struct {
+		relation uint32
+		numbers  []int16
+		Code
+	}
 	codeRow struct {
 		of     uint32 // relation or type
 		kind   byte   // what runs: 'p' function, 'o' operator, 't' code of a type
 		object uint32
-		policy bool
+		on     Commands
 	}
 )
 
@@ -68,7 +71,6 @@ func newLoader() *loader {
 	return &loader{
 		byOID:    make(map[uint32]*Relation),
 		columns:  make(map[uint32][]Column),
-		commands: make(map[uint32]Commands),
 		views:    make(map[uint32]string),
 		interned: make(map[string]string),
 	}
@@ -100,11 +102,17 @@ func (l *loader) fact(v [][]byte) {
 		l.references = append(l.references, referenceRow{l.oid(v[0]), l.numbers(v[2]),
 			Reference{Table: l.oid(v[1]), OnDelete: l.bool(v[3]), OnUpdate: l.bool(v[4])}})
 	case kindTrigger:
-		l.commands[l.oid(v[0])] |= triggerCommands(l.int16(v[1]))
+		t := triggerRow{l.oid(v[0]), nil, Code{Function: l.oid(v[1]), Trigger: true}}
+		t.On, t.Row = triggerCommands(l.int16(v[2]))
+		if len(v[4]) > 0 {
+			t.numbers = l.numbers(v[4])
+		}
+		l.deferrable = l.deferrable || l.bool(v[3])
+		l.triggers = append(l.triggers, t)
 	case kindRule:
-		l.commands[l.oid(v[0])] |= ruleCommands(char(v[1]))
+		l.triggers = append(l.triggers, triggerRow{l.oid(v[0]), nil, Code{On: ruleCommands(char(v[1]))}})
 	case kindCode:
-		l.code = append(l.code, codeRow{l.oid(v[0]), char(v[1]), l.oid(v[2]), l.bool(v[3])})
+		l.code = append(l.code, codeRow{l.oid(v[0]), char(v[1]), l.oid(v[2]), codeCommands(char(v[3]))})
 	case kindSource:
 		l.sources = append(l.sources, [2]uint32{l.oid(v[0]), l.oid(v[1])})
 	case kindFunction:
@@ -130,15 +138,21 @@ func (l *loader) fact(v [][]byte) {
 }
 
 func (l *loader) function(v [][]byte) {
-	f := function{oid: l.oid(v[0]), Function: Function{
-		Schema: l.text(v[1]), Name: l.text(v[2]), Volatility: char(v[3]),
-		Aggregate: char(v[4]) == 'a', Window: char(v[4]) == 'w', SetReturning: l.bool(v[5]),
+	f := Function{
+		OID: l.oid(v[0]), Schema: l.text(v[1]), Name: l.text(v[2]), Volatility: char(v[3]),
+		Aggregate: char(v[4]) == 'a', Window: char(v[4]) == 'w', Procedure: char(v[4]) == 'p', SetReturning: l.bool(v[5]),
 		MinArgs: l.int16(v[6]), MaxArgs: l.int16(v[7]),
-	}}
-	f.Builtin = builtin(f.oid, f.Schema)
+	}
+	f.Builtin = builtin(f.OID, f.Schema)
 	// What initdb puts outside pg_catalog is not Builtin, but it writes nothing.
-	if f.oid >= firstUserOID && f.Volatility == 'v' {
-		f.MayWrite = canRunSQL(string(v[8]), string(v[9]))
+	if f.OID >= firstUserOID {
+		f.Language, f.Source = l.text(v[8]), string(v[11])
+		f.SearchPath, f.SetsPath = string(v[12]), v[12] != nil
+		reach := reachOf(f.Language, l.bool(v[9]), string(v[10]))
+		if f.Volatility == 'v' && reach > nowhere || f.Volatility == 's' && reach > nowhere && f.Language != "c" {
+			f.Writers = []uint32{f.OID}
+		}
+		l.outward = l.outward || f.Volatility == 'v' && reach == outside
 	}
 	l.functions = append(l.functions, f)
 }
@@ -154,35 +168,60 @@ func builtin(oid uint32, schema string) bool {
 	return oid < firstUserOID && schema == "pg_catalog"
 }
 
-// canRunSQL reports whether a function of this language can change tables. C
-// can, through SPI or a connection of its own.
-func canRunSQL(language, extension string) bool {
-	switch language {
-	case "internal":
-		return false
-	case "c":
-		return !harmless[extension]
+// reach is what a function can change.
+type reach uint8
+
+const (
+	nowhere reach = iota
+	within        // tables, in the transaction that calls it
+	outside       // tables, also over a connection of its own
+)
+
+// reachOf judges by the language. Functions in C, and in languages that only
+// superusers may write in, can open connections.
+func reachOf(language string, trusted bool, extension string) reach {
+	switch {
+	case language == "internal" || language == "c" && harmless[extension]:
+		return nowhere
+	case trusted || language == "c" && domestic[extension]:
+		return within
 	}
-	return true
+	return outside
 }
 
 // harmless are extensions none of whose C functions changes a table; without
 // them a default of uuid_generate_v4() would count as code that may.
-var harmless = map[string]bool{
-	"btree_gin": true, "btree_gist": true, "citext": true, "cube": true, "dict_int": true, "earthdistance": true,
-	"fuzzystrmatch": true, "hstore": true, "intarray": true, "isn": true, "ltree": true, "pg_stat_statements": true,
-	"pg_trgm": true, "pgcrypto": true, "postgis": true, "seg": true, "unaccent": true, "uuid-ossp": true, "vector": true,
+var harmless = set("amcheck autoinc bloom btree_gin btree_gist citext cube dict_int dict_xsyn earthdistance file_fdw",
+	"fuzzystrmatch hstore insert_username intagg intarray isn lo ltree moddatetime pageinspect pg_buffercache",
+	"pg_freespacemap pg_prewarm pg_stat_statements pg_trgm pg_visibility pg_walinspect pgcrypto pgrowlocks pgstattuple",
+	"plperl plpgsql pltcl postgis postgres_fdw seg sslinfo tcn tsm_system_rows tsm_system_time unaccent uuid-ossp vector")
+
+// domestic are extensions whose C functions run SQL in the transaction alone.
+var domestic = set("refint tablefunc xml2")
+
+func set(lines ...string) map[string]bool {
+	m := make(map[string]bool)
+	for _, line := range lines {
+		for _, word := range strings.Fields(line) {
+			m[word] = true
+		}
+	}
+	return m
 }
 
 // The bits of pg_trigger.tgtype, from PostgreSQL's catalog/pg_trigger.h.
 const (
+	tgRow      = 1 << 0
+	tgBefore   = 1 << 1
 	tgInsert   = 1 << 2
 	tgDelete   = 1 << 3
 	tgUpdate   = 1 << 4
 	tgTruncate = 1 << 5
 )
 
-func triggerCommands(tgtype int16) (c Commands) {
+// triggerCommands tells when a trigger runs, and whether it does so before a
+// row is written.
+func triggerCommands(tgtype int16) (c Commands, row bool) {
 	for bit, command := range map[int16]Commands{
 		tgInsert: OnInsert, tgDelete: OnDelete, tgUpdate: OnUpdate, tgTruncate: OnTruncate,
 	} {
@@ -190,7 +229,19 @@ func triggerCommands(tgtype int16) (c Commands) {
 			c |= command
 		}
 	}
-	return c
+	return c, tgtype&tgRow != 0 && tgtype&tgBefore != 0
+}
+
+// codeCommands tells when the code in a clause of a table runs: of a default or
+// a check, of a trigger's WHEN, or of a policy.
+func codeCommands(clause byte) Commands {
+	switch clause {
+	case 't':
+		return OnInsert | OnUpdate | OnDelete | OnTruncate
+	case 'p':
+		return OnInsert | OnUpdate | OnDelete | OnRead
+	}
+	return OnInsert | OnUpdate
 }
 
 func ruleCommands(event byte) Commands {

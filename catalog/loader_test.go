@@ -39,7 +39,7 @@ func TestRowsOfUnknownRelations(t *testing.T) {
 		"k|9|7|true|false|1",
 		"i|7|1", "i|1|7",
 		"f|7|1|1|true|true",
-		"w|7|3", "t|7|4", "c|7|p|8|false", "v|7|1", "d|7|p|8", "g|7|8",
+		"w|7|3", "t|7|8|4|false|1,2", "c|7|p|8|c", "v|7|1", "d|7|p|8", "g|7|8",
 	} {
 		var values [][]byte
 		for field := range strings.SplitSeq(row, "|") {
@@ -63,8 +63,9 @@ func TestTriggerCommands(t *testing.T) {
 		1 | 2 | 4: OnInsert, 1 | 8: OnDelete, 16: OnUpdate, 32: OnTruncate, 64 | 1 | 16: OnUpdate,
 		4 | 8 | 16 | 32: OnInsert | OnUpdate | OnDelete | OnTruncate, 1 | 2: 0,
 	} {
-		if got := triggerCommands(tgtype); got != want {
-			t.Errorf("tgtype %d: got %b, want %b", tgtype, got, want)
+		row := tgtype&1 != 0 && tgtype&2 != 0
+		if got, before := triggerCommands(tgtype); got != want || before != row {
+			t.Errorf("tgtype %d: got %b, %v, want %b, %v", tgtype, got, before, want, row)
 		}
 	}
 }

@@ -34,7 +34,7 @@ SET LOCAL lock_timeout = '250ms';
 
 // views deparses the views. It is a statement of its own because it alone
 // takes locks (on the tables of the views) and can therefore fail by itself.
-const views = `SELECT oid::text, pg_get_viewdef(oid) FROM pg_class WHERE relkind = 'v'
+const views = `SELECT oid::text, pg_get_viewdef(oid) FROM pg_class WHERE relkind IN ('v', 'm')
 AND relnamespace NOT IN (SELECT oid FROM pg_namespace WHERE nspname IN ('pg_catalog', 'information_schema'));
 `
 
@@ -109,30 +109,31 @@ var parts = []part{
 	// Internal triggers are those of foreign keys and deferrable keys; up to
 	// version 14 also the clones of user triggers on partitions. A trigger that
 	// fires only on replicas counts: session_replication_role decides.
-	{kindTrigger, []string{"t.tgrelid", "bit_or(t.tgtype)"},
+	{kindTrigger, []string{"t.tgrelid", "t.tgfoid", "t.tgtype", "t.tgdeferrable", "array_to_string(t.tgattr::int2[], ',')"},
 		`FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
 		WHERE t.tgenabled <> 'D' AND NOT (t.tgisinternal AND p.oid < 16384
-			AND (p.proname LIKE 'RI\_FKey\_%' OR p.proname = 'unique_key_recheck'))
-		GROUP BY t.tgrelid`},
+			AND (p.proname LIKE 'RI\_FKey\_%' OR p.proname = 'unique_key_recheck'))`},
 
 	{kindRule, []string{"ev_class", "ev_type"},
 		`FROM pg_rewrite JOIN pg_class c ON c.oid = ev_class
 		WHERE ev_type <> '1' AND ev_enabled <> 'D' AND ` + userRelation},
 
-	{kindCode, []string{"w.rel", refKind, "d.refobjid", "w.policy"},
+	// The function that a trigger calls is in kindTrigger; here are those of its WHEN.
+	{kindCode, []string{"w.rel", refKind, "d.refobjid", "w.clause"},
 		`FROM pg_depend d JOIN (
-			SELECT 'pg_attrdef'::regclass AS class, oid AS obj, adrelid AS rel, false AS policy FROM pg_attrdef
-			UNION ALL SELECT 'pg_constraint'::regclass, oid, conrelid, false FROM pg_constraint WHERE conrelid <> 0
-			UNION ALL SELECT 'pg_class'::regclass, indexrelid, indrelid, false FROM pg_index
-			UNION ALL SELECT 'pg_class'::regclass, oid, oid, false FROM pg_class WHERE relkind IN ('r', 'p', 'f')
-			UNION ALL SELECT 'pg_policy'::regclass, oid, polrelid, true FROM pg_policy
+			SELECT 'pg_attrdef'::regclass AS class, oid AS obj, adrelid AS rel, 'c' AS clause, 0::oid AS known FROM pg_attrdef
+			UNION ALL SELECT 'pg_constraint'::regclass, oid, conrelid, 'c', 0 FROM pg_constraint WHERE conrelid <> 0
+			UNION ALL SELECT 'pg_class'::regclass, indexrelid, indrelid, 'c', 0 FROM pg_index
+			UNION ALL SELECT 'pg_class'::regclass, oid, oid, 'c', 0 FROM pg_class WHERE relkind IN ('r', 'p', 'f')
+			UNION ALL SELECT 'pg_policy'::regclass, oid, polrelid, 'p', 0 FROM pg_policy
+			UNION ALL SELECT 'pg_trigger'::regclass, oid, tgrelid, 't', tgfoid FROM pg_trigger WHERE tgqual IS NOT NULL
 		) w ON w.class = d.classid AND w.obj = d.objid
-		WHERE ` + userObject},
+		WHERE d.refobjid <> w.known AND ` + userObject},
 
 	{kindSource, []string{"w.ev_class", "d.refobjid"},
 		`FROM pg_rewrite w JOIN pg_class c ON c.oid = w.ev_class
 		JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = w.oid AND d.refclassid = 'pg_class'::regclass
-		WHERE w.ev_type = '1' AND c.relkind = 'v' AND d.refobjid <> w.ev_class AND ` + userRelation + `
+		WHERE w.ev_type = '1' AND c.relkind IN ('v', 'm') AND d.refobjid <> w.ev_class AND ` + userRelation + `
 		GROUP BY w.ev_class, d.refobjid`},
 
 	// The arguments of an ordered-set aggregate stand in two places, and CALL
@@ -142,7 +143,10 @@ var parts = []part{
 			"CASE WHEN p.prokind = 'p' OR g.aggkind <> 'n' THEN 0 ELSE p.pronargs - p.pronargdefaults - (p.provariadic <> 0)::int END",
 			"CASE WHEN p.prokind = 'p' OR g.aggkind <> 'n' OR p.provariadic <> 0 THEN -1 ELSE p.pronargs END",
 			"CASE WHEN p.oid >= 16384 THEN l.lanname END",
-			"e.extname"},
+			"l.lanpltrusted", "e.extname",
+			"CASE WHEN p.oid >= 16384 AND l.lanname IN ('sql', 'plpgsql') AND p.prosqlbody IS NULL" +
+				" AND NOT EXISTS (SELECT FROM unnest(p.proconfig) c WHERE c LIKE 'standard_conforming_strings=%') THEN p.prosrc END",
+			"CASE WHEN p.oid >= 16384 THEN (SELECT substr(c, 13) FROM unnest(p.proconfig) c WHERE c LIKE 'search_path=%') END"},
 		`FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace JOIN pg_language l ON l.oid = p.prolang
 		LEFT JOIN pg_aggregate g ON g.aggfnoid = p.oid
 		LEFT JOIN pg_depend d ON p.oid >= 16384 AND d.classid = 'pg_proc'::regclass AND d.objid = p.oid

@@ -15,12 +15,16 @@ type Snapshot struct {
 	byOID      map[uint32]*Relation
 	byName     map[name]*Relation
 	functions  map[string][]Function // by name, all schemas
+	own        map[uint32]Function   // user-defined functions, by OID
 	operators  map[string][]Operator
 	types      map[name]Type
 	typeByOID  map[uint32]Type
 	casts      []Cast
 	unsafeCast bool
 	incomplete bool
+	deferrable bool
+	outward    bool
+	writing    bool // see WritingTypes
 }
 
 type name struct{ schema, name string }
@@ -35,8 +39,8 @@ type Contents struct {
 	Types     []Type
 	Casts     []Cast
 
-	// Incomplete: see Snapshot.Incomplete.
-	Incomplete bool
+	// See the methods of Snapshot.
+	Incomplete, Deferrable, Outward bool
 }
 
 // NewSnapshot makes a Snapshot and takes over what c points to.
@@ -54,7 +58,10 @@ func NewSnapshot(c Contents) *Snapshot {
 		types:      make(map[name]Type, len(c.Types)),
 		typeByOID:  make(map[uint32]Type, len(c.Types)),
 		casts:      slices.Clone(c.Casts),
+		own:        make(map[uint32]Function),
 		incomplete: c.Incomplete,
+		deferrable: c.Deferrable,
+		outward:    c.Outward,
 	}
 	for _, t := range c.Types {
 		if t.Base == 0 {
@@ -63,11 +70,15 @@ func NewSnapshot(c Contents) *Snapshot {
 		if t.Volatility == 0 {
 			t.Volatility = 'i'
 		}
+		s.writing = s.writing || len(t.Writers) > 0
 		s.types[name{t.Schema, t.Name}] = t
 		s.typeByOID[t.OID] = t
 	}
 	for _, f := range c.Functions {
 		s.functions[f.Name] = append(s.functions[f.Name], f)
+		if !f.Builtin {
+			s.own[f.OID] = f
+		}
 	}
 	for _, o := range c.Operators {
 		s.operators[o.Name] = append(s.operators[o.Name], o)
@@ -123,6 +134,13 @@ func (s *Snapshot) addRelations() {
 // without a definition is not to be relied on); loading again may do better.
 func (s *Snapshot) Incomplete() bool { return s.incomplete }
 
+// Deferrable reports that a user's constraint trigger may run as late as in COMMIT.
+func (s *Snapshot) Deferrable() bool { return s.deferrable }
+
+// Outward reports that there is a user-defined function that may change tables
+// over a connection of its own, where the calling transaction does not show it.
+func (s *Snapshot) Outward() bool { return s.outward }
+
 // Relations yields all relations in OID order, system relations included.
 func (s *Snapshot) Relations() iter.Seq[*Relation] { return slices.Values(s.relations) }
 
@@ -156,6 +174,9 @@ func (s *Snapshot) Type(path []string, schema, typ string) (Type, bool) {
 	return Type{}, false
 }
 
+// WritingTypes reports that there is a type for whose values code runs that may write.
+func (s *Snapshot) WritingTypes() bool { return s.writing }
+
 // TypeByOID returns the type with this OID.
 func (s *Snapshot) TypeByOID(oid uint32) (Type, bool) {
 	t, ok := s.typeByOID[oid]
@@ -178,6 +199,12 @@ func (s *Snapshot) Functions(path []string, schema, function string, args int) [
 		}
 	}
 	return found
+}
+
+// Function returns the user-defined function with this OID.
+func (s *Snapshot) Function(oid uint32) (Function, bool) {
+	f, ok := s.own[oid]
+	return f, ok
 }
 
 // Operators returns every operator of this name, whatever the types of its

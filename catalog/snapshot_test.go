@@ -94,7 +94,7 @@ func TestOperatorsAndTypes(t *testing.T) {
 	s := catalog.NewSnapshot(catalog.Contents{
 		Operators: []catalog.Operator{
 			{Schema: "pg_catalog", Name: "=", Left: 23, Right: 23, Volatility: 'i', Builtin: true},
-			{Schema: "a", Name: "=", Left: 99, Right: 99, Volatility: 'v', MayWrite: true},
+			{Schema: "a", Name: "=", Left: 99, Right: 99, Volatility: 'v', Writers: []uint32{7}},
 		},
 		Types: []catalog.Type{
 			{OID: 23, Schema: "pg_catalog", Name: "int4", Kind: 'b', Builtin: true},
@@ -108,7 +108,7 @@ func TestOperatorsAndTypes(t *testing.T) {
 	if got := s.Operators([]string{"pg_catalog"}, "", "="); len(got) != 1 {
 		t.Errorf("got %+v, want what the path shows", got)
 	}
-	if got := s.Operators(nil, "a", "="); len(got) != 1 || !got[0].MayWrite {
+	if got := s.Operators(nil, "a", "="); len(got) != 1 || len(got[0].Writers) != 1 {
 		t.Errorf("got %+v, want that of the schema", got)
 	}
 	if got, ok := s.Type([]string{"pg_catalog", "a"}, "", "int4"); !ok || got.OID != 23 || got.Base != 23 || got.Volatility != 'i' {

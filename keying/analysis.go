@@ -18,6 +18,8 @@ type analysis struct {
 
 	aggregate bool // an aggregate is called, so a row proves nothing
 	userCode  bool // a user-defined function is called
+	calling   bool // a procedure, which may commit unless it is understood
+	inside    bool // of a function, of whose operands nothing is known
 
 	tables  []uint32        // read, and only TagTable will do
 	views   map[uint32]bool // taken apart already
@@ -27,6 +29,7 @@ type analysis struct {
 	touched []touched       // what is written
 	visited map[uint32]catalog.Commands
 	uses    map[use]int // what parameters are compared with
+	ran     map[running]bool
 }
 
 func (a *analysis) run(statements []*parser.Statement) {
@@ -35,6 +38,7 @@ func (a *analysis) run(statements []*parser.Statement) {
 	a.seen = make(map[uint32]bool)
 	a.visited = make(map[uint32]catalog.Commands)
 	a.uses = make(map[use]int)
+	a.ran = make(map[running]bool)
 	for _, s := range statements {
 		a.countUses(s)
 	}
@@ -46,7 +50,7 @@ func (a *analysis) run(statements []*parser.Statement) {
 		a.statement(s, a.path)
 		if p.Session {
 			session = true
-			local = local && s.Kind == parser.Set && s.Local && !p.Opaque
+			local = local && s.Kind == parser.Set && s.Local
 		}
 		p.Session = p.Session || before
 	}
@@ -124,19 +128,28 @@ func (a *analysis) kind(s *parser.Statement) {
 		a.ddl()
 	case parser.Opaque:
 		p.deny(Unparsed, "")
-		p.opaqueCode()
-	case parser.Do, parser.Call, parser.Execute:
-		p.opaqueCode()
+		p.Commits = true // it may be several statements
+		a.ask()
+	case parser.Do:
+		if s.Body == nil {
+			p.Commits = true
+			a.ask()
+			break
+		}
+		p.Commits = p.Commits || s.Body.Ends
+		a.body(s.Body, a.path)
+	case parser.Call: // its function is among the statement's
+		a.calling = true
+	case parser.Execute:
+		a.ask()
 	case parser.CommitPrepared:
 		// Whose writes become visible is known only to who prepared them.
 		p.opaque()
 		p.Catalog = true
-	case parser.Refresh:
-		p.opaque() // the query of the view runs, with functions that are not seen here
 	case parser.Set, parser.Discard:
 		p.Session = true
 	case parser.Insert, parser.Update, parser.Delete, parser.Merge, parser.Truncate,
-		parser.CopyFrom:
+		parser.CopyFrom, parser.Refresh:
 		p.Writes = true
 		if len(s.Writes) == 0 {
 			p.opaque()
@@ -181,6 +194,7 @@ func (a *analysis) relation(r parser.Relation, path []string) {
 		p.deny(TemporaryTable, name)
 	case rel.RowSecurity:
 		p.deny(RowSecurity, name)
+		a.code(rel, catalog.OnRead, nil)
 	case rel.Unlogged && rel.Kind != 'v':
 		p.deny(UnloggedTable, name)
 	}
@@ -256,6 +270,7 @@ func (a *analysis) present(t catalog.Type) {
 	if base, _ := a.snapshot.TypeByOID(t.Base); !t.Builtin && (strings.ContainsRune("crm", rune(t.Kind)) || t.Kind == 'd' && base.Element != 0) {
 		a.userCode = true // of what it is made is not in sight
 	}
+	a.callAll(t.Writers)
 	switch name := t.Schema + "." + t.Name; {
 	case a.is(t, func(t catalog.Type) bool { return t.Reg || t.Builtin && t.Name == "aclitem" }):
 		p.deny(CatalogType, name)

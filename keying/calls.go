@@ -41,7 +41,7 @@ func (a *analysis) function(f parser.Function, path []string) {
 		}
 	}
 	if !known {
-		p.opaqueCode()
+		a.ask()
 	}
 }
 
@@ -74,15 +74,15 @@ func (a *analysis) overload(o catalog.Function) {
 		a.userCode = true
 		name = o.Schema + "." + o.Name
 		switch {
-		case o.MayWrite:
-			p.deny(WritingFunction, name)
-			p.opaqueCode()
 		case o.Volatility == 'i':
 		case o.Volatility == 's':
 			p.deny(UserFunction, name)
+		case len(o.Writers) > 0:
+			p.deny(WritingFunction, name)
 		default:
 			p.deny(VolatileFunction, name)
 		}
+		a.callAll(o.Writers)
 		return
 	}
 	switch {
@@ -91,7 +91,7 @@ func (a *analysis) overload(o catalog.Function) {
 		p.Session = true
 	case queryBuiltins[o.Name] && o.Volatility != 'i':
 		p.deny(WritingFunction, name)
-		p.opaqueCode()
+		a.ask()
 	case o.Volatility == 'i':
 		if impureBuiltins[o.Name] {
 			p.deny(StableFunction, name)
@@ -123,13 +123,10 @@ func (a *analysis) operator(n parser.Name, path []string) {
 		if o.Builtin || !own && !a.userCode && (a.unseen(o.Left) || a.unseen(o.Right)) {
 			continue
 		}
-		switch name := o.Schema + "." + o.Name; {
-		case o.MayWrite:
-			p.deny(WritingFunction, name)
-			p.opaqueCode()
-		case o.Volatility != 'i':
-			p.deny(UserOperator, name)
+		if o.Volatility != 'i' {
+			p.deny(UserOperator, o.Schema+"."+o.Name)
 		}
+		a.callAll(o.Writers)
 	}
 }
 
@@ -149,9 +146,6 @@ func (a *analysis) cast(t catalog.Type) {
 	if !t.Builtin || t.Name != "regconfig" && t.Name != "regdictionary" {
 		a.present(t)
 	}
-	if t.Volatility == 'v' && t.MayWrite {
-		a.plan.opaqueCode()
-	}
 }
 
 // casts judges the user-defined casts that PostgreSQL may apply unseen. One
@@ -163,15 +157,13 @@ func (a *analysis) casts() {
 	}
 	for _, c := range a.snapshot.Casts() {
 		if c.Volatility == 'i' {
-			continue
+			continue // believed
 		}
 		if !a.userCode && (a.unseen(c.Source) || a.unseen(c.Target)) {
 			continue
 		}
 		a.plan.deny(UserCast, "")
-		if c.MayWrite {
-			a.plan.opaqueCode()
-		}
+		a.callAll(c.Writers)
 	}
 }
 

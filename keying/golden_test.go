@@ -88,7 +88,7 @@ func transcript(t testing.TB, snapshot *catalog.Snapshot, input string) string {
 	for _, f := range []struct {
 		set  bool
 		name string
-	}{{p.Writes, "writes"}, {p.Opaque, "opaque"}, {p.Catalog, "catalog"}, {p.Session, "session"}, {p.Local, "local"}, {p.Unknown, "unknown"}} {
+	}{{p.Writes, "writes"}, {p.Asks, "asks"}, {p.Commits, "commits"}, {p.Opaque, "opaque"}, {p.Catalog, "catalog"}, {p.Session, "session"}, {p.Local, "local"}, {p.Unknown, "unknown"}} {
 		if f.set {
 			flags = append(flags, f.name)
 		}

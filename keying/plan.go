@@ -32,6 +32,16 @@ type Plan struct {
 	// intended before its effect can become visible.
 	Writes bool
 
+	// Asks says that it runs code which is not understood: triggers, rules or
+	// functions. What that has written, the transaction is to be asked before
+	// COMMIT, and WrittenTags added to WriteTags; who cannot ask adds the schema tag. The
+	// code may also have changed the catalog and the session.
+	Asks bool
+
+	// Commits says that it may commit or roll back by itself, outside a
+	// transaction block: CALL, DO, and what is not understood.
+	Commits bool
+
 	// Opaque says that what it changes cannot be bounded, the catalog included;
 	// WriteTags is then the schema tag.
 	Opaque bool

@@ -89,7 +89,7 @@ func testSchema(t testing.TB) *catalog.Snapshot {
 	c.Types = append(c.Types,
 		catalog.Type{OID: 9001, Schema: "public", Name: "mood", Kind: 'e'},
 		catalog.Type{OID: 9002, Schema: "public", Name: "email", Kind: 'd', Base: oidText},
-		catalog.Type{OID: 9003, Schema: "public", Name: "checked", Kind: 'd', Base: oidText, Volatility: 'v', MayWrite: true},
+		catalog.Type{OID: 9003, Schema: "public", Name: "checked", Kind: 'd', Base: oidText, Volatility: 'v', Writers: []uint32{19003}},
 		catalog.Type{OID: 9004, Schema: "public", Name: "odd", Kind: 'b', Volatility: 's'},
 		catalog.Type{OID: 9005, Schema: "public", Name: "daytime", Kind: 'd', Base: oidTimetz},
 	)
@@ -100,9 +100,15 @@ func testSchema(t testing.TB) *catalog.Snapshot {
 		c.Functions = append(c.Functions, catalog.Function{Schema: "pg_catalog", Name: f[0], MinArgs: int16(least),
 			MaxArgs: int16(most), Volatility: f[3][0], Builtin: true, Aggregate: len(f) > 4})
 	}
+	oid := uint32(20000)
 	user := func(name string, args int16, volatility byte, mayWrite bool) {
+		oid++
+		var writers []uint32
+		if mayWrite {
+			writers = []uint32{oid}
+		}
 		c.Functions = append(c.Functions, catalog.Function{Schema: "public", Name: name, MinArgs: args, MaxArgs: args,
-			Volatility: volatility, MayWrite: mayWrite})
+			Volatility: volatility, OID: oid, Writers: writers})
 	}
 	user("slug", 1, 'i', false)
 	user("visible", 1, 's', false)
@@ -113,7 +119,7 @@ func testSchema(t testing.TB) *catalog.Snapshot {
 		c.Operators = append(c.Operators, catalog.Operator{Schema: "pg_catalog", Name: o, Left: oidText, Right: oidText, Volatility: 'i', Builtin: true})
 	}
 	c.Operators = append(c.Operators,
-		catalog.Operator{Schema: "public", Name: "=", Left: 9004, Right: 9004, Volatility: 'v', MayWrite: true},
+		catalog.Operator{Schema: "public", Name: "=", Left: 9004, Right: 9004, Volatility: 'v', Writers: []uint32{19004}},
 		catalog.Operator{Schema: "public", Name: "%", Left: oidText, Right: oidText, Volatility: 's'},
 	)
 	tables(t, &c, `
@@ -177,8 +183,8 @@ r generated  1260 | id int4, base int4, doubled int4 | 1261* id, 1262 doubled
 	refer("posts", "comments", true, false, "id")
 	refer("tree", "tree", true, false, "id")
 	refer("generated", "logs", false, true, "doubled")
-	rel("audited").Code = catalog.OnInsert | catalog.OnUpdate
-	rel("ruled").Code = catalog.OnInsert | catalog.OnUpdate | catalog.OnDelete
+	rel("audited").Code = []catalog.Code{{On: catalog.OnInsert | catalog.OnUpdate}}
+	rel("ruled").Code = []catalog.Code{{On: catalog.OnInsert | catalog.OnUpdate | catalog.OnDelete}}
 	rel("secrets").RowSecurity = true
 	rel("scratch").Temporary = true
 	rel("fast").Unlogged = true

@@ -204,11 +204,15 @@ func (a *analysis) changeByKey(rel *catalog.Relation, w parser.Write) (change, b
 }
 
 // changeByConflict finds the key by which an upsert finds the rows that it
-// updates: their values are those of the rows to insert.
-func (a *analysis) changeByConflict(rel *catalog.Relation, w parser.Write) (change, bool) {
+// updates: their values are those of the rows to insert, except in the columns
+// that triggers have altered.
+func (a *analysis) changeByConflict(rel *catalog.Relation, w parser.Write, altered []string) (change, bool) {
 	c := change{relation: rel.OID}
 	for _, k := range rel.Keys {
 		rows, ok := a.conflicts(rel, k, w)
+		for _, c := range k.Columns {
+			ok = ok && !slices.Contains(altered, rel.Columns[c].Name)
+		}
 		if ok {
 			c.keys = append(c.keys, keyParts{index: k.Index, list: -1, rows: rows})
 		} else {

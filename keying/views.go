@@ -25,6 +25,7 @@ func (a *analysis) view(rel *catalog.Relation, name string) {
 	if s == nil || a.depth == maxViewDepth {
 		a.plan.deny(UnreadableView, name)
 		a.plan.Unknown = a.plan.Unknown || s == nil
+		a.ask() // it may call functions that write
 		return
 	}
 	for _, l := range scanned.Literals {
@@ -62,6 +63,9 @@ func (a *analysis) definition(rel *catalog.Relation) (*parser.Statement, parser.
 		base := a.snapshot.Resolve(viewPath, r.Schema, r.Name.Name)
 		if base == nil {
 			return nil, scanned
+		}
+		if base.System {
+			continue
 		}
 		sources = append(sources, base.OID)
 	}

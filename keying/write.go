@@ -54,7 +54,7 @@ func (a *analysis) write(w parser.Write, path []string) {
 	rel := a.snapshot.Resolve(path, w.Target.Schema, w.Target.Name.Name)
 	if rel == nil {
 		p.Unknown = true
-		p.opaque()
+		a.ask()
 		return
 	}
 	if rel.System { // a superuser repairs the catalog by hand
@@ -62,14 +62,16 @@ func (a *analysis) write(w parser.Write, path []string) {
 		p.Catalog = true
 		return
 	}
-	ops := commands(w.Op)
+	ops, columns := commands(w.Op), w.Columns
 	switch rel.Kind {
-	case 'r', 'p', 'f', 'm':
+	case 'r', 'p', 'f':
+	case 'm':
+		a.refresh(rel)
 	case 'v':
-		a.writeView(rel, ops, 0)
+		a.writeView(rel, ops, columns, 0)
 		return
 	default:
-		p.opaque()
+		a.ask()
 		return
 	}
 
@@ -79,16 +81,26 @@ func (a *analysis) write(w parser.Write, path []string) {
 	if rel.Kind == 'p' && (w.Op == parser.OpUpdate || w.Op == parser.OpMerge) {
 		ops |= catalog.OnInsert | catalog.OnDelete
 	}
+	family := a.family(rel.OID)
+	var altered []string // by triggers, before the row is written
+	alteredAll := false
+	for _, oid := range append(family, rel.OID) {
+		if r := a.snapshot.ByOID(oid); r != nil {
+			names, all := a.alters(r, ops)
+			altered, alteredAll = append(altered, names...), alteredAll || all
+		}
+	}
 	t := touched{rel: rel, extent: extentAll}
 	switch w.Op {
 	case parser.OpInsert, parser.OpCopy:
 		t.extent = extentInsert
 	case parser.OpUpdate, parser.OpDelete:
-		if c, ok := a.changeByKey(rel, w); ok {
+		if c, ok := a.changeByKey(rel, w); ok && !a.inside {
 			t.extent, t.change = extentKeyed, c
 		}
 	case parser.OpUpsert:
-		if c, ok := a.changeByConflict(rel, w); ok {
+		// A trigger that alters a key decides which row is found.
+		if c, ok := a.changeByConflict(rel, w, altered); ok && !a.inside && !alteredAll {
 			t.extent, t.change = extentKeyed, c
 		}
 	}
@@ -97,14 +109,40 @@ func (a *analysis) write(w parser.Write, path []string) {
 	if t.extent == extentInsert {
 		others = extentInsert
 	}
-	a.code(rel, ops)
-	for _, oid := range a.family(rel.OID) {
-		a.touch(oid, ops, others)
+	a.code(rel, ops, columns)
+	a.foreign(rel)
+	for _, oid := range family {
+		a.touch(oid, ops, columns, others)
 	}
 	if w.Op == parser.OpTruncate && !w.Cascade {
 		return // refused if anyone refers to it
 	}
-	a.cascade(rel, ops, w.Columns)
+	switch {
+	case alteredAll:
+		columns = nil
+	case columns != nil:
+		columns = slices.Concat(columns, altered)
+	}
+	a.cascade(rel, ops, columns)
+}
+
+// foreign: what a foreign server does with a write is not known; it may be this
+// very database.
+func (a *analysis) foreign(rel *catalog.Relation) {
+	if rel.Kind == 'f' {
+		a.plan.opaque()
+	}
+}
+
+// refresh runs the query of a materialised view.
+func (a *analysis) refresh(rel *catalog.Relation) {
+	s, _ := a.definition(rel)
+	if s == nil {
+		a.plan.Unknown = true
+		a.ask()
+		return
+	}
+	a.statement(s, viewPath)
 }
 
 // family returns the ancestors and descendants of a relation: a row of a child
@@ -114,7 +152,7 @@ func (a *analysis) family(oid uint32) []uint32 {
 }
 
 // touch takes a relation that is written by way of another.
-func (a *analysis) touch(oid uint32, ops catalog.Commands, e extent) *catalog.Relation {
+func (a *analysis) touch(oid uint32, ops catalog.Commands, columns []string, e extent) *catalog.Relation {
 	rel := a.snapshot.ByOID(oid)
 	if rel == nil {
 		a.plan.Unknown = true
@@ -122,15 +160,9 @@ func (a *analysis) touch(oid uint32, ops catalog.Commands, e extent) *catalog.Re
 		return nil
 	}
 	a.touched = append(a.touched, touched{rel: rel, extent: e})
-	a.code(rel, ops)
+	a.code(rel, ops, columns)
+	a.foreign(rel)
 	return rel
-}
-
-// code makes the plan opaque if user code runs that the text does not show.
-func (a *analysis) code(rel *catalog.Relation, ops catalog.Commands) {
-	if rel.Code&ops != 0 {
-		a.plan.opaque()
-	}
 }
 
 // cascade follows the foreign keys that point to rel. columns are those that an
@@ -163,16 +195,16 @@ func (a *analysis) spread(oid uint32, ops catalog.Commands) {
 		return
 	}
 	a.visited[oid] |= ops
-	rel := a.touch(oid, ops, extentAll)
+	rel := a.touch(oid, ops, nil, extentAll)
 	if rel == nil {
 		return
 	}
 	if rel.Kind == 'p' && ops&catalog.OnUpdate != 0 {
 		ops |= catalog.OnInsert | catalog.OnDelete // it may move the row
-		a.code(rel, ops)
+		a.code(rel, ops, nil)
 	}
 	for _, oid := range a.family(oid) {
-		a.touch(oid, ops, extentAll)
+		a.touch(oid, ops, nil, extentAll)
 	}
 	a.cascade(rel, ops, nil)
 }
@@ -197,12 +229,12 @@ func assigns(r *catalog.Relation, columns, referenced []string) bool {
 
 // writeView takes a write through a view: it reaches the tables below, if no
 // rule or trigger does something else.
-func (a *analysis) writeView(rel *catalog.Relation, ops catalog.Commands, depth int) {
-	a.code(rel, ops)
+func (a *analysis) writeView(rel *catalog.Relation, ops catalog.Commands, columns []string, depth int) {
+	a.code(rel, ops, columns)
 	s, _ := a.definition(rel)
 	if s == nil || depth == maxViewDepth {
 		a.plan.Unknown = a.plan.Unknown || s == nil
-		a.plan.opaque()
+		a.ask()
 		return
 	}
 	for _, f := range s.Functions {
@@ -214,7 +246,7 @@ func (a *analysis) writeView(rel *catalog.Relation, ops catalog.Commands, depth 
 		case base.System:
 			a.plan.opaque()
 		case base.Kind == 'v':
-			a.writeView(base, ops, depth+1)
+			a.writeView(base, ops, nil, depth+1)
 		default:
 			a.spread(base.OID, ops)
 		}

@@ -55,9 +55,35 @@ func (w *walker) command(n *pg.Node) {
 			return
 		}
 		w.funcCall(&scope{}, n.CallStmt.Funccall)
+	case *pg.Node_DoStmt:
+		w.st.Kind = Do
+		w.st.Body = w.doBody(n.DoStmt)
 	default:
 		w.st.Kind = utilityKind(n)
 	}
+}
+
+// doBody reads the text of DO, where it is not a literal that the facts must
+// not depend on.
+func (w *walker) doBody(s *pg.DoStmt) *Body {
+	language, source := "plpgsql", ""
+	for _, n := range s.Args {
+		d := n.GetDefElem()
+		switch text := d.GetArg().GetString_().GetSval(); d.GetDefname() {
+		case "language":
+			language = text
+		case "as":
+			source = text
+		}
+	}
+	if w.literals != nil {
+		return nil
+	}
+	body, err := ParseBody(language, source)
+	if err != nil {
+		return nil
+	}
+	return body
 }
 
 // utilityKind is the kind of a command that has no other facts.
@@ -79,8 +105,6 @@ func utilityKind(node any) Kind {
 		return Notify
 	case *pg.Node_LockStmt:
 		return Lock
-	case *pg.Node_DoStmt:
-		return Do
 	case *pg.Node_VariableShowStmt:
 		return Show
 	case *pg.Node_VacuumStmt, *pg.Node_ReindexStmt, *pg.Node_CheckPointStmt, *pg.Node_LoadStmt:

@@ -37,6 +37,9 @@ type lexer struct {
 	// cut into tokens.
 	doubtful bool
 
+	// dots says that .. is a token, as in PL/pgSQL's FOR i IN 1..10.
+	dots bool
+
 	// unicode says that a U& token was seen: a later UESCAPE would change
 	// what it means.
 	unicode bool
@@ -205,8 +208,10 @@ func (l *lexer) token() tokenKind {
 		switch {
 		case c == '.' && next >= '0' && next <= '9':
 			return l.number()
-		case c == '.' && next == '.':
+		case c == '.' && next == '.' && !l.dots:
 			return tokenBad
+		case c == '.' && next == '.':
+			i++
 		case c == ':' && (next == ':' || next == '='):
 			i++
 		}

@@ -24,10 +24,10 @@ func (l *lexer) number() tokenKind {
 	if l.at(i) == '_' {
 		return l.numeral("0123456789")
 	}
-	if l.at(i) == '.' {
-		if l.at(i+1) == '.' {
-			return tokenBad
-		}
+	if l.at(i) == '.' && l.at(i+1) == '.' && !l.dots {
+		return tokenBad
+	}
+	if l.at(i) == '.' && l.at(i+1) != '.' {
 		l.class = Number
 		i++
 		digits()

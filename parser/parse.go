@@ -40,7 +40,7 @@ var errNotParsed = errors.New("cachedpg: PostgreSQL's grammar does not accept th
 // text, or nil when it refused it: operands refer to them by index.
 //
 // The facts do not depend on the values of the literals, so they hold for
-// every text with the same normalised text.
+// every text with the same normalised text. Those of DO would; Scan gives it none.
 func Parse(sql string, literals []Literal) ([]*Statement, error) {
 	switch {
 	case len(sql) > maxText:

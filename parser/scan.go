@@ -149,6 +149,9 @@ func (n *normaliser) word(l *lexer, begin int) {
 		return
 	}
 	switch word {
+	case "do":
+		// What DO does stands in its literal.
+		l.doubtful = l.doubtful || begin == 0 || strings.HasSuffix(n.buf.String()[:begin], "; ")
 	case "by":
 		n.last, n.by = lastBy, n.depth
 	case "float":

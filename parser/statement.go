@@ -35,7 +35,7 @@ const (
 	Cursor  // DECLARE, with the facts of its query; FETCH, MOVE, CLOSE
 	Notify  // LISTEN, UNLISTEN, NOTIFY
 	Lock
-	Do
+	Do      // with Statement.Body
 	Call
 	Show
 	Maintenance // VACUUM, ANALYZE, REINDEX, CHECKPOINT, LOAD: no table content changes
@@ -76,6 +76,9 @@ type Statement struct {
 	Into   bool // SELECT … INTO, CREATE TABLE AS
 	Local  bool // SET LOCAL
 	Params int  // the highest $n
+
+	// Body is what a Do runs, nil if it is not understood.
+	Body *Body
 
 	// SettingName is the parameter that a Set command names ("" for RESET ALL
 	// and the like), lower case.

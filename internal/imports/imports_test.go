@@ -45,7 +45,7 @@ var rules = []rule{
 	{pattern: ".", project: []string{"parser", "catalog", "keying", "store/...", "invalidation/...", "internal/..."}, modules: []string{pgx}},
 	{pattern: "parser", modules: []string{pgQuery}, never: impure},
 	{pattern: "catalog", project: []string{"internal/..."}, modules: []string{pgx}},
-	{pattern: "keying", project: []string{"parser", "catalog", "store"}, never: impure},
+	{pattern: "keying", project: []string{"parser", "catalog", "store", "internal/clock"}, never: impure},
 	{pattern: "store", project: []string{"internal/..."}},
 	{pattern: "store/redis", project: []string{"store", "internal/..."}, modules: []string{goRedis}},
 	{pattern: "store/...", project: []string{"store/...", "internal/..."}},

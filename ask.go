@@ -1,0 +1,149 @@
+package cachedpg
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/cachedpg/cachedpg/keying"
+)
+
+// Where a transaction has run code that its texts do not show (keying.Plan.Asks)
+// PostgreSQL is asked, in the transaction and as the last thing before COMMIT,
+// what it has written:
+//
+//   - Every relation that it wrote is locked by it until its end, ROW EXCLUSIVE or
+//     stronger: pg_locks. What a savepoint has undone is not locked any more.
+//   - Changes of the catalog leave no lock, but PostgreSQL counts the rows that it
+//     writes in its own tables. The counts may include those of the session's
+//     transactions before, which is more than is needed, never less.
+//   - Settings are compared with those that are known of the session.
+//
+// Deferred triggers would run in COMMIT, after the question. So they are run
+// before it, where the schema has any.
+
+// setImmediate runs what is deferred to COMMIT. An error is one that COMMIT
+// would give.
+const setImmediate = "SET CONSTRAINTS ALL IMMEDIATE"
+
+// transactionWrites is the question. Large objects and statistics are tables of
+// the catalog that nothing cached depends on.
+var transactionWrites = `SELECT pg_catalog.concat_ws('|', coalesce(pg_catalog.pg_current_xact_id_if_assigned()::text, ''),
+ (SELECT count(*) FROM pg_catalog.pg_class WHERE relnamespace = 'pg_catalog'::pg_catalog.regnamespace AND relkind = 'r'
+  AND relname NOT LIKE 'pg_largeobject%' AND relname NOT LIKE 'pg_statistic%'
+  AND (pg_catalog.pg_stat_get_xact_tuples_inserted(oid) > 0 OR pg_catalog.pg_stat_get_xact_tuples_updated(oid) > 0
+   OR pg_catalog.pg_stat_get_xact_tuples_deleted(oid) > 0)),
+ pg_catalog.current_setting('track_counts'),
+ coalesce((SELECT pg_catalog.string_agg(DISTINCT CASE WHEN c.oid IS NULL THEN 0 ELSE l.relation END::text, ',')
+  FROM pg_catalog.pg_locks l LEFT JOIN pg_catalog.pg_class c ON c.oid = l.relation
+  WHERE l.pid = pg_catalog.pg_backend_pid() AND l.locktype = 'relation' AND l.mode NOT IN ('AccessShareLock', 'RowShareLock')
+  AND (c.oid IS NULL OR c.relkind IN ('r', 'p', 'm', 'f', 'v'))), ''),
+ ` + sessionState + `)`
+
+// writes is PostgreSQL's answer.
+type writes struct {
+	xid       string // "" if it has written nothing
+	catalog   bool   // it changed the catalog, or may have
+	relations []uint32
+	state     string // of the session
+}
+
+func parseWrites(answer string) (w writes, err error) {
+	field := strings.Split(answer, "|")
+	if len(field) != 5 {
+		return w, fmt.Errorf("cachedpg: PostgreSQL gives %d facts about the transaction, not 5", len(field))
+	}
+	w = writes{xid: field[0], catalog: field[1] != "0" || field[2] != "on", state: field[4]}
+	if field[3] == "" {
+		return w, nil
+	}
+	for oid := range strings.SplitSeq(field[3], ",") {
+		n, err := strconv.ParseUint(oid, 10, 32)
+		if err != nil {
+			return w, fmt.Errorf("cachedpg: PostgreSQL gives %q as a relation's OID", oid)
+		}
+		w.relations = append(w.relations, uint32(n))
+	}
+	return w, nil
+}
+
+// questions are what is to be sent before COMMIT; the answer of the last one is
+// for take.
+func (e *effect) questions() []string {
+	switch {
+	case !e.asks:
+		return []string{transactionID}
+	case e.view == nil || e.view.snapshot.Deferrable():
+		return []string{setImmediate, transactionWrites}
+	}
+	return []string{transactionWrites}
+}
+
+// take adds what the transaction says of itself.
+func (e *effect) take(answer string) error {
+	if !e.asks {
+		e.xid = answer
+		return nil
+	}
+	w, err := parseWrites(answer)
+	if err != nil {
+		return err
+	}
+	e.xid = w.xid
+	if known := e.c.known.session; known != nil && known.state != w.state {
+		e.session = true
+	}
+	bounded := !w.catalog && e.view != nil
+	if bounded {
+		e.tags, bounded = keying.WrittenTags(e.tags, w.relations, e.view.snapshot)
+	}
+	if w.xid != "" && !bounded {
+		e.everything()
+	}
+	return nil
+}
+
+// everything adds what nothing survives: it is not known what was changed.
+func (e *effect) everything() {
+	e.tags = append(e.tags, everything...)
+	e.catalog, e.session = true, true
+}
+
+// ask asks the open transaction.
+func (e *effect) ask(ctx context.Context) error {
+	questions := e.questions()
+	for _, command := range questions[:len(questions)-1] {
+		if _, err := e.c.inner.ExecContext(ctx, command, nil); err != nil {
+			return err
+		}
+	}
+	answer, err := e.c.inner.text(ctx, questions[len(questions)-1])
+	if err != nil {
+		return err
+	}
+	return e.take(answer)
+}
+
+// askAtCommit is ask for the caller's own transaction.
+func (e *effect) askAtCommit(ctx context.Context) error {
+	c := e.c
+	switch {
+	case !c.tx.asks || c.inner.txStatus() != 'T':
+		return nil // in a failed one PostgreSQL will answer ROLLBACK
+	case c.tx.cursor:
+		e.everything() // COMMIT runs the query of a held cursor, after any question
+		return nil
+	}
+	e.asks = true
+	if c.tx.mixed {
+		e.view = nil // what is planned with several catalogs is bounded by none
+	}
+	if err := e.ask(ctx); err != nil {
+		return err
+	}
+	if e.xid == "" {
+		e.tags = nil
+	}
+	return nil
+}

@@ -1,0 +1,198 @@
+package keying
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/cachedpg/cachedpg/catalog"
+	"github.com/cachedpg/cachedpg/internal/clock"
+	"github.com/cachedpg/cachedpg/parser"
+	"github.com/cachedpg/cachedpg/store"
+)
+
+// Code of the schema's own (triggers, functions, procedures) may write what no
+// statement names. Where its text is SQL or PL/pgSQL and makes no further texts
+// itself, it is read, and its statements count like the program's. Everything
+// else is left to PostgreSQL: before COMMIT the transaction is asked what it wrote
+// (Plan.Asks). What not even the transaction knows, because a function may open a
+// connection of its own, makes the plan Opaque.
+
+// bodies remembers what texts say. It depends on nothing but the text.
+var bodies = clock.New[string, *parser.Body](2048)
+
+// ask: the text runs code that is not understood.
+func (a *analysis) ask() {
+	p := a.plan
+	p.Writes, p.Asks = true, true
+	p.Commits = p.Commits || a.calling
+	if a.snapshot.Outward() {
+		p.opaqueCode()
+	}
+}
+
+// code takes the code that runs on commands on a relation. columns are those that
+// an UPDATE assigns, nil when they are not known.
+func (a *analysis) code(rel *catalog.Relation, ops catalog.Commands, columns []string) {
+	for _, c := range rel.Code {
+		on := c.On & ops
+		if on == 0 || on == catalog.OnUpdate && len(c.Columns) > 0 && !assigns(rel, columns, c.Columns) {
+			continue
+		}
+		if c.Function == 0 {
+			a.ask() // a rule
+			continue
+		}
+		a.call(c.Function)
+	}
+}
+
+// alters returns the columns that triggers may give other values than an
+// INSERT or UPDATE does, before the row is written; all if they are not known.
+func (a *analysis) alters(rel *catalog.Relation, ops catalog.Commands) (columns []string, all bool) {
+	for _, c := range rel.Code {
+		if !c.Row || c.On&ops == 0 || c.Function < firstUserOID {
+			continue
+		}
+		f, ok := a.snapshot.Function(c.Function)
+		if !ok {
+			return nil, true
+		}
+		body := bodyOf(f)
+		if body == nil || body.Dynamic || body.AssignsAll {
+			return nil, true
+		}
+		columns = append(columns, body.Assigns...)
+	}
+	return columns, false
+}
+
+// callAll calls the functions that may write of a type, an operator or a cast.
+func (a *analysis) callAll(functions []uint32) {
+	for _, f := range functions {
+		a.call(f)
+	}
+}
+
+// call takes what a function does, as far as it may write. Its path is the one
+// around it, unless it sets its own.
+func (a *analysis) call(function uint32) {
+	f, ok := a.snapshot.Function(function)
+	switch {
+	case !ok && function < firstUserOID:
+		return // PostgreSQL's own functions for triggers change nothing but the row, and no key
+	case !ok:
+		a.plan.Unknown = true
+		a.ask()
+		return
+	case len(f.Writers) == 0:
+		return
+	}
+	path, ok := a.pathOf(f)
+	key := running{function, strings.Join(path, "\x00")}
+	if a.ran[key] {
+		return
+	}
+	a.ran[key] = true
+	body := bodyOf(f)
+	if !ok || body == nil || a.snapshot.WritingTypes() { // variables of such a type are not in sight
+		a.ask()
+		return
+	}
+	a.plan.Commits = a.plan.Commits || f.Procedure && body.Ends
+	a.body(body, path)
+}
+
+// running is a function and the search_path that it runs with.
+type running struct {
+	function uint32
+	path     string
+}
+
+// firstUserOID is the first that PostgreSQL gives to objects made after initdb.
+const firstUserOID = 16384
+
+// body takes the statements of a function, of whose operands nothing is known.
+func (a *analysis) body(body *parser.Body, path []string) {
+	if body.Dynamic {
+		a.ask()
+	}
+	inside, around := a.inside, a.path
+	a.inside, a.path, a.userCode = true, path, true
+	for _, s := range body.Statements {
+		a.statement(s, path)
+	}
+	a.inside, a.path = inside, around
+}
+
+// bodyOf returns what the function's text says, nil if it is not understood.
+func bodyOf(f catalog.Function) *parser.Body {
+	if f.Source == "" {
+		return nil
+	}
+	key := f.Language + "\x00" + f.Source
+	if body, ok := bodies.Get(key); ok {
+		return body
+	}
+	body, err := parser.ParseBody(f.Language, f.Source)
+	if err != nil {
+		body = nil
+	}
+	return bodies.Add(key, body)
+}
+
+// pathOf returns the effective search_path of a function; false if it depends
+// on more than is known.
+func (a *analysis) pathOf(f catalog.Function) (path []string, ok bool) {
+	if !f.SetsPath {
+		return a.path, true
+	}
+	var temporary []string
+	for _, schema := range a.path {
+		if strings.HasPrefix(schema, "pg_temp_") {
+			temporary = append(temporary, schema)
+		}
+	}
+	for _, name := range strings.Split(f.SearchPath, ",") {
+		name = strings.TrimSpace(name)
+		quoted := len(name) > 1 && name[0] == '"' && name[len(name)-1] == '"'
+		if quoted {
+			name = name[1 : len(name)-1]
+		} else {
+			name = strings.ToLower(name)
+		}
+		switch {
+		case name == "$user" || strings.ContainsAny(name, `"`):
+			return a.path, false
+		case name == "pg_temp":
+			path = append(path, temporary...)
+			temporary = nil
+		case name != "":
+			path = append(path, name)
+		}
+	}
+	if !slices.Contains(path, "pg_catalog") {
+		path = append([]string{"pg_catalog"}, path...)
+	}
+	return append(temporary, path...), true
+}
+
+// WrittenTags appends the tags of everything about relations: those that a
+// transaction with a plan that Asks has written, as PostgreSQL told. False means
+// that one of them is not in the snapshot, or is a foreign table, which may be
+// any other: then everything is to be invalidated.
+func WrittenTags(dst []store.Tag, relations []uint32, snapshot *catalog.Snapshot) ([]store.Tag, bool) {
+	from := len(dst)
+	for _, oid := range relations {
+		for _, oid := range append(snapshot.Ancestors(oid), oid) {
+			rel := snapshot.ByOID(oid)
+			if rel == nil || rel.System || rel.Kind == 'f' {
+				return dst, false
+			}
+			dst = addTag(dst, from, store.Tag{Relation: oid, Kind: store.TagTable})
+			for _, k := range rel.Keys {
+				dst = addTag(dst, from, store.Tag{Relation: oid, Kind: store.TagRows, Index: k.Index})
+			}
+		}
+	}
+	return dst, true
+}
