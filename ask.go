@@ -38,7 +38,7 @@ var transactionWrites = `SELECT pg_catalog.concat_ws('|', coalesce(pg_catalog.pg
  coalesce((SELECT pg_catalog.string_agg(DISTINCT CASE WHEN c.oid IS NULL THEN 0 ELSE l.relation END::text, ',')
   FROM pg_catalog.pg_locks l LEFT JOIN pg_catalog.pg_class c ON c.oid = l.relation
   WHERE l.pid = pg_catalog.pg_backend_pid() AND l.locktype = 'relation' AND l.mode NOT IN ('AccessShareLock', 'RowShareLock')
-  AND (c.oid IS NULL OR c.relkind IN ('r', 'p', 'm', 'f', 'v'))), ''),
+  AND (c.oid IS NULL OR c.relkind IN ('r', 'p', 'm', 'f', 'v') AND c.relpersistence <> 't')), ''),
  ` + sessionState + `)`
 
 // writes is PostgreSQL's answer.

@@ -3,6 +3,7 @@ package cachedpg
 import (
 	"context"
 	"database/sql"
+	"slices"
 	"strings"
 	"testing"
 
@@ -315,6 +316,96 @@ func TestRulesAndViewsThatWriteElsewhere(t *testing.T) {
 		f.hit(readCalm)
 		f.hit(readAct, 1)
 	})
+}
+
+func TestFunctionsThatPostgreSQLKeepsParsed(t *testing.T) {
+	scenarioOnce(t, codeTables+`
+		CREATE FUNCTION atomic(what text) RETURNS bigint BEGIN ATOMIC
+			INSERT INTO log (line) VALUES (what);
+			SELECT count(*) FROM log;
+		END;
+		CREATE FUNCTION short(what text) RETURNS bigint RETURN atomic(what) + 1;`, func(f *fixture) {
+		warmAll(f)
+		f.runs(keying.WritingFunction, "SELECT atomic('a')").is("1")
+		f.miss(readLog).is("1 a")
+		f.hit(readTotals)
+		f.runs(keying.WritingFunction, "SELECT short('b')").is("3")
+		f.miss(readLog).is("2 b")
+		f.hit(readTotals)
+		f.hit(readCalm)
+	})
+}
+
+func TestWhatATransactionSaysThatItWrote(t *testing.T) {
+	scenarioOnce(t, codeTables+"CREATE TABLE parts (id int) PARTITION BY RANGE (id); CREATE TABLE part PARTITION OF parts FOR VALUES FROM (0) TO (9);", func(f *fixture) {
+		conn := f.conn(f.plain)
+		ask := func(statements ...string) (writes, string) {
+			f.Helper()
+			tx, err := conn.BeginTx(f.ctx, nil)
+			if err != nil {
+				f.Fatal(err)
+			}
+			defer tx.Rollback()
+			for _, s := range statements {
+				if _, err := tx.ExecContext(f.ctx, s); err != nil {
+					f.Fatalf("%s: %v", s, err)
+				}
+			}
+			var answer string
+			if err := tx.QueryRowContext(f.ctx, transactionWrites).Scan(&answer); err != nil {
+				f.Fatal(err)
+			}
+			w, err := parseWrites(answer)
+			if err != nil {
+				f.Fatal(err)
+			}
+			var names []string
+			for _, oid := range w.relations {
+				var name string
+				if err := tx.QueryRowContext(f.ctx, "SELECT relname FROM pg_class WHERE oid = $1", oid).Scan(&name); err != nil {
+					f.Fatal(err)
+				}
+				names = append(names, name)
+			}
+			slices.Sort(names)
+			return w, strings.Join(names, " ")
+		}
+		for _, tc := range []struct {
+			statements, want string
+			written, catalog bool
+		}{
+			{"SELECT * FROM acts FOR UPDATE", "", true, false}, // a lock has an id
+			{"SELECT count(*) FROM acts, log", "", false, false},
+			{"UPDATE acts SET note = 'x' WHERE id = 99", "acts", false, false},
+			{"UPDATE acts SET note = 'x'", "acts", true, false},
+			{"INSERT INTO parts VALUES (1)", "part parts", true, false},
+			{"SAVEPOINT s;DELETE FROM acts;ROLLBACK TO s;INSERT INTO log (line) VALUES ('x')", "log", true, false},
+			{"SELECT nextval('log_id_seq')", "", false, false},
+			{"TRUNCATE totals", "totals", true, true},
+			{"COMMENT ON TABLE calm IS 'x'", "calm pg_description", true, true},
+			{"GRANT SELECT ON calm TO PUBLIC", "", true, true},
+			{"CREATE TEMP TABLE mine (id int);INSERT INTO mine VALUES (1)", "", true, true},
+		} {
+			if w, names := ask(strings.Split(tc.statements, ";")...); names != tc.want || tc.written && w.xid == "" || tc.catalog && !w.catalog {
+				f.Errorf("%s: got %q, id %q, catalog %v", tc.statements, names, w.xid, w.catalog)
+			}
+		}
+		first, _ := ask("SELECT 1")
+		if changed, _ := ask("SET LOCAL TimeZone = 'Asia/Tokyo'"); changed.state == first.state {
+			f.Error("SET LOCAL does not show")
+		}
+		if again, _ := ask("SELECT 2"); again.state != first.state {
+			f.Error("the session's state has changed")
+		}
+	})
+	for _, answer := range []string{"", "1|0|on|12", "1|0|on|x|s", "1|0|on|1,|s"} {
+		if _, err := parseWrites(answer); err == nil {
+			t.Errorf("%q: no error", answer)
+		}
+	}
+	if w, err := parseWrites("7|0|off|1,2|s"); err != nil || !w.catalog || len(w.relations) != 2 {
+		t.Errorf("without counts: %+v, %v", w, err)
+	}
 }
 
 func TestAnUnknownNameEmptiesNothing(t *testing.T) {

@@ -163,10 +163,9 @@ type Function struct {
 	// Language is that of a user-defined function, such as "plpgsql".
 	Language string
 
-	// Source is the text of a user-defined function in SQL or PL/pgSQL, "" where
-	// there is none that a session would read as it stands: of SQL functions
-	// that PostgreSQL keeps parsed (BEGIN ATOMIC), and where the function sets
-	// how string literals are read.
+	// Source is the text of a user-defined function in SQL or PL/pgSQL; of one
+	// that PostgreSQL keeps parsed (BEGIN ATOMIC) the text that it makes of it. It
+	// is "" where no text could be had, and where the function sets how string literals are read.
 	Source string
 
 	// SearchPath is what the function sets search_path to, if SetsPath.

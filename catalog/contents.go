@@ -10,6 +10,7 @@ func (l *loader) contents() (Contents, error) {
 	if l.err != nil {
 		return Contents{}, l.err
 	}
+	l.deparsed()
 	j := &join{loader: l}
 	j.joinFunctions()
 	j.joinOperators()

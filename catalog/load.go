@@ -69,7 +69,7 @@ func load(ctx context.Context, conn *pgconn.PgConn) (Contents, error) {
 	case err == nil:
 	case errors.As(err, &refused) && ctx.Err() == nil && !conn.IsClosed():
 		// A table is locked, or a view is being dropped.
-		l.views, l.incomplete = nil, true
+		l.views, l.bodies, l.incomplete = nil, nil, true
 		if err := abandon(ctx, conn, undo); err != nil {
 			return Contents{}, err
 		}

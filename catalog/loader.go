@@ -29,6 +29,7 @@ type loader struct {
 	typeCode   []codeRow
 	casts      [][3]uint32 // source, target, function
 	views      map[uint32]string
+	bodies     map[uint32]string // of functions that PostgreSQL keeps parsed
 
 	incomplete bool
 	interned   map[string]string
@@ -72,6 +73,7 @@ func newLoader() *loader {
 		byOID:    make(map[uint32]*Relation),
 		columns:  make(map[uint32][]Column),
 		views:    make(map[uint32]string),
+		bodies:   make(map[uint32]string),
 		interned: make(map[string]string),
 	}
 }
@@ -157,10 +159,35 @@ func (l *loader) function(v [][]byte) {
 	l.functions = append(l.functions, f)
 }
 
-// view takes one row of views. A view dropped meanwhile has no definition.
+// view takes one row of views. What was dropped meanwhile has no definition.
 func (l *loader) view(v [][]byte) {
-	if v[1] != nil {
-		l.views[l.oid(v[0])] = string(v[1])
+	switch text := v[2]; {
+	case text == nil:
+	case string(v[0]) == kindFunction:
+		l.bodies[l.oid(v[1])] = string(text)
+	default:
+		l.views[l.oid(v[1])] = string(text)
+	}
+}
+
+// deparsed gives the functions that PostgreSQL keeps parsed the texts that it
+// makes of them, in which names are qualified as in those of views.
+func (l *loader) deparsed() {
+	for i := range l.functions {
+		f := &l.functions[i]
+		text, ok := l.bodies[f.OID]
+		if !ok {
+			continue
+		}
+		text = strings.TrimSpace(text)
+		if body, ok := strings.CutPrefix(text, "BEGIN ATOMIC"); ok {
+			text = strings.TrimSuffix(body, "END")
+		} else if expression, ok := strings.CutPrefix(text, "RETURN "); ok {
+			text = "SELECT " + expression
+		} else {
+			continue
+		}
+		f.Source, f.SearchPath, f.SetsPath = text, "pg_catalog", true
 	}
 }
 

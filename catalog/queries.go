@@ -32,10 +32,11 @@ SET LOCAL statement_timeout = 0;
 SET LOCAL lock_timeout = '250ms';
 `
 
-// views deparses the views. It is a statement of its own because it alone
+// views deparses the views, and the functions that PostgreSQL keeps parsed. It is a statement of its own because it alone
 // takes locks (on the tables of the views) and can therefore fail by itself.
-const views = `SELECT oid::text, pg_get_viewdef(oid) FROM pg_class WHERE relkind IN ('v', 'm')
+const views = `SELECT '` + kindRelation + `', oid::text, pg_get_viewdef(oid) FROM pg_class WHERE relkind IN ('v', 'm')
 AND relnamespace NOT IN (SELECT oid FROM pg_namespace WHERE nspname IN ('pg_catalog', 'information_schema'));
+SELECT '` + kindFunction + `', oid::text, pg_get_function_sqlbody(oid) FROM pg_proc WHERE prosqlbody IS NOT NULL AND oid >= 16384;
 `
 
 // The kinds of rows. What each has in its columns is in parts.
