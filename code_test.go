@@ -463,3 +463,59 @@ func hostOf(f *fixture) string {
 	}
 	return host
 }
+
+// Code that runs as another role may have another search_path than the session:
+// "$user" stands in it, and schemas that a role may not use are left out.
+func TestCodeThatRunsAsAnotherRole(t *testing.T) {
+	scenarioOnce(t, codeTables+`
+		CREATE TABLE children (id int PRIMARY KEY, act int REFERENCES acts ON DELETE CASCADE); INSERT INTO children VALUES (1, 1), (2, 2);
+		CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN INSERT INTO log (line) VALUES (TG_OP); RETURN NULL; END';
+		CREATE TRIGGER note AFTER DELETE ON children FOR EACH ROW EXECUTE FUNCTION note();
+		CREATE FUNCTION owned(what text) RETURNS int SECURITY DEFINER LANGUAGE sql AS 'INSERT INTO log (line) VALUES (what) RETURNING 1';
+		CREATE FUNCTION fixed(what text) RETURNS int SECURITY DEFINER SET search_path = cache_statement, pg_temp
+			LANGUAGE sql AS 'INSERT INTO log (line) VALUES (what) RETURNING 1';`, func(f *fixture) {
+		plan := func(query string) *keying.Plan {
+			f.Helper()
+			conn := f.conn(f.db)
+			var p *keying.Plan
+			err := conn.Raw(func(c any) error {
+				q := call{sql: query}
+				err := c.(*Conn).plan(f.ctx, &q)
+				p = q.text.plan
+				return err
+			})
+			if err != nil {
+				f.Fatal(err)
+			}
+			return p
+		}
+		texts := []string{"DELETE FROM acts WHERE id = 1", "SELECT owned('x')", "SELECT fixed('x')"}
+		for _, text := range texts {
+			if plan(text).Asks {
+				f.Errorf("%s: not understood", text)
+			}
+		}
+		warmAll(f)
+		f.exec(texts[0])
+		f.miss(readLog).is("1 DELETE")
+		f.runs(keying.WritingFunction, texts[1])
+		f.miss(readLog).is("2 x")
+		f.hit(readTotals)
+
+		// Another table of the name: which one is meant is not known.
+		f.exec("CREATE SCHEMA elsewhere")
+		f.exec("CREATE TABLE elsewhere.log (id int, line text)")
+		for _, text := range texts {
+			if !plan(text).Asks {
+				f.Errorf("%s: understood, with two tables", text)
+			}
+		}
+		warmAll(f)
+		f.exec("DELETE FROM acts WHERE id = 2")
+		f.miss(readLog).is("3 x")
+		f.hit(readTotals)
+		f.runs(keying.WritingFunction, texts[2])
+		f.miss(readLog).is("4 x")
+		f.hit(readTotals)
+	})
+}

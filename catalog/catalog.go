@@ -75,6 +75,9 @@ type Code struct {
 
 	Trigger bool
 
+	// Deferrable says that a trigger may run as late as in COMMIT.
+	Deferrable bool
+
 	// Columns are those of a trigger's UPDATE OF; nil for any.
 	Columns []string
 
@@ -150,6 +153,7 @@ type Function struct {
 	Builtin      bool // owned by initdb, in pg_catalog; never true for an extension
 	Aggregate    bool
 	Procedure    bool
+	Definer      bool // SECURITY DEFINER: it runs as its owner
 	Window       bool
 	SetReturning bool
 

@@ -224,7 +224,7 @@ func (r *Relation) addCode(functions []uint32, on Commands) {
 
 func compareCode(a, b Code) int {
 	return cmp.Or(cmp.Compare(a.Function, b.Function), cmp.Compare(a.On, b.On), slices.Compare(a.Columns, b.Columns),
-		compareBool(a.Trigger, b.Trigger), compareBool(a.Row, b.Row))
+		compareBool(a.Trigger, b.Trigger), compareBool(a.Row, b.Row), compareBool(a.Deferrable, b.Deferrable))
 }
 
 func compareBool(a, b bool) int {

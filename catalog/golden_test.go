@@ -133,7 +133,7 @@ func (d *dumper) dumpRelation(r *catalog.Relation) {
 		if len(c.Columns) > 0 {
 			what += " of " + strings.Join(c.Columns, ", ")
 		}
-		code = append(code, what+flags("trigger", c.Trigger, "row", c.Row, "insert", c.On&catalog.OnInsert != 0,
+		code = append(code, what+flags("trigger", c.Trigger, "row", c.Row, "deferrable", c.Deferrable, "insert", c.On&catalog.OnInsert != 0,
 			"update", c.On&catalog.OnUpdate != 0, "delete", c.On&catalog.OnDelete != 0, "truncate", c.On&catalog.OnTruncate != 0,
 			"read", c.On&catalog.OnRead != 0))
 	}

@@ -109,7 +109,8 @@ func (l *loader) fact(v [][]byte) {
 		if len(v[4]) > 0 {
 			t.numbers = l.numbers(v[4])
 		}
-		l.deferrable = l.deferrable || l.bool(v[3])
+		t.Deferrable = l.bool(v[3])
+		l.deferrable = l.deferrable || t.Deferrable
 		l.triggers = append(l.triggers, t)
 	case kindRule:
 		l.triggers = append(l.triggers, triggerRow{l.oid(v[0]), nil, Code{On: ruleCommands(char(v[1]))}})
@@ -149,7 +150,8 @@ func (l *loader) function(v [][]byte) {
 	// What initdb puts outside pg_catalog is not Builtin, but it writes nothing.
 	if f.OID >= firstUserOID {
 		f.Language, f.Source = l.text(v[8]), string(v[11])
-		f.SearchPath, f.SetsPath = string(v[12]), v[12] != nil
+		f.Definer = l.bool(v[12])
+		f.SearchPath, f.SetsPath = string(v[13]), v[13] != nil
 		reach := reachOf(f.Language, l.bool(v[9]), string(v[10]))
 		if f.Volatility == 'v' && reach > nowhere || f.Volatility == 's' && reach > nowhere && f.Language != "c" {
 			f.Writers = []uint32{f.OID}

@@ -147,6 +147,7 @@ var parts = []part{
 			"l.lanpltrusted", "e.extname",
 			"CASE WHEN p.oid >= 16384 AND l.lanname IN ('sql', 'plpgsql') AND p.prosqlbody IS NULL" +
 				" AND NOT EXISTS (SELECT FROM unnest(p.proconfig) c WHERE c LIKE 'standard_conforming_strings=%') THEN p.prosrc END",
+			"p.prosecdef",
 			"CASE WHEN p.oid >= 16384 THEN (SELECT substr(c, 13) FROM unnest(p.proconfig) c WHERE c LIKE 'search_path=%') END"},
 		`FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace JOIN pg_language l ON l.oid = p.prolang
 		LEFT JOIN pg_aggregate g ON g.aggfnoid = p.oid

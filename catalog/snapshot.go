@@ -14,8 +14,9 @@ type Snapshot struct {
 	relations  []*Relation // by OID
 	byOID      map[uint32]*Relation
 	byName     map[name]*Relation
-	functions  map[string][]Function // by name, all schemas
-	own        map[uint32]Function   // user-defined functions, by OID
+	named      map[string][]*Relation // user relations by name, in all schemas
+	functions  map[string][]Function  // by name, all schemas
+	own        map[uint32]Function    // user-defined functions, by OID
 	operators  map[string][]Operator
 	types      map[name]Type
 	typeByOID  map[uint32]Type
@@ -53,6 +54,7 @@ func NewSnapshot(c Contents) *Snapshot {
 		relations:  slices.Clone(c.Relations),
 		byOID:      make(map[uint32]*Relation, len(c.Relations)),
 		byName:     make(map[name]*Relation, len(c.Relations)),
+		named:      make(map[string][]*Relation),
 		functions:  make(map[string][]Function),
 		operators:  make(map[string][]Operator),
 		types:      make(map[name]Type, len(c.Types)),
@@ -97,6 +99,9 @@ func (s *Snapshot) addRelations() {
 	for _, r := range s.relations {
 		s.byOID[r.OID] = r
 		s.byName[name{r.Schema, r.Name}] = r
+		if !r.System {
+			s.named[r.Name] = append(s.named[r.Name], r)
+		}
 		r.Children = nil
 		for i := range r.Columns {
 			c := &r.Columns[i]
@@ -147,6 +152,12 @@ func (s *Snapshot) Relations() iter.Seq[*Relation] { return slices.Values(s.rela
 // ByOID returns the relation with this OID, or nil.
 func (s *Snapshot) ByOID(oid uint32) *Relation { return s.byOID[oid] }
 
+// AnySchema is a search_path of which nothing is known: a relation is found if it
+// is the only one of its name, a function or operator in every schema.
+var AnySchema = []string{"*"}
+
+func isAny(path []string) bool { return len(path) == 1 && &path[0] == &AnySchema[0] }
+
 // Resolve finds a relation as PostgreSQL would: in schema, or, when schema is
 // "", in the first schema of path that has the name. It returns nil when there
 // is none.
@@ -156,6 +167,15 @@ func (s *Snapshot) ByOID(oid uint32) *Relation { return s.byOID[oid] }
 // temporary schema may have made tables in it after the snapshot was loaded;
 // its owner must see to that.
 func (s *Snapshot) Resolve(path []string, schema, relation string) *Relation {
+	if schema == "" && isAny(path) {
+		if r := s.byName[name{"pg_catalog", relation}]; r != nil {
+			return r
+		}
+		if found := s.named[relation]; len(found) == 1 {
+			return found[0]
+		}
+		return nil
+	}
 	for _, schema := range schemas(path, schema) {
 		if r := s.byName[name{schema, relation}]; r != nil {
 			return r
@@ -163,6 +183,10 @@ func (s *Snapshot) Resolve(path []string, schema, relation string) *Relation {
 	}
 	return nil
 }
+
+// Ambiguous reports that relations of this name are in several schemas, so that
+// the search_path decides which one is meant.
+func (s *Snapshot) Ambiguous(relation string) bool { return len(s.named[relation]) > 1 }
 
 // Type finds a type by its pg_type name, as Resolve finds a relation.
 func (s *Snapshot) Type(path []string, schema, typ string) (Type, bool) {
@@ -193,7 +217,7 @@ func (s *Snapshot) Functions(path []string, schema, function string, args int) [
 	var found []Function
 	for _, schema := range schemas(path, schema) {
 		for _, f := range s.functions[function] {
-			if f.Schema == schema && args >= int(f.MinArgs) && (f.MaxArgs < 0 || args <= int(f.MaxArgs)) {
+			if (f.Schema == schema || isAny(path) && schema == AnySchema[0]) && args >= int(f.MinArgs) && (f.MaxArgs < 0 || args <= int(f.MaxArgs)) {
 				found = append(found, f)
 			}
 		}
@@ -214,7 +238,7 @@ func (s *Snapshot) Operators(path []string, schema, operator string) []Operator 
 	var found []Operator
 	for _, schema := range schemas(path, schema) {
 		for _, o := range s.operators[operator] {
-			if o.Schema == schema {
+			if o.Schema == schema || isAny(path) && schema == AnySchema[0] {
 				found = append(found, o)
 			}
 		}

@@ -20,6 +20,7 @@ type analysis struct {
 	userCode  bool // a user-defined function is called
 	calling   bool // a procedure, which may commit unless it is understood
 	inside    bool // of a function, of whose operands nothing is known
+	loose     bool // the search_path is not that of path alone
 
 	tables  []uint32        // read, and only TagTable will do
 	views   map[uint32]bool // taken apart already
@@ -61,12 +62,13 @@ func (a *analysis) run(statements []*parser.Statement) {
 	case len(statements) > 1:
 		p.deny(SeveralStatements, "")
 	}
-	if holdsLiterals(a.text) && clockInput(a.text) {
+	// Escapes, and literals that go on in the next line, hide what they spell.
+	if holdsLiterals(a.text) && (clockInput(a.text) || strings.ContainsAny(a.text, "\\&\n\r")) {
 		p.deny(ClockInput, "")
 	}
 	a.casts()
-	if p.Reason == NoReason && a.clockCast(statements[0], a.text, a.path) {
-		p.deny(ClockCast, "")
+	if p.Reason == NoReason {
+		a.clockCasts(statements[0], a.path, "")
 	}
 	if p.Reason == NoReason {
 		a.readPlan(statements[0])
@@ -180,6 +182,9 @@ func (a *analysis) ddl() {
 func (a *analysis) relation(r parser.Relation, path []string) {
 	p := a.plan
 	rel := a.snapshot.Resolve(path, r.Schema, r.Name.Name)
+	if a.loose && r.Schema == "" && a.snapshot.Ambiguous(r.Name.Name) {
+		a.ask()
+	}
 	if rel == nil {
 		p.Unknown = true
 		p.deny(UnknownRelation, qualified(r.Name))
@@ -263,13 +268,13 @@ func (a *analysis) columns(rel *catalog.Relation) {
 // present takes a type of which values are read.
 func (a *analysis) present(t catalog.Type) {
 	p := a.plan
-	a.seen[t.OID], a.seen[t.Base] = true, true
-	if t.Element != 0 {
-		a.seen[t.Element] = true
-	}
-	if base, _ := a.snapshot.TypeByOID(t.Base); !t.Builtin && (strings.ContainsRune("crm", rune(t.Kind)) || t.Kind == 'd' && base.Element != 0) {
-		a.userCode = true // of what it is made is not in sight
-	}
+	a.is(t, func(t catalog.Type) bool {
+		a.seen[t.OID] = true
+		if !t.Builtin && strings.ContainsRune("crm", rune(t.Kind)) {
+			a.userCode = true // of what it is made is not in sight
+		}
+		return false
+	})
 	a.callAll(t.Writers)
 	switch name := t.Schema + "." + t.Name; {
 	case a.is(t, func(t catalog.Type) bool { return t.Reg || t.Builtin && t.Name == "aclitem" }):

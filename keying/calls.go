@@ -15,19 +15,22 @@ const maxArgs = 100
 // function judges a call by all functions that it could mean, because which of
 // them PostgreSQL chooses depends on types that the text does not show.
 func (a *analysis) function(f parser.Function, path []string) {
+	if newConstructs[f.Name.Name] {
+		a.plan.deny(SessionKeyword, f.Name.Name)
+	}
 	found := a.snapshot.Functions(path, f.Schema, f.Name.Name, f.Args)
-	if len(found) > 0 {
-		for _, o := range found {
-			a.overload(o)
-		}
-		return
+	for _, o := range found {
+		a.overload(o)
 	}
 	if f.Args == 1 {
-		// f(x) is x::f if f is a type.
+		// f(x) is x::f if f is a type, and no function f takes just what x is.
 		if t, ok := a.snapshot.Type(path, f.Schema, f.Name.Name); ok {
 			a.cast(t)
 			return
 		}
+	}
+	if len(found) > 0 || newConstructs[f.Name.Name] && f.Schema == "" {
+		return
 	}
 	// PostgreSQL would refuse it, or the snapshot is out of date. If nothing of
 	// that name is harmless it may be a function that writes, made a moment ago.
@@ -74,9 +77,9 @@ func (a *analysis) overload(o catalog.Function) {
 		a.userCode = true
 		name = o.Schema + "." + o.Name
 		switch {
-		case o.Volatility == 'i':
-		case o.Volatility == 's':
+		case o.Volatility == 's' || impureExtensions[o.Name]:
 			p.deny(UserFunction, name)
+		case o.Volatility == 'i':
 		case len(o.Writers) > 0:
 			p.deny(WritingFunction, name)
 		default:
@@ -86,9 +89,14 @@ func (a *analysis) overload(o catalog.Function) {
 		return
 	}
 	switch {
+	case strings.HasPrefix(o.Name, "timetz"):
+		p.deny(ClockType, name)
 	case sessionBuiltins[o.Name]:
 		p.deny(SessionFunction, name)
 		p.Session = true
+		if o.Name == "pg_reload_conf" { // of all sessions
+			a.ddl()
+		}
 	case queryBuiltins[o.Name] && o.Volatility != 'i':
 		p.deny(WritingFunction, name)
 		a.ask()

@@ -27,15 +27,25 @@ const (
 
 // The OIDs of pg_type that keying knows. They are fixed in PostgreSQL's source.
 const (
-	oidBool    = 16
-	oidInt8    = 20
-	oidInt2    = 21
-	oidInt4    = 23
-	oidText    = 25
-	oidOID     = 26
-	oidVarchar = 1043
-	oidTimetz  = 1266
-	oidUUID    = 2950
+	oidBool        = 16
+	oidChar        = 18
+	oidName        = 19
+	oidInt8        = 20
+	oidInt2        = 21
+	oidInt4        = 23
+	oidText        = 25
+	oidOID         = 26
+	oidUnknown     = 705
+	oidBpchar      = 1042
+	oidVarchar     = 1043
+	oidDate        = 1082
+	oidTime        = 1083
+	oidTimestamp   = 1114
+	oidTimestamptz = 1184
+	oidInterval    = 1186
+	oidTimetz      = 1266
+	oidCstring     = 2275
+	oidUUID        = 2950
 )
 
 // classOf returns the class of a type, resolved through domains. A type that

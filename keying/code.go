@@ -42,8 +42,23 @@ func (a *analysis) code(rel *catalog.Relation, ops catalog.Commands, columns []s
 			a.ask() // a rule
 			continue
 		}
-		a.call(c.Function)
+		if c.Deferrable {
+			a.loosely(func() { a.call(c.Function) }) // until COMMIT the path may be set anew
+		} else {
+			a.call(c.Function)
+		}
 	}
+}
+
+// loosely calls f for code that runs as another role, or at another time: "$user"
+// in the search_path, and schemas that a role may not use, make its path another
+// one than the session's. Then a call may mean a function of any schema, and a table
+// must be the only one of its name.
+func (a *analysis) loosely(f func()) {
+	path, loose := a.path, a.loose
+	a.path, a.loose = catalog.AnySchema, true
+	f()
+	a.path, a.loose = path, loose
 }
 
 // alters returns the columns that triggers may give other values than an
@@ -87,6 +102,10 @@ func (a *analysis) call(function uint32) {
 	case len(f.Writers) == 0:
 		return
 	}
+	if f.Definer && !f.SetsPath && !a.loose {
+		a.loosely(func() { a.call(function) })
+		return
+	}
 	path, ok := a.pathOf(f)
 	key := running{function, strings.Join(path, "\x00")}
 	if a.ran[key] {
@@ -99,7 +118,10 @@ func (a *analysis) call(function uint32) {
 		return
 	}
 	a.plan.Commits = a.plan.Commits || f.Procedure && body.Ends
+	loose := a.loose
+	a.loose = a.loose || f.SetsPath
 	a.body(body, path)
+	a.loose = loose
 }
 
 // running is a function and the search_path that it runs with.
@@ -116,12 +138,13 @@ func (a *analysis) body(body *parser.Body, path []string) {
 	if body.Dynamic {
 		a.ask()
 	}
-	inside, around := a.inside, a.path
+	inside, around, unknown := a.inside, a.path, a.plan.Unknown
 	a.inside, a.path, a.userCode = true, path, true
 	for _, s := range body.Statements {
 		a.statement(s, path)
 	}
 	a.inside, a.path = inside, around
+	a.plan.Unknown = unknown // what it has not found is asked for, or no table: a transition table
 }
 
 // bodyOf returns what the function's text says, nil if it is not understood.

@@ -53,6 +53,14 @@ var impureBuiltins = set(`
 	pg_partition_root pg_walfile_name pg_walfile_name_offset
 `)
 
+// impureExtensions are functions of extensions that are declared immutable and
+// read texts as dates: hstore's.
+var impureExtensions = set(`populate_record`)
+
+// newConstructs are called like functions and are none, in versions of
+// PostgreSQL that are newer than the grammar here.
+var newConstructs = set(`json_exists json_query json_scalar json_serialize json_value merge_action`)
+
 // queryBuiltins run SQL that they are given as text.
 var queryBuiltins = set(`
 	query_to_xml query_to_xml_and_xmlschema query_to_xmlschema cursor_to_xml

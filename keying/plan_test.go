@@ -93,11 +93,17 @@ func TestTextNotScanned(t *testing.T) {
 		"SELECT * FROM users WHERE name = 'now'":       ClockInput,
 		"SELECT * FROM users WHERE name = $x$today$x$": ClockInput,
 		"SELECT now FROM users":                        NoReason,
-		"SELECT id FROM users WHERE 'x'::date = $1":    ClockCast,
+		"SELECT id FROM users WHERE 'x'::date = $1":    NoReason,
+
+		// What is escaped is not seen, nor what is put together.
+		`SELECT * FROM users WHERE created_at > E'\156ow'`:               ClockInput,
+		`SELECT * FROM users WHERE created_at > U&'\006eow'`:             ClockInput,
+		`SELECT * FROM users WHERE created_at > U&'!006eow' UESCAPE '!'`: ClockInput,
+		"SELECT * FROM users WHERE created_at > 'to'\n'day'":             ClockInput,
 	} {
 		statements, err := parser.Parse(sql, nil)
 		if err != nil {
-			t.Fatal(err)
+			t.Fatalf("%s: %v", sql, err)
 		}
 		p := New(sql, statements, snapshot, testPath)
 		if p.Reason != want {

@@ -335,11 +335,18 @@ func (a *analysis) castFits(cast parser.Name, c class, array bool) bool {
 // which canonical values are known, other than PostgreSQL's.
 func (a *analysis) ownEquality() bool {
 	for _, o := range a.snapshot.Operators(a.path, "", "=") {
-		if !o.Builtin && classOf(o.Left) != noClass && classOf(o.Right) != noClass {
+		if !o.Builtin && a.canonical(o.Left) && a.canonical(o.Right) {
 			return true
 		}
 	}
 	return false
+}
+
+// canonical reports whether values of a type, or of the one below a domain,
+// have a canonical form: an operator may be declared for the domain itself.
+func (a *analysis) canonical(oid uint32) bool {
+	t, ok := a.snapshot.TypeByOID(oid)
+	return !ok || classOf(t.Base) != noClass
 }
 
 // TagName returns a tag in words: "table public.users". The values of a row

@@ -41,9 +41,7 @@ func (a *analysis) view(rel *catalog.Relation, name string) {
 	}
 	a.statement(s, viewPath)
 	a.depth--
-	if a.clockCast(s, scanned.Text, viewPath) {
-		a.plan.deny(ClockCast, name)
-	}
+	a.clockCasts(s, viewPath, name)
 }
 
 // definition parses a view. It is nil unless the definition is a plain query of

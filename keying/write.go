@@ -52,8 +52,8 @@ func (a *analysis) write(w parser.Write, path []string) {
 	p.Writes = true
 	p.deny(NotRead, "")
 	rel := a.snapshot.Resolve(path, w.Target.Schema, w.Target.Name.Name)
-	if rel == nil {
-		p.Unknown = true
+	if rel == nil || a.loose && w.Target.Schema == "" && a.snapshot.Ambiguous(w.Target.Name.Name) {
+		p.Unknown = p.Unknown || rel == nil
 		a.ask()
 		return
 	}
@@ -142,7 +142,7 @@ func (a *analysis) refresh(rel *catalog.Relation) {
 		a.ask()
 		return
 	}
-	a.statement(s, viewPath)
+	a.loosely(func() { a.statement(s, viewPath) }) // it runs as the view's owner
 }
 
 // family returns the ancestors and descendants of a relation: a row of a child
@@ -195,18 +195,20 @@ func (a *analysis) spread(oid uint32, ops catalog.Commands) {
 		return
 	}
 	a.visited[oid] |= ops
-	rel := a.touch(oid, ops, nil, extentAll)
-	if rel == nil {
-		return
-	}
-	if rel.Kind == 'p' && ops&catalog.OnUpdate != 0 {
-		ops |= catalog.OnInsert | catalog.OnDelete // it may move the row
-		a.code(rel, ops, nil)
-	}
-	for _, oid := range a.family(oid) {
-		a.touch(oid, ops, nil, extentAll)
-	}
-	a.cascade(rel, ops, nil)
+	a.loosely(func() { // the actions of foreign keys run as the table's owner
+		rel := a.touch(oid, ops, nil, extentAll)
+		if rel == nil {
+			return
+		}
+		if rel.Kind == 'p' && ops&catalog.OnUpdate != 0 {
+			ops |= catalog.OnInsert | catalog.OnDelete // it may move the row
+			a.code(rel, ops, nil)
+		}
+		for _, oid := range a.family(oid) {
+			a.touch(oid, ops, nil, extentAll)
+		}
+		a.cascade(rel, ops, nil)
+	})
 }
 
 // assigns reports whether an UPDATE of columns may change one of referenced.

@@ -76,9 +76,10 @@ type walker struct {
 	sql      string
 	literals []Literal
 
-	st     Statement
-	reads  []*Relation
-	writes []*Write
+	st      Statement
+	queries map[*pg.SelectStmt]columns // that were walked over
+	reads   []*Relation
+	writes  []*Write
 
 	levels  int  // query levels
 	unplain bool // something that Statement.Plain excludes was seen

@@ -18,9 +18,9 @@ type scope struct {
 
 // cte is a name of a WITH list; names declared later come first.
 type cte struct {
-	next    *cte
-	name    string
-	outputs []string
+	next *cte
+	name string
+	expr *pg.CommonTableExpr
 }
 
 // item is one thing that a qualifier of a column name can mean.
@@ -32,8 +32,12 @@ type item struct {
 	// renamed says that the columns have other names than in the relation.
 	renamed bool
 
-	// outputs are column names known to exist when rel is nil.
-	outputs []string
+	// columns are those that are known when rel is nil.
+	columns columns
+
+	// scalar says that the whole row may be a value that is no row: that of a
+	// function in FROM.
+	scalar bool
 }
 
 // lookup finds the common table expression that hides a relation's name.
@@ -124,11 +128,15 @@ func (w *walker) qualifiedColumn(s *scope, qualifier []string, name string) {
 	case !ok:
 		s.allColumns()
 		w.attribute(Name{}, name)
+		w.cast(Name{Name: name}, elsewhere)
 	case it.rel != nil:
 		it.column(name)
 		w.attribute(it.rel.Name, name)
-	case !slices.Contains(it.outputs, name):
+	case !it.columns.has(name):
 		w.attribute(Name{}, name)
+		if it.scalar {
+			w.cast(Name{Name: name}, elsewhere)
+		}
 	}
 }
 

@@ -35,7 +35,7 @@ const (
 	Cursor  // DECLARE, with the facts of its query; FETCH, MOVE, CLOSE
 	Notify  // LISTEN, UNLISTEN, NOTIFY
 	Lock
-	Do      // with Statement.Body
+	Do // with Statement.Body
 	Call
 	Show
 	Maintenance // VACUUM, ANALYZE, REINDEX, CHECKPOINT, LOAD: no table content changes
@@ -64,6 +64,12 @@ type Statement struct {
 	// value has no such column, PostgreSQL takes the name for a function and
 	// calls it with the value: SELECT author.full_name runs full_name(author).
 	Attributes []Attribute
+
+	// Casts are the conversions of values: x::type, and the calls and attributes
+	// that are one if their name is that of a type, date(x) and (x).date; also
+	// x AT TIME ZONE zone, as one to timezone. Those of parameters and literals
+	// alone are left out.
+	Casts []Cast
 
 	// Keywords are the SQL value keywords used (lower case: current_date,
 	// localtime, current_user, session_user, …), and the constructs that are

@@ -42,6 +42,9 @@ func (w *walker) expr(sc *scope, n *pg.Node) {
 	case *pg.Node_TypeCast:
 		w.expr(sc, n.TypeCast.Arg)
 		w.typeName(n.TypeCast.TypeName)
+		if name, ok := qualifiedName(n.TypeCast.TypeName.GetNames()); ok {
+			w.cast(name, w.sources(sc, n.TypeCast.Arg))
+		}
 	case *pg.Node_CollateClause:
 		w.expr(sc, n.CollateClause.Arg)
 	case *pg.Node_SubLink:
@@ -66,7 +69,7 @@ func (w *walker) expr(sc *scope, n *pg.Node) {
 		w.exprs(sc, n.AArrayExpr.Elements)
 	case *pg.Node_AIndirection:
 		w.expr(sc, n.AIndirection.Arg)
-		w.indirection(sc, n.AIndirection.Indirection)
+		w.indirection(sc, n.AIndirection.Indirection, w.sources(sc, n.AIndirection.Arg))
 	case *pg.Node_List:
 		w.exprs(sc, n.List.Items)
 	case *pg.Node_SortBy:
@@ -172,6 +175,9 @@ func (w *walker) funcCall(sc *scope, f *pg.FuncCall) {
 	}
 	w.st.Functions = append(w.st.Functions, Function{Name: name, Args: args})
 	w.exprs(sc, f.Args)
+	if len(f.Args) == 1 || len(f.Args) == 2 && name.Name == "timezone" {
+		w.cast(name, w.sources(sc, f.Args[len(f.Args)-1]))
+	}
 	w.exprs(sc, f.AggOrder)
 	w.expr(sc, f.AggFilter)
 	if f.Over != nil {
@@ -186,12 +192,15 @@ func (w *walker) window(sc *scope, d *pg.WindowDef) {
 	w.expr(sc, d.EndOffset)
 }
 
-// indirection walks over what follows a value: [1], .field, .*
-func (w *walker) indirection(sc *scope, list []*pg.Node) {
+// indirection walks over what follows a value, of which from are the sources:
+// [1], .field, .*
+func (w *walker) indirection(sc *scope, list []*pg.Node, from []Source) {
 	for _, n := range list {
 		switch n := n.GetNode().(type) {
 		case *pg.Node_String_:
 			w.attribute(Name{}, n.String_.Sval)
+			w.cast(Name{Name: n.String_.Sval}, from)
+			from = elsewhere
 		case *pg.Node_AStar:
 		case *pg.Node_AIndices:
 			w.expr(sc, n.AIndices.Lidx)

@@ -25,6 +25,14 @@ func (w *walker) query(n *pg.Node, outer *scope, ctes *cte) {
 }
 
 func (w *walker) selectStmt(s *pg.SelectStmt, outer *scope, ctes *cte) {
+	if w.queries == nil {
+		w.queries = make(map[*pg.SelectStmt]columns)
+	}
+	sc := w.walkSelect(s, outer, ctes)
+	w.queries[s] = w.outputs(s, sc)
+}
+
+func (w *walker) walkSelect(s *pg.SelectStmt, outer *scope, ctes *cte) *scope {
 	w.levels++
 	ctes = w.with(s.WithClause, outer, ctes)
 	if s.IntoClause != nil {
@@ -34,9 +42,11 @@ func (w *walker) selectStmt(s *pg.SelectStmt, outer *scope, ctes *cte) {
 		w.unplain = true
 		if s.Larg == nil || s.Rarg == nil {
 			w.deny()
-			return
+			return nil
 		}
 		w.selectStmt(s.Larg, outer, ctes)
+		// The right side may be about the result so far, WITH RECURSIVE.
+		w.queries[s] = union(w.columnsOf(s.Larg), columns{unplaced: true})
 		w.selectStmt(s.Rarg, outer, ctes)
 	}
 	if len(s.ValuesLists) > 0 || len(s.GroupClause) > 0 || s.HavingClause != nil {
@@ -61,6 +71,7 @@ func (w *walker) selectStmt(s *pg.SelectStmt, outer *scope, ctes *cte) {
 		}
 		w.st.Locks = true
 	}
+	return sc
 }
 
 // targets walks over the expressions of a select list or RETURNING.
@@ -71,7 +82,7 @@ func (w *walker) targets(sc *scope, list []*pg.Node) {
 			w.deny()
 			return
 		}
-		w.indirection(sc, t.Indirection)
+		w.indirection(sc, t.Indirection, elsewhere)
 		w.expr(sc, t.Val)
 	}
 }
@@ -92,7 +103,7 @@ func (w *walker) with(c *pg.WithClause, outer *scope, ctes *cte) *cte {
 	}
 	w.unplain = true
 	declare := func(e *pg.CommonTableExpr) {
-		ctes = &cte{next: ctes, name: e.Ctename, outputs: cteOutputs(e)}
+		ctes = &cte{next: ctes, name: e.Ctename, expr: e}
 	}
 	if c.Recursive {
 		// Every name is visible in every query of the list.
@@ -115,16 +126,17 @@ func (w *walker) with(c *pg.WithClause, outer *scope, ctes *cte) *cte {
 	return ctes
 }
 
-func cteOutputs(e *pg.CommonTableExpr) []string {
-	outputs := outputNames(e.Ctequery.GetSelectStmt())
-	outputs = rename(outputs, e.Aliascolnames)
+// cteColumns gives the columns of a common table expression. Before its query
+// was walked over, little more than their names is known.
+func (w *walker) cteColumns(e *pg.CommonTableExpr) columns {
+	c := w.columnsOf(e.Ctequery.GetSelectStmt()).rename(e.Aliascolnames)
 	if s := e.SearchClause; s != nil {
-		outputs = append(outputs, s.SearchSeqColumn)
+		c = c.and(s.SearchSeqColumn)
 	}
 	if s := e.CycleClause; s != nil {
-		outputs = append(outputs, s.CycleMarkColumn, s.CyclePathColumn)
+		c = c.and(s.CycleMarkColumn, s.CyclePathColumn)
 	}
-	return outputs
+	return c
 }
 
 // from declares the items of a FROM list, then walks over what refers to them.
@@ -146,12 +158,16 @@ func (w *walker) declare(sc *scope, n *pg.Node) {
 	case *pg.Node_RangeSubselect:
 		s := n.RangeSubselect
 		name, columns := alias(s.Alias)
-		sc.items = append(sc.items, &item{name: name, outputs: rename(outputNames(s.Subquery.GetSelectStmt()), columns)})
+		it := &item{name: name, columns: w.columnsOf(s.Subquery.GetSelectStmt()).rename(columns)}
+		sc.items = append(sc.items, it)
+		query := func(visible *scope) {
+			w.query(s.Subquery, visible, sc.ctes)
+			it.columns = w.columnsOf(s.Subquery.GetSelectStmt()).rename(columns)
+		}
 		if s.Lateral {
-			sc.later = append(sc.later, func() { w.query(s.Subquery, sc, sc.ctes) })
+			sc.later = append(sc.later, func() { query(sc) })
 		} else {
-			// It does not see its neighbours.
-			w.query(s.Subquery, sc.outer, sc.ctes)
+			query(sc.outer) // it does not see its neighbours
 		}
 	case *pg.Node_RangeFunction:
 		w.declareFunction(sc, n.RangeFunction)
@@ -182,7 +198,7 @@ func (w *walker) declareRelation(sc *scope, r *pg.RangeVar) {
 		if name == "" {
 			name = r.Relname
 		}
-		sc.items = append(sc.items, &item{name: name, outputs: rename(slices.Clone(c.outputs), columns)})
+		sc.items = append(sc.items, &item{name: name, columns: w.cteColumns(c.expr).rename(columns)})
 		return
 	}
 	rel := relation(r)
@@ -215,10 +231,10 @@ func alias(a *pg.Alias) (name string, columns []*pg.Node) {
 
 func (w *walker) declareFunction(sc *scope, f *pg.RangeFunction) {
 	w.unplain = true
-	name, columns := alias(f.Alias)
-	it := &item{name: name, outputs: rename(nil, columns)}
+	name, names := alias(f.Alias)
+	it := &item{name: name, columns: columns{open: true}.rename(names), scalar: true}
 	for _, n := range f.Coldeflist {
-		it.outputs = append(it.outputs, n.GetColumnDef().GetColname())
+		it.columns = it.columns.and(n.GetColumnDef().GetColname())
 	}
 	sc.items = append(sc.items, it)
 	for _, n := range f.Functions {
@@ -234,6 +250,10 @@ func (w *walker) declareFunction(sc *scope, f *pg.RangeFunction) {
 		sc.later = append(sc.later, func() {
 			w.expr(sc, pair[0])
 			w.columnDefs(pair[1].GetList().GetItems())
+			if len(f.Functions) == 1 && len(f.Coldeflist) == 0 {
+				// A function that gives no row has one column, of the same name.
+				it.columns = columns{list: []output{{it.name, w.sources(sc, pair[0])}}, open: true}.rename(names)
+			}
 		})
 	}
 	w.columnDefs(f.Coldeflist)
@@ -256,7 +276,7 @@ func (w *walker) declareTable(sc *scope, t *pg.RangeTableFunc) {
 	w.unplain = true
 	w.construct("xmltable")
 	name, _ := alias(t.Alias)
-	sc.items = append(sc.items, &item{name: name})
+	sc.items = append(sc.items, &item{name: name, columns: columns{open: true}})
 	sc.later = append(sc.later, func() {
 		w.expr(sc, t.Docexpr)
 		w.expr(sc, t.Rowexpr)
@@ -302,7 +322,7 @@ func (w *walker) declareJoin(sc *scope, j *pg.JoinExpr) {
 		}
 	}
 	if a := j.JoinUsingAlias; a != nil {
-		sc.items = append(sc.items, &item{name: a.Aliasname, outputs: rename(nil, j.UsingClause)})
+		sc.items = append(sc.items, &item{name: a.Aliasname, columns: columns{open: true}.rename(j.UsingClause)})
 	}
 	if j.Alias != nil {
 		for i := begin; i < len(sc.items); i++ {
@@ -310,7 +330,7 @@ func (w *walker) declareJoin(sc *scope, j *pg.JoinExpr) {
 			it.name, it.schema, it.renamed = "", "", true
 			sc.items[i] = &it
 		}
-		sc.items = append(sc.items, &item{name: j.Alias.Aliasname, outputs: rename(nil, j.Alias.Colnames)})
+		sc.items = append(sc.items, &item{name: j.Alias.Aliasname, columns: columns{open: true}.rename(j.Alias.Colnames)})
 	}
 	if j.Quals != nil {
 		sc.later = append(sc.later, func() {
@@ -320,40 +340,4 @@ func (w *walker) declareJoin(sc *scope, j *pg.JoinExpr) {
 			}
 		})
 	}
-}
-
-// outputNames gives names that columns of a query surely have: not all of
-// them, where the query does not tell. A column's place is kept by "".
-func outputNames(s *pg.SelectStmt) []string {
-	for s != nil && s.Larg != nil {
-		s = s.Larg
-	}
-	var names []string
-	for _, n := range s.GetTargetList() {
-		t := n.GetResTarget()
-		name := t.GetName()
-		if c := t.GetVal().GetColumnRef(); name == "" && c != nil && len(c.Fields) > 0 {
-			last := c.Fields[len(c.Fields)-1]
-			if last.GetAStar() != nil {
-				// What stands behind has no known place.
-				return names
-			}
-			name = last.GetString_().GetSval()
-		}
-		names = append(names, name)
-	}
-	return names
-}
-
-// rename gives the first columns the names of an alias list.
-func rename(outputs []string, columns []*pg.Node) []string {
-	for i, n := range columns {
-		name := n.GetString_().GetSval()
-		if i < len(outputs) {
-			outputs[i] = name
-		} else {
-			outputs = append(outputs, name)
-		}
-	}
-	return outputs
 }

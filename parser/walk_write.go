@@ -85,7 +85,8 @@ func (w *walker) onConflict(wr *Write, c *pg.OnConflictClause, outer *scope, cte
 				return
 			}
 			w.expr(sc, e.Expr)
-			plain = plain && e.Expr == nil && e.Name != ""
+			// With another collation or operator class other values are equal.
+			plain = plain && e.Expr == nil && e.Name != "" && len(e.Collation) == 0 && len(e.Opclass) == 0
 			columns = append(columns, e.Name)
 		}
 		w.expr(sc, i.WhereClause)

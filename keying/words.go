@@ -1,0 +1,137 @@
+package keying
+
+import (
+	"database/sql/driver"
+	"fmt"
+	"strings"
+
+	"github.com/cachedpg/cachedpg/catalog"
+	"github.com/cachedpg/cachedpg/parser"
+	"github.com/cachedpg/cachedpg/store"
+)
+
+// StandIns returns values for the n parameters of the text, for which there are
+// no arguments: of a type and range that the tags of rows are made of where a
+// parameter fixes a key, one element in an array, different from each other.
+func (p *Plan) StandIns(n int) []driver.NamedValue {
+	args := make([]driver.NamedValue, n)
+	for i := range args {
+		args[i].Ordinal = i + 1
+	}
+	for k := range p.keyParts {
+		for _, row := range append(k.rows, k.parts) {
+			for j := range row {
+				for _, o := range row[j].values {
+					if o.Param > 0 && o.Param <= n && args[o.Param-1].Value == nil {
+						args[o.Param-1].Value = row[j].standIn(o.Param)
+					}
+				}
+			}
+		}
+	}
+	return args
+}
+
+// standIn returns a value that the part has a canonical form of.
+func (p *part) standIn(n int) any {
+	switch p.class {
+	case intClass, oidClass:
+		return oneOrList(p.array, int64(n&0x7fff))
+	case textClass:
+		return oneOrList(p.array, fmt.Sprint("value ", n))
+	case uuidClass:
+		return oneOrList(p.array, [16]byte{byte(n >> 8), byte(n)})
+	case boolClass:
+		return oneOrList(p.array, n&1 == 0)
+	}
+	return nil
+}
+
+func oneOrList[T any](list bool, v T) any {
+	if list {
+		return []T{v}
+	}
+	return v
+}
+
+// keyParts yields every key that the text may fix, with its relation.
+func (p *Plan) keyParts(yield func(*keyParts, uint32) bool) {
+	for i := range p.lookups {
+		for j := range p.lookups[i].keys {
+			if !yield(&p.lookups[i].keys[j], p.lookups[i].relation) {
+				return
+			}
+		}
+	}
+	for i := range p.changes {
+		for j := range p.changes[i].keys {
+			if !yield(&p.changes[i].keys[j], p.changes[i].relation) {
+				return
+			}
+		}
+	}
+}
+
+// TagWords is TagName for one of the tags that p gives for v, where a row has
+// the operands of the text in place of a hash: "row public.users(id = $1)".
+// Literals are named as in the normalised text, $int, $num, $str and $bit, so
+// that no value appears. snapshot is the one that p was made with.
+func (p *Plan) TagWords(t store.Tag, v Values, snapshot *catalog.Snapshot) string {
+	rel := snapshot.ByOID(t.Relation)
+	if t.Kind != store.TagRow || rel == nil {
+		return TagName(t, snapshot)
+	}
+	name := "row " + rel.Schema + "." + rel.Name
+	for k, relation := range p.keyParts {
+		if relation != t.Relation || k.index != t.Index {
+			continue
+		}
+		for i := range k.count(v) {
+			if h, ok := k.value(v, i); ok && h == t.Value {
+				return name + "(" + k.words(rel, v, i) + ")"
+			}
+		}
+	}
+	return name
+}
+
+// words puts the i-th operands beside the columns of the key.
+func (k *keyParts) words(rel *catalog.Relation, v Values, i int) string {
+	parts, n := k.parts, i
+	if k.rows != nil {
+		parts, n = k.rows[i], 0
+	}
+	var words []string
+	for _, key := range rel.Keys {
+		if key.Index != k.index {
+			continue
+		}
+		for j, c := range key.Columns {
+			value := 0
+			if j == k.list {
+				value = n
+			}
+			words = append(words, rel.Columns[c].Name+" = "+parts[j].words(v, value))
+		}
+	}
+	return strings.Join(words, ", ")
+}
+
+func (p *part) words(v Values, i int) string {
+	if p.array {
+		return fmt.Sprintf("ANY ($%d)", p.values[0].Param)
+	}
+	o := p.values[i]
+	word := fmt.Sprintf("$%d", o.Param)
+	if o.Literal > 0 && o.Literal <= len(v.Literals) {
+		word = literalWords[v.Literals[o.Literal-1].Kind]
+	}
+	if o.Negated {
+		word = "-" + word
+	}
+	return word
+}
+
+var literalWords = map[parser.LiteralKind]string{
+	parser.Integer: "$int", parser.Number: "$num", parser.String: "$str", parser.BitString: "$bit",
+}
