@@ -39,6 +39,10 @@ type Relation struct {
 	// the partitions of a partitioned table they hold.
 	Keys []Key
 
+	// Partitioned are the columns of the partition key of a partitioned table;
+	// nil when it has expressions, and for every other relation.
+	Partitioned []string
+
 	Parents  []uint32 // direct inheritance or partition parents
 	Children []uint32 // direct children, ascending; NewSnapshot derives them
 

@@ -182,6 +182,15 @@ func (j *join) joinRelations() {
 			r.addCode(j.typeRuns[c.Type].writers, OnInsert|OnUpdate)
 		}
 	}
+	for oid, numbers := range j.partitions {
+		if r := j.byOID[oid]; r != nil && !slices.Contains(numbers, 0) {
+			for _, number := range numbers {
+				if i := columnIndex(r.Columns, number); i >= 0 {
+					r.Partitioned = append(r.Partitioned, r.Columns[i].Name)
+				}
+			}
+		}
+	}
 	j.joinTriggers()
 	for _, i := range j.inherits {
 		if r := j.byOID[i[0]]; r != nil {

@@ -109,6 +109,9 @@ func (d *dumper) dumpRelation(r *catalog.Relation) {
 		}
 		d.line("\tcolumn %d %s %s%s%s", c.Number, c.Name, d.typ(c.Type), base, flags("nondeterministic", !c.Deterministic))
 	}
+	if r.Partitioned != nil {
+		d.line("\tpartitioned by %s", strings.Join(r.Partitioned, ", "))
+	}
 	var keys []string
 	for _, k := range r.Keys {
 		var columns []string

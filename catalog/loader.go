@@ -18,7 +18,8 @@ type loader struct {
 	types     []typ
 
 	keys       []keyRow
-	inherits   [][2]uint32 // child, parent
+	inherits   [][2]uint32        // child, parent
+	partitions map[uint32][]int16 // columns of partition keys
 	references []referenceRow
 	code       []codeRow
 	triggers   []triggerRow // rules, too
@@ -70,11 +71,12 @@ type (
 
 func newLoader() *loader {
 	return &loader{
-		byOID:    make(map[uint32]*Relation),
-		columns:  make(map[uint32][]Column),
-		views:    make(map[uint32]string),
-		bodies:   make(map[uint32]string),
-		interned: make(map[string]string),
+		byOID:      make(map[uint32]*Relation),
+		columns:    make(map[uint32][]Column),
+		views:      make(map[uint32]string),
+		partitions: make(map[uint32][]int16),
+		bodies:     make(map[uint32]string),
+		interned:   make(map[string]string),
 	}
 }
 
@@ -100,6 +102,8 @@ func (l *loader) fact(v [][]byte) {
 			Key{Index: l.oid(v[0]), Primary: l.bool(v[2]), Deferrable: l.bool(v[3])}})
 	case kindInherit:
 		l.inherits = append(l.inherits, [2]uint32{l.oid(v[0]), l.oid(v[1])})
+	case kindPartition:
+		l.partitions[l.oid(v[0])] = l.numbers(v[1])
 	case kindReference:
 		l.references = append(l.references, referenceRow{l.oid(v[0]), l.numbers(v[2]),
 			Reference{Table: l.oid(v[1]), OnDelete: l.bool(v[3]), OnUpdate: l.bool(v[4])}})

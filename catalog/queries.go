@@ -56,6 +56,7 @@ const (
 	kindType      = "y"
 	kindTypeCode  = "d"
 	kindCast      = "x"
+	kindPartition = "b"
 )
 
 // userRelation is true for a pg_class c outside the system schemas.
@@ -101,6 +102,9 @@ var parts = []part{
 
 	// A partition that is being detached concurrently counts until it is gone.
 	{kindInherit, []string{"inhrelid", "inhparent"}, `FROM pg_inherits`},
+
+	// 0 is an expression.
+	{kindPartition, []string{"partrelid", "array_to_string(partattrs::int2[], ',')"}, `FROM pg_partitioned_table`},
 
 	{kindReference,
 		[]string{"confrelid", "conrelid", "array_to_string(confkey, ',')",

@@ -16,18 +16,18 @@ type analysis struct {
 	path     []string
 	text     string
 
-	aggregate bool // an aggregate is called, so a row proves nothing
-	userCode  bool // a user-defined function is called
-	calling   bool // a procedure, which may commit unless it is understood
-	inside    bool // of a function, of whose operands nothing is known
-	loose     bool // the search_path is not that of path alone
+	userCode bool // a user-defined function is called
+	calling  bool // a procedure, which may commit unless it is understood
+	inside   bool // of a function, of whose operands nothing is known
+	loose    bool // the search_path is not that of path alone
 
-	tables  []uint32        // read, and only TagTable will do
-	views   map[uint32]bool // taken apart already
-	depth   int             // of views within views
-	seen    map[uint32]bool // types of columns that are present
-	schema  bool            // WriteTags is the schema tag
-	touched []touched       // what is written
+	tables  []uint32         // read, and only TagTable will do
+	views   map[uint32]*view // taken apart already
+	whole   map[uint32]bool  // views on all of which the answer depends
+	depth   int              // of views within views
+	seen    map[uint32]bool  // types of columns that are present
+	schema  bool             // WriteTags is the schema tag
+	touched []touched        // what is written
 	visited map[uint32]catalog.Commands
 	uses    map[use]int // what parameters are compared with
 	ran     map[running]bool
@@ -35,7 +35,8 @@ type analysis struct {
 
 func (a *analysis) run(statements []*parser.Statement) {
 	p := a.plan
-	a.views = make(map[uint32]bool)
+	a.views = make(map[uint32]*view)
+	a.whole = make(map[uint32]bool)
 	a.seen = make(map[uint32]bool)
 	a.visited = make(map[uint32]catalog.Commands)
 	a.uses = make(map[use]int)
@@ -307,27 +308,14 @@ func (a *analysis) is(t catalog.Type, f func(catalog.Type) bool) bool {
 // readPlan fixes the tags of a cacheable read.
 func (a *analysis) readPlan(s *parser.Statement) {
 	p := a.plan
-	if s.Plain && !a.aggregate {
-		for _, r := range s.Reads {
-			rel := a.snapshot.Resolve(a.path, r.Schema, r.Name.Name)
-			if rel.Kind == 'v' {
-				continue // its tables are among a.tables
-			}
-			l, ok := a.lookup(rel, r)
-			if !ok || len(p.lookups) == maxLookups {
-				a.tables = append(a.tables, rel.OID)
-				continue
-			}
-			p.lookups = append(p.lookups, l)
-		}
-	} else {
-		a.tables = p.reads
+	conditions := make([][]parser.Equality, len(s.Reads))
+	for i, r := range s.Reads {
+		conditions[i] = r.Equal
 	}
+	a.depend(s, a.path, conditions)
 	p.always = append(p.always, store.Tag{})
 	for _, oid := range a.tables {
-		if rel := a.snapshot.ByOID(oid); rel != nil && rel.Kind != 'v' {
-			p.always = addTag(p.always, 0, store.Tag{Relation: oid, Kind: store.TagTable})
-		}
+		p.always = addTag(p.always, 0, store.Tag{Relation: oid, Kind: store.TagTable})
 	}
 	p.lookups = slices.DeleteFunc(p.lookups, func(l lookup) bool { return slices.Contains(a.tables, l.relation) })
 	p.lookups = slices.Clip(p.lookups)

@@ -55,8 +55,7 @@ func (a *analysis) attribute(t parser.Attribute, path []string) {
 		if rel == nil || rel.System {
 			return // denied already
 		}
-		if systemColumns[t.Name] || t.Name == "tableoid" ||
-			slices.ContainsFunc(rel.Columns, func(c catalog.Column) bool { return c.Name == t.Name }) {
+		if isColumn(rel, t.Name) {
 			return
 		}
 	}
@@ -68,10 +67,14 @@ func (a *analysis) attribute(t parser.Attribute, path []string) {
 	}
 }
 
+func isColumn(rel *catalog.Relation, name string) bool {
+	return systemColumns[name] || name == "tableoid" ||
+		slices.ContainsFunc(rel.Columns, func(c catalog.Column) bool { return c.Name == name })
+}
+
 // overload judges one function that a call could mean.
 func (a *analysis) overload(o catalog.Function) {
 	p := a.plan
-	a.aggregate = a.aggregate || o.Aggregate
 	name := o.Name
 	if !o.Builtin {
 		a.userCode = true

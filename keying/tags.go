@@ -174,13 +174,13 @@ func addTag(tags []store.Tag, from int, t store.Tag) []store.Tag {
 // lookup finds the keys of a relation that a read fixes to one value. The key
 // of a table with children holds for its own rows only; those of partitions
 // are unique together.
-func (a *analysis) lookup(rel *catalog.Relation, r parser.Relation) (lookup, bool) {
+func (a *analysis) lookup(rel *catalog.Relation, equal []parser.Equality) (lookup, bool) {
 	l := lookup{relation: rel.OID}
 	if len(rel.Children) > 0 && rel.Kind != 'p' || a.ownEquality() {
 		return l, false
 	}
 	for _, k := range rel.Keys {
-		if parts, ok := a.fixed(rel, k, r.Equal); ok && (parts.list < 0 || parts.parts[parts.list].array) {
+		if parts, ok := a.fixed(rel, k, equal); ok && (parts.list < 0 || parts.parts[parts.list].array) {
 			l.keys = append(l.keys, parts)
 		}
 	}

@@ -15,12 +15,28 @@ var viewPath = []string{"pg_catalog"}
 // definitions read while they change may.
 const maxViewDepth = 16
 
-// view takes a view apart: what it reads, it reads whole.
+// view is what the definition of a view says.
+type view struct {
+	statement *parser.Statement // nil if it is not understood
+
+	// base tells of each column of the view which column of which relation of
+	// the statement it is; nil where that is sure of none.
+	base []baseColumn
+}
+
+// baseColumn is a column of statement.Reads[read]; read is -1 if it is anything else.
+type baseColumn struct {
+	read int
+	name string
+}
+
+// view takes a view apart that is read.
 func (a *analysis) view(rel *catalog.Relation, name string) {
-	if a.views[rel.OID] {
+	if a.views[rel.OID] != nil {
 		return
 	}
-	a.views[rel.OID] = true
+	v := &view{}
+	a.views[rel.OID] = v
 	s, scanned := a.definition(rel)
 	if s == nil || a.depth == maxViewDepth {
 		a.plan.deny(UnreadableView, name)
@@ -28,20 +44,185 @@ func (a *analysis) view(rel *catalog.Relation, name string) {
 		a.ask() // it may call functions that write
 		return
 	}
+	v.statement, v.base = s, a.baseColumns(rel, s)
 	for _, l := range scanned.Literals {
 		if l.Kind == parser.String && clockInput(l.Text) {
 			a.plan.deny(ClockInput, name)
 		}
 	}
 	a.depth++
-	for _, r := range s.Reads {
-		if base := a.snapshot.Resolve(viewPath, r.Schema, r.Name.Name); base != nil {
-			a.tables = append(a.tables, base.OID)
-		}
-	}
 	a.statement(s, viewPath)
 	a.depth--
 	a.clockCasts(s, viewPath, name)
+}
+
+// depend finds what the answer of a query depends on. conditions are, of each of
+// its relations, what holds for every row that has a part in the answer, with
+// operands of the program's text.
+//
+// A condition on a column of a view is one on the column that it stands for:
+// parser.Output says when it may as well be asked there. And a row of the
+// view proves rows of what is below, as a row of the answer proves one of the
+// view (proves). So the view may be forgotten: what is known of its rows is
+// known of the rows of its relations, and so on down to the tables.
+//
+// Conditions in the view's own text are not used: their literals are not the
+// program's. They may hide a row from the answer; one without rows depends on
+// the whole table anyway.
+func (a *analysis) depend(s *parser.Statement, path []string, conditions [][]parser.Equality) {
+	p := a.plan
+	proves := a.proves(s, path)
+	for i, r := range s.Reads {
+		rel := a.snapshot.Resolve(path, r.Schema, r.Name.Name)
+		var equal []parser.Equality
+		if proves && !r.Nested {
+			equal = conditions[i]
+		}
+		if rel.Kind == 'v' {
+			a.dependView(rel, equal)
+		} else if l, ok := a.lookup(rel, equal); ok && len(p.lookups) < maxLookups {
+			p.lookups = append(p.lookups, l)
+		} else {
+			a.tables = append(a.tables, rel.OID)
+		}
+	}
+}
+
+func (a *analysis) dependView(rel *catalog.Relation, equal []parser.Equality) {
+	v := a.views[rel.OID]
+	below := make([][]parser.Equality, len(v.statement.Reads))
+	some := false
+	for _, e := range equal {
+		if b, ok := v.find(rel, e.Column); ok {
+			e.Column, some = b.name, true
+			below[b.read] = append(below[b.read], e)
+		}
+	}
+	if !some {
+		if a.whole[rel.OID] {
+			return
+		}
+		a.whole[rel.OID] = true
+	}
+	a.depend(v.statement, viewPath, below)
+}
+
+// baseColumns finds the columns of a view in its definition. PostgreSQL writes
+// one for each column, under the names that they have in the view; a definition
+// that does not look so was read while it changed.
+func (a *analysis) baseColumns(rel *catalog.Relation, s *parser.Statement) []baseColumn {
+	if len(s.Outputs) != len(rel.Columns) || !a.proves(s, viewPath) {
+		return nil
+	}
+	base := make([]baseColumn, len(s.Outputs))
+	for i, o := range s.Outputs {
+		c := rel.Columns[i]
+		if o.Name != c.Name {
+			return nil
+		}
+		base[i].read = -1
+		if o.Read == 0 {
+			continue
+		}
+		from := s.Reads[o.Read-1]
+		for _, b := range a.snapshot.Resolve(viewPath, from.Schema, from.Name.Name).Columns {
+			if b.Name == o.Column && b.Type == c.Type && b.Deterministic == c.Deterministic {
+				base[i] = baseColumn{o.Read - 1, b.Name}
+			}
+		}
+	}
+	return base
+}
+
+// find returns what a column of the view is.
+func (v *view) find(rel *catalog.Relation, column string) (baseColumn, bool) {
+	for i, b := range v.base {
+		if rel.Columns[i].Name == column && b.read >= 0 {
+			return b, true
+		}
+	}
+	return baseColumn{}, false
+}
+
+// proves reports whether a row of the query's answer proves that its relations
+// had rows: no aggregate made it of nothing.
+func (a *analysis) proves(s *parser.Statement, path []string) bool {
+	if !s.Plain {
+		return false
+	}
+	isAggregate := func(f catalog.Function) bool { return f.Aggregate }
+	for _, t := range s.Attributes {
+		rel := a.snapshot.Resolve(path, t.Relation.Schema, t.Relation.Name)
+		if (rel == nil || !isColumn(rel, t.Name)) &&
+			slices.ContainsFunc(a.snapshot.Functions(path, "", t.Name, 1), isAggregate) {
+			return false
+		}
+	}
+	for _, f := range s.Functions {
+		if !s.Grouped && slices.ContainsFunc(a.snapshot.Functions(path, f.Schema, f.Name.Name, f.Args), isAggregate) {
+			return false
+		}
+	}
+	return true
+}
+
+// through turns a write through a view into the one that PostgreSQL makes of
+// it: where no rule and no trigger of the view's own does something else, it
+// writes the rows of the one relation below that meet the conditions of both.
+// False if the view may be of another kind.
+func (a *analysis) through(rel *catalog.Relation, ops catalog.Commands, w parser.Write) (parser.Write, bool) {
+	for _, c := range rel.Code {
+		if c.On&ops != 0 && (c.Trigger || c.Function == 0) {
+			return w, false
+		}
+	}
+	s, _ := a.definition(rel)
+	if s == nil || a.depth == maxViewDepth {
+		return w, false
+	}
+	v := view{statement: s, base: a.baseColumns(rel, s)}
+	below := -1
+	for i, r := range s.Reads {
+		switch {
+		case r.Nested:
+		case below >= 0:
+			return w, false
+		default:
+			below = i
+		}
+	}
+	if v.base == nil || below < 0 {
+		return w, false
+	}
+	a.code(rel, ops, w.Columns) // of defaults
+	a.statement(s, viewPath)
+	target := parser.Relation{Name: s.Reads[below].Name}
+	for _, e := range w.Target.Equal {
+		if b, ok := v.find(rel, e.Column); ok {
+			e.Column = b.name
+			target.Equal = append(target.Equal, e)
+		}
+	}
+	w.Target = target
+	w.Columns, w.ConflictColumns = v.names(rel, w.Columns), v.names(rel, w.ConflictColumns)
+	if w.InsertColumns = v.names(rel, w.InsertColumns); w.InsertColumns == nil {
+		w.Rows = nil
+	}
+	return w, true
+}
+
+// names returns the columns that columns of the view are; nil if one of them is
+// not known.
+func (v *view) names(rel *catalog.Relation, columns []string) []string {
+	var names []string
+	for _, c := range columns {
+		b, ok := v.find(rel, c)
+		if !ok {
+			return nil
+		}
+		names = append(names, b.name)
+	}
+	return names
 }
 
 // definition parses a view. It is nil unless the definition is a plain query of

@@ -68,6 +68,12 @@ func (a *analysis) write(w parser.Write, path []string) {
 	case 'm':
 		a.refresh(rel)
 	case 'v':
+		if base, ok := a.through(rel, ops, w); ok {
+			a.depth++
+			a.write(base, viewPath)
+			a.depth--
+			return
+		}
 		a.writeView(rel, ops, columns, 0)
 		return
 	default:
@@ -78,9 +84,6 @@ func (a *analysis) write(w parser.Write, path []string) {
 	// An UPDATE through a partitioned table may move a row from one partition
 	// to another, which is DELETE and INSERT to their triggers, and before
 	// PostgreSQL 15 to foreign keys.
-	if rel.Kind == 'p' && (w.Op == parser.OpUpdate || w.Op == parser.OpMerge) {
-		ops |= catalog.OnInsert | catalog.OnDelete
-	}
 	family := a.family(rel.OID)
 	var altered []string // by triggers, before the row is written
 	alteredAll := false
@@ -90,40 +93,55 @@ func (a *analysis) write(w parser.Write, path []string) {
 			altered, alteredAll = append(altered, names...), alteredAll || all
 		}
 	}
-	t := touched{rel: rel, extent: extentAll}
-	switch w.Op {
-	case parser.OpInsert, parser.OpCopy:
-		t.extent = extentInsert
-	case parser.OpUpdate, parser.OpDelete:
-		if c, ok := a.changeByKey(rel, w); ok && !a.inside {
-			t.extent, t.change = extentKeyed, c
-		}
-	case parser.OpUpsert:
-		// A trigger that alters a key decides which row is found.
-		if c, ok := a.changeByConflict(rel, w, altered); ok && !a.inside && !alteredAll {
-			t.extent, t.change = extentKeyed, c
-		}
+	assigned := columns
+	switch {
+	case alteredAll:
+		assigned = nil
+	case columns != nil:
+		assigned = slices.Concat(columns, altered)
 	}
-	a.touched = append(a.touched, t)
-	others := extentAll
-	if t.extent == extentInsert {
-		others = extentInsert
+	if rel.Kind == 'p' && (w.Op == parser.OpUpdate || w.Op == parser.OpMerge) && a.moves(rel, assigned) {
+		ops |= catalog.OnInsert | catalog.OnDelete
 	}
-	a.code(rel, ops, columns)
-	a.foreign(rel)
-	for _, oid := range family {
-		a.touch(oid, ops, columns, others)
+	for _, oid := range append([]uint32{rel.OID}, family...) {
+		first := len(a.touched)
+		r := a.touch(oid, ops, columns, extentAll)
+		if r == nil {
+			continue
+		}
+		// A condition on a column holds for the column of the same name of a
+		// parent or child.
+		t := &a.touched[first]
+		switch w.Op {
+		case parser.OpInsert, parser.OpCopy:
+			t.extent = extentInsert
+		case parser.OpUpdate, parser.OpDelete:
+			if c, ok := a.changeByKey(r, w); ok && !a.inside {
+				t.extent, t.change = extentKeyed, c
+			}
+		case parser.OpUpsert:
+			// A trigger that alters a key decides which row is found.
+			if c, ok := a.changeByConflict(r, w, altered); ok && !a.inside && !alteredAll {
+				t.extent, t.change = extentKeyed, c
+			}
+		}
 	}
 	if w.Op == parser.OpTruncate && !w.Cascade {
 		return // refused if anyone refers to it
 	}
-	switch {
-	case alteredAll:
-		columns = nil
-	case columns != nil:
-		columns = slices.Concat(columns, altered)
+	a.cascade(rel, ops, assigned)
+}
+
+// moves reports whether an UPDATE of columns, nil when they are not known, may
+// move rows between the partitions of rel.
+func (a *analysis) moves(rel *catalog.Relation, columns []string) bool {
+	for _, oid := range append(a.snapshot.Descendants(rel.OID), rel.OID) {
+		r := a.snapshot.ByOID(oid)
+		if r == nil || r.Kind == 'p' && assigns(r, columns, r.Partitioned) {
+			return true
+		}
 	}
-	a.cascade(rel, ops, columns)
+	return false
 }
 
 // foreign: what a foreign server does with a write is not known; it may be this
@@ -145,10 +163,18 @@ func (a *analysis) refresh(rel *catalog.Relation) {
 	a.loosely(func() { a.statement(s, viewPath) }) // it runs as the view's owner
 }
 
-// family returns the ancestors and descendants of a relation: a row of a child
-// is one of its parents' too.
+// family returns the descendants of a relation, and the ancestors of all of them: a
+// row of a child is one of its parents' too, and it may have several.
 func (a *analysis) family(oid uint32) []uint32 {
-	return append(a.snapshot.Ancestors(oid), a.snapshot.Descendants(oid)...)
+	family := a.snapshot.Descendants(oid)
+	for _, child := range append(slices.Clone(family), oid) {
+		for _, parent := range a.snapshot.Ancestors(child) {
+			if parent != oid && !slices.Contains(family, parent) {
+				family = append(family, parent)
+			}
+		}
+	}
+	return family
 }
 
 // touch takes a relation that is written by way of another.
@@ -200,7 +226,7 @@ func (a *analysis) spread(oid uint32, ops catalog.Commands) {
 		if rel == nil {
 			return
 		}
-		if rel.Kind == 'p' && ops&catalog.OnUpdate != 0 {
+		if rel.Kind == 'p' && ops&catalog.OnUpdate != 0 && ops&catalog.OnInsert == 0 {
 			ops |= catalog.OnInsert | catalog.OnDelete // it may move the row
 			a.code(rel, ops, nil)
 		}

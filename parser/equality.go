@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	pg "github.com/pganalyze/pg_query_go/v5"
+	"google.golang.org/protobuf/proto"
 )
 
 // equalities notes the conjuncts of a condition that fix a column of an item
@@ -15,14 +16,17 @@ import (
 func (w *walker) equalities(sc *scope, n *pg.Node) {
 	switch n := n.GetNode().(type) {
 	case *pg.Node_BoolExpr:
-		if n.BoolExpr.Boolop == pg.BoolExprType_AND_EXPR {
+		switch n.BoolExpr.Boolop {
+		case pg.BoolExprType_AND_EXPR:
 			for _, arg := range n.BoolExpr.Args {
 				w.equalities(sc, arg)
 			}
+		case pg.BoolExprType_OR_EXPR:
+			w.alternatives(sc, n.BoolExpr.Args)
 		}
 	case *pg.Node_AExpr:
 		e := n.AExpr
-		if name, ok := qualifiedName(e.Name); !ok || name.Name != "=" || name.Schema != "" && name.Schema != "pg_catalog" {
+		if !isEquality(e) {
 			return
 		}
 		switch e.Kind {
@@ -33,6 +37,35 @@ func (w *walker) equalities(sc *scope, n *pg.Node) {
 		case pg.A_Expr_Kind_AEXPR_IN:
 			w.equalList(sc, e.Lexpr, e.Rexpr.GetList().GetItems(), Name{})
 		}
+	}
+}
+
+func isEquality(e *pg.A_Expr) bool {
+	name, ok := qualifiedName(e.Name)
+	return ok && name.Name == "=" && (name.Schema == "" || name.Schema == "pg_catalog")
+}
+
+// alternatives notes column = a OR column = b, which is column IN (a, b).
+func (w *walker) alternatives(sc *scope, args []*pg.Node) {
+	var rel *Relation
+	var all Equality
+	for _, n := range args {
+		e := n.GetAExpr()
+		if e == nil || e.Kind != pg.A_Expr_Kind_AEXPR_OP || !isEquality(e) {
+			return
+		}
+		column, o := e.Lexpr, w.operand(e.Rexpr)
+		if o == nil {
+			column, o = e.Rexpr, w.operand(e.Lexpr)
+		}
+		r, name := ownColumn(sc, column)
+		if o == nil || r == nil || rel != nil && (r != rel || name != all.Column) {
+			return
+		}
+		rel, all.Column, all.Values = r, name, append(all.Values, *o)
+	}
+	if rel != nil {
+		rel.Equal = append(rel.Equal, all)
 	}
 }
 
@@ -93,28 +126,32 @@ func (w *walker) equalList(sc *scope, column *pg.Node, values []*pg.Node, cast N
 // note adds an equality to the relation whose column is given, if that can be
 // told from the text.
 func (w *walker) note(sc *scope, column *pg.Node, e Equality) {
-	c := column.GetColumnRef()
-	if c == nil {
-		return
+	if rel, name := ownColumn(sc, column); rel != nil {
+		e.Column = name
+		rel.Equal = append(rel.Equal, e)
 	}
-	names, star, ok := fieldNames(c.Fields)
+}
+
+// ownColumn gives the relation of this level, and its column, that an expression
+// is; nil if it is anything else, or if the text does not tell. There may be no
+// such column.
+func ownColumn(sc *scope, n *pg.Node) (*Relation, string) {
+	names, star, ok := fieldNames(n.GetColumnRef().GetFields())
 	if !ok || star {
-		return
+		return nil, ""
 	}
 	var it *item
 	if len(names) == 1 {
-		if len(sc.items) != 1 {
-			return
+		if len(sc.items) == 1 {
+			it = sc.items[0]
 		}
-		it = sc.items[0]
 	} else if found, own, ok := sc.find(names[:len(names)-1]); ok && own {
 		it = found
 	}
 	if it == nil || it.rel == nil || it.renamed {
-		return
+		return nil, ""
 	}
-	e.Column = names[len(names)-1]
-	it.rel.Equal = append(it.rel.Equal, e)
+	return it.rel, names[len(names)-1]
 }
 
 // operand gives a parameter or literal, possibly with one cast; nil for
@@ -136,6 +173,17 @@ func (w *walker) operand(n *pg.Node) *Operand {
 		}
 		o.Cast = cast
 		return o
+	case *pg.Node_SubLink:
+		// (SELECT $1::int), by which some keep a condition from being planned anew.
+		s := n.SubLink.Subselect.GetSelectStmt()
+		if n.SubLink.SubLinkType != pg.SubLinkType_EXPR_SUBLINK || len(s.GetTargetList()) != 1 {
+			return nil
+		}
+		t := s.TargetList[0].GetResTarget()
+		if only := (&pg.SelectStmt{TargetList: s.TargetList, LimitOption: s.LimitOption, Op: s.Op}); !proto.Equal(s, only) || len(t.GetIndirection()) > 0 {
+			return nil
+		}
+		return w.operand(t.GetVal())
 	}
 	return nil
 }

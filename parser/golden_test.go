@@ -156,7 +156,7 @@ func dumpStatement(out *strings.Builder, st *Statement, literals []Literal) {
 		set  bool
 		name string
 	}{
-		{st.ReadOnly(), "readonly"}, {st.Plain, "plain"}, {st.Locks, "locks"},
+		{st.ReadOnly(), "readonly"}, {st.Plain, "plain"}, {st.Grouped, "grouped"}, {st.Locks, "locks"},
 		{st.Sample, "sample"}, {st.Into, "into"}, {st.Local, "local"},
 	} {
 		if flag.set {
@@ -171,7 +171,11 @@ func dumpStatement(out *strings.Builder, st *Statement, literals []Literal) {
 	}
 	out.WriteString("\n")
 	for _, r := range st.Reads {
-		fmt.Fprintf(out, "  reads %s\n", dumpRelation(r, literals))
+		nested := ""
+		if r.Nested {
+			nested = "nested "
+		}
+		fmt.Fprintf(out, "  %sreads %s\n", nested, dumpRelation(r, literals))
 	}
 	for _, w := range st.Writes {
 		fmt.Fprintf(out, "  writes %s %s", w.Op, dumpRelation(w.Target, literals))
@@ -198,6 +202,16 @@ func dumpStatement(out *strings.Builder, st *Statement, literals []Literal) {
 			fmt.Fprintf(out, " (%s)", strings.Join(values, ", "))
 		}
 		out.WriteString("\n")
+	}
+	if st.Outputs != nil {
+		outputs := make([]string, len(st.Outputs))
+		for i, o := range st.Outputs {
+			outputs[i] = o.Name + "?"
+			if o.Read > 0 {
+				outputs[i] = fmt.Sprintf("%s=%d.%s", o.Name, o.Read, o.Column)
+			}
+		}
+		fmt.Fprintf(out, "  gives %s\n", strings.Join(outputs, ", "))
 	}
 	list := func(label string, items []string) {
 		if len(items) > 0 {

@@ -20,7 +20,6 @@ type found struct {
 	types     []Name
 	columns   []string // the last names of column references
 	params    int
-	outer     bool // a join that is not inner
 	named     bool // a join with a name of its own, which hides columns
 }
 
@@ -54,7 +53,6 @@ func search(m protoreflect.Message, f *found) {
 	case *pg.ParamRef:
 		f.params = max(f.params, int(n.Number))
 	case *pg.JoinExpr:
-		f.outer = f.outer || n.Jointype != pg.JoinType_JOIN_INNER
 		f.named = f.named || n.Alias != nil || n.JoinUsingAlias != nil
 	}
 	m.Range(func(d protoreflect.FieldDescriptor, v protoreflect.Value) bool {
@@ -116,8 +114,8 @@ func checkFound(t testing.TB, sql string, st *Statement, node *pg.Node, f *found
 	if st.ReadOnly() && (effects > 0 || node.GetSelectStmt() == nil) {
 		fail("called a read")
 	}
-	if st.Plain && (f.count["SelectStmt"] != 1 || f.outer || f.count["SubLink"]+f.count["RangeFunction"]+f.count["RangeTableFunc"] > 0) {
-		fail("called plain")
+	if st.Plain {
+		checkPlain(fail, st, node.GetSelectStmt())
 	}
 	switch st.Kind {
 	case Select, Insert, Update, Delete, Merge:
@@ -170,12 +168,61 @@ func checkFound(t testing.TB, sql string, st *Statement, node *pg.Node, f *found
 	if len(f.ctes) == 0 && len(known) != len(f.relations) {
 		fail("got relations %v, want %v", known, f.relations)
 	}
-	if !st.Plain || len(st.Reads) == 0 || f.named {
+	if !st.Plain || len(st.Reads) == 0 || f.named || f.count["SelectStmt"] > 1 || f.count["RangeFunction"]+f.count["RangeTableFunc"] > 0 {
 		return
 	}
 	for _, column := range f.columns {
 		if !slices.ContainsFunc(st.Reads, func(r Relation) bool { return r.AllColumns || slices.Contains(r.Columns, column) }) {
 			fail("column %s is missing", column)
+		}
+	}
+}
+
+// checkPlain checks what is said of the top level of a query.
+func checkPlain(fail func(string, ...any), st *Statement, s *pg.SelectStmt) {
+	sets := 0
+	for _, n := range s.GetGroupClause() {
+		if n.GetGroupingSet() != nil {
+			sets++
+		}
+	}
+	if s == nil || s.Op != pg.SetOperation_SETOP_NONE || len(s.ValuesLists) > 0 || sets > 0 ||
+		s.HavingClause != nil && len(s.GroupClause) == 0 {
+		fail("called plain")
+	}
+	// What stands in FROM without a query around it.
+	top := map[Name]int{}
+	var from func(nodes ...*pg.Node)
+	from = func(nodes ...*pg.Node) {
+		for _, n := range nodes {
+			if j := n.GetJoinExpr(); j != nil {
+				from(j.Larg, j.Rarg)
+			}
+			if t := n.GetRangeTableSample(); t != nil {
+				from(t.Relation)
+			}
+			if r := n.GetRangeVar(); r != nil {
+				top[Name{r.Schemaname, r.Relname}]++
+			}
+		}
+	}
+	from(s.GetFromClause()...)
+	for _, r := range st.Reads {
+		if !r.Nested {
+			top[r.Name]--
+		}
+	}
+	for name, n := range top {
+		if n < 0 {
+			fail("%v is not at the top level", name)
+		}
+	}
+	if st.Outputs != nil && len(st.Outputs) != len(s.GetTargetList()) {
+		fail("got %d outputs, want %d", len(st.Outputs), len(s.GetTargetList()))
+	}
+	for _, o := range st.Outputs {
+		if o.Read > 0 && (st.Reads[o.Read-1].Nested || s.LimitCount != nil || s.LimitOffset != nil || len(s.WindowClause) > 0) {
+			fail("output %+v", o)
 		}
 	}
 }

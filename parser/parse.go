@@ -81,9 +81,11 @@ type walker struct {
 	reads   []*Relation
 	writes  []*Write
 
-	levels  int  // query levels
-	unplain bool // something that Statement.Plain excludes was seen
-	unknown bool // something that is not understood was seen
+	depth      int  // of query levels
+	nullable   bool // within a side of an outer join that may be filled with NULL
+	windows    bool // the top level has a window
+	aggregates bool // an aggregate was seen that is not among the functions
+	unknown    bool // something that is not understood was seen
 }
 
 // facts walks over one command.
@@ -102,7 +104,9 @@ func (w *walker) statement() *Statement {
 	if st.Into {
 		st.Kind = DDL
 	}
-	st.Plain = st.Kind == Select && w.levels == 1 && !w.unplain
+	if st.Kind != Select {
+		st.Plain, st.Grouped, st.Outputs = false, false, nil
+	}
 	for _, r := range w.reads {
 		st.Reads = append(st.Reads, *r)
 	}

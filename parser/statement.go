@@ -90,12 +90,34 @@ type Statement struct {
 	// and the like), lower case.
 	SettingName string
 
-	// Plain says that an answer with a row proves that the row of every
-	// relation was found: one query level, only inner joins, no set
-	// operation, no sub-select, no GROUP BY, HAVING, set-returning FROM item
-	// or constant row source. Aggregates remain to be excluded by the catalog,
-	// and where an Equality has several values, a row proves only one of them.
+	// Plain says of a Select that an answer with a row proves, of every relation
+	// that is not Nested, that a row was found that meets its Equal; where an
+	// Equality has several values, it proves one of them. It is not set where
+	// a row may come out of nothing: set operations, VALUES, HAVING without
+	// GROUP BY, GROUPING SETS. Unless Grouped, aggregates remain to be excluded
+	// by the catalog.
 	Plain bool
+
+	// Grouped says that no function makes one row of all rows, or of none: there
+	// is a GROUP BY, or a column stands by itself in the select list, beside
+	// which PostgreSQL refuses aggregates. A column with a qualifier may be an
+	// aggregate itself, one of the Attributes.
+	Grouped bool
+
+	// Outputs are the columns of a Plain query's answer, in order; nil where the
+	// text does not tell.
+	Outputs []Output
+}
+
+// Output is one column of an answer.
+type Output struct {
+	Name string // "" where the text does not tell
+
+	// Read and Column say that it is a column of Reads[Read-1], and that a
+	// condition on it selects what the same condition on that column would
+	// select in the query's own WHERE. Read is 0 where it is anything else.
+	Read   int
+	Column string
 }
 
 // ReadOnly reports that nothing in the text writes, locks rows or creates a
@@ -115,9 +137,14 @@ type Relation struct {
 	Name
 	Alias string // "" when the name itself is the alias
 
+	// Nested says that the mention is not at the top level of the statement: in
+	// a sub-select, a WITH list or a part of a set operation.
+	Nested bool
+
 	// Equal lists the conjuncts that must hold for every row of this relation
 	// that can influence the result: from WHERE of the relation's own query
-	// level and from ON of inner joins.
+	// level and from ON of inner joins, unless these are a side of an outer join
+	// that may be filled with NULL.
 	Equal []Equality
 
 	// Columns are the columns of this relation that are mentioned by name, in
@@ -132,7 +159,7 @@ type Relation struct {
 // Equality is column = value, column IN (values), or column = ANY (array).
 type Equality struct {
 	Column string
-	Values []Operand // one for =, several for IN
+	Values []Operand // one for =, several for IN, and for = OR =
 	Array  bool      // = ANY(Values[0]): the operand is an array
 }
 

@@ -99,7 +99,7 @@ func (w *walker) jsonOutput(o *pg.JsonOutput) {
 }
 
 func (w *walker) jsonAggregate(sc *scope, c *pg.JsonAggConstructor) {
-	w.unplain = true
+	w.aggregates = true
 	if c == nil {
 		return
 	}

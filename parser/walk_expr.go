@@ -186,6 +186,7 @@ func (w *walker) funcCall(sc *scope, f *pg.FuncCall) {
 }
 
 func (w *walker) window(sc *scope, d *pg.WindowDef) {
+	w.windows = w.windows || w.depth == 1
 	w.exprs(sc, d.PartitionClause)
 	w.exprs(sc, d.OrderClause)
 	w.expr(sc, d.StartOffset)

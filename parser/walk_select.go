@@ -33,13 +33,18 @@ func (w *walker) selectStmt(s *pg.SelectStmt, outer *scope, ctes *cte) {
 }
 
 func (w *walker) walkSelect(s *pg.SelectStmt, outer *scope, ctes *cte) *scope {
-	w.levels++
+	w.depth++
+	nullable := w.nullable
+	w.nullable = false
+	defer func() {
+		w.depth--
+		w.nullable = nullable
+	}()
 	ctes = w.with(s.WithClause, outer, ctes)
 	if s.IntoClause != nil {
 		w.st.Into = true
 	}
 	if s.Larg != nil || s.Rarg != nil {
-		w.unplain = true
 		if s.Larg == nil || s.Rarg == nil {
 			w.deny()
 			return nil
@@ -48,9 +53,6 @@ func (w *walker) walkSelect(s *pg.SelectStmt, outer *scope, ctes *cte) *scope {
 		// The right side may be about the result so far, WITH RECURSIVE.
 		w.queries[s] = union(w.columnsOf(s.Larg), columns{unplaced: true})
 		w.selectStmt(s.Rarg, outer, ctes)
-	}
-	if len(s.ValuesLists) > 0 || len(s.GroupClause) > 0 || s.HavingClause != nil {
-		w.unplain = true
 	}
 	sc := &scope{outer: outer, ctes: ctes}
 	w.from(sc, s.FromClause)
@@ -70,6 +72,9 @@ func (w *walker) walkSelect(s *pg.SelectStmt, outer *scope, ctes *cte) *scope {
 			w.deny()
 		}
 		w.st.Locks = true
+	}
+	if w.depth == 1 {
+		w.answer(s, sc)
 	}
 	return sc
 }
@@ -101,7 +106,6 @@ func (w *walker) with(c *pg.WithClause, outer *scope, ctes *cte) *cte {
 		}
 		list = append(list, e)
 	}
-	w.unplain = true
 	declare := func(e *pg.CommonTableExpr) {
 		ctes = &cte{next: ctes, name: e.Ctename, expr: e}
 	}
@@ -202,6 +206,7 @@ func (w *walker) declareRelation(sc *scope, r *pg.RangeVar) {
 		return
 	}
 	rel := relation(r)
+	rel.Nested = w.depth > 1
 	w.reads = append(w.reads, &rel)
 	sc.items = append(sc.items, newItem(&rel, len(columns) > 0))
 }
@@ -230,7 +235,6 @@ func alias(a *pg.Alias) (name string, columns []*pg.Node) {
 }
 
 func (w *walker) declareFunction(sc *scope, f *pg.RangeFunction) {
-	w.unplain = true
 	name, names := alias(f.Alias)
 	it := &item{name: name, columns: columns{open: true}.rename(names), scalar: true}
 	for _, n := range f.Coldeflist {
@@ -273,7 +277,6 @@ func (w *walker) columnDefs(list []*pg.Node) {
 
 // declareTable walks over XMLTABLE.
 func (w *walker) declareTable(sc *scope, t *pg.RangeTableFunc) {
-	w.unplain = true
 	w.construct("xmltable")
 	name, _ := alias(t.Alias)
 	sc.items = append(sc.items, &item{name: name, columns: columns{open: true}})
@@ -298,13 +301,14 @@ func (w *walker) declareTable(sc *scope, t *pg.RangeTableFunc) {
 
 func (w *walker) declareJoin(sc *scope, j *pg.JoinExpr) {
 	begin := len(sc.items)
+	nullable := w.nullable
+	w.nullable = nullable || j.Jointype == pg.JoinType_JOIN_RIGHT || j.Jointype == pg.JoinType_JOIN_FULL
 	w.declare(sc, j.Larg)
+	w.nullable = nullable || j.Jointype == pg.JoinType_JOIN_LEFT || j.Jointype == pg.JoinType_JOIN_FULL
 	w.declare(sc, j.Rarg)
+	w.nullable = nullable
 	inside := slices.Clone(sc.items[begin:])
-	inner := j.Jointype == pg.JoinType_JOIN_INNER
-	if !inner {
-		w.unplain = true
-	}
+	inner := j.Jointype == pg.JoinType_JOIN_INNER && !nullable
 	// The names inside of (a JOIN b ON …) AS j are seen by ON but not outside.
 	on := sc
 	if j.Alias != nil || j.IsNatural || len(j.UsingClause) > 0 {
