@@ -489,6 +489,7 @@ func TestCodeThatRunsAsAnotherRole(t *testing.T) {
 			}
 			return p
 		}
+		awaitCaching(f.T, f.db)
 		texts := []string{"DELETE FROM acts WHERE id = 1", "SELECT owned('x')", "SELECT fixed('x')"}
 		for _, text := range texts {
 			if plan(text).Asks {
