@@ -408,6 +408,18 @@ func TestWhatATransactionSaysThatItWrote(t *testing.T) {
 	}
 }
 
+func TestATransactionThatOnlyRanCodeWhileTheSchemaChanged(t *testing.T) {
+	scenario(t, codeTables+dynamic, func(f *fixture) {
+		warmAll(f)
+		tx, commit := f.begin(nil)
+		tx.runs(keying.WritingFunction, "SELECT write('log', 'x')")
+		f.exec("CREATE TABLE another (id int)")
+		f.commit(commit)
+		f.fresh(readLog).is("1 x")
+		warmAll(f)
+	})
+}
+
 func TestAnUnknownNameEmptiesNothing(t *testing.T) {
 	scenario(t, codeTables, func(f *fixture) {
 		warmAll(f)

@@ -173,6 +173,9 @@ func (e *effect) mark(ctx context.Context) error {
 			// Some statement was planned with a catalog that has changed since;
 			// its locks keep its own tables as they were, but not those that
 			// a new foreign key or view leads to.
+			if tx.tags == nil {
+				tx.tags = make(map[store.Tag]struct{})
+			}
 			tx.tags[store.Tag{Kind: store.TagSchema}] = struct{}{}
 		}
 		e.view, e.catalog = tx.view, e.catalog || tx.catalog
