@@ -291,3 +291,32 @@ func BenchmarkTransaction(b *testing.B) {
 	}
 	compare(b, side{"transaction", transaction(x.cached)}, side{"pgx", transaction(x.plain)})
 }
+
+// What it costs to ask a transaction what it wrote, beside the same statement
+// on a table whose trigger is understood, and through pgx.
+func BenchmarkAsk(b *testing.B) {
+	database := pgtest.Database(b)
+	pgtest.Exec(b, database, codeTables+dynamic+`
+		CREATE TABLE twin (LIKE acts INCLUDING ALL); INSERT INTO twin SELECT * FROM acts;
+		CREATE FUNCTION shown() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN INSERT INTO log (line) VALUES (TG_OP); RETURN NULL; END';
+		CREATE TRIGGER hidden AFTER UPDATE ON acts FOR EACH ROW EXECUTE FUNCTION hidden();
+		CREATE TRIGGER shown AFTER UPDATE ON twin FOR EACH ROW EXECUTE FUNCTION shown();`)
+	for _, bm := range []struct{ name, driver, query string }{
+		{"pgx", "pgx", "UPDATE twin SET note = $1 WHERE id = 1"},
+		{"understood", "cachedpg", "UPDATE twin SET note = $1 WHERE id = 1"},
+		{"asked", "cachedpg", "UPDATE acts SET note = $1 WHERE id = 1"},
+	} {
+		b.Run(bm.name, func(b *testing.B) {
+			db, err := sql.Open(bm.driver, database)
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer db.Close()
+			for b.Loop() {
+				if _, err := db.Exec(bm.query, "x"); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

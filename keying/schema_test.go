@@ -81,6 +81,12 @@ const testOperators = "= <> < > <= >= + - * / || -> ->> @> @@ ~ ~~"
 // testSchema is the schema of the transcripts.
 func testSchema(t testing.TB) *catalog.Snapshot {
 	t.Helper()
+	return catalog.NewSnapshot(testContents(t))
+}
+
+// testContents is what testSchema is made of, for a test to change.
+func testContents(t testing.TB) catalog.Contents {
+	t.Helper()
 	c := catalog.Contents{}
 	for _, typ := range testTypes {
 		typ.Schema, typ.Builtin, typ.Kind = "pg_catalog", true, 'b'
@@ -205,7 +211,7 @@ r generated  1260 | id int4, base int4, doubled int4 | 1261* id, 1262 doubled
 	rel("ruled").View = "SELECT a.id, a.note FROM public.audited a"
 	rel("ruled").Sources = []uint32{1070}
 	c.Relations = append(c.Relations, &catalog.Relation{OID: 1259, Schema: "pg_catalog", Name: "pg_class", Kind: 'r', System: true})
-	return catalog.NewSnapshot(c)
+	return c
 }
 
 // tables reads lines of: kind name oid | column type, … | index[*] columns, …

@@ -49,7 +49,7 @@ func modelSchema(t testing.TB) *catalog.Snapshot {
 		{OID: oidInt4, Schema: "pg_catalog", Name: "int4", Builtin: true},
 		{OID: oidText, Schema: "pg_catalog", Name: "text", Builtin: true},
 	}, Functions: []catalog.Function{
-		{Schema: "pg_catalog", Name: "count", Volatility: 'i', Builtin: true, Aggregate: true},
+		{Schema: "pg_catalog", Name: "count", MaxArgs: 1, Volatility: 'i', Builtin: true, Aggregate: true},
 	}}
 	for _, o := range []string{"=", "<>", "+", "-", ">"} {
 		c.Operators = append(c.Operators, catalog.Operator{Schema: "pg_catalog", Name: o, Left: oidInt4, Right: oidInt4, Volatility: 'i', Builtin: true})
@@ -57,6 +57,7 @@ func modelSchema(t testing.TB) *catalog.Snapshot {
 	tables(t, &c, modelTables)
 	c.Relations[0].References = []catalog.Reference{{Table: 200, Columns: []string{"id"}, OnDelete: true, OnUpdate: true}}
 	c.Relations[1].References = []catalog.Reference{{Table: 200, Columns: []string{"id"}, OnDelete: true}}
+	addModelViews(t, &c)
 	return catalog.NewSnapshot(c)
 }
 
@@ -415,6 +416,7 @@ func TestSoundness(t *testing.T) {
 	snapshot := modelSchema(t)
 	plans := make(map[string]*Plan)
 	precise := 0
+	allReads, allWrites := slices.Concat(modelReads, viewReads), slices.Concat(modelWrites, viewWrites)
 	for _, seed := range seeds {
 		r := rand.New(rand.NewPCG(seed, 0))
 		prepare := func(q query) prepared {
@@ -445,14 +447,14 @@ func TestSoundness(t *testing.T) {
 		w := &world{}
 		for step := range *steps {
 			var reads []prepared
-			for range 12 {
-				reads = append(reads, prepare(modelReads[r.IntN(len(modelReads))]))
+			for range 20 {
+				reads = append(reads, prepare(allReads[r.IntN(len(allReads))]))
 			}
 			next := w.clone()
 			var written []store.Tag
 			var texts []string
 			for n := 1 + r.IntN(2); n > 0; n-- {
-				p := prepare(modelWrites[r.IntN(len(modelWrites))])
+				p := prepare(allWrites[r.IntN(len(allWrites))])
 				if !p.plan.Writes || p.plan.Opaque {
 					t.Fatalf("%s: plan %+v", p.sql, p.plan)
 				}
