@@ -25,7 +25,7 @@ type Snapshot struct {
 	incomplete bool
 	deferrable bool
 	outward    bool
-	writing    bool // see WritingTypes
+	typeCode   []uint32 // see TypeWriters
 }
 
 type name struct{ schema, name string }
@@ -72,7 +72,7 @@ func NewSnapshot(c Contents) *Snapshot {
 		if t.Volatility == 0 {
 			t.Volatility = 'i'
 		}
-		s.writing = s.writing || len(t.Writers) > 0
+		s.typeCode = append(s.typeCode, t.Writers...)
 		s.types[name{t.Schema, t.Name}] = t
 		s.typeByOID[t.OID] = t
 	}
@@ -90,6 +90,8 @@ func NewSnapshot(c Contents) *Snapshot {
 			s.unsafeCast = true
 		}
 	}
+	slices.Sort(s.typeCode)
+	s.typeCode = slices.Compact(s.typeCode)
 	s.addRelations()
 	return s
 }
@@ -198,8 +200,9 @@ func (s *Snapshot) Type(path []string, schema, typ string) (Type, bool) {
 	return Type{}, false
 }
 
-// WritingTypes reports that there is a type for whose values code runs that may write.
-func (s *Snapshot) WritingTypes() bool { return s.writing }
+// TypeWriters returns the functions that may write and that run for values of
+// some type.
+func (s *Snapshot) TypeWriters() []uint32 { return s.typeCode }
 
 // TypeByOID returns the type with this OID.
 func (s *Snapshot) TypeByOID(oid uint32) (Type, bool) {

@@ -113,7 +113,7 @@ func (a *analysis) call(function uint32) {
 	}
 	a.ran[key] = true
 	body := bodyOf(f)
-	if !ok || body == nil || a.snapshot.WritingTypes() { // variables of such a type are not in sight
+	if !ok || body == nil {
 		a.ask()
 		return
 	}
@@ -143,6 +143,7 @@ func (a *analysis) body(body *parser.Body, path []string) {
 	for _, s := range body.Statements {
 		a.statement(s, path)
 	}
+	a.callAll(a.snapshot.TypeWriters()) // of which types its variables are is not in sight
 	a.inside, a.path = inside, around
 	a.plan.Unknown = unknown // what it has not found is asked for, or no table: a transition table
 }

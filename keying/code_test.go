@@ -53,6 +53,16 @@ func TestCodeOfTriggers(t *testing.T) {
 		}, "posts row; asks"},
 		{"beyond the transaction", "BEGIN EXECUTE 'x'; RETURN NULL; END",
 			func(c *catalog.Contents) { c.Outward = true }, "schema; asks opaque catalog session"},
+		{"a variable of any type", "BEGIN RETURN NULL; END", func(c *catalog.Contents) {
+			c.Types = append(c.Types, catalog.Type{OID: 9100, Schema: "public", Name: "fit", Kind: 'd', Base: oidText, Volatility: 's', Writers: []uint32{30001}})
+			c.Functions = append([]catalog.Function{{OID: 30001, Schema: "public", Name: "fits", Volatility: 's', Writers: []uint32{30001},
+				Language: "sql", Source: "SELECT count(*) > 0 FROM users"}}, c.Functions...)
+		}, "posts row"},
+		{"a variable of a type that writes", "BEGIN RETURN NULL; END", func(c *catalog.Contents) {
+			c.Types = append(c.Types, catalog.Type{OID: 9100, Schema: "public", Name: "fit", Kind: 'd', Base: oidText, Volatility: 'v', Writers: []uint32{30001}})
+			c.Functions = append([]catalog.Function{{OID: 30001, Schema: "public", Name: "fits", Volatility: 'v', Writers: []uint32{30001},
+				Language: "sql", Source: "INSERT INTO logs VALUES (1, 'x'); SELECT true"}}, c.Functions...)
+		}, "logs, posts row"},
 		{"a rule", "", func(c *catalog.Contents) { code(c).Function = 0 }, "posts row; asks"},
 		{"of PostgreSQL's own", "", func(c *catalog.Contents) { code(c).Function = 1752 }, "posts row"},
 		{"dropped meanwhile", "", func(c *catalog.Contents) { code(c).Function = 29999 }, "posts row; asks unknown"},
