@@ -38,7 +38,24 @@ type Conn struct {
 	pristine bool   // no statement has changed the session: its state is that of a new connection
 	pid      uint32 // of the backend, 0 when it is not known or a pooler may change it
 	started  int64  // of the backend, in microseconds since 1970; 0 when it was not asked for
-	since    *view  // the catalog with which statements were prepared
+
+	// misread says that standard_conforming_strings was off: what was prepared
+	// then means for ever what it meant then.
+	misread bool
+
+	// since is the catalog and the session with which statements were prepared.
+	since struct {
+		view    *view
+		session *session
+	}
+
+	// dialled is the catalog when inner was dialled: the view that was in use
+	// then, or the first one after.
+	dialled struct {
+		space      *space
+		view       *view
+		generation uint64
+	}
 
 	tx        *txState // nil outside transactions
 	needReset bool     // inner.ResetSession is due before inner is used again
@@ -283,11 +300,15 @@ func (c *Conn) readyFor(ctx context.Context, q *call) error {
 
 // dial connects and learns the state that the session starts in.
 func (c *Conn) dial(ctx context.Context) error {
+	if c.dialled.space = c.d.space(); c.dialled.space != nil {
+		c.dialled.view, c.dialled.generation = c.dialled.space.view.Load(), c.dialled.space.gens.Current()
+	}
 	in, err := c.d.connect(ctx, c)
 	if err != nil {
 		return err
 	}
-	c.inner, c.known, c.pristine, c.since, c.started, c.announced = in, state{}, true, nil, 0, 0
+	c.inner, c.known, c.pristine, c.started, c.announced = in, state{}, true, 0, 0
+	c.since.view, c.since.session, c.misread = nil, nil, false
 	if err := c.learn(ctx); err != nil && in.closed() {
 		if c.known.space != nil {
 			c.known.space.leave()

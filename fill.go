@@ -17,7 +17,8 @@ import (
 type fetch struct {
 	key    store.Key
 	tags   []store.Tag
-	always int // that many of tags concern a result with rows too
+	always int // that many of tags concern every result
+	rows   int // the others concern one of fewer rows
 	stamps []store.Stamp
 
 	outcome store.Outcome // of the lookup; Busy: another process is running the SELECT
@@ -146,17 +147,12 @@ func (c *Conn) fill(ctx context.Context, q *call, m *fetch, f *flight) (driver.R
 	c.d.stats.filled(q.text.stats, took)
 	tags, stamps := m.tags, m.stamps
 	switch {
-	case rows.entry.Rows > 0:
+	case rows.entry.Rows >= m.rows:
 		tags, stamps = tags[:m.always], stamps[:m.always]
 	case q.rowsOnly:
 		return rows, nil // neither stored nor shared: a row may have appeared since
 	}
-	ttl := q.text.ttl
-	for _, hint := range []time.Duration{hintsOf(ctx).ttl, q.text.hints.ttl} {
-		if hint > 0 {
-			ttl = min(ttl, hint)
-		}
-	}
+	ttl := q.ttl(ctx)
 	ttl -= time.Duration(rand.Int64N(int64(ttl)/10 + 1))
 	rows.entry.Took, rows.entry.Expires = took, time.Now().Add(ttl)
 	if f != nil {
@@ -168,6 +164,18 @@ func (c *Conn) fill(ctx context.Context, q *call, m *fetch, f *flight) (driver.R
 	}
 	step.At(step.Filled)
 	return rows, nil
+}
+
+// ttl is the longest life of the entry: what the policies say, and no longer
+// than the hints do.
+func (q *call) ttl(ctx context.Context) time.Duration {
+	ttl := q.text.ttl
+	for _, hint := range []time.Duration{hintsOf(ctx).ttl, q.text.hints.ttl} {
+		if hint > 0 {
+			ttl = min(ttl, hint)
+		}
+	}
+	return ttl
 }
 
 // refreshes reports that this hit is to run the SELECT and store its result

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql/driver"
 	"errors"
+	"fmt"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -105,9 +106,16 @@ func (in *pgxInner) loadCatalog(ctx context.Context) (*catalog.Snapshot, error) 
 	return catalog.Load(ctx, in.Conn.Conn())
 }
 
-func (in *pgxInner) text(ctx context.Context, sql string) (value string, err error) {
-	err = in.Conn.Conn().QueryRow(ctx, sql, pgx.QueryExecModeSimpleProtocol).Scan(&value)
-	return value, err
+func (in *pgxInner) text(ctx context.Context, sql string) (string, error) {
+	// Not pgx's simple protocol, which it refuses while standard_conforming_strings is off.
+	result := in.Conn.Conn().PgConn().ExecParams(ctx, sql, nil, nil, nil, nil).Read()
+	switch {
+	case result.Err != nil:
+		return "", result.Err
+	case len(result.Rows) != 1 || len(result.Rows[0]) != 1 || result.Rows[0][0] == nil:
+		return "", fmt.Errorf("cachedpg: PostgreSQL gives %d rows, not one value", len(result.Rows))
+	}
+	return string(result.Rows[0][0]), nil
 }
 
 func (in *pgxInner) commit(ctx context.Context) error {

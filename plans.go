@@ -123,6 +123,8 @@ func (d *connector) newShape(set *planSet, text, sql string, literals []parser.L
 	if readable {
 		if parsed, err := parser.Parse(sql, literals); err == nil {
 			statements = parsed
+		} else {
+			statements[0] = parser.Unread(sql)
 		}
 	}
 	d.parsed.Add(1)

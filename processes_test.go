@@ -176,7 +176,7 @@ func (f *fixture) tagsOf(query string, args ...any) []store.Tag {
 	for i, arg := range args {
 		values.Args = append(values.Args, sqlValue(i+1, arg))
 	}
-	tags, always := text.plan.ReadTags(nil, values)
+	tags, always, _ := text.plan.ReadTags(nil, values)
 	return tags[1:always] // without the schema
 }
 

@@ -26,20 +26,11 @@ func (c *Conn) query(ctx context.Context, q *call) (driver.Rows, error) {
 	if err := c.plan(ctx, q); err != nil {
 		return nil, err
 	}
-	if reason := c.mayRead(ctx, q); reason != keying.NoReason {
+	l, reason := c.lookup(ctx, q)
+	if reason != keying.NoReason {
 		return c.direct(ctx, q, reason)
 	}
-	key, buf, reason := q.text.plan.Key(&q.session.digests[q.mode], q.keyingValues(), c.keyBuf)
-	if c.keyBuf = buf[:0]; reason != keying.NoReason {
-		return c.direct(ctx, q, reason)
-	}
-	tags, always := q.text.plan.ReadTags(c.tags[:0], q.keyingValues())
-	if c.tx != nil && c.tx.wrote(q.view, tags[:always]) {
-		return c.direct(ctx, q, keying.InTransactionAfterWrite)
-	}
-	// The transaction has changed other rows of the table. One that was there
-	// is as it was; but what the transaction reads may be its own new row.
-	others := c.tx != nil && c.tx.wrote(q.view, tags[always:])
+	key, tags, always := l.key, l.tags, l.always
 	stamps := c.stamps[:]
 	if len(tags) > len(stamps) {
 		stamps = make([]store.Stamp, len(tags))
@@ -51,7 +42,7 @@ func (c *Conn) query(ctx context.Context, q *call) (driver.Rows, error) {
 	case err != nil:
 		c.d.stats.storeErrors.Add(1)
 		return c.direct(ctx, q, storeReason(err))
-	case others && (outcome != store.Hit || entry.Rows == 0):
+	case l.others && (outcome != store.Hit || entry.Rows < l.rows):
 		q.space.giveUp(key, stamps, outcome)
 		return c.direct(ctx, q, keying.InTransactionAfterWrite)
 	case outcome == store.Hit && !c.refreshes(ctx, q, entry, tags, stamps):
@@ -73,8 +64,8 @@ func (c *Conn) query(ctx context.Context, q *call) (driver.Rows, error) {
 		return c.query(ctx, q)
 	}
 	if outcome == store.Dirty {
-		// Only what a result without rows depends on is being changed: other
-		// rows of the table come and go. With rows it may be kept.
+		// Only what a result without rows, or with too few, depends on is being
+		// changed: other rows of the table come and go. With rows it may be kept.
 		tags, stamps = tags[:always], stamps[:always]
 		q.rowsOnly = true
 	}
@@ -83,7 +74,38 @@ func (c *Conn) query(ctx context.Context, q *call) (driver.Rows, error) {
 		c.d.stats.refreshed.Add(1)
 	}
 	step.At(step.LookedUp)
-	return c.miss(ctx, q, &fetch{key: key, tags: tags, always: always, stamps: stamps, outcome: outcome, early: entry})
+	return c.miss(ctx, q, &fetch{key: key, tags: tags, always: always, rows: l.rows, stamps: stamps, outcome: outcome, early: entry})
+}
+
+// lookup is what a read asks of the store.
+type lookup struct {
+	key    store.Key
+	tags   []store.Tag // until the next lookup on the connection
+	always int         // that many of tags concern every result
+	rows   int         // the others concern one of fewer rows
+
+	// others says that the transaction has changed other rows of a table. One
+	// that was there is as it was; but what the transaction reads may be its own
+	// new row.
+	others bool
+}
+
+// lookup says what to ask of the store, or why it must not be asked. It asks
+// the store nothing.
+func (c *Conn) lookup(ctx context.Context, q *call) (l lookup, reason keying.Reason) {
+	if reason = c.mayRead(ctx, q); reason != keying.NoReason {
+		return l, reason
+	}
+	key, buf, reason := q.text.plan.Key(&q.session.digests[q.mode], q.keyingValues(), c.keyBuf)
+	if c.keyBuf = buf[:0]; reason != keying.NoReason {
+		return l, reason
+	}
+	tags, always, rows := q.text.plan.ReadTags(c.tags[:0], q.keyingValues())
+	if c.tx != nil && c.tx.wrote(q.view, tags[:always]) {
+		return l, keying.InTransactionAfterWrite
+	}
+	others := c.tx != nil && c.tx.wrote(q.view, tags[always:])
+	return lookup{key: key, tags: tags, always: always, rows: rows, others: others}, keying.NoReason
 }
 
 // plan finds out what the text means to the session that will run it. An
@@ -168,7 +190,7 @@ func (c *Conn) mayRead(ctx context.Context, q *call) keying.Reason {
 		return q.text.plan.Reason
 	case c.d.config.Store == storeOff:
 		return keying.CacheOff
-	case q.session == unknownSession:
+	case q.session == unknownSession || c.misread:
 		return keying.SessionUnknown
 	case q.session.standby:
 		return keying.HotStandby

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
+	"slices"
 	"strings"
 	"sync/atomic"
 
@@ -35,6 +36,7 @@ type session struct {
 	now     string // PostgreSQL's clock, in seconds
 
 	state         string   // sessionState
+	values        []string // of settingValues
 	path          []string // current_schemas(true)
 	pathKey       string
 	readCommitted bool // default_transaction_isolation
@@ -48,16 +50,33 @@ type session struct {
 	plans atomic.Pointer[planSet]
 }
 
-// settings are those that change how a value is computed or written. Others
-// change plans, limits or logs only. Custom settings matter to functions that
-// the cache never answers for.
+// settings are those that change how a value is computed or written, or which
+// rows are found. Others change plans, limits or logs only. Custom settings
+// matter to functions that the cache never answers for, but for those of
+// extensions whose indexes find more or fewer of the nearest rows. Some settings
+// are not known to every server.
+//
+// What a session is set to is asked once. A reload of the server's
+// configuration may change it later, and nobody hears of that until the
+// catalog changes or the session is used for a SET: so does pg_reload_conf() count,
+// but not an editor and a signal.
 var settings = []string{
 	"array_nulls", "backslash_quote", "bytea_output", "client_encoding", "DateStyle",
 	"default_text_search_config", "extra_float_digits", "gin_fuzzy_search_limit", "IntervalStyle",
-	"lc_monetary", "lc_numeric", "lc_time", "quote_all_identifiers", "row_security",
-	"standard_conforming_strings", "TimeZone", "timezone_abbreviations", "transform_null_equals",
+	"lc_monetary", "lc_numeric", "lc_time", "quote_all_identifiers", "restrict_nonsystem_relation_kind",
+	"row_security", "standard_conforming_strings", "TimeZone", "timezone_abbreviations", "transform_null_equals",
 	"xmlbinary", "xmloption",
+	"hnsw.ef_search", "hnsw.iterative_scan", "hnsw.max_scan_tuples", "hnsw.scan_mem_multiplier",
+	"ivfflat.iterative_scan", "ivfflat.max_probes", "ivfflat.probes",
 }
+
+// collations gives the versions of the libraries that order texts. With another
+// one a result that was ordered before is not the one that PostgreSQL would give.
+const collations = `ARRAY[
+ coalesce((SELECT pg_catalog.pg_collation_actual_version(oid) FROM pg_catalog.pg_collation
+  WHERE collprovider = 'c' AND collcollate NOT IN ('C', 'POSIX') AND collcollate NOT LIKE 'C.%' ORDER BY oid LIMIT 1), ''),
+ coalesce((SELECT pg_catalog.pg_collation_actual_version(oid) FROM pg_catalog.pg_collation
+  WHERE collprovider = 'i' AND collname = 'und-x-icu' ORDER BY oid LIMIT 1), '')]::text[]`
 
 // sessionState is an expression that differs when settings of the session do.
 var sessionState = "pg_catalog.md5(ROW(pg_catalog.current_schemas(true), pg_catalog.current_setting('default_transaction_isolation'), " +
@@ -68,7 +87,7 @@ var settingValues = "ARRAY[pg_catalog.current_database()::text, session_user::te
 	" pg_catalog.current_setting('search_path'), pg_catalog.current_setting('server_version_num')" +
 	func() (calls string) {
 		for _, s := range settings {
-			calls += ", pg_catalog.current_setting('" + s + "')"
+			calls += ", coalesce(pg_catalog.current_setting('" + s + "', true), '')"
 		}
 		return calls
 	}() + "]"
@@ -81,7 +100,7 @@ var sessionQuery = `SELECT (SELECT system_identifier FROM pg_catalog.pg_control_
  extract(epoch FROM pg_catalog.clock_timestamp())::text,
  pg_catalog.current_setting('default_transaction_isolation'),
  pg_catalog.current_setting('standard_conforming_strings'),
- ` + sessionState + `, ` + settingValues
+ ` + sessionState + `, ` + settingValues + `, ` + collations
 
 // learnSession asks PostgreSQL for the state of the session that conn is in,
 // in one round trip and without a prepared statement, so that it works behind
@@ -90,11 +109,17 @@ var sessionQuery = `SELECT (SELECT system_identifier FROM pg_catalog.pg_control_
 func learnSession(ctx context.Context, conn *pgx.Conn) (s *session, pid uint32, err error) {
 	s = &session{}
 	var isolation, standardText string
-	var values []string
-	err = conn.QueryRow(ctx, sessionQuery, pgx.QueryExecModeSimpleProtocol).Scan(
-		&s.id.system, &s.id.timeline, &s.id.database, &pid, &s.path, &s.now, &isolation, &standardText, &s.state, &values)
-	if err != nil {
-		return nil, 0, err
+	var versions []string
+	// Not pgx's simple protocol, which it refuses while standard_conforming_strings is off.
+	result := conn.PgConn().ExecParams(ctx, sessionQuery, nil, nil, nil, nil).Read()
+	for i, dest := range []any{&s.id.system, &s.id.timeline, &s.id.database, &pid, &s.path, &s.now, &isolation, &standardText,
+		&s.state, &s.values, &versions} {
+		if result.Err == nil {
+			result.Err = conn.TypeMap().Scan(result.FieldDescriptions[i].DataTypeOID, pgx.TextFormatCode, result.Rows[0][i], dest)
+		}
+	}
+	if result.Err != nil {
+		return nil, 0, result.Err
 	}
 	s.standby = s.id.timeline == ""
 	s.readCommitted = isolation == "read committed" || isolation == "read uncommitted"
@@ -105,7 +130,7 @@ func learnSession(ctx context.Context, conn *pgx.Conn) (s *session, pid uint32, 
 	}
 
 	b := []byte{formatVersion}
-	for _, v := range append([]string{s.id.system, s.id.timeline, s.id.database, s.pathKey, isolation}, values...) {
+	for _, v := range slices.Concat([]string{s.id.system, s.id.timeline, s.id.database, s.pathKey, isolation}, versions, s.values) {
 		b = binary.AppendUvarint(b, uint64(len(v)))
 		b = append(b, v...)
 	}
@@ -152,6 +177,7 @@ func (c *Conn) state(ctx context.Context) (*state, error) {
 	}
 	sp := c.known.space
 	if sp == nil || c.known.session == nil {
+		c.renew(ctx, nil)
 		return &c.known, nil
 	}
 	v := sp.view.Load()
@@ -163,8 +189,8 @@ func (c *Conn) state(ctx context.Context) (*state, error) {
 	}
 	if v != nil && c.known.view != v {
 		_ = c.learn(ctx)
-		c.renew(ctx, v)
 	}
+	c.renew(ctx, v)
 	return &c.known, nil
 }
 
@@ -204,6 +230,7 @@ func (c *Conn) learn(ctx context.Context) error {
 	}
 	s, pid, err := c.inner.learn(ctx)
 	if err != nil {
+		c.since.session = unknownSession // for what is prepared from now on
 		return err
 	}
 	if c.pid = 0; pid == c.inner.backend() {
@@ -215,6 +242,7 @@ func (c *Conn) learn(ctx context.Context) error {
 		return err
 	}
 	c.known.session = session
+	c.misread = c.misread || !session.standardText
 	if sp != c.known.space {
 		if sp != nil {
 			sp.enter()
@@ -227,23 +255,49 @@ func (c *Conn) learn(ctx context.Context) error {
 	if c.known.view = before; sp != expected {
 		c.known.view = nil
 	}
-	if c.tx == nil && c.pristine && c.known.space != nil {
+	if c.tx == nil && c.pristine && !c.misread && c.known.space != nil && c.isNew(sp) {
 		known := c.known
 		c.d.known.Store(&known)
 	}
 	return nil
 }
 
+// isNew reports that a connection dialled now would begin as this one did:
+// ALTER ROLE and ALTER DATABASE change the settings of new sessions alone, and
+// they change the catalog.
+func (c *Conn) isNew(sp *space) bool {
+	v := sp.view.Load()
+	switch {
+	case c.dialled.space != sp: // nobody knew which it would be
+		c.dialled.space, c.dialled.view, c.dialled.generation = sp, v, sp.gens.Current()
+	case c.dialled.view == nil:
+		c.dialled.view = v
+	}
+	return c.dialled.view == v && c.dialled.generation == sp.gens.Current()
+}
+
 // renew makes PostgreSQL analyse again what was prepared on the connection with
-// an older catalog. It looks names up when it prepares, and not again when a
-// table of the same name appears earlier on the search_path: such a statement may read
-// another table than its tags say.
+// an older catalog or under other settings. It looks names up when it prepares, and
+// not again when a table of the same name appears earlier on the search_path: such a
+// statement may read another table than its tags say. And it reads literals, the
+// time zone of a timestamptz included, when it prepares: such a statement gives
+// what nobody would get who asks anew.
 func (c *Conn) renew(ctx context.Context, v *view) {
-	if c.since != nil && c.since != v {
+	s := c.known.session
+	switch {
+	case s == nil:
+		return
+	case c.since.session == nil: // nothing was prepared yet
+	case c.since.view == v && c.since.session.same(s):
+		return
+	case v == nil:
+		c.since.session = unknownSession // nothing is cached, so it has time
+		return
+	default:
 		if _, err := c.inner.ExecContext(ctx, "DISCARD PLANS", nil); err != nil {
 			c.known.session = nil
 			return
 		}
 	}
-	c.since = v
+	c.since.view, c.since.session = v, s
 }

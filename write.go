@@ -84,7 +84,7 @@ func (p *planned) effects() bool {
 
 // mayCommit reports that the text, run inside a transaction, may commit it.
 func (p *planned) mayCommit() bool {
-	return p.has(parser.Opaque) || p.has(parser.Commit) || p.has(parser.PrepareTransaction)
+	return p.has(parser.Opaque) && p.plan.Commits || p.has(parser.Commit) || p.has(parser.PrepareTransaction)
 }
 
 // endsTransaction reports that the text is one command that ends the
@@ -107,7 +107,7 @@ func (q *call) canWrap() bool {
 	case parser.Do, parser.Call:
 		return !plan.Commits
 	case parser.Opaque:
-		return q.single
+		return q.single || !plan.Commits
 	}
 	return false
 }

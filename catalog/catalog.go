@@ -129,6 +129,11 @@ type Key struct {
 	// Deferrable says that uniqueness may be violated until the end of a
 	// transaction.
 	Deferrable bool
+
+	// Rivalled says that another unique index on the same columns compares in
+	// its own way, by a collation or operator class that makes no Key. ON CONFLICT
+	// (columns) may find a row by that one.
+	Rivalled bool
 }
 
 // Reference is a foreign key of another table that points to this one, with

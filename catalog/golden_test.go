@@ -118,7 +118,7 @@ func (d *dumper) dumpRelation(r *catalog.Relation) {
 		for _, i := range k.Columns {
 			columns = append(columns, r.Columns[i].Name)
 		}
-		keys = append(keys, fmt.Sprintf("\tkey (%s)%s\n", strings.Join(columns, ", "), flags("primary", k.Primary, "deferrable", k.Deferrable)))
+		keys = append(keys, fmt.Sprintf("\tkey (%s)%s\n", strings.Join(columns, ", "), flags("primary", k.Primary, "deferrable", k.Deferrable, "rivalled", k.Rivalled)))
 	}
 	d.WriteString(strings.Join(keys, ""))
 	d.list("parents", r.Parents)

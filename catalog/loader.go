@@ -26,7 +26,7 @@ type loader struct {
 	deferrable bool         // a user's constraint trigger is
 	outward    bool         // see Snapshot.Outward
 	sources    [][2]uint32  // view, relation
-	aggregates [][2]uint32  // aggregate, support function
+	aggregates [][2]uint32  // aggregate or function, what it calls beside its text
 	typeCode   []codeRow
 	casts      [][3]uint32 // source, target, function
 	views      map[uint32]string
@@ -99,7 +99,7 @@ func (l *loader) fact(v [][]byte) {
 		})
 	case kindKey:
 		l.keys = append(l.keys, keyRow{l.oid(v[1]), l.numbers(v[4]),
-			Key{Index: l.oid(v[0]), Primary: l.bool(v[2]), Deferrable: l.bool(v[3])}})
+			Key{Index: l.oid(v[0]), Primary: l.bool(v[2]), Deferrable: l.bool(v[3]), Rivalled: l.bool(v[5])}})
 	case kindInherit:
 		l.inherits = append(l.inherits, [2]uint32{l.oid(v[0]), l.oid(v[1])})
 	case kindPartition:

@@ -13,8 +13,8 @@ func TestUnexpectedRowsAreErrors(t *testing.T) {
 		"r|4294967296|public|t|r|p|false",
 		"a|1|name|32768|23|true|",
 		"a||name|1|23|true|",
-		"k|1|2|true|false|1,,2",
-		"k|1|2|true|false|",
+		"k|1|2|true|false|1,,2|false",
+		"k|1|2|true|false||false",
 	} {
 		l := newLoader()
 		var values [][]byte
@@ -35,8 +35,8 @@ func TestRowsOfUnknownRelations(t *testing.T) {
 	for _, row := range []string{
 		"r|1|public|t|r|p|false",
 		"a|1|id|1|23|true|",
-		"k|9|1|true|false|1,2", // column 2 is not known
-		"k|9|7|true|false|1",
+		"k|9|1|true|false|1,2|false", // column 2 is not known
+		"k|9|7|true|false|1|false",
 		"i|7|1", "i|1|7",
 		"f|7|1|1|true|true",
 		"w|7|3", "t|7|8|4|false|1,2", "c|7|p|8|c", "v|7|1", "d|7|p|8", "g|7|8",

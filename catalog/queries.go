@@ -91,14 +91,16 @@ var parts = []part{
 	// which one that is.
 	{kindKey,
 		[]string{"i.indexrelid", "i.indrelid", "i.indisprimary", "NOT i.indimmediate",
-			"array_to_string((i.indkey::int2[])[0:i.indnkeyatts - 1], ',')"},
+			"array_to_string((i.indkey::int2[])[0:i.indnkeyatts - 1], ',')",
+			`EXISTS (SELECT FROM pg_index o WHERE o.indrelid = i.indrelid AND o.indisunique
+				AND (o.indkey::int2[])[0:o.indnkeyatts - 1] @> (i.indkey::int2[])[0:i.indnkeyatts - 1]
+				AND (o.indkey::int2[])[0:o.indnkeyatts - 1] <@ (i.indkey::int2[])[0:i.indnkeyatts - 1]
+				AND ` + odd("o") + `)`},
 		`FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid JOIN pg_class c ON c.oid = i.indrelid
 		JOIN pg_am m ON m.oid = x.relam
 		WHERE i.indisunique AND i.indisvalid AND i.indisready AND i.indislive AND NOT i.indisexclusion
 		AND i.indpred IS NULL AND i.indexprs IS NULL AND m.amname = 'btree'
-		AND NOT i.indclass::oid[] && ARRAY(SELECT oid FROM pg_opclass WHERE NOT opcdefault OR oid >= 16384)
-		AND NOT i.indcollation::oid[] && ARRAY(SELECT oid FROM pg_collation WHERE NOT collisdeterministic)
-		AND ` + userRelation},
+		AND NOT ` + odd("i") + ` AND ` + userRelation},
 
 	// A partition that is being detached concurrently counts until it is gone.
 	{kindInherit, []string{"inhrelid", "inhparent"}, `FROM pg_inherits`},
@@ -159,11 +161,17 @@ var parts = []part{
 			AND d.deptype = 'e' AND d.refclassid = 'pg_extension'::regclass
 		LEFT JOIN pg_extension e ON e.oid = d.refobjid`},
 
-	// pg_proc calls every user-defined aggregate immutable.
-	{kindAggregate, []string{"g.aggfnoid::oid", "f.oid"},
-		`FROM pg_aggregate g CROSS JOIN unnest(ARRAY[g.aggtransfn, g.aggfinalfn, g.aggcombinefn, g.aggserialfn,
-			g.aggdeserialfn, g.aggmtransfn, g.aggminvtransfn, g.aggmfinalfn]::oid[]) f(oid)
-		WHERE g.aggfnoid::oid >= 16384 AND f.oid <> 0`},
+	// pg_proc calls every user-defined aggregate immutable, and what it says of a
+	// function leaves out what the defaults of its arguments call.
+	{kindAggregate, []string{"w.of", "w.calls"},
+		`FROM (
+			SELECT g.aggfnoid::oid AS of, f.oid AS calls
+			FROM pg_aggregate g CROSS JOIN unnest(ARRAY[g.aggtransfn, g.aggfinalfn, g.aggcombinefn, g.aggserialfn,
+				g.aggdeserialfn, g.aggmtransfn, g.aggminvtransfn, g.aggmfinalfn]::oid[]) f(oid)
+			WHERE g.aggfnoid::oid >= 16384 AND f.oid <> 0
+			UNION SELECT p.oid, f.oid FROM pg_proc p CROSS JOIN LATERAL ` + calls("p.proargdefaults") + ` f(oid)
+			WHERE p.oid >= 16384 AND p.proargdefaults IS NOT NULL
+		) w`},
 
 	{kindOperator, []string{"o.oid", "n.nspname", "o.oprname", "o.oprleft", "o.oprright", "o.oprcode::oid"},
 		`FROM pg_operator o JOIN pg_namespace n ON n.oid = o.oprnamespace WHERE o.oprcode <> 0`},
@@ -183,6 +191,8 @@ var parts = []part{
 			SELECT c.contypid AS typ, ` + refKind + ` AS ref, d.refobjid AS obj
 			FROM pg_constraint c JOIN pg_depend d ON d.classid = 'pg_constraint'::regclass AND d.objid = c.oid
 			WHERE c.contypid <> 0 AND ` + userObject + `
+			UNION SELECT c.contypid, 'p', f.oid FROM pg_constraint c CROSS JOIN LATERAL ` + calls("c.conbin") + ` f(oid)
+			WHERE c.contypid >= 16384
 			UNION SELECT t.oid, ` + refKind + `, d.refobjid
 			FROM pg_type t JOIN pg_depend d ON d.classid = 'pg_type'::regclass AND d.objid = t.oid
 			WHERE t.typtype = 'd' AND ` + userObject + `
@@ -209,8 +219,25 @@ var parts = []part{
 			UNION SELECT r.rngmultitypid, 't', r.rngtypid FROM pg_range r WHERE r.rngtypid >= 16384
 		) w`},
 
-	{kindCast, []string{"castsource", "casttarget", "castfunc"},
-		`FROM pg_cast WHERE oid >= 16384 AND castfunc <> 0`},
+	// A cast WITH INOUT may read a text as a time, or look a name up.
+	{kindCast, []string{"c.castsource", "c.casttarget", "CASE WHEN c.castfunc = 0 THEN " + stableFunction + " ELSE c.castfunc END"},
+		`FROM pg_cast c WHERE c.oid >= 16384 AND (c.castfunc <> 0 OR c.castmethod = 'i' AND EXISTS (SELECT FROM pg_type t
+			WHERE t.oid = c.casttarget AND (t.typcategory IN ('A', 'C', 'D', 'R') OR t.typname LIKE 'reg%')))`},
+}
+
+// stableFunction is the OID of now(), for whatever is as stable as that.
+const stableFunction = "1299"
+
+// calls is a query of the functions that a stored expression calls, built-in
+// ones included, of which PostgreSQL records no dependency. current_date and
+// its like are no functions, nor is the conversion of a text by way of the input
+// function of a type that is not among the plainest.
+func calls(expression string) string {
+	return `(SELECT m[1]::oid FROM regexp_matches(` + expression + `::text, ':(?:op)?funcid ([0-9]+)', 'g') m
+		UNION SELECT ` + stableFunction + `::oid WHERE ` + expression + `::text ~ '{(SQLVALUEFUNCTION|NEXTVALUEEXPR)'
+		OR ` + expression + `::text ~ '{COERCEVIAIO' AND EXISTS (
+			SELECT FROM regexp_matches(` + expression + `::text, ':resulttype ([0-9]+)', 'g') m
+			WHERE m[1]::oid NOT IN (16, 20, 21, 23, 25, 700, 701, 1042, 1043, 1700, 2950)))`
 }
 
 // facts is the statement that the parts make.
@@ -234,4 +261,11 @@ func union(parts []part) string {
 	}
 	b.WriteString(";\n")
 	return b.String()
+}
+
+// odd is the condition that an index does not compare by the default of its
+// columns' types, or not by their bytes.
+func odd(index string) string {
+	return `(` + index + `.indclass::oid[] && ARRAY(SELECT oid FROM pg_opclass WHERE NOT opcdefault OR oid >= 16384)
+		OR ` + index + `.indcollation::oid[] && ARRAY(SELECT oid FROM pg_collation WHERE NOT collisdeterministic))`
 }

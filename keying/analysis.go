@@ -24,6 +24,7 @@ type analysis struct {
 	tables  []uint32         // read, and only TagTable will do
 	views   map[uint32]*view // taken apart already
 	whole   map[uint32]bool  // views on all of which the answer depends
+	single  bool             // a row of the answer is made of rows of one relation, one of each row
 	depth   int              // of views within views
 	seen    map[uint32]bool  // types of columns that are present
 	schema  bool             // WriteTags is the schema tag
@@ -106,6 +107,7 @@ func (a *analysis) statement(s *parser.Statement, path []string) {
 			a.plan.deny(ClockKeyword, k)
 		default:
 			a.plan.deny(SessionKeyword, k)
+			a.namesakes(k, path)
 		}
 	}
 	for _, w := range s.Writes {
@@ -131,7 +133,7 @@ func (a *analysis) kind(s *parser.Statement) {
 		a.ddl()
 	case parser.Opaque:
 		p.deny(Unparsed, "")
-		p.Commits = true // it may be several statements
+		p.Commits = p.Commits || !s.Bounded // it may be several statements
 		a.ask()
 	case parser.Do:
 		if s.Body == nil {
@@ -312,6 +314,7 @@ func (a *analysis) readPlan(s *parser.Statement) {
 	for i, r := range s.Reads {
 		conditions[i] = r.Equal
 	}
+	a.single = true
 	a.depend(s, a.path, conditions)
 	p.always = append(p.always, store.Tag{})
 	for _, oid := range a.tables {
@@ -319,6 +322,7 @@ func (a *analysis) readPlan(s *parser.Statement) {
 	}
 	p.lookups = slices.DeleteFunc(p.lookups, func(l lookup) bool { return slices.Contains(a.tables, l.relation) })
 	p.lookups = slices.Clip(p.lookups)
+	p.single = a.single && len(p.lookups) == 1
 }
 
 // holdsLiterals reports whether a text may hold string literals. A normalised

@@ -18,6 +18,9 @@ func (a *analysis) function(f parser.Function, path []string) {
 	if newConstructs[f.Name.Name] {
 		a.plan.deny(SessionKeyword, f.Name.Name)
 	}
+	if f.Schema == "pg_catalog" { // of which the grammar's own calls are
+		a.namesakes(f.Name.Name, path)
+	}
 	found := a.snapshot.Functions(path, f.Schema, f.Name.Name, f.Args)
 	for _, o := range found {
 		a.overload(o)
@@ -29,7 +32,7 @@ func (a *analysis) function(f parser.Function, path []string) {
 			return
 		}
 	}
-	if len(found) > 0 || newConstructs[f.Name.Name] && f.Schema == "" {
+	if len(found) > 0 || newConstructs[f.Name.Name] && (f.Schema == "" || f.Schema == "pg_catalog") {
 		return
 	}
 	// PostgreSQL would refuse it, or the snapshot is out of date. If nothing of
@@ -45,6 +48,21 @@ func (a *analysis) function(f parser.Function, path []string) {
 	}
 	if !known {
 		a.ask()
+	}
+}
+
+// namesakes judges the user-defined functions that have the name of a construct
+// of SQL. Servers which are older than the construct call them.
+func (a *analysis) namesakes(construct string, path []string) {
+	if !constructsOf16[construct] {
+		return
+	}
+	for args := 0; args <= maxArgs; args++ {
+		for _, o := range a.snapshot.Functions(path, "", construct, args) {
+			if !o.Builtin {
+				a.overload(o)
+			}
+		}
 	}
 }
 
@@ -92,6 +110,7 @@ func (a *analysis) overload(o catalog.Function) {
 		return
 	}
 	switch {
+	case o.Name == "timezone": // of a time it is volatile in PostgreSQL 14; see clockCasts
 	case strings.HasPrefix(o.Name, "timetz"):
 		p.deny(ClockType, name)
 	case sessionBuiltins[o.Name]:

@@ -58,8 +58,12 @@ var impureBuiltins = set(`
 var impureExtensions = set(`populate_record`)
 
 // newConstructs are called like functions and are none, in versions of
-// PostgreSQL that are newer than the grammar here.
-var newConstructs = set(`json_exists json_query json_scalar json_serialize json_value merge_action`)
+// PostgreSQL that are newer than the grammar here; or are there in its version
+// and not in older ones.
+var newConstructs = set(`json_exists json_query json_scalar json_serialize json_value merge_action system_user`)
+
+// constructsOf16 are called like functions and are none, from PostgreSQL 16 on.
+var constructsOf16 = set(`json_array json_arrayagg json_object json_objectagg`)
 
 // queryBuiltins run SQL that they are given as text.
 var queryBuiltins = set(`

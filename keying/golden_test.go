@@ -109,11 +109,13 @@ func transcript(t testing.TB, snapshot *catalog.Snapshot, input string) string {
 				fmt.Fprintf(&b, "reason %s\n", r)
 				continue
 			}
-			tags, always := p.ReadTags(nil, v)
+			tags, always, rows := p.ReadTags(nil, v)
 			for j, tag := range tags {
 				when := "always"
 				if j >= always {
-					when = "absent"
+					if when = "absent"; rows > 1 {
+						when = fmt.Sprintf("less than %d rows", rows)
+					}
 				}
 				fmt.Fprintf(&b, "%s %s\n", when, tagName(tag, snapshot))
 			}

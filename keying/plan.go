@@ -69,6 +69,7 @@ type Plan struct {
 
 	always  []store.Tag // ReadTags of every result
 	lookups []lookup    // relations whose key may be fixed
+	single  bool        // a row of the result is made of one row of the one relation in lookups
 	written []store.Tag // WriteTags of every execution
 	changes []change    // targets whose key may be fixed
 

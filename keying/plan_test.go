@@ -56,7 +56,7 @@ func TestOwnEquality(t *testing.T) {
 		c.Operators = append(c.Operators, catalog.Operator{Schema: "public", Name: "=", Left: left, Right: left, Volatility: 'i'})
 		snapshot := catalog.NewSnapshot(*c)
 		p, _ := planFor(t, snapshot, "SELECT v FROM plain WHERE id = $1")
-		tags, _ := p.ReadTags(nil, Values{Args: named(1)})
+		tags, _, _ := p.ReadTags(nil, Values{Args: named(1)})
 		table := slices.Contains(tags[:2], store.Tag{Relation: 100, Kind: store.TagTable})
 		if own := left == oidInt8; p.Reason != NoReason || table != own {
 			t.Errorf("own equality of type %d: reason %s, tags %v", left, p.Reason, names(tags, snapshot))
@@ -141,7 +141,7 @@ func TestCanonical(t *testing.T) {
 	} {
 		p, literals := planFor(t, testSchema(t), test.column)
 		hash := func(v any) (uint64, bool) {
-			tags, _ := p.ReadTags(nil, Values{Args: named(v), Literals: literals})
+			tags, _, _ := p.ReadTags(nil, Values{Args: named(v), Literals: literals})
 			for _, tag := range tags {
 				if tag.Kind == store.TagRow {
 					return tag.Value, true

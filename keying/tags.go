@@ -25,12 +25,20 @@ import (
 // unique. A new row, or one that gets the value by an UPDATE of another row, is
 // told of by TagTable alone; where the row was not there, the result depends on it.
 //
+// A result about the rows with any of several values of k needs as many TagRow,
+// provided that all of them were there. That is seen by counting: where each row
+// of the result is made of one row of the relation, and no two of the same, there
+// are as many rows as values only if every value has one.
+//
 // An UPDATE that changes a row's key from v to w is named by TagRow(k, v), if by
 // a row at all. It needs no TagRow(k, w): before it there was no row with w, or
 // the transaction changed that one too.
 
 // maxLookups bounds the relations of one read whose key may be fixed.
 const maxLookups = 8
+
+// maxListed bounds the rows that a read names one by one.
+const maxListed = 32
 
 // maxRows bounds the rows that a write names one by one.
 const maxRows = 100
@@ -89,11 +97,16 @@ func (k *keyParts) value(v Values, i int) (uint64, bool) {
 
 // ReadTags appends the tags that the result depends on. The first always of
 // tags, what dst held included, count for every result; the others only for
-// one without rows. It does not allocate if dst has room.
-func (p *Plan) ReadTags(dst []store.Tag, v Values) (tags []store.Tag, always int) {
+// one with fewer than rows rows. It does not allocate if dst has room.
+func (p *Plan) ReadTags(dst []store.Tag, v Values) (tags []store.Tag, always, rows int) {
 	tags = append(dst, p.always...)
 	if len(p.lookups) == 0 {
-		return tags, len(tags)
+		return tags, len(tags), 1
+	}
+	if p.single {
+		if tags, always, rows = p.lookups[0].list(tags, v); rows > 1 {
+			return tags, always, rows
+		}
 	}
 	var found [maxLookups]store.Tag // Relation 0: no row is known
 	from := len(dst)
@@ -125,7 +138,36 @@ func (p *Plan) ReadTags(dst []store.Tag, v Values) (tags []store.Tag, always int
 			tags = addTag(tags, from, store.Tag{Relation: t.Relation, Kind: store.TagTable})
 		}
 	}
-	return tags, always
+	return tags, always, 1
+}
+
+// list appends the tags of several rows, for a result of as many rows; rows is 0
+// if the values are not known, or better tags are. Equal values make the rows
+// fewer than the values, so the result depends on the table: hashes would
+// tell which are equal, but must not be what a result's being right stands on.
+func (l *lookup) list(dst []store.Tag, v Values) (tags []store.Tag, always, rows int) {
+	for j := range l.keys {
+		k := &l.keys[j]
+		n := k.count(v)
+		if n == 1 {
+			break
+		}
+		if n == 0 || n > maxListed {
+			continue
+		}
+		tags = append(dst, store.Tag{Relation: l.relation, Kind: store.TagRows, Index: k.index})
+		fixed := true
+		for i := 0; fixed && i < n; i++ {
+			var h uint64
+			if h, fixed = k.value(v, i); fixed {
+				tags = append(tags, store.Tag{Relation: l.relation, Kind: store.TagRow, Index: k.index, Value: h})
+			}
+		}
+		if fixed {
+			return append(tags, store.Tag{Relation: l.relation, Kind: store.TagTable}), len(tags), n
+		}
+	}
+	return dst, len(dst), 0
 }
 
 // WriteTags appends the tags that executing the text invalidates: none unless
@@ -180,7 +222,7 @@ func (a *analysis) lookup(rel *catalog.Relation, equal []parser.Equality) (looku
 		return l, false
 	}
 	for _, k := range rel.Keys {
-		if parts, ok := a.fixed(rel, k, equal); ok && (parts.list < 0 || parts.parts[parts.list].array) {
+		if parts, ok := a.fixed(rel, k, equal); ok {
 			l.keys = append(l.keys, parts)
 		}
 	}
@@ -234,12 +276,10 @@ func (a *analysis) conflicts(rel *catalog.Relation, k catalog.Key, w parser.Writ
 			return nil, false
 		}
 	}
-	for _, c := range k.Columns {
-		// PostgreSQL takes every unique index on the columns for an arbiter, one
-		// with another collation or operator class too, to which other texts are equal.
-		if classOf(rel.Columns[c].BaseType) == textClass {
-			return nil, false
-		}
+	if k.Rivalled {
+		// PostgreSQL takes every unique index on the columns for an arbiter, that
+		// one too, to which other values are equal.
+		return nil, false
 	}
 	rows := make([][]part, len(w.Rows))
 	for i, row := range w.Rows {

@@ -72,6 +72,7 @@ func (a *analysis) view(rel *catalog.Relation, name string) {
 func (a *analysis) depend(s *parser.Statement, path []string, conditions [][]parser.Equality) {
 	p := a.plan
 	proves := a.proves(s, path)
+	a.single = a.single && proves && s.Single && !a.calls(s, path, func(f catalog.Function) bool { return f.SetReturning })
 	for i, r := range s.Reads {
 		rel := a.snapshot.Resolve(path, r.Schema, r.Name.Name)
 		var equal []parser.Equality
@@ -151,19 +152,29 @@ func (a *analysis) proves(s *parser.Statement, path []string) bool {
 		return false
 	}
 	isAggregate := func(f catalog.Function) bool { return f.Aggregate }
+	return !a.callsAttribute(s, path, isAggregate) && (s.Grouped || !a.calls(s, path, isAggregate))
+}
+
+// calls reports whether a statement may call a function of some kind.
+func (a *analysis) calls(s *parser.Statement, path []string, kind func(catalog.Function) bool) bool {
+	for _, f := range s.Functions {
+		if slices.ContainsFunc(a.snapshot.Functions(path, f.Schema, f.Name.Name, f.Args), kind) {
+			return true
+		}
+	}
+	return a.callsAttribute(s, path, kind)
+}
+
+// callsAttribute reports whether value.name in a statement may be such a call.
+func (a *analysis) callsAttribute(s *parser.Statement, path []string, kind func(catalog.Function) bool) bool {
 	for _, t := range s.Attributes {
 		rel := a.snapshot.Resolve(path, t.Relation.Schema, t.Relation.Name)
 		if (rel == nil || !isColumn(rel, t.Name)) &&
-			slices.ContainsFunc(a.snapshot.Functions(path, "", t.Name, 1), isAggregate) {
-			return false
+			slices.ContainsFunc(a.snapshot.Functions(path, "", t.Name, 1), kind) {
+			return true
 		}
 	}
-	for _, f := range s.Functions {
-		if !s.Grouped && slices.ContainsFunc(a.snapshot.Functions(path, f.Schema, f.Name.Name, f.Args), isAggregate) {
-			return false
-		}
-	}
-	return true
+	return false
 }
 
 // through turns a write through a view into the one that PostgreSQL makes of

@@ -75,6 +75,14 @@ func lowest(w *world) (id int) {
 	return id
 }
 
+// either gives two people, each of them some times.
+func either(times int) func(w *world, a []any) []string {
+	return func(w *world, a []any) []string {
+		once := rows(w.people, func(p person) bool { return p.id == a[0] || p.id == a[1] })
+		return slices.Repeat(once, times)
+	}
+}
+
 // outerJoin gives a person with another person and a pet, or alone.
 func outerJoin(w *world, a []any) (out []string) {
 	for _, p := range rows(w.people, func(p person) bool { return p.id == a[0] }) {
@@ -205,6 +213,21 @@ var viewReads = []query{
 	{"SELECT * FROM people WHERE id = $1 OR id = $2", "ii", func(w *world, a []any) []string {
 		return rows(w.people, func(p person) bool { return p.id == a[0] || p.id == a[1] })
 	}},
+	{"SELECT DISTINCT n FROM people WHERE id IN ($1, $2)", "ii", either(1)},
+	{"SELECT n FROM people WHERE id IN ($1, $2) LIMIT 2", "ii", either(1)},
+	{"SELECT id, generate_series(1, 2) FROM people WHERE id IN ($1, $2)", "ii", either(2)},
+	{"SELECT id FROM people, generate_series(1, 2) WHERE people.id IN ($1, $2)", "ii", either(2)},
+	{"SELECT p.id FROM people p, (VALUES (1), (2)) v WHERE p.id IN ($1, $2)", "ii", either(2)},
+	{"WITH v AS (VALUES (1), (2)) SELECT p.id FROM v, people p WHERE p.id IN ($1, $2)", "ii", either(2)},
+	{"SELECT n FROM grown WHERE id = ANY($1)", "l", func(w *world, a []any) []string {
+		return rows(w.people, func(p person) bool { return grown(p) && anyID(a[0], p.id) })
+	}},
+	{"SELECT qid FROM owners WHERE pid IN ($1, $2)", "ii", func(w *world, a []any) []string {
+		return owns(w, func(p person, q pet) bool { return p.id == a[0] || p.id == a[1] })
+	}},
+	{"SELECT email FROM people WHERE email IN ($1, $2) AND n > $3", "een", func(w *world, a []any) []string {
+		return rows(w.people, func(p person) bool { return (p.email == a[0] || p.email == a[1]) && p.n > a[2].(int) })
+	}},
 	{"WITH q AS (SELECT owner FROM pets WHERE id = $2) SELECT p.n FROM people p, q WHERE p.id = $1 AND q.owner = p.id", "ii", func(w *world, a []any) []string {
 		return owns(w, func(p person, q pet) bool { return p.id == a[0] && q.id == a[1] })
 	}},
@@ -261,6 +284,8 @@ func TestViewsThatPlansLookThrough(t *testing.T) {
 		"SELECT * FROM total WHERE n = 1":                                               "table public.people",
 		"SELECT * FROM lonely WHERE id = 1":                                             "table public.pets, rows public.people(id), row public.people(id)",
 		"SELECT * FROM everyone WHERE id = 1":                                           "table public.people, table public.pets",
+		"SELECT * FROM grown WHERE id IN (1, 2)":                                        "rows public.people(id), row public.people(id), row public.people(id)",
+		"SELECT * FROM owners WHERE pid IN (1, 2)":                                      "table public.pets, table public.people",
 		"SELECT count(*) FROM grown WHERE id = 1":                                       "table public.people",
 		"SELECT 1 FROM pets WHERE id = 1 AND EXISTS (SELECT 1 FROM grown WHERE id = 1)": "table public.people, rows public.pets(id), row public.pets(id)",
 	} {
@@ -269,7 +294,7 @@ func TestViewsThatPlansLookThrough(t *testing.T) {
 			t.Errorf("%s: %s %s", sql, p.Reason, p.Detail)
 			continue
 		}
-		tags, always := p.ReadTags(nil, Values{Literals: literals})
+		tags, always, _ := p.ReadTags(nil, Values{Literals: literals})
 		var got []string
 		for _, tag := range tags[1:always] {
 			name, _, _ := strings.Cut(TagName(tag, snapshot), "#")
@@ -295,7 +320,7 @@ func TestViewsOfAnotherShapeAreNotLookedThrough(t *testing.T) {
 			snapshot := modelSchema(t)
 			spoil(snapshot.Resolve(nil, "public", "grown"))
 			p, literals := planFor(t, snapshot, "SELECT n FROM grown WHERE id = 1")
-			tags, always := p.ReadTags(nil, Values{Literals: literals})
+			tags, always, _ := p.ReadTags(nil, Values{Literals: literals})
 			if got := names(tags[:always], snapshot); !slices.Equal(got, []string{"schema", "table public.people"}) {
 				t.Errorf("depends on %v, want all of the table", got)
 			}

@@ -17,7 +17,7 @@ func TestStandInsNameRows(t *testing.T) {
 		"SELECT name FROM users WHERE id = $1":                         "row public.users(id = $1)",
 		"SELECT name FROM users WHERE id = $1 AND name = $2":           "row public.users(id = $1)",
 		"SELECT name FROM users WHERE id = ANY($1)":                    "row public.users(id = ANY ($1))",
-		"SELECT name FROM users WHERE id IN ($1, $2)":                  "",
+		"SELECT name FROM users WHERE id IN ($1, $2)":                  "row public.users(id = $1) row public.users(id = $2)",
 		"SELECT name FROM users WHERE name = $1":                       "",
 		"DELETE FROM users WHERE id IN ($2, $1)":                       "row public.users(id = $2) row public.users(id = $1)",
 		"DELETE FROM users WHERE id = ANY($1)":                         "row public.users(id = ANY ($1))",
@@ -28,7 +28,7 @@ func TestStandInsNameRows(t *testing.T) {
 	} {
 		p, literals := planFor(t, snapshot, sql)
 		v := Values{Args: p.StandIns(2), Literals: literals}
-		tags, always := p.ReadTags(nil, v)
+		tags, always, _ := p.ReadTags(nil, v)
 		tags = p.WriteTags(tags[:always], v)
 		var got []string
 		for _, tag := range tags {

@@ -156,7 +156,7 @@ func dumpStatement(out *strings.Builder, st *Statement, literals []Literal) {
 		set  bool
 		name string
 	}{
-		{st.ReadOnly(), "readonly"}, {st.Plain, "plain"}, {st.Grouped, "grouped"}, {st.Locks, "locks"},
+		{st.ReadOnly(), "readonly"}, {st.Plain, "plain"}, {st.Grouped, "grouped"}, {st.Single, "single"}, {st.Locks, "locks"},
 		{st.Sample, "sample"}, {st.Into, "into"}, {st.Local, "local"},
 	} {
 		if flag.set {

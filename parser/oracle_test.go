@@ -217,6 +217,9 @@ func checkPlain(fail func(string, ...any), st *Statement, s *pg.SelectStmt) {
 			fail("%v is not at the top level", name)
 		}
 	}
+	if st.Single && (len(s.GetFromClause()) != 1 || len(top) != 1) {
+		fail("called single")
+	}
 	if st.Outputs != nil && len(st.Outputs) != len(s.GetTargetList()) {
 		fail("got %d outputs, want %d", len(st.Outputs), len(s.GetTargetList()))
 	}

@@ -14,6 +14,7 @@ func (w *walker) answer(s *pg.SelectStmt, sc *scope) {
 	w.st.Plain = s.Larg == nil && len(s.ValuesLists) == 0 && !sets &&
 		(s.HavingClause == nil || len(s.GroupClause) > 0) && (!w.aggregates || w.st.Grouped)
 	if w.st.Plain {
+		w.st.Single = len(s.FromClause) == 1 && s.FromClause[0].GetRangeVar() != nil && sc.items[0].rel != nil
 		w.st.Outputs = w.answerColumns(s, sc)
 	}
 }
@@ -31,20 +32,12 @@ func (sc *scope) column(target *pg.Node) bool {
 // every row of the answer is made of one row of each relation, or of a group
 // within which the column has one value: then rows that do not meet the
 // condition have no part in any row that does. DISTINCT makes groups of equal
-// answers, GROUP BY of the columns that it names. LIMIT, DISTINCT ON and window
-// functions let other rows decide.
+// answers; beside GROUP BY, PostgreSQL lets a column stand by itself only if it
+// has one value in each group. LIMIT, DISTINCT ON and window functions let other
+// rows decide.
 func (w *walker) answerColumns(s *pg.SelectStmt, sc *scope) []Output {
 	on := slices.ContainsFunc(s.DistinctClause, func(n *pg.Node) bool { return n.GetNode() != nil })
 	free := !on && !w.windows && s.LimitCount == nil && s.LimitOffset == nil
-	type column struct {
-		rel  *Relation
-		name string
-	}
-	var groups []column
-	for _, n := range s.GroupClause {
-		rel, name := ownColumn(sc, n)
-		groups = append(groups, column{rel, name})
-	}
 	outputs := make([]Output, 0, len(s.TargetList))
 	for _, n := range s.TargetList {
 		t := n.GetResTarget()
@@ -57,7 +50,7 @@ func (w *walker) answerColumns(s *pg.SelectStmt, sc *scope) []Output {
 			o.Name = names[len(names)-1]
 		}
 		rel, name := ownColumn(sc, t.GetVal())
-		if rel != nil && free && (groups == nil || slices.Contains(groups, column{rel, name})) {
+		if rel != nil && free {
 			o.Read, o.Column = 1+slices.Index(w.reads, rel), name
 		}
 		outputs = append(outputs, o)

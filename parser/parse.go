@@ -71,6 +71,36 @@ func Parse(sql string, literals []Literal) ([]*Statement, error) {
 	return statements, nil
 }
 
+// Unread gives the facts of a text that Parse does not accept. It may be of a
+// newer grammar, and is more often than not one command that begins as queries
+// and changes of rows do.
+func Unread(sql string) *Statement {
+	st := &Statement{Kind: Opaque}
+	if len(sql) > maxText || !utf8.ValidString(sql) || strings.IndexByte(sql, 0) >= 0 {
+		return st
+	}
+	l := lexer{sql: sql}
+	for first, over := true, false; ; first = false {
+		switch kind := l.next(); {
+		case kind == tokenEnd:
+			st.Bounded = st.Bounded && !l.doubtful
+			return st
+		case first:
+			st.Bounded = kind == tokenWord && boundedCommands[strings.ToLower(sql[l.start:l.pos])]
+		case kind == tokenBad || over:
+			return &Statement{Kind: Opaque}
+		}
+		over = l.kind == tokenMark && sql[l.start:l.pos] == ";"
+	}
+}
+
+// boundedCommands are the words that no command begins with but queries and
+// changes of rows.
+var boundedCommands = map[string]bool{
+	"select": true, "values": true, "table": true, "with": true,
+	"insert": true, "update": true, "delete": true, "merge": true, "explain": true,
+}
+
 // walker collects the facts of one command.
 type walker struct {
 	sql      string
@@ -105,7 +135,7 @@ func (w *walker) statement() *Statement {
 		st.Kind = DDL
 	}
 	if st.Kind != Select {
-		st.Plain, st.Grouped, st.Outputs = false, false, nil
+		st.Plain, st.Grouped, st.Single, st.Outputs = false, false, false, nil
 	}
 	for _, r := range w.reads {
 		st.Reads = append(st.Reads, *r)

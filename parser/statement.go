@@ -77,6 +77,10 @@ type Statement struct {
 	// word: xmlelement, xmltable, json_object, is json, …
 	Keywords []string
 
+	// Bounded says of an Opaque command that it is one query or one change of
+	// rows: it does not end a transaction, or begin one.
+	Bounded bool
+
 	Locks  bool // FOR UPDATE, NO KEY UPDATE, SHARE, KEY SHARE
 	Sample bool // TABLESAMPLE
 	Into   bool // SELECT … INTO, CREATE TABLE AS
@@ -103,6 +107,9 @@ type Statement struct {
 	// which PostgreSQL refuses aggregates. A column with a qualifier may be an
 	// aggregate itself, one of the Attributes.
 	Grouped bool
+
+	// Single says that FROM of a Plain query is one relation and nothing else.
+	Single bool
 
 	// Outputs are the columns of a Plain query's answer, in order; nil where the
 	// text does not tell.

@@ -60,6 +60,7 @@ CREATE UNIQUE INDEX ON keys (lower(z));
 CREATE UNIQUE INDEX ON keys (z) WHERE x > 0;
 CREATE UNIQUE INDEX ON keys (z text_pattern_ops);
 CREATE UNIQUE INDEX ON keys (p);
+CREATE UNIQUE INDEX ON keys (code varchar_pattern_ops);
 CREATE INDEX ON keys (z);
 ALTER TABLE keys ADD EXCLUDE USING hash (x WITH =);
 

@@ -1,0 +1,115 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/cachedpg/cachedpg"
+)
+
+const explainText = `Usage: cachedpg explain [--dsn DSN] [--json] 'SQL' [argument…]
+
+Says what the driver does with a statement, without running it: whether its
+result is cached and as what, why not and what helps, what it depends on, and
+what running it invalidates.
+
+The DSN is that of the application, cache_* keys included. The schema is read
+from PostgreSQL; nothing is asked of a Redis that the DSN names. Arguments stand
+for $1, $2, … and are taken as texts; without them rows are named by parameter.
+
+  --dsn DSN   as for sql.Open; $CACHEDPG_DSN if not given
+  --json      print one JSON object
+`
+
+// explainTimeout bounds connecting and reading the schema.
+const explainTimeout = time.Minute
+
+func explain(ctx context.Context, args []string, stdout, _ io.Writer) error {
+	flags := flag.NewFlagSet("explain", flag.ContinueOnError)
+	dsn := flags.String("dsn", os.Getenv("CACHEDPG_DSN"), "")
+	asJSON := flags.Bool("json", false, "")
+	if err := parse(flags, args, explainText, stdout); err != nil {
+		return err
+	}
+	switch {
+	case *dsn == "":
+		return misused("explain: no --dsn")
+	case flags.NArg() == 0:
+		return misused("explain: no statement")
+	}
+	config, pgConfig, err := readDSN(*dsn)
+	if err != nil {
+		return err
+	}
+	db, err := cachedpg.OpenDB(*pgConfig, config)
+	if err != nil {
+		return misused("%s", trim(err))
+	}
+	defer db.Close()
+
+	ctx, cancel := context.WithTimeout(ctx, explainTimeout)
+	defer cancel()
+	var values []any
+	for _, arg := range flags.Args()[1:] {
+		values = append(values, arg)
+	}
+	x, err := cachedpg.Explain(ctx, db, flags.Arg(0), values...)
+	if err != nil {
+		return fmt.Errorf("cachedpg: explain: %s", trim(err))
+	}
+	if !*asJSON {
+		_, err = io.WriteString(stdout, x.String())
+		return err
+	}
+	encoder := json.NewEncoder(stdout)
+	encoder.SetEscapeHTML(false)
+	encoder.SetIndent("", "  ")
+	return encoder.Encode(x)
+}
+
+// readDSN parses the DSN of an application. Its shared store is left alone: a
+// program that comes to look must not take part in keeping a cache.
+func readDSN(dsn string) (cachedpg.Config, *pgx.ConnConfig, error) {
+	pgDSN, config, err := cachedpg.ParseConfig(dsn)
+	if err != nil {
+		return config, nil, misused("explain: --dsn: %s", trim(err))
+	}
+	pgConfig, err := pgx.ParseConfig(pgDSN)
+	if err != nil {
+		return config, nil, misused("explain: --dsn: %s", withoutDSN(err))
+	}
+	if config.Store != "off" {
+		config.Store, config.Encryption = "memory", ""
+	}
+	return config, pgConfig, nil
+}
+
+// withoutDSN is what pgx says of a DSN that it cannot parse, but for the DSN
+// itself, which it quotes, and for words of it: in a malformed one passwords are
+// found by guessing only.
+func withoutDSN(err error) string {
+	message := err.Error()
+	if _, rest, ok := strings.Cut(message, "`: "); ok {
+		message = rest
+	}
+	if strings.ContainsAny(message, "\"`'") {
+		message, _, _ = strings.Cut(message, " (")
+	}
+	if strings.ContainsAny(message, "\"`'") {
+		return "not a DSN of PostgreSQL"
+	}
+	return message
+}
+
+// trim takes the project's name off an error that is printed behind it.
+func trim(err error) string {
+	return strings.TrimPrefix(err.Error(), "cachedpg: ")
+}

@@ -1,0 +1,352 @@
+package cachedpg
+
+import (
+	"testing"
+
+	"github.com/cachedpg/cachedpg/keying"
+)
+
+// dependency is a query, and something that changes its answer.
+type dependency struct{ query, change string }
+
+// follow caches each query, changes what it depends on, and asks again.
+func (f *fixture) follow(list []dependency) {
+	f.Helper()
+	for _, d := range list {
+		before := f.known(d.query).String()
+		f.exec(d.change)
+		d.moved(f.via, before)
+	}
+}
+
+// followAnew is follow for changes of the schema: on other connections,
+// because pgx fails once with a statement that was prepared before.
+func (f *fixture) followAnew(list []dependency) {
+	f.Helper()
+	for _, d := range list {
+		before := f.anew().known(d.query).String()
+		f.exec(d.change)
+		d.moved(f.anew(), before)
+	}
+}
+
+func (d dependency) moved(v via, before string) {
+	v.f.Helper()
+	if after := v.fresh(d.query).String(); after == before {
+		v.f.Errorf("%s: %s has changed nothing, so nothing was tested", d.query, d.change)
+	}
+}
+
+// anew asks on new connections, through the driver and past it.
+func (f *fixture) anew() via {
+	f.Helper()
+	v := f.with()
+	v.truth = f.open("pgx", f.dsn)
+	return v
+}
+
+// What a SELECT depends on, beyond the tables that it names.
+func TestWhatAReadDependsOn(t *testing.T) {
+	scenarioInMemory(t, people+`
+		CREATE TABLE pets (id int PRIMARY KEY, owner int, name text, kind text);
+		INSERT INTO pets VALUES (1, 1, 'rex', 'dog'), (2, 1, 'tom', 'cat'), (3, 2, 'ben', 'dog');
+		CREATE VIEW owners AS SELECT u.id, u.name, count(p.id) AS pets FROM users u LEFT JOIN pets p ON p.owner = u.id GROUP BY u.id;
+		CREATE VIEW dog_owners AS SELECT o.* FROM owners o WHERE EXISTS (SELECT FROM pets p WHERE p.owner = o.id AND p.kind = 'dog');
+		CREATE MATERIALIZED VIEW kinds AS SELECT kind, count(*) AS n FROM pets GROUP BY kind;
+		CREATE TABLE parted (id int, v text) PARTITION BY LIST (id);
+		CREATE TABLE parted_1 PARTITION OF parted FOR VALUES IN (1); CREATE TABLE parted_2 (id int, v text);
+		INSERT INTO parted_1 VALUES (1, 'a'); INSERT INTO parted_2 VALUES (2, 'b');
+		CREATE TABLE parent (id int, v text); CREATE TABLE child (w int) INHERITS (parent);
+		INSERT INTO parent VALUES (1, 'p'); INSERT INTO child VALUES (2, 'c', 0);
+		CREATE TABLE tree (id int PRIMARY KEY, up int, label text); INSERT INTO tree VALUES (1, NULL, 'root'), (2, 1, 'leaf');
+		CREATE TABLE docs (id int PRIMARY KEY, doc jsonb); INSERT INTO docs VALUES (1, '{"a": [1, 2, {"b": "x"}]}');`, func(f *fixture) {
+		f.follow([]dependency{
+			{"SELECT * FROM dog_owners ORDER BY id", "INSERT INTO pets VALUES (4, 2, 'max', 'cat')"},
+			{"SELECT * FROM dog_owners ORDER BY id", "UPDATE users SET name = 'anna' WHERE id = 1"},
+			{"SELECT * FROM kinds ORDER BY kind", "REFRESH MATERIALIZED VIEW kinds"},
+			{"SELECT * FROM parted ORDER BY id", "UPDATE parted_1 SET v = 'x'"},
+			{"SELECT * FROM parted ORDER BY id", "ALTER TABLE parted ATTACH PARTITION parted_2 FOR VALUES IN (2)"},
+			{"SELECT * FROM parted_2", "UPDATE parted SET v = 'y' WHERE id = 2"},
+			{"SELECT * FROM parted ORDER BY id", "ALTER TABLE parted DETACH PARTITION parted_1"},
+			{"SELECT * FROM parent ORDER BY id", "UPDATE child SET v = 'd'"},
+			{"SELECT * FROM child", "DELETE FROM parent WHERE id = 2"},
+			{"SELECT * FROM parent ORDER BY id", "INSERT INTO child VALUES (3, 'e', 1)"},
+			{"SELECT * FROM parent ORDER BY id", "ALTER TABLE child NO INHERIT parent"},
+			{`WITH RECURSIVE down AS (SELECT id, label FROM tree WHERE up IS NULL
+				UNION ALL SELECT t.id, d.label || '/' || t.label FROM tree t JOIN down d ON t.up = d.id) SELECT * FROM down ORDER BY id`,
+				"INSERT INTO tree VALUES (3, 2, 'twig')"},
+			{"SELECT u.id, p.name FROM users u, LATERAL (SELECT name FROM pets WHERE owner = u.id ORDER BY id DESC LIMIT 1) p ORDER BY u.id",
+				"UPDATE pets SET name = 'moritz' WHERE id = 4"},
+			{"SELECT kind, owner, count(*) FROM pets GROUP BY GROUPING SETS ((kind), (owner), ()) ORDER BY 1, 2", "DELETE FROM pets WHERE id = 3"},
+			{"SELECT id, rank() OVER (PARTITION BY kind ORDER BY name), sum(id) FILTER (WHERE owner = 1) OVER w FROM pets WINDOW w AS (ORDER BY id) ORDER BY id",
+				"UPDATE pets SET owner = 2 WHERE id = 2"},
+			{"SELECT row_number() OVER (), count(*) OVER () FROM pets WHERE id = 1", "UPDATE pets SET id = 11 WHERE id = 1"},
+			{"SELECT (SELECT max(name) FROM pets), id FROM users WHERE id = 1", "INSERT INTO pets VALUES (12, NULL, 'zoe', 'cat')"},
+			{"SELECT id FROM users WHERE id NOT IN (SELECT owner FROM pets WHERE owner IS NOT NULL) ORDER BY id", "DELETE FROM pets WHERE owner = 2"},
+			{"SELECT id FROM users EXCEPT SELECT owner FROM pets ORDER BY id", "INSERT INTO pets VALUES (13, 3, 'kim', 'dog')"},
+			{"SELECT id FROM users WHERE (id, 'dog') IN (SELECT owner, kind FROM pets) ORDER BY id", "UPDATE pets SET kind = 'fox' WHERE id = 13"},
+			{"SELECT jsonb_path_query(doc, '$.a[*].b'), doc #>> '{a,0}' FROM docs WHERE id = 1", "UPDATE docs SET doc = jsonb_set(doc, '{a,2,b}', '\"y\"') WHERE id = 1"},
+			{"SELECT u FROM users u WHERE id = 1", "UPDATE users SET city = NULL WHERE id = 1"},
+			{"SELECT to_jsonb(u) FROM users u WHERE id = 1", "UPDATE users SET city = 'Bonn' WHERE id = 1"},
+			{"SELECT count(*) FROM users WHERE id = 1 OFFSET 0", "DELETE FROM users WHERE id = 1"},
+		})
+
+		// LIMIT without ORDER BY may give any rows. Those that PostgreSQL gave
+		// once are an answer for as long as the table is as it was.
+		for _, query := range []string{"SELECT id FROM pets LIMIT 1", "SELECT DISTINCT ON (kind) id FROM pets", "SELECT array_agg(name) FROM pets"} {
+			f.warm(query)
+			f.exec("UPDATE pets SET owner = owner WHERE id = 13")
+			f.miss(query)
+		}
+	})
+}
+
+// What a SELECT means changes with the schema.
+func TestReadsAfterTheSchemaHasChanged(t *testing.T) {
+	scenarioOnce(t, people+`
+		CREATE TABLE pets (id int PRIMARY KEY, owner int, tag text); INSERT INTO pets VALUES (1, 1, 'a'), (2, 2, 'b');
+		CREATE TYPE mood AS ENUM ('sad', 'ok'); CREATE TYPE pair AS (a int, b text); CREATE DOMAIN small AS int CHECK (VALUE < 10);
+		CREATE TABLE typed (id int PRIMARY KEY, m mood, p pair, s small, moods mood[]);
+		INSERT INTO typed VALUES (1, 'sad', (1, 'x'), 3, '{sad,ok}'), (2, 'ok', (2, 'y'), 4, '{}');
+		CREATE FUNCTION double(int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT $1 * 2';
+		CREATE FUNCTION twice(int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN $1 * 2; END';
+		CREATE FUNCTION close_to(int, int) RETURNS bool IMMUTABLE LANGUAGE sql AS 'SELECT abs($1 - $2) < 2';
+		CREATE OPERATOR ~~~ (FUNCTION = close_to, LEFTARG = int, RIGHTARG = int);
+		CREATE FUNCTION label(users) RETURNS text IMMUTABLE LANGUAGE sql AS 'SELECT $1.name';
+		CREATE FUNCTION as_text(pair) RETURNS text IMMUTABLE LANGUAGE sql AS 'SELECT $1.b';
+		CREATE CAST (pair AS text) WITH FUNCTION as_text(pair) AS IMPLICIT;
+		CREATE AGGREGATE total (int) (SFUNC = int4pl, STYPE = int, INITCOND = '0');
+		CREATE TEXT SEARCH CONFIGURATION words (COPY = simple);
+		CREATE TEXT SEARCH DICTIONARY stops (TEMPLATE = simple, STOPWORDS = english);
+		CREATE VIEW named AS SELECT id, name FROM users;
+		CREATE TABLE texts (id int PRIMARY KEY, line text); INSERT INTO texts VALUES (1, 'the quick foxes');`, func(f *fixture) {
+		f.known("SELECT max(m) FROM typed")
+		f.exec("ALTER TYPE mood ADD VALUE 'happy' BEFORE 'sad'")
+		f.followAnew([]dependency{
+			{"SELECT * FROM users NATURAL JOIN pets", "ALTER TABLE pets ADD COLUMN name text DEFAULT 'bob'"},
+			{"SELECT * FROM users ORDER BY id", "ALTER TABLE users ADD COLUMN age int DEFAULT 7"},
+			{"SELECT pets FROM pets ORDER BY id", "ALTER TABLE pets DROP COLUMN name"},
+			{"SELECT tag FROM pets ORDER BY id", "ALTER TABLE pets RENAME COLUMN tag TO old; ALTER TABLE pets ADD COLUMN tag text"},
+			{"SELECT old FROM pets ORDER BY id", "ALTER TABLE pets ALTER COLUMN old TYPE int USING ascii(old)"},
+			{"SELECT * FROM named ORDER BY id", "CREATE OR REPLACE VIEW named AS SELECT id, upper(name) AS name FROM users"},
+			{"SELECT name FROM named WHERE id = 1", "CREATE OR REPLACE VIEW named AS SELECT id, (SELECT max(old) FROM pets)::text AS name FROM users"},
+			{"SELECT id FROM typed ORDER BY m DESC", "UPDATE typed SET m = 'happy' WHERE id = 2"},
+			{"SELECT m, moods FROM typed ORDER BY id", "ALTER TYPE mood RENAME VALUE 'sad' TO 'blue'"},
+			{"SELECT p FROM typed ORDER BY id", "ALTER TYPE pair ADD ATTRIBUTE c int CASCADE"},
+			{"SELECT double(id) FROM typed ORDER BY id", "CREATE OR REPLACE FUNCTION double(int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT $1 * 3'"},
+			{"SELECT twice(id) FROM typed ORDER BY id", "CREATE OR REPLACE FUNCTION twice(int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN $1 * 3; END'"},
+			{"SELECT id FROM typed WHERE id ~~~ 3", "CREATE OR REPLACE FUNCTION close_to(int, int) RETURNS bool IMMUTABLE LANGUAGE sql AS 'SELECT abs($1 - $2) < 3'"},
+			{"SELECT u.label FROM users u ORDER BY id", "ALTER TABLE users ADD COLUMN label text DEFAULT 'column'"},
+			{"SELECT p::text FROM typed ORDER BY id", "CREATE OR REPLACE FUNCTION as_text(pair) RETURNS text IMMUTABLE LANGUAGE sql AS 'SELECT $1.a::text'"},
+			{"SELECT total(id) FROM typed", "CREATE OR REPLACE AGGREGATE total (int) (SFUNC = int4pl, STYPE = int, INITCOND = '100')"},
+			{"SELECT to_tsvector('words', line) FROM texts", "ALTER TEXT SEARCH CONFIGURATION words ALTER MAPPING FOR asciiword WITH english_stem"},
+			{"SELECT to_tsvector('words', line) FROM texts", "ALTER TEXT SEARCH CONFIGURATION words ALTER MAPPING FOR asciiword WITH stops"},
+			{"SELECT to_tsvector('words', line) FROM texts", "ALTER TEXT SEARCH DICTIONARY stops (STOPWORDS)"},
+		})
+
+		// What PostgreSQL refuses from now on.
+		f.via = f.anew()
+		f.warm("SELECT 9::small")
+		f.exec("ALTER DOMAIN small ADD CONSTRAINT smaller CHECK (VALUE < 5)")
+		f.fails("SELECT 9::small")
+		f.warm("SELECT name FROM users WHERE id = 2")
+		f.exec("ALTER TABLE users RENAME TO persons")
+		f.fails("SELECT name FROM users WHERE id = 2")
+		f.exec("CREATE VIEW users AS SELECT 2 AS id, 'view' AS name")
+		f.miss("SELECT name FROM users WHERE id = 2").is("view")
+	})
+}
+
+// Texts of the database are not read as times from the cache: they may say now.
+func TestTextsThatAreReadAsTimes(t *testing.T) {
+	scenarioInMemory(t, `
+		CREATE DOMAIN birthday AS date; CREATE TYPE span AS (lo date, hi date); CREATE TYPE dates AS RANGE (subtype = date);
+		CREATE TABLE notes (id int PRIMARY KEY, note text, list text[], array_note text, doc jsonb, one text, span text);
+		INSERT INTO notes VALUES (1, 'today', '{today}', '{today}', '{"due": "today"}', '(today,)', '[today,)');
+		CREATE TABLE events (id int PRIMARY KEY, note date, at timestamptz); INSERT INTO events VALUES (1, '2024-01-01', '2024-01-01 12:00Z');
+		CREATE VIEW due AS SELECT id, note::date AS day FROM notes; CREATE VIEW fixed AS SELECT 'today'::text::date AS day`, func(f *fixture) {
+		for _, query := range []string{
+			"SELECT note::date FROM notes", "SELECT date(note) FROM notes", "SELECT (note).date FROM notes",
+			`SELECT "timestamptz"(note) FROM notes`, "SELECT (note).timestamptz FROM notes", "SELECT pg_catalog.timestamp(note) FROM notes",
+			"SELECT n.date FROM notes, unnest(list) AS n", "SELECT _date(array_note) FROM notes", "SELECT list::date[] FROM notes",
+			"SELECT birthday(note), note::birthday FROM notes", "SELECT tstzrange(span), daterange(span) FROM notes", "SELECT span::dates FROM notes",
+			"SELECT one::span FROM notes", "SELECT ROW(note, NULL)::span FROM notes", "SELECT (doc->>'due')::date FROM notes",
+			"SELECT n.note::date FROM events, notes n", "SELECT at::date FROM (SELECT note AS at FROM notes) x",
+			"SELECT (SELECT max(at::date) FROM (SELECT note AS at FROM notes) x) FROM events", "SELECT day FROM due",
+			"SELECT ('to' || substr('xday', 2))::date", "SELECT max(note)::date FROM notes",
+		} {
+			f.bypass(keying.ClockCast, query)
+		}
+		f.bypass(keying.ClockInput, "SELECT day FROM fixed")
+		f.bypass(keying.ClockInput, "SELECT $1::text::date", "today")
+		for _, query := range []string{
+			"SELECT at::date, note::timestamptz, date_trunc('day', at)::date, (at AT TIME ZONE 'UTC')::date FROM events",
+			"SELECT day::timestamp FROM (SELECT date_trunc('day', at) AS day, count(*) FROM events GROUP BY 1) d",
+			"SELECT d::date FROM generate_series('2024-01-01'::date, '2024-01-03'::date, '1 day') d",
+			"SELECT to_char(at, 'YYYY') FROM events GROUP BY at::date, at",
+			"SELECT note::text, id::text::int FROM notes",
+		} {
+			f.warm(query)
+		}
+	})
+}
+
+// A time of day in a zone depends on the date: in summer another offset holds.
+func TestTimesOfDayInAZone(t *testing.T) {
+	scenarioOnce(t, `CREATE TABLE shifts (id int PRIMARY KEY, starts time, starts_tz timetz, at timestamptz, zone text);
+		INSERT INTO shifts VALUES (1, '10:00', '10:00+00', '2024-06-01 10:00Z', 'America/New_York');
+		CREATE TABLE events (id int PRIMARY KEY, at timestamptz, starts time); INSERT INTO events VALUES (1, '2024-06-01 10:00Z', '9:00');
+		CREATE DOMAIN hour AS time; CREATE VIEW local AS SELECT starts AT TIME ZONE 'America/New_York' AS starts FROM events;`, func(f *fixture) {
+		for _, query := range []string{
+			"SELECT starts AT TIME ZONE 'America/New_York' FROM events", "SELECT timezone('America/New_York', starts) FROM events",
+			"SELECT starts FROM local", "SELECT '10:00'::time AT TIME ZONE 'America/New_York'", "SELECT make_time(10, 0, 0) AT TIME ZONE 'America/New_York'",
+			"SELECT (starts + interval '1 hour') AT TIME ZONE 'America/New_York' FROM events", "SELECT (at::time) AT TIME ZONE 'America/New_York' FROM events",
+			"SELECT max(starts) AT TIME ZONE 'America/New_York' FROM events", "SELECT starts::hour AT TIME ZONE 'America/New_York' FROM events",
+			"SELECT x.s AT TIME ZONE 'America/New_York' FROM (SELECT starts AS s FROM events) x", "SELECT timetz(starts) FROM events",
+			"SELECT timetz_larger(starts, starts) FROM events", "SELECT starts_tz FROM shifts",
+		} {
+			f.bypass(keying.ClockType, query)
+		}
+		f.warm("SELECT at AT TIME ZONE 'America/New_York', starts FROM events")
+		f.warm("SELECT (at AT TIME ZONE 'America/New_York')::time, at AT TIME ZONE interval '1 hour' FROM events")
+	})
+}
+
+// What depends on the session, the server or the catalog more than a key can say.
+func TestBuiltinsThatAreNotCached(t *testing.T) {
+	scenarioOnce(t, people+"CREATE SEQUENCE numbers", func(f *fixture) {
+		for _, test := range []struct {
+			reason  keying.Reason
+			queries []string
+		}{
+			{keying.StableFunction, []string{
+				"SELECT pg_typeof(id) FROM users", "SELECT format_type(23, NULL)", "SELECT obj_description(1, 'pg_class')", "SELECT current_setting('TimeZone')",
+				"SELECT has_table_privilege('users', 'SELECT')", "SELECT to_regclass('users')", "SELECT pg_get_expr(NULL, 0)",
+				"SELECT txid_current() < 0", "SELECT txid_current_if_assigned()", "SELECT pg_snapshot_xmin('1:1:'), txid_current_snapshot() IS NULL", "SELECT pg_relation_filenode(1)",
+				"SELECT col_description(1, 1)", "SELECT inet_client_port() IS NULL", "SELECT age(timestamp '2024-01-01') IS NULL",
+				"SELECT jsonb_path_query_tz('\"2024-01-01\"', '$.datetime()')", "SELECT json_populate_record(NULL::users, '{\"id\": 1}')",
+			}},
+			{keying.VolatileFunction, []string{"SELECT clock_timestamp() IS NULL", "SELECT nextval('numbers') > 100", "SELECT pg_relation_size('users') < 0", "SELECT setval('numbers', 1) > 1"}},
+			{keying.CatalogType, []string{"SELECT tableoid::regclass FROM users", "SELECT 'users'::regclass", "SELECT '{users}'::regclass[]"}},
+			{keying.SessionKeyword, []string{"SELECT xmlelement(name a, name) FROM users WHERE id = 1", "SELECT current_schema"}},
+			{keying.ClockKeyword, []string{"SELECT current_date", "SELECT localtimestamp IS NULL"}},
+			{keying.SequenceRead, []string{"SELECT last_value FROM numbers"}},
+			{keying.SystemColumn, []string{"SELECT ctid FROM users WHERE id = 1", "SELECT xmin IS NULL FROM users"}},
+			{keying.SystemCatalog, []string{"SELECT count(*) > 0 FROM pg_class", "SELECT table_name FROM information_schema.tables WHERE table_name = 'users'"}},
+		} {
+			for _, query := range test.queries {
+				f.bypass(test.reason, query)
+			}
+		}
+		for _, query := range []string{
+			"SELECT hashtext(name), md5(name), sha256(name::bytea) FROM users", "SELECT tableoid > 0, id FROM users",
+			"SELECT current_user, session_user, current_database()", "SELECT ts_rank(to_tsvector(name), to_tsquery('ann')) FROM users ORDER BY id",
+			"SELECT jsonb_path_query('\"2024-01-01\"', '$.datetime()')", "SELECT float8 '0.1' + 0.2, avg(id) FROM users",
+		} {
+			f.warm(query)
+		}
+	})
+}
+
+// Views of system catalogs, and views that nobody here can read.
+func TestViewsOverTheCatalog(t *testing.T) {
+	scenarioOnce(t, people+`
+		CREATE VIEW tables AS SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = current_schema;
+		CREATE VIEW described AS SELECT u.id, c.reltuples FROM users u JOIN pg_class c ON c.relname = 'users';
+		CREATE VIEW columns AS SELECT column_name FROM information_schema.columns WHERE table_name = 'users'`, func(f *fixture) {
+		f.warm(userByID, 1)
+		for _, query := range []string{"SELECT count(*) FROM tables", "SELECT count(*) > 0 FROM described", "SELECT count(*) FROM columns"} {
+			f.fresh(query)
+			f.bypass(keying.SystemCatalog, query)
+		}
+		f.hit(userByID, 1) // which nobody has taken for a write, or for a reason to load the catalog again
+	})
+}
+
+// Code of the user's own that runs unseen, and reads the clock.
+func TestCodeThatRunsUnseen(t *testing.T) {
+	scenarioOnce(t, people+`
+		CREATE DOMAIN future AS timestamptz CHECK (VALUE > now()); CREATE DOMAIN futures AS future[]; CREATE DOMAIN today AS date CHECK (VALUE = current_date);
+		CREATE DOMAIN word AS text CHECK (VALUE ~ '^[a-z]+$' AND length(VALUE) < 10 AND lower(VALUE) IN ('a', 'b'));
+		CREATE TYPE holder AS (id int, f future); CREATE DOMAIN unlike AS date CHECK (VALUE <> 'yesterday'::text::date);
+		CREATE TABLE held (id int PRIMARY KEY, h holder, hs holder[], w word); INSERT INTO held VALUES (1, (1, '2999-01-01'), '{}', 'a');
+		CREATE FUNCTION at(timestamptz DEFAULT now()) RETURNS timestamptz IMMUTABLE LANGUAGE sql AS 'SELECT $1';
+		CREATE FUNCTION plus(int, int DEFAULT 5) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT $1 + $2';
+		CREATE FUNCTION next(int, bigint DEFAULT random()::bigint) RETURNS bigint IMMUTABLE LANGUAGE sql AS 'SELECT $1 + $2';
+		CREATE FUNCTION day(text DEFAULT 'today'::text::date::text) RETURNS text IMMUTABLE LANGUAGE sql AS 'SELECT $1'`, func(f *fixture) {
+		for reason, queries := range map[keying.Reason][]string{
+			keying.UserType: {"SELECT '2999-01-01'::future", "SELECT ARRAY['2999-01-01']::future[]", "SELECT '{2999-01-01}'::futures", "SELECT future('2999-01-01')",
+				"SELECT '(1,2999-01-01)'::holder", "SELECT h FROM held", "SELECT current_user, '2000-01-01'::unlike"},
+			keying.UserFunction:     {"SELECT at() IS NULL", "SELECT day() IS NULL"},
+			keying.VolatileFunction: {"SELECT next(1) < 0"},
+		} {
+			for _, query := range queries {
+				f.bypass(reason, query)
+			}
+		}
+		f.warm("SELECT plus(1), plus(1, 2)")
+		f.warm("SELECT 'b'::word, id FROM users WHERE id = 1")
+	})
+}
+
+// Casts that PostgreSQL applies unseen, by way of a text.
+func TestCastsThroughText(t *testing.T) {
+	scenarioOnce(t, people+`
+		CREATE TYPE colour AS ENUM ('today', 'red'); CREATE CAST (colour AS date) WITH INOUT AS IMPLICIT;
+		CREATE TABLE paints (id int PRIMARY KEY, c colour, day date); INSERT INTO paints VALUES (1, 'today', '2024-01-01');`, func(f *fixture) {
+		f.bypass(keying.UserCast, "SELECT c = day FROM paints")
+		f.bypass(keying.UserCast, "SELECT day - c FROM paints")
+		f.warm("SELECT name FROM users WHERE id = 1")
+	})
+}
+
+// An operator = for a domain of the user's own finds other rows than the key does.
+func TestOwnEqualityOfADomain(t *testing.T) {
+	scenarioInMemory(t, `
+		CREATE DOMAIN code AS text; CREATE TABLE parts (code code PRIMARY KEY, n int); INSERT INTO parts VALUES ('a', 1), ('B', 2);
+		CREATE FUNCTION same(code, code) RETURNS bool IMMUTABLE LANGUAGE sql AS 'SELECT lower($1::text) = lower($2::text)';
+		CREATE OPERATOR = (FUNCTION = same, LEFTARG = code, RIGHTARG = code);
+		CREATE FUNCTION same_text(code, text) RETURNS bool IMMUTABLE LANGUAGE sql AS 'SELECT lower($1::text) = lower($2)';
+		CREATE OPERATOR = (FUNCTION = same_text, LEFTARG = code, RIGHTARG = text);`, func(f *fixture) {
+		for _, query := range []string{"SELECT n FROM parts WHERE code = $1", "SELECT n FROM parts WHERE code = $1::code", "SELECT n FROM parts WHERE code = $1::text"} {
+			f.known(query, "A")
+			f.exec("UPDATE parts SET n = n + 1 WHERE code = 'a'")
+			f.fresh(query, "A")
+		}
+		const query = "SELECT n FROM parts WHERE code = $1"
+		f.known(query, "b")
+		f.exec("UPDATE parts SET n = n + 1 WHERE code = $1", "b")
+		f.fresh(query, "b")
+		f.fresh(query, "B")
+	})
+}
+
+// Under another collation other texts are equal.
+func TestReadsUnderCollations(t *testing.T) {
+	scenarioInMemory(t, `
+		CREATE COLLATION anycase (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+		CREATE TABLE names (name text COLLATE anycase PRIMARY KEY, plain text UNIQUE, n int);
+		CREATE UNIQUE INDEX ON names (plain COLLATE anycase);
+		INSERT INTO names VALUES ('Ann', 'Ann', 1), ('bob', 'bob', 2);`, func(f *fixture) {
+		f.known("SELECT n FROM names WHERE name = $1", "ANN")
+		f.exec("UPDATE names SET n = 10 WHERE name = $1", "ann")
+		f.miss("SELECT n FROM names WHERE name = $1", "ANN").is("10")
+		f.known("SELECT n FROM names WHERE plain = $1 COLLATE anycase", "ANN")
+		f.known("SELECT n FROM names WHERE plain = $1", "Ann")
+		f.exec("UPDATE names SET n = 11 WHERE plain COLLATE anycase = $1", "ann")
+		f.miss("SELECT n FROM names WHERE plain = $1 COLLATE anycase", "ANN").is("11")
+		f.miss("SELECT n FROM names WHERE plain = $1", "Ann").is("11")
+		for _, conflict := range []string{"plain", "plain COLLATE anycase", "plain text_ops"} {
+			f.known("SELECT n FROM names WHERE plain = $1", "Ann")
+			f.exec("INSERT INTO names VALUES ('x', 'ann', 0) ON CONFLICT (plain COLLATE anycase) DO UPDATE SET n = names.n + 1")
+			f.miss("SELECT n FROM names WHERE plain = $1", "Ann")
+			f.known("SELECT n FROM names WHERE plain = $1", "Ann")
+			f.exec("INSERT INTO names (name, plain, n) VALUES ('x', 'Ann', 0) ON CONFLICT (" + conflict + ") DO UPDATE SET n = names.n + 1")
+			f.miss("SELECT n FROM names WHERE plain = $1", "Ann")
+		}
+		f.known("SELECT name FROM names ORDER BY name")
+		f.exec("ALTER TABLE names ALTER COLUMN name TYPE text COLLATE \"C\"")
+		f.anew().fresh("SELECT name FROM names ORDER BY name")
+		f.anew().fresh("SELECT n FROM names WHERE name = $1", "ANN").is("")
+	})
+}
