@@ -45,7 +45,10 @@ func (c *Conn) autocommit(ctx context.Context, q *call, e *effect) (driver.Resul
 		e.done(err)
 		return result, err
 	}
-	if err := e.commitWith(ctx, answer); err != nil {
+	if err := e.take(answer); err != nil {
+		return nil, e.rollback(err)
+	}
+	if err := e.commitMarked(ctx); err != nil {
 		return nil, err
 	}
 	return result, nil
@@ -134,12 +137,8 @@ func (e *effect) goAlone(ctx context.Context) error {
 	return e.mark(ctx)
 }
 
-// commitWith marks what the transaction has written, by its answer to the
-// questions, and commits.
-func (e *effect) commitWith(ctx context.Context, answer string) error {
-	if err := e.take(answer); err != nil {
-		return e.rollback(err)
-	}
+// commitMarked marks what the transaction says that it has written, and commits.
+func (e *effect) commitMarked(ctx context.Context) error {
 	if e.xid != "" { // else it has written nothing
 		if err := e.mark(ctx); err != nil {
 			return e.rollback(err)
@@ -214,15 +213,8 @@ func (r *ending) close(err error) error {
 }
 
 func (r *ending) commit() error {
-	questions := r.effect.questions()
-	for _, command := range questions[:len(questions)-1] {
-		if _, err := r.effect.c.inner.ExecContext(r.ctx, command, nil); err != nil {
-			return r.effect.rollback(err)
-		}
-	}
-	answer, err := r.effect.c.inner.text(r.ctx, questions[len(questions)-1])
-	if err != nil {
+	if err := r.effect.ask(r.ctx); err != nil {
 		return r.effect.rollback(err)
 	}
-	return r.effect.commitWith(r.ctx, answer)
+	return r.effect.commitMarked(r.ctx)
 }

@@ -350,3 +350,31 @@ func TestReadsUnderCollations(t *testing.T) {
 		f.anew().fresh("SELECT n FROM names WHERE name = $1", "ANN").is("")
 	})
 }
+
+// Functions that say IMMUTABLE and are not: PostgreSQL believes them where it
+// folds constants, and runs them for each query all the same.
+func TestFunctionsThatReadTablesUnderAFalseName(t *testing.T) {
+	scenarioInMemory(t, people+`
+		CREATE TABLE prices (id int PRIMARY KEY, price int); INSERT INTO prices VALUES (1, 10), (2, 20); CREATE VIEW cheap AS SELECT * FROM prices WHERE price < 15;
+		CREATE FUNCTION price(int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT price FROM prices WHERE id = $1';
+		CREATE FUNCTION price_of(n int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS $$ DECLARE p int; BEGIN SELECT price INTO p FROM prices WHERE id = n; RETURN p; END $$;
+		CREATE FUNCTION double_price(n int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS $$ BEGIN RETURN 2 * price(n); END $$;
+		CREATE FUNCTION cheapest() RETURNS SETOF cheap IMMUTABLE LANGUAGE sql AS 'SELECT * FROM cheap';
+		CREATE FUNCTION parsed(int) RETURNS int IMMUTABLE RETURN (SELECT price FROM prices WHERE id = $1);
+		CREATE FUNCTION today() RETURNS date IMMUTABLE LANGUAGE sql AS 'SELECT current_date';
+		CREATE FUNCTION tenant() RETURNS text IMMUTABLE LANGUAGE plpgsql AS $$ BEGIN RETURN current_setting('app.tenant', true); END $$;
+		CREATE FUNCTION tenants() RETURNS text IMMUTABLE LANGUAGE sql AS 'SELECT tenant()';
+		CREATE FUNCTION folded(text) RETURNS text STABLE STRICT LANGUAGE internal AS 'upper';
+		CREATE FUNCTION slug(text) RETURNS text IMMUTABLE LANGUAGE sql AS 'SELECT folded($1)'`, func(f *fixture) {
+		for _, query := range []string{"SELECT price(1)", "SELECT price_of(1)", "SELECT double_price(1)", "SELECT * FROM cheapest()", "SELECT parsed(1)",
+			"SELECT name, price(id) FROM users WHERE id = 1", "SELECT name FROM users u WHERE id = 1 AND price(u.id) > 0", "SELECT id, price_of(1) FROM prices WHERE id = 2"} {
+			f.known(query)
+			f.exec("UPDATE prices SET price = price + 1 WHERE id = 1")
+			f.miss(query)
+		}
+		f.bypass(keying.UserFunction, "SELECT today()")
+		f.bypass(keying.UserFunction, "SELECT tenant()")
+		f.bypass(keying.UserFunction, "SELECT tenants()")
+		f.warm("SELECT slug(name) FROM users WHERE id = 1")
+	})
+}

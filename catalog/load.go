@@ -55,7 +55,7 @@ func load(ctx context.Context, conn *pgconn.PgConn) (Contents, error) {
 	enter, leave, undo := savepoint, leaveSavepoint, leaveSavepoint
 	switch conn.TxStatus() {
 	case statusIdle:
-		enter, leave, undo = begin, commit, rollback
+		enter, leave, undo = begin+unhurried(conn), commit, rollback
 	case statusInFailure:
 		return Contents{}, errors.New("the transaction has failed")
 	}
@@ -77,6 +77,17 @@ func load(ctx context.Context, conn *pgconn.PgConn) (Contents, error) {
 		return Contents{}, errors.Join(err, abandon(ctx, conn, undo))
 	}
 	return l.contents()
+}
+
+// unhurried lifts the time that the session has for a transaction, if the server
+// has such a limit. It would end the connection. In a transaction of the
+// caller's the limit is his own.
+func unhurried(conn *pgconn.PgConn) string {
+	var major int
+	if _, err := fmt.Sscanf(conn.ParameterStatus("server_version"), "%d", &major); err != nil || major < 17 {
+		return ""
+	}
+	return "SET LOCAL transaction_timeout = 0;\n"
 }
 
 // run sends commands in one message and gives every row to each, which must

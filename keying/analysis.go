@@ -17,6 +17,7 @@ type analysis struct {
 	text     string
 
 	userCode bool // a user-defined function is called
+	hidden   bool // one of them reads tables, although it is declared IMMUTABLE
 	calling  bool // a procedure, which may commit unless it is understood
 	inside   bool // of a function, of whose operands nothing is known
 	loose    bool // the search_path is not that of path alone
@@ -316,6 +317,9 @@ func (a *analysis) readPlan(s *parser.Statement) {
 	}
 	a.single = true
 	a.depend(s, a.path, conditions)
+	if a.hidden {
+		a.tables, a.single = append(a.tables, p.reads...), false
+	}
 	p.always = append(p.always, store.Tag{})
 	for _, oid := range a.tables {
 		p.always = addTag(p.always, 0, store.Tag{Relation: oid, Kind: store.TagTable})

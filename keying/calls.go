@@ -101,6 +101,7 @@ func (a *analysis) overload(o catalog.Function) {
 		case o.Volatility == 's' || impureExtensions[o.Name]:
 			p.deny(UserFunction, name)
 		case o.Volatility == 'i':
+			a.believe(o)
 		case len(o.Writers) > 0:
 			p.deny(WritingFunction, name)
 		default:

@@ -89,3 +89,13 @@ func TestOwnEqualityOfDomains(t *testing.T) {
 		}
 	}
 }
+
+// A call may be a cast although there is a function of that name for other types.
+func TestCastsBesideFunctionsOfTheirName(t *testing.T) {
+	c := contents(t)
+	c.Types = append(c.Types, catalog.Type{OID: 9120, Schema: "public", Name: "future", Kind: 'd', Base: oidInt8, Volatility: 's'})
+	c.Functions = append(c.Functions, catalog.Function{Schema: "public", Name: "future", MinArgs: 1, MaxArgs: 1, Volatility: 'i'})
+	if p, _ := planFor(t, catalog.NewSnapshot(*c), "SELECT future($1)"); p.Reason != UserType {
+		t.Errorf("got %s, want %s", p.Reason, UserType)
+	}
+}

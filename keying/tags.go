@@ -30,6 +30,10 @@ import (
 // of the result is made of one row of the relation, and no two of the same, there
 // are as many rows as values only if every value has one.
 //
+// A result need not be the only one that PostgreSQL could give: LIMIT without
+// ORDER BY may take any rows, array_agg and a sum of floats any order. It is one
+// that PostgreSQL gave, and the rows are as they were.
+//
 // An UPDATE that changes a row's key from v to w is named by TagRow(k, v), if by
 // a row at all. It needs no TagRow(k, w): before it there was no row with w, or
 // the transaction changed that one too.
