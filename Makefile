@@ -6,9 +6,11 @@ SHELL := bash
 MAKEFLAGS += --no-print-directory
 
 GO ?= go
-TIMEOUT ?= 10m
+TIMEOUT ?= 20m
 FUZZTIME ?= 10s
 NEXT_GO ?= go1.27.1
+POSTGRES ?= newest
+PACKAGES ?= ./...
 STATICCHECK ?= honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 # Every module below the root's, each with dependencies of its own.
@@ -17,7 +19,7 @@ SERVICES := scripts/services run --
 
 .PHONY: help
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
 
 .PHONY: demo
 demo: cgo ## run examples/quickstart against a private PostgreSQL
@@ -31,11 +33,16 @@ processes: cgo ## run examples/processes: two programs, one Redis, and a kill -9
 test: cgo ## run every test, with the services that they need
 	@$(SERVICES) $(MAKE) test-root test-budgets test-next test-nested
 
+.PHONY: test-postgres
+test-postgres: export CACHEDPG_POSTGRES := $(POSTGRES)
+test-postgres: cgo ## run the tests that ask PostgreSQL on one that npm brings (POSTGRES=newest, 17, …)
+	@$(SERVICES) $(MAKE) test-root PACKAGES=". ./catalog ./cmd/... ./examples/... ./internal/..."
+
 # In these a missing service is a failure, not a skip.
 .PHONY: test-root test-budgets test-next test-nested
 test-root test-budgets test-next test-nested: export CACHEDPG_TEST_REQUIRE := 1
 test-root:
-	$(GO) test -race -shuffle=on -timeout=$(TIMEOUT) ./...
+	$(GO) test -race -shuffle=on -timeout=$(TIMEOUT) $(PACKAGES)
 
 # The race detector allocates too, so allocation budgets are kept without it.
 test-budgets:
@@ -61,8 +68,7 @@ bench: cgo ## measure cachedpg, pgx and other caches; print ratios (BENCH="-roun
 
 .PHONY: chaos
 chaos: cgo ## break everything under several processes and check their histories (CHAOS="-duration 10m -seed 7")
-	@scripts/services install
-	@env -C chaos GOWORK=off $(GO) run . $(CHAOS)
+	@bin=$$(scripts/services bin) && env -C chaos GOWORK=off CACHEDPG_POSTGRES_BIN=$$bin $(GO) run . $(CHAOS)
 
 .PHONY: model
 model: ## check the protocol's model with spin, and that its simplifications fail

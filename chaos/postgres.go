@@ -43,8 +43,12 @@ func startPostgres(s *scope) *postgres {
 	return p
 }
 
-// postgresBin finds the newest PostgreSQL server.
+// postgresBin finds the server that CACHEDPG_POSTGRES_BIN names, or else the
+// newest that is installed.
 func postgresBin(s *scope) string {
+	if folder := os.Getenv("CACHEDPG_POSTGRES_BIN"); folder != "" {
+		return folder
+	}
 	folders, _ := filepath.Glob("/usr/lib/postgresql/*/bin")
 	slices.SortFunc(folders, func(a, b string) int { return versionOf(b) - versionOf(a) })
 	for _, folder := range folders {

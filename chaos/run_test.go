@@ -50,7 +50,7 @@ func needServers(t *testing.T) {
 	initdb, _ := filepath.Glob("/usr/lib/postgresql/*/bin/initdb")
 	_, noPostgres := exec.LookPath("initdb")
 	_, noRedis := exec.LookPath("redis-server")
-	if (initdb != nil || noPostgres == nil) && noRedis == nil {
+	if (initdb != nil || noPostgres == nil || os.Getenv("CACHEDPG_POSTGRES_BIN") != "") && noRedis == nil {
 		return
 	}
 	const hint = "initdb or redis-server is not installed: run `scripts/services install`"
