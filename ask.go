@@ -18,6 +18,7 @@ import (
 //   - Changes of the catalog leave no lock, but PostgreSQL counts the rows that it
 //     writes in its own tables. The counts may include those of the session's
 //     transactions before, which is more than is needed, never less.
+//   - A held cursor's query runs in COMMIT, after any question.
 //   - Settings are compared with those that are known of the session.
 //
 // Deferred triggers would run in COMMIT, after the question. So they are run
@@ -29,7 +30,8 @@ const setImmediate = "SET CONSTRAINTS ALL IMMEDIATE"
 
 // transactionWrites is the question. Large objects and statistics are tables of
 // the catalog that nothing cached depends on.
-var transactionWrites = `SELECT pg_catalog.concat_ws('|', coalesce(pg_catalog.pg_current_xact_id_if_assigned()::text, ''),
+var transactionWrites = `SELECT pg_catalog.concat_ws('|', coalesce(CASE WHEN ` + holds + ` THEN pg_catalog.pg_current_xact_id()
+ ELSE pg_catalog.pg_current_xact_id_if_assigned() END::text, ''),
  (SELECT count(*) FROM pg_catalog.pg_class WHERE relnamespace = 'pg_catalog'::pg_catalog.regnamespace AND relkind = 'r'
   AND relname NOT LIKE 'pg_largeobject%' AND relname NOT LIKE 'pg_statistic%'
   AND (pg_catalog.pg_stat_get_xact_tuples_inserted(oid) > 0 OR pg_catalog.pg_stat_get_xact_tuples_updated(oid) > 0
@@ -39,22 +41,26 @@ var transactionWrites = `SELECT pg_catalog.concat_ws('|', coalesce(pg_catalog.pg
   FROM pg_catalog.pg_locks l LEFT JOIN pg_catalog.pg_class c ON c.oid = l.relation
   WHERE l.pid = pg_catalog.pg_backend_pid() AND l.locktype = 'relation' AND l.mode NOT IN ('AccessShareLock', 'RowShareLock')
   AND (c.oid IS NULL OR c.relkind IN ('r', 'p', 'm', 'f', 'v') AND c.relpersistence <> 't')), ''),
+ ` + holds + ` OR EXISTS (SELECT FROM pg_catalog.pg_locks WHERE pid = pg_catalog.pg_backend_pid() AND locktype = 'relation' AND mode = 'AccessExclusiveLock'),
  ` + sessionState + `)`
+
+// holds is true when COMMIT will run the query of a held cursor, which may write.
+const holds = "EXISTS (SELECT FROM pg_catalog.pg_cursors WHERE is_holdable AND creation_time >= pg_catalog.transaction_timestamp())"
 
 // writes is PostgreSQL's answer.
 type writes struct {
 	xid       string // "" if it has written nothing
-	catalog   bool   // it changed the catalog, or may have
+	catalog   bool   // it changed the catalog, or may have, or is not at its end
 	relations []uint32
 	state     string // of the session
 }
 
 func parseWrites(answer string) (w writes, err error) {
 	field := strings.Split(answer, "|")
-	if len(field) != 5 {
-		return w, fmt.Errorf("cachedpg: PostgreSQL gives %d facts about the transaction, not 5", len(field))
+	if len(field) != 6 {
+		return w, fmt.Errorf("cachedpg: PostgreSQL gives %d facts about the transaction, not 6", len(field))
 	}
-	w = writes{xid: field[0], catalog: field[1] != "0" || field[2] != "on", state: field[4]}
+	w = writes{xid: field[0], catalog: field[1] != "0" || field[2] != "on" || field[4] != "f", state: field[5]}
 	if field[3] == "" {
 		return w, nil
 	}
@@ -131,9 +137,6 @@ func (e *effect) askAtCommit(ctx context.Context) error {
 	switch {
 	case !c.tx.asks || c.inner.txStatus() != 'T':
 		return nil // in a failed one PostgreSQL will answer ROLLBACK
-	case c.tx.cursor:
-		e.everything() // COMMIT runs the query of a held cursor, after any question
-		return nil
 	}
 	e.asks = true
 	if c.tx.mixed {

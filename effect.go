@@ -108,7 +108,7 @@ func (c *Conn) begin(ctx context.Context, calls ...*call) (*effect, error) {
 	if e.wraps {
 		return e, nil // marked when its transaction has an id
 	}
-	if e.asks && !e.ends {
+	if (e.asks || c.tx != nil && c.tx.asks) && !e.ends {
 		e.everything()
 		if c.tx != nil {
 			c.tx.add(noCatalog, everything)

@@ -178,6 +178,12 @@ func (h *recording) unit(ctx context.Context, p *actor, g *sqlgen.Gen, queries [
 			failed = p.failed()
 		}
 	}
+	if p.judged && !failed && g.Percent(30) { // to see the locks of what would run in COMMIT
+		h.do(ctx, p, sqlgen.Statement{SQL: "SET CONSTRAINTS ALL IMMEDIATE", Kind: kindInside})
+		if err := p.covered(ctx, total); err != nil {
+			return err
+		}
+	}
 	end := "COMMIT"
 	if g.Percent(20) {
 		end = "ROLLBACK"

@@ -55,7 +55,6 @@ func do(calls ...asked) []asked { return calls }
 var (
 	moment = time.Date(2024, 5, 1, 12, 30, 0, 0, time.UTC)
 	order1 = "aaaaaaaa-0000-0000-0000-000000000001"
-	order2 = "aaaaaaaa-0000-0000-0000-000000000002"
 	token1 = "11111111-1111-1111-1111-111111111111"
 	token2 = "22222222-2222-2222-2222-222222222222"
 )

@@ -162,7 +162,7 @@ type Function struct {
 	Builtin      bool // owned by initdb, in pg_catalog; never true for an extension
 	Aggregate    bool
 	Procedure    bool
-	Definer      bool // SECURITY DEFINER: it runs as its owner
+	Definer      bool // it runs as another role: SECURITY DEFINER, or SET role
 	Window       bool
 	SetReturning bool
 
@@ -180,6 +180,10 @@ type Function struct {
 	// that PostgreSQL keeps parsed (BEGIN ATOMIC) the text that it makes of it. It
 	// is "" where no text could be had, and where the function sets how string literals are read.
 	Source string
+
+	// Deparsed says that PostgreSQL has made Source of what it keeps parsed: every
+	// name outside pg_catalog is qualified.
+	Deparsed bool
 
 	// SearchPath is what the function sets search_path to, if SetsPath.
 	SearchPath string

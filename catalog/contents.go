@@ -15,11 +15,10 @@ func (l *loader) contents() (Contents, error) {
 	j.joinFunctions()
 	j.joinOperators()
 	j.joinTypes()
+	j.joinOperands()
 	j.joinRelations()
-	c := Contents{Relations: l.relations, Incomplete: l.incomplete, Deferrable: l.deferrable, Outward: l.outward}
-	for _, f := range l.functions {
-		c.Functions = append(c.Functions, f)
-	}
+	c := Contents{Relations: l.relations, Incomplete: l.incomplete, Deferrable: l.deferrable, Outward: l.outward, EventTriggers: l.events}
+	c.Functions = append(c.Functions, l.functions...)
 	for _, o := range l.operators {
 		c.Operators = append(c.Operators, o.Operator)
 	}
@@ -65,13 +64,40 @@ func (j *join) joinFunctions() {
 	for _, f := range j.functions {
 		j.functionCode[f.OID] = runs{f.Volatility, f.Writers}
 	}
-	for _, a := range j.aggregates {
-		j.functionCode[a[0]] = j.functionCode[a[0]].and(j.functionCode[a[1]])
+	for range j.functions { // a default may call a function that has defaults
+		changed := false
+		for _, a := range j.aggregates {
+			before := j.functionCode[a[0]]
+			after := before.and(j.functionCode[a[1]])
+			if after.worst != before.volatility() || len(after.writers) != len(before.writers) {
+				j.functionCode[a[0]], changed = after, true
+			}
+		}
+		if !changed {
+			break
+		}
 	}
 	for i := range j.functions {
 		f := &j.functions[i]
 		code := j.functionCode[f.OID]
 		f.Volatility, f.Writers = code.volatility(), code.writers
+	}
+}
+
+// joinOperands adds the code of the types that functions take and return.
+func (j *join) joinOperands() {
+	code := make(map[uint32]runs)
+	for _, o := range j.operands {
+		if t := j.typeRuns[o[1]]; t.volatility() != 'i' || len(t.writers) > 0 {
+			code[o[0]] = code[o[0]].and(t)
+		}
+	}
+	for i := range j.functions {
+		f := &j.functions[i]
+		if t, ok := code[f.OID]; ok {
+			t = t.and(runs{f.Volatility, f.Writers})
+			f.Volatility, f.Writers = t.volatility(), t.writers
+		}
 	}
 }
 

@@ -25,8 +25,10 @@ type loader struct {
 	triggers   []triggerRow // rules, too
 	deferrable bool         // a user's constraint trigger is
 	outward    bool         // see Snapshot.Outward
+	events     bool         // see Snapshot.EventTriggers
 	sources    [][2]uint32  // view, relation
 	aggregates [][2]uint32  // aggregate or function, what it calls beside its text
+	operands   [][2]uint32  // function, type of an argument or of the result
 	typeCode   []codeRow
 	casts      [][3]uint32 // source, target, function
 	views      map[uint32]string
@@ -104,6 +106,8 @@ func (l *loader) fact(v [][]byte) {
 		l.inherits = append(l.inherits, [2]uint32{l.oid(v[0]), l.oid(v[1])})
 	case kindPartition:
 		l.partitions[l.oid(v[0])] = l.numbers(v[1])
+	case kindEvent:
+		l.events = true
 	case kindReference:
 		l.references = append(l.references, referenceRow{l.oid(v[0]), l.numbers(v[2]),
 			Reference{Table: l.oid(v[1]), OnDelete: l.bool(v[3]), OnUpdate: l.bool(v[4])}})
@@ -126,6 +130,8 @@ func (l *loader) fact(v [][]byte) {
 		l.function(v)
 	case kindAggregate:
 		l.aggregates = append(l.aggregates, [2]uint32{l.oid(v[0]), l.oid(v[1])})
+	case kindOperand:
+		l.operands = append(l.operands, [2]uint32{l.oid(v[0]), l.oid(v[1])})
 	case kindOperator:
 		l.operators = append(l.operators, operator{l.oid(v[0]), l.oid(v[5]), Operator{
 			Schema: l.text(v[1]), Name: l.text(v[2]), Left: l.oid(v[3]), Right: l.oid(v[4])}})
@@ -157,7 +163,7 @@ func (l *loader) function(v [][]byte) {
 		f.Definer = l.bool(v[12])
 		f.SearchPath, f.SetsPath = string(v[13]), v[13] != nil
 		reach := reachOf(f.Language, l.bool(v[9]), string(v[10]))
-		if f.Volatility == 'v' && reach > nowhere || f.Volatility == 's' && reach > nowhere && f.Language != "c" {
+		if f.Volatility == 'v' && reach > nowhere || f.Volatility == 's' && reach > nowhere && (f.Language != "c" || reach == within) {
 			f.Writers = []uint32{f.OID}
 		}
 		l.outward = l.outward || f.Volatility == 'v' && reach == outside
@@ -193,7 +199,7 @@ func (l *loader) deparsed() {
 		} else {
 			continue
 		}
-		f.Source, f.SearchPath, f.SetsPath = text, "pg_catalog", true
+		f.Source, f.Deparsed = text, true
 	}
 }
 

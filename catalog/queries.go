@@ -57,6 +57,8 @@ const (
 	kindTypeCode  = "d"
 	kindCast      = "x"
 	kindPartition = "b"
+	kindEvent     = "e"
+	kindOperand   = "u"
 )
 
 // userRelation is true for a pg_class c outside the system schemas.
@@ -104,6 +106,8 @@ var parts = []part{
 
 	// A partition that is being detached concurrently counts until it is gone.
 	{kindInherit, []string{"inhrelid", "inhparent"}, `FROM pg_inherits`},
+
+	{kindEvent, []string{"oid"}, `FROM pg_event_trigger WHERE evtenabled <> 'D'`},
 
 	// 0 is an expression.
 	{kindPartition, []string{"partrelid", "array_to_string(partattrs::int2[], ',')"}, `FROM pg_partitioned_table`},
@@ -153,7 +157,7 @@ var parts = []part{
 			"l.lanpltrusted", "e.extname",
 			"CASE WHEN p.oid >= 16384 AND l.lanname IN ('sql', 'plpgsql') AND p.prosqlbody IS NULL" +
 				" AND NOT EXISTS (SELECT FROM unnest(p.proconfig) c WHERE c LIKE 'standard_conforming_strings=%') THEN p.prosrc END",
-			"p.prosecdef",
+			"p.prosecdef OR EXISTS (SELECT FROM unnest(p.proconfig) c WHERE c ~ '^(role|session_authorization)=')",
 			"CASE WHEN p.oid >= 16384 THEN (SELECT substr(c, 13) FROM unnest(p.proconfig) c WHERE c LIKE 'search_path=%') END"},
 		`FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace JOIN pg_language l ON l.oid = p.prolang
 		LEFT JOIN pg_aggregate g ON g.aggfnoid = p.oid
@@ -172,6 +176,11 @@ var parts = []part{
 			UNION SELECT p.oid, f.oid FROM pg_proc p CROSS JOIN LATERAL ` + calls("p.proargdefaults") + ` f(oid)
 			WHERE p.oid >= 16384 AND p.proargdefaults IS NOT NULL
 		) w`},
+
+	// Checks of domains run for what goes in and comes out.
+	{kindOperand, []string{"p.oid", "t.oid"},
+		`FROM pg_proc p CROSS JOIN LATERAL unnest(coalesce(p.proallargtypes, p.proargtypes::oid[]) || p.prorettype) t(oid)
+		WHERE p.oid >= 16384 AND t.oid >= 16384`},
 
 	{kindOperator, []string{"o.oid", "n.nspname", "o.oprname", "o.oprleft", "o.oprright", "o.oprcode::oid"},
 		`FROM pg_operator o JOIN pg_namespace n ON n.oid = o.oprnamespace WHERE o.oprcode <> 0`},

@@ -25,6 +25,7 @@ type Snapshot struct {
 	incomplete bool
 	deferrable bool
 	outward    bool
+	events     bool
 	typeCode   []uint32 // see TypeWriters
 }
 
@@ -41,7 +42,7 @@ type Contents struct {
 	Casts     []Cast
 
 	// See the methods of Snapshot.
-	Incomplete, Deferrable, Outward bool
+	Incomplete, Deferrable, Outward, EventTriggers bool
 }
 
 // NewSnapshot makes a Snapshot and takes over what c points to.
@@ -64,6 +65,7 @@ func NewSnapshot(c Contents) *Snapshot {
 		incomplete: c.Incomplete,
 		deferrable: c.Deferrable,
 		outward:    c.Outward,
+		events:     c.EventTriggers,
 	}
 	for _, t := range c.Types {
 		if t.Base == 0 {
@@ -143,6 +145,10 @@ func (s *Snapshot) Incomplete() bool { return s.incomplete }
 
 // Deferrable reports that a user's constraint trigger may run as late as in COMMIT.
 func (s *Snapshot) Deferrable() bool { return s.deferrable }
+
+// EventTriggers reports that there are any: code that runs on commands which
+// change the catalog, and on REFRESH MATERIALIZED VIEW.
+func (s *Snapshot) EventTriggers() bool { return s.events }
 
 // Outward reports that there is a user-defined function that may change tables
 // over a connection of its own, where the calling transaction does not show it.

@@ -18,6 +18,7 @@ type analysis struct {
 
 	userCode bool // a user-defined function is called
 	hidden   bool // one of them reads tables, although it is declared IMMUTABLE
+	strayed  bool // the search_path may change while it runs
 	calling  bool // a procedure, which may commit unless it is understood
 	inside   bool // of a function, of whose operands nothing is known
 	loose    bool // the search_path is not that of path alone
@@ -59,6 +60,9 @@ func (a *analysis) run(statements []*parser.Statement) {
 		p.Session = p.Session || before
 	}
 	p.Local = session && local
+	if a.strayed && !a.schema && (p.Writes || slices.ContainsFunc(statements, runsCode) && len(statements) > 1) {
+		a.ask()
+	}
 	switch {
 	case len(statements) == 0:
 		p.deny(NotRead, "")
@@ -143,7 +147,7 @@ func (a *analysis) kind(s *parser.Statement) {
 			break
 		}
 		p.Commits = p.Commits || s.Body.Ends
-		a.body(s.Body, a.path)
+		a.body(s.Body, a.path, a.path)
 	case parser.Call: // its function is among the statement's
 		a.calling = true
 	case parser.Execute:
@@ -154,16 +158,23 @@ func (a *analysis) kind(s *parser.Statement) {
 		p.Catalog = true
 	case parser.Set, parser.Discard:
 		p.Session = true
+		if s.SettingName == "" || pathSettings[s.SettingName] {
+			a.astray()
+		}
 	case parser.Insert, parser.Update, parser.Delete, parser.Merge, parser.Truncate,
 		parser.CopyFrom, parser.Refresh:
 		p.Writes = true
 		if len(s.Writes) == 0 {
 			p.opaque()
 		}
+	case parser.Cursor:
+		if a.inside { // a held one runs its query in COMMIT
+			a.ask()
+		}
 	case parser.Begin, parser.Commit, parser.Rollback, parser.Savepoint, parser.RollbackTo,
 		parser.ReleaseSavepoint, parser.PrepareTransaction, parser.RollbackPrepared,
 		parser.SetTransaction, parser.CopyTo, parser.PrepareStatement, parser.Deallocate,
-		parser.Explain, parser.Cursor, parser.Notify, parser.Lock, parser.Show,
+		parser.Explain, parser.Notify, parser.Lock, parser.Show,
 		parser.Maintenance, parser.Empty:
 	default: // a kind that was added after this was written
 		p.opaqueCode()

@@ -26,6 +26,9 @@ func (a *analysis) believe(f catalog.Function) {
 	a.ran[key] = true
 	name := f.Schema + "." + f.Name
 	for _, s := range body.Statements {
+		if s.Kind == parser.Set {
+			a.kind(s)
+		}
 		for _, r := range s.Reads {
 			if !ok && r.Schema == "" {
 				a.plan.deny(UserFunction, name)
@@ -50,6 +53,8 @@ func (a *analysis) believeCall(name string, called parser.Function, path []strin
 		switch {
 		case !f.Builtin:
 			a.believe(f)
+		case sessionBuiltins[f.Name]:
+			a.overload(f)
 		case f.Volatility != 'i' && !stableBuiltins[f.Name]:
 			a.plan.deny(UserFunction, name)
 		}

@@ -108,6 +108,9 @@ func (a *analysis) overload(o catalog.Function) {
 			p.deny(VolatileFunction, name)
 		}
 		a.callAll(o.Writers)
+		if p.Writes {
+			p.deny(WritingFunction, name)
+		}
 		return
 	}
 	switch {
@@ -117,6 +120,7 @@ func (a *analysis) overload(o catalog.Function) {
 	case sessionBuiltins[o.Name]:
 		p.deny(SessionFunction, name)
 		p.Session = true
+		a.astray()
 		if o.Name == "pg_reload_conf" { // of all sessions
 			a.ddl()
 		}

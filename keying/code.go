@@ -30,6 +30,22 @@ func (a *analysis) ask() {
 	}
 }
 
+// pathSettings decide what the names in a text mean.
+var pathSettings = set("search_path role session_authorization standard_conforming_strings session_replication_role")
+
+// astray: names in what follows may mean something else than the plan takes them for.
+func (a *analysis) astray() {
+	a.strayed = true
+	if a.inside {
+		a.ask()
+	}
+}
+
+// runsCode: a statement that may run code, or write.
+func runsCode(s *parser.Statement) bool {
+	return len(s.Writes) > 0 || len(s.Reads) > 0 || len(s.Functions) > 0 || s.Kind == parser.Do || s.Kind == parser.Execute
+}
+
 // code takes the code that runs on commands on a relation. columns are those that
 // an UPDATE assigns, nil when they are not known.
 func (a *analysis) code(rel *catalog.Relation, ops catalog.Commands, columns []string) {
@@ -118,9 +134,18 @@ func (a *analysis) call(function uint32) {
 		return
 	}
 	a.plan.Commits = a.plan.Commits || f.Procedure && body.Ends
+	for _, other := range f.Writers { // called by the defaults of its arguments
+		if other != function {
+			a.call(other)
+		}
+	}
+	names := path
+	if f.Deparsed {
+		names = viewPath
+	}
 	loose := a.loose
 	a.loose = a.loose || f.SetsPath
-	a.body(body, path)
+	a.body(body, path, names)
 	a.loose = loose
 }
 
@@ -133,17 +158,22 @@ type running struct {
 // firstUserOID is the first that PostgreSQL gives to objects made after initdb.
 const firstUserOID = 16384
 
-// body takes the statements of a function, of whose operands nothing is known.
-func (a *analysis) body(body *parser.Body, path []string) {
+// body takes the statements of a function, of whose operands nothing is known. What
+// they call runs with path; they themselves are in the words of names.
+func (a *analysis) body(body *parser.Body, path, names []string) {
 	if body.Dynamic {
 		a.ask()
 	}
 	inside, around, unknown := a.inside, a.path, a.plan.Unknown
 	a.inside, a.path, a.userCode = true, path, true
 	for _, s := range body.Statements {
-		a.statement(s, path)
+		a.statement(s, names)
 	}
-	a.callAll(a.snapshot.TypeWriters()) // of which types its variables are is not in sight
+	// Of which types its variables are, and how they are cast, is not in sight.
+	a.callAll(a.snapshot.TypeWriters())
+	for _, c := range a.snapshot.Casts() {
+		a.callAll(c.Writers)
+	}
 	a.inside, a.path = inside, around
 	a.plan.Unknown = unknown // what it has not found is asked for, or no table: a transition table
 }

@@ -2,6 +2,7 @@ package keying
 
 import (
 	"slices"
+	"strings"
 
 	"github.com/cachedpg/cachedpg/catalog"
 	"github.com/cachedpg/cachedpg/parser"
@@ -32,9 +33,17 @@ type baseColumn struct {
 
 // view takes a view apart that is read.
 func (a *analysis) view(rel *catalog.Relation, name string) {
-	if a.views[rel.OID] != nil {
+	ran := running{rel.OID, "view\x00" + strings.Join(a.path, "\x00")}
+	if v := a.views[rel.OID]; v != nil {
+		if v.statement != nil && !a.ran[ran] && a.depth < maxViewDepth { // what it calls may mean something else now
+			a.ran[ran] = true
+			a.depth++
+			a.statement(v.statement, viewPath)
+			a.depth--
+		}
 		return
 	}
+	a.ran[ran] = true
 	v := &view{}
 	a.views[rel.OID] = v
 	s, scanned := a.definition(rel)

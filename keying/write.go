@@ -155,8 +155,8 @@ func (a *analysis) foreign(rel *catalog.Relation) {
 // refresh runs the query of a materialised view.
 func (a *analysis) refresh(rel *catalog.Relation) {
 	s, _ := a.definition(rel)
-	if s == nil {
-		a.plan.Unknown = true
+	if s == nil || a.snapshot.EventTriggers() {
+		a.plan.Unknown = a.plan.Unknown || s == nil
 		a.ask()
 		return
 	}

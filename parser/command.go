@@ -107,7 +107,7 @@ func utilityKind(node any) Kind {
 		return Lock
 	case *pg.Node_VariableShowStmt:
 		return Show
-	case *pg.Node_VacuumStmt, *pg.Node_ReindexStmt, *pg.Node_CheckPointStmt, *pg.Node_LoadStmt:
+	case *pg.Node_VacuumStmt, *pg.Node_CheckPointStmt, *pg.Node_LoadStmt:
 		return Maintenance
 	case *pg.Node_AlterCollationStmt, *pg.Node_AlterDatabaseRefreshCollStmt, *pg.Node_AlterDatabaseSetStmt,
 		*pg.Node_AlterDatabaseStmt, *pg.Node_AlterDefaultPrivilegesStmt, *pg.Node_AlterDomainStmt,
@@ -133,7 +133,7 @@ func utilityKind(node any) Kind {
 		*pg.Node_CreatedbStmt, *pg.Node_DefineStmt, *pg.Node_DropOwnedStmt, *pg.Node_DropRoleStmt,
 		*pg.Node_DropStmt, *pg.Node_DropSubscriptionStmt, *pg.Node_DropTableSpaceStmt,
 		*pg.Node_DropUserMappingStmt, *pg.Node_DropdbStmt, *pg.Node_GrantRoleStmt, *pg.Node_GrantStmt,
-		*pg.Node_ImportForeignSchemaStmt, *pg.Node_IndexStmt, *pg.Node_ReassignOwnedStmt,
+		*pg.Node_ImportForeignSchemaStmt, *pg.Node_IndexStmt, *pg.Node_ReassignOwnedStmt, *pg.Node_ReindexStmt,
 		*pg.Node_RenameStmt, *pg.Node_RuleStmt, *pg.Node_SecLabelStmt, *pg.Node_ViewStmt:
 		return DDL
 	}

@@ -43,7 +43,7 @@ func parsePLpgSQL(source string) (*Body, error) {
 		case tokenBad:
 			return nil, errBody
 		case tokenWord:
-			t.word = strings.ToLower(source[t.start:t.end])
+			t.word = folded(source[t.start:t.end])
 		case tokenMark, tokenOp:
 			t.word = source[t.start:t.end]
 		}
@@ -109,16 +109,37 @@ func (r *plReader) name() {
 	r.at++
 }
 
-// identifier is a token as a name of a column, "" if it is none that is known.
+// isNew reports whether a token is, or may be, the name NEW.
+func (r *plReader) isNew(t plToken) bool {
+	return (t.kind == tokenWord || t.kind == tokenQuoted) && (r.identifier(t) == "new" || r.source[t.start] != '"' && t.kind == tokenQuoted)
+}
+
+// identifier is a token as a name of a column, "" if it is none that is known:
+// PostgreSQL cuts long ones, and folds others by its locale.
 func (r *plReader) identifier(t plToken) string {
-	text := r.source[t.start:t.end]
+	name := r.source[t.start:t.end]
 	switch {
 	case t.kind == tokenWord:
-		return t.word
-	case t.kind == tokenQuoted && text[0] == '"':
-		return strings.ReplaceAll(text[1:len(text)-1], `""`, `"`)
+		name = t.word
+	case t.kind == tokenQuoted && name[0] == '"':
+		name = strings.ReplaceAll(name[1:len(name)-1], `""`, `"`)
+	default:
+		return ""
 	}
-	return ""
+	if len(name) > 63 || strings.IndexFunc(name, func(r rune) bool { return r >= 0x80 }) >= 0 {
+		return ""
+	}
+	return name
+}
+
+// folded is a word in lower case, as far as it is ASCII.
+func folded(word string) string {
+	return strings.Map(func(r rune) rune {
+		if 'A' <= r && r <= 'Z' {
+			r |= 0x20
+		}
+		return r
+	}, word)
 }
 
 // until takes the tokens before the next one of the words outside brackets. It
@@ -209,8 +230,10 @@ func (r *plReader) declaration() {
 	}
 	cursor := slices.IndexFunc(tokens, func(t plToken) bool { return t.word == "cursor" })
 	switch {
-	case len(tokens) == 3 && tokens[0].word == "alias":
-		r.body.AssignsAll = r.body.AssignsAll || tokens[2].word == "new"
+	case len(tokens) > 2 && tokens[0].word == "alias":
+		for _, t := range tokens {
+			r.body.AssignsAll = r.body.AssignsAll || r.isNew(t)
+		}
 	case cursor >= 0 && cursor <= 2:
 		rest := tokens[cursor+1:]
 		if i := indexOutside(rest, "for", "is"); i >= 0 {
@@ -260,6 +283,8 @@ func (r *plReader) statement() {
 	r.label()
 	switch {
 	case r.failed:
+	case r.at == len(r.tokens):
+		r.fail()
 	case r.is("declare", "begin"):
 		r.block()
 		r.expect(";")
@@ -406,11 +431,11 @@ func (r *plReader) arguments(tokens []plToken) {
 // assigned notes what a list of variables says of NEW.
 func (r *plReader) assigned(tokens []plToken) {
 	for i, t := range tokens {
-		if t.word != "new" || i > 0 && tokens[i-1].word == "." {
+		if !r.isNew(t) {
 			continue
 		}
 		column := ""
-		if i+2 < len(tokens) && tokens[i+1].word == "." {
+		if i+2 < len(tokens) && (i == 0 || tokens[i-1].word != ".") && tokens[i+1].word == "." {
 			column = r.identifier(tokens[i+2])
 		}
 		if column == "" {

@@ -38,7 +38,7 @@ const (
 	Do // with Statement.Body
 	Call
 	Show
-	Maintenance // VACUUM, ANALYZE, REINDEX, CHECKPOINT, LOAD: no table content changes
+	Maintenance // VACUUM, ANALYZE, CHECKPOINT, LOAD: no table content changes
 	Empty       // a text without a command
 )
 
