@@ -57,8 +57,29 @@ type Config struct {
 	// database shares one store; the largest Memory counts. DSN key cache_memory.
 	Memory int64
 
+	// External is how changes by those who do not use the driver are noticed:
+	// "off" (default), or "wal": PostgreSQL's write-ahead log is followed. What
+	// that needs of PostgreSQL is in docs/patterns.md. DSN key cache_external.
+	External string
+
+	// Outbox is when a commit writes what it invalidates into the table that
+	// "cachedpg setup" makes, for "cachedpg relay" to deliver: "auto" (default)
+	// when a shared store cannot be reached and the table is there, "always", or
+	// "off". DSN key cache_outbox.
+	Outbox string
+
+	// RefillMax bounds the SELECTs that one commit runs to refill entries of
+	// relations with strategy "write-through". Default 16. DSN key cache_refill_max.
+	RefillMax int64
+
+	// QueueMax is the number of writes queued by strategy "write-behind" above
+	// which a write waits until some are applied. Default 10,000.
+	// DSN key cache_queue_max.
+	QueueMax int64
+
 	// Policies are exceptions per relation. DSN key cache_policy:
-	// "audit_log:off,public.countries:cache-aside:24h".
+	// "audit_log:off,public.countries:cache-aside:24h". Every process that uses
+	// the same store must have the same ones.
 	Policies []Policy
 }
 
@@ -71,10 +92,18 @@ type Policy struct {
 	// the policies of its tables.
 	Relation string
 
-	// Strategy is "cache-aside" (default) or "off".
+	// Strategy is
+	//
+	//   - "cache-aside" (default): a write invalidates, the next read fills.
+	//   - "write-through": the writer also refills what it invalidated and was
+	//     cached, after COMMIT and before its call returns.
+	//   - "write-behind": a write of rows by key returns when a shared store has
+	//     queued it, and is applied to PostgreSQL later, in order and once.
+	//   - "ttl": writes do not invalidate; results are used until they are TTL old.
+	//   - "off": never cached.
 	Strategy string
 
-	// TTL replaces Config.TTL; zero keeps it.
+	// TTL replaces Config.TTL; zero keeps it. Strategy "ttl" needs one.
 	TTL time.Duration
 }
 
@@ -92,9 +121,24 @@ const (
 	onStoreDownCommit = "commit"
 	onStoreDownFail   = "fail"
 
-	strategyCacheAside = "cache-aside"
-	strategyOff        = "off"
+	externalOff = "off"
+	externalWAL = "wal"
+
+	outboxAuto   = "auto"
+	outboxAlways = "always"
+	outboxOff    = "off"
+
+	defaultRefillMax = 16
+	defaultQueueMax  = 10000
+
+	strategyCacheAside   = "cache-aside"
+	strategyWriteThrough = "write-through"
+	strategyWriteBehind  = "write-behind"
+	strategyTTL          = "ttl"
+	strategyOff          = "off"
 )
+
+var strategies = []string{strategyCacheAside, strategyWriteThrough, strategyWriteBehind, strategyTTL, strategyOff}
 
 // withDefaults returns c with its zero values replaced, or every problem joined.
 func (c Config) withDefaults() (Config, error) {
@@ -118,6 +162,8 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	oneOf("cache_consistency", &c.Consistency, consistencyStrict, consistencyEventual)
 	oneOf("cache_on_store_down", &c.OnStoreDown, onStoreDownCommit, onStoreDownFail)
+	oneOf("cache_external", &c.External, externalOff, externalWAL)
+	oneOf("cache_outbox", &c.Outbox, outboxAuto, outboxAlways, outboxOff)
 	positive := func(key string, v, standard int64) int64 {
 		switch {
 		case v < 0:
@@ -134,6 +180,15 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	c.MaxEntry = positive("cache_max_entry", c.MaxEntry, defaultMaxEntry)
 	c.Memory = positive("cache_memory", c.Memory, defaultMemory)
+	c.RefillMax = positive("cache_refill_max", c.RefillMax, defaultRefillMax)
+	c.QueueMax = positive("cache_queue_max", c.QueueMax, defaultQueueMax)
+	shared := c.Store != storeMemory && c.Store != storeOff
+	if c.Outbox == outboxAlways && !shared {
+		bad("cache_outbox=always: cache_store=%s is not shared, so nobody is to be told; name a Redis", c.Store)
+	}
+	if c.External == externalWAL && c.Store == storeOff {
+		bad("cache_external=wal: cache_store=off has nothing to invalidate")
+	}
 	if c.MaxEntry > c.Memory {
 		bad("cache_max_entry=%d: larger than cache_memory=%d", c.MaxEntry, c.Memory)
 	}
@@ -147,12 +202,15 @@ func (c Config) withDefaults() (Config, error) {
 			bad("cache_policy: %s is named twice", p.Relation)
 		}
 		seen[p.Relation] = true
-		switch p.Strategy {
-		case "":
+		switch {
+		case p.Strategy == "":
 			p.Strategy = strategyCacheAside
-		case strategyCacheAside, strategyOff:
-		default:
-			bad("cache_policy: %s: unknown strategy %q; want %q or %q", p.Relation, p.Strategy, strategyCacheAside, strategyOff)
+		case !slices.Contains(strategies, p.Strategy):
+			bad("cache_policy: %s: unknown strategy %q; want %s", p.Relation, p.Strategy, strings.Join(strategies, ", "))
+		case p.Strategy == strategyWriteBehind && !shared:
+			bad("cache_policy: %s: strategy %q queues writes in a Redis, and cache_store=%s is none", p.Relation, p.Strategy, c.Store)
+		case p.Strategy == strategyTTL && p.TTL == 0:
+			bad("cache_policy: %s: strategy %q needs a ttl, such as %s:ttl:30s", p.Relation, p.Strategy, p.Relation)
 		}
 		if p.TTL < 0 {
 			bad("cache_policy: %s: ttl %v must be positive", p.Relation, p.TTL)
@@ -261,13 +319,25 @@ func (c *Config) set(key, value string) (err error) {
 		c.OnStoreDown = value
 	case "cache_encryption":
 		c.Encryption = value
+	case "cache_external":
+		c.External = value
+	case "cache_outbox":
+		c.Outbox = value
+	case "cache_refill_max":
+		if c.RefillMax, err = parseCount(value); err != nil {
+			return fail(err)
+		}
+	case "cache_queue_max":
+		if c.QueueMax, err = parseCount(value); err != nil {
+			return fail(err)
+		}
 	case "cache_policy":
 		if c.Policies, err = parsePolicies(value); err != nil {
 			return fail(err)
 		}
 	default:
 		return fmt.Errorf("cachedpg: %s: unknown key; want cache_store, cache_consistency, cache_on_store_down, cache_encryption,"+
-			" cache_ttl, cache_max_entry, cache_memory or cache_policy", key)
+			" cache_ttl, cache_max_entry, cache_memory, cache_external, cache_outbox, cache_refill_max, cache_queue_max or cache_policy", key)
 	}
 	return nil
 }
@@ -281,6 +351,17 @@ func parseDuration(s string) (time.Duration, error) {
 		return 0, errors.New("must be positive")
 	}
 	return d, nil
+}
+
+func parseCount(s string) (int64, error) {
+	n, err := strconv.ParseInt(s, 10, 64)
+	switch {
+	case err != nil:
+		return 0, errors.New("not a number")
+	case n <= 0:
+		return 0, errors.New("must be positive")
+	}
+	return n, nil
 }
 
 // parseBytes reads a size: a number of bytes, or one with KiB, MiB or GiB behind it.

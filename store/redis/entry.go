@@ -15,7 +15,7 @@ import (
 const (
 	entryFormat = 1
 
-	depBytes    = tagBytes + stampBytes
+	depBytes    = store.TagBytes + stampBytes
 	headerBytes = 1 + 2
 )
 
@@ -52,7 +52,7 @@ func encodeEntry(entry *store.Entry, tags []store.Tag, stamps []store.Stamp, sea
 	b = append(b, entryFormat)
 	b = binary.BigEndian.AppendUint16(b, uint16(len(tags)))
 	for i, t := range tags {
-		b = appendStamp(appendTag(b, t), stamps[i])
+		b = appendStamp(store.AppendTag(b, t), stamps[i])
 	}
 	if sealer == nil {
 		return store.AppendEntry(b, entry)

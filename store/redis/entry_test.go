@@ -109,7 +109,7 @@ func TestSealedEntries(t *testing.T) {
 	r.Client().Set(background, p.entryName(p.current(), another), value, 0)
 	u.never(another, schema, row)
 	_, _, stamps := u.lookup(store.Key{}, table)
-	forged := append([]byte{entryFormat, 0, 1}, appendStamp(appendTag(nil, table), stamps[0])...)
+	forged := append([]byte{entryFormat, 0, 1}, appendStamp(store.AppendTag(nil, table), stamps[0])...)
 	_, body, _ := parseEntry(value)
 	r.Client().Set(background, p.entryName(p.current(), key), append(forged, body...), 0)
 	u.never(key, table)
@@ -129,7 +129,7 @@ func TestEntryRoundTrip(t *testing.T) {
 		t.Fatalf("%v, %d bytes of tags", ok, len(deps))
 	}
 	for i := range tags {
-		if d := deps[i*depBytes:]; d[:tagBytes] != encodeTag(tags[i]) || stampOf(d[tagBytes:depBytes]) != stamps[i] {
+		if d := deps[i*depBytes:]; d[:store.TagBytes] != encodeTag(tags[i]) || stampOf(d[store.TagBytes:depBytes]) != stamps[i] {
 			t.Errorf("tag %d: %x", i, d[:depBytes])
 		}
 	}

@@ -215,7 +215,7 @@ func (s *Store) send(one *fill) (stored bool) {
 		argv := []any{p.prefix, epoch, lock, value, milliseconds(one.ttl)}
 		for i, t := range one.tags {
 			if in.partitionOf(t) == p.index {
-				argv = append(argv, appendStamp(appendTag(nil, t), one.stamps[i]))
+				argv = append(argv, appendStamp(store.AppendTag(nil, t), one.stamps[i]))
 			}
 		}
 		_, err := p.runIn(s.ctx, &p.fills, fillScript, []string{name, p.lockName(epoch, one.key)}, argv...)

@@ -24,7 +24,6 @@ const (
 	formatVersion = "1" // of names and scripts; entries have one of their own
 
 	epochBytes = 12
-	tagBytes   = 4 + 1 + 4 + 8
 	stampBytes = 8
 )
 
@@ -46,14 +45,7 @@ func prefix(partition int, namespace string) string {
 // hashTag is what decides in which slot of a Cluster a partition is.
 func hashTag(partition int) string { return "cachedpg:{p" + strconv.Itoa(partition) + "}" }
 
-func appendTag(dst []byte, t store.Tag) []byte {
-	dst = binary.BigEndian.AppendUint32(dst, t.Relation)
-	dst = append(dst, byte(t.Kind))
-	dst = binary.BigEndian.AppendUint32(dst, t.Index)
-	return binary.BigEndian.AppendUint64(dst, t.Value)
-}
-
-func encodeTag(t store.Tag) string { return string(appendTag(make([]byte, 0, tagBytes), t)) }
+func encodeTag(t store.Tag) string { return string(store.AppendTag(make([]byte, 0, store.TagBytes), t)) }
 
 var (
 	schemaTag  = encodeTag(store.Tag{Kind: store.TagSchema})

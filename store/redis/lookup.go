@@ -178,11 +178,11 @@ func (q *question) name() {
 	for i := range q.parts {
 		p := &q.parts[i]
 		p.epoch = p.current()
-		size += (p.count + 1) * (len(p.prefix) + 1 + epochBytes + max(tagBytes, len(q.key)))
+		size += (p.count + 1) * (len(p.prefix) + 1 + epochBytes + max(store.TagBytes, len(q.key)))
 	}
 	var text strings.Builder
 	text.Grow(size)
-	var tag [tagBytes]byte
+	var tag [store.TagBytes]byte
 	stem := func(p *part, kind byte) {
 		text.WriteString(p.prefix)
 		text.WriteByte(kind)
@@ -196,7 +196,7 @@ func (q *question) name() {
 		}
 		for j := range p.count {
 			stem(p, 's')
-			text.Write(appendTag(tag[:0], q.tags[p.tag(j)]))
+			text.Write(store.AppendTag(tag[:0], q.tags[p.tag(j)]))
 		}
 	}
 	rest := text.String()
@@ -211,7 +211,7 @@ func (q *question) name() {
 			p.entry = cut(stem + len(q.key))
 		}
 		for j := range p.count {
-			q.slots[p.tag(j)].name = cut(stem + tagBytes)
+			q.slots[p.tag(j)].name = cut(stem + store.TagBytes)
 		}
 	}
 }
@@ -258,7 +258,7 @@ func (q *question) entry() (*store.Entry, store.Outcome) {
 	// An entry depends on some of the tags, in their order.
 	next := 0
 	for ; deps != ""; deps = deps[depBytes:] {
-		tag, stamp := deps[:tagBytes], deps[tagBytes:depBytes]
+		tag, stamp := deps[:store.TagBytes], deps[store.TagBytes:depBytes]
 		for next < len(q.slots) && q.slots[next].tag() != tag {
 			next++
 		}
@@ -278,7 +278,7 @@ func (q *question) entry() (*store.Entry, store.Outcome) {
 	return entry, store.Hit
 }
 
-func (s *slot) tag() string { return s.name[len(s.name)-tagBytes:] }
+func (s *slot) tag() string { return s.name[len(s.name)-store.TagBytes:] }
 
 func (q *question) garbage() { q.parts[0].store.garbage.Add(1) }
 
@@ -305,7 +305,7 @@ func (q *question) mint(ctx context.Context, outcome store.Outcome, stamps []sto
 		}
 		argv = append(argv, p.prefix, p.epoch, key, q.seen, s.stampTTL(), store.FillLock.Milliseconds())
 		for i := range p.count {
-			tag := appendTag(make([]byte, 0, tagBytes+stampBytes), q.tags[p.tag(i)])
+			tag := store.AppendTag(make([]byte, 0, store.TagBytes+stampBytes), q.tags[p.tag(i)])
 			argv = append(argv, appendStamp(tag, newStamp(p.index)))
 		}
 		reply, err := p.run(ctx, lookupScript, p.keys, argv...)

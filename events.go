@@ -1,0 +1,57 @@
+package cachedpg
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+
+	"github.com/cachedpg/cachedpg/invalidation"
+	"github.com/cachedpg/cachedpg/store"
+)
+
+// Apply invalidates what events tell of in the store of db, which is one that
+// the events' writers do not use: another region's. It asks PostgreSQL only if
+// nothing is known of the database yet, and refuses events of another database.
+func Apply(ctx context.Context, db *sql.DB, events ...invalidation.Event) error {
+	d := connectorOf(db)
+	if d == nil {
+		return errNotOurs
+	}
+	if len(events) == 0 {
+		return nil
+	}
+	sp, err := d.reach(ctx, db)
+	if err != nil || sp == nil {
+		return err
+	}
+	var tags []store.Tag
+	for _, e := range events {
+		if source := sp.key.identity.String(); e.Source != source {
+			return fmt.Errorf("cachedpg: an event of database %s, and this is %s", e.Source, source)
+		}
+		tags = append(tags, e.Tags...)
+	}
+	// What they tell of is visible already, so new stamps are enough.
+	return sp.store.Release(ctx, store.NewWriter(), tags)
+}
+
+// reach returns the space of db, dialling if nothing is known of the database
+// yet; nil if nothing can be cached there.
+func (d *connector) reach(ctx context.Context, db *sql.DB) (*space, error) {
+	if sp := d.space(); sp != nil {
+		return sp, nil
+	}
+	conn, err := db.Conn(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	err = conn.Raw(func(driverConn any) error {
+		c := driverConn.(*Conn)
+		if err := c.enter(); err != nil {
+			return err
+		}
+		return c.ready(ctx)
+	})
+	return d.space(), err
+}
