@@ -134,8 +134,7 @@ func (e *effect) ask(ctx context.Context) error {
 // askAtCommit is ask for the caller's own transaction.
 func (e *effect) askAtCommit(ctx context.Context) error {
 	c := e.c
-	switch {
-	case !c.tx.asks || c.inner.txStatus() != 'T':
+	if !c.tx.asks || c.inner.txStatus() != 'T' {
 		return nil // in a failed one PostgreSQL will answer ROLLBACK
 	}
 	e.asks = true

@@ -57,7 +57,7 @@ func (w *worker) read(ctx context.Context, q asker, mine own) error {
 	case 7:
 		ids := []int64{int64(w.rng.IntN(steady)), int64(w.rng.IntN(steady)), id}
 		if w.rng.IntN(2) == 0 {
-			return w.several(ctx, q, mine, "SELECT slot, ver FROM account WHERE id IN ($1, $2, $3)", ids[0], ids[1], ids[2])
+			return w.several(ctx, q, mine, "SELECT slot, ver FROM account WHERE id IN ($1, $2, $3) ORDER BY slot", ids[0], ids[1], ids[2])
 		}
 		return w.several(ctx, q, mine, "SELECT slot, ver FROM account WHERE id = ANY($1)", ids)
 	case 8:
@@ -483,7 +483,7 @@ func (s *stress) everyRead() (all []question) {
 			question{"SELECT account_id, ver FROM item WHERE id = $1", []any{slot}},
 		)
 		for other := range steady {
-			all = append(all, question{"SELECT slot, ver FROM account WHERE id IN ($1, $2, $3)", []any{int64(other), int64(slot % steady), id}})
+			all = append(all, question{"SELECT slot, ver FROM account WHERE id IN ($1, $2, $3) ORDER BY slot", []any{int64(other), int64(slot % steady), id}})
 		}
 	}
 	for group := range 2 {

@@ -54,7 +54,7 @@ func (a *analysis) believeCall(name string, called parser.Function, path []strin
 		case !f.Builtin:
 			a.believe(f)
 		case sessionBuiltins[f.Name]:
-			a.overload(f)
+			a.overload(f, called.Setting)
 		case f.Volatility != 'i' && !stableBuiltins[f.Name]:
 			a.plan.deny(UserFunction, name)
 		}

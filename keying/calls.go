@@ -23,7 +23,7 @@ func (a *analysis) function(f parser.Function, path []string) {
 	}
 	found := a.snapshot.Functions(path, f.Schema, f.Name.Name, f.Args)
 	for _, o := range found {
-		a.overload(o)
+		a.overload(o, f.Setting)
 	}
 	if f.Args == 1 {
 		// f(x) is x::f if f is a type, and no function f takes just what x is.
@@ -60,7 +60,7 @@ func (a *analysis) namesakes(construct string, path []string) {
 	for args := 0; args <= maxArgs; args++ {
 		for _, o := range a.snapshot.Functions(path, "", construct, args) {
 			if !o.Builtin {
-				a.overload(o)
+				a.overload(o, "")
 			}
 		}
 	}
@@ -78,7 +78,7 @@ func (a *analysis) attribute(t parser.Attribute, path []string) {
 		}
 	}
 	for _, o := range a.snapshot.Functions(path, "", t.Name, 1) {
-		a.overload(o)
+		a.overload(o, "")
 	}
 	if typ, ok := a.snapshot.Type(path, "", t.Name); ok {
 		a.cast(typ)
@@ -90,8 +90,9 @@ func isColumn(rel *catalog.Relation, name string) bool {
 		slices.ContainsFunc(rel.Columns, func(c catalog.Column) bool { return c.Name == name })
 }
 
-// overload judges one function that a call could mean.
-func (a *analysis) overload(o catalog.Function) {
+// overload judges one function that a call could mean. setting is what it sets if
+// that is known.
+func (a *analysis) overload(o catalog.Function, setting string) {
 	p := a.plan
 	name := o.Name
 	if !o.Builtin {
@@ -120,7 +121,9 @@ func (a *analysis) overload(o catalog.Function) {
 	case sessionBuiltins[o.Name]:
 		p.deny(SessionFunction, name)
 		p.Session = true
-		a.astray()
+		if setting == "" || pathSettings[setting] {
+			a.astray()
+		}
 		if o.Name == "pg_reload_conf" { // of all sessions
 			a.ddl()
 		}

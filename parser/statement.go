@@ -228,6 +228,10 @@ type Attribute struct {
 type Function struct {
 	Name
 	Args int // number of arguments, those of WITHIN GROUP included; * counts as none
+
+	// Setting is the name, in lower case, that set_config is given as a constant
+	// which is part of the text; "" for all else.
+	Setting string
 }
 
 // Literal is one constant of a scanned text.

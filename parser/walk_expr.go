@@ -173,7 +173,13 @@ func (w *walker) funcCall(sc *scope, f *pg.FuncCall) {
 	if f.AggWithinGroup {
 		args += len(f.AggOrder)
 	}
-	w.st.Functions = append(w.st.Functions, Function{Name: name, Args: args})
+	call := Function{Name: name, Args: args}
+	if name.Name == "set_config" && args == 3 {
+		if c := f.Args[0].GetAConst(); c != nil && w.literal(c) == nil {
+			call.Setting = strings.ToLower(c.GetSval().GetSval())
+		}
+	}
+	w.st.Functions = append(w.st.Functions, call)
 	w.exprs(sc, f.Args)
 	if len(f.Args) == 1 || len(f.Args) == 2 && name.Name == "timezone" {
 		w.cast(name, w.sources(sc, f.Args[len(f.Args)-1]))

@@ -45,7 +45,9 @@ func prefix(partition int, namespace string) string {
 // hashTag is what decides in which slot of a Cluster a partition is.
 func hashTag(partition int) string { return "cachedpg:{p" + strconv.Itoa(partition) + "}" }
 
-func encodeTag(t store.Tag) string { return string(store.AppendTag(make([]byte, 0, store.TagBytes), t)) }
+func encodeTag(t store.Tag) string {
+	return string(store.AppendTag(make([]byte, 0, store.TagBytes), t))
+}
 
 var (
 	schemaTag  = encodeTag(store.Tag{Kind: store.TagSchema})
