@@ -8,6 +8,7 @@ MAKEFLAGS += --no-print-directory
 GO ?= go
 TIMEOUT ?= 20m
 FUZZTIME ?= 10s
+FOR ?= 20m
 NEXT_GO ?= go1.27.1
 POSTGRES ?= newest
 PACKAGES ?= ./...
@@ -57,6 +58,13 @@ test-nested:
 		(cd $$module && export GOWORK=off && $(GO) vet ./... && \
 			$(GO) test -race -shuffle=on -timeout=$(TIMEOUT) -bench=. -benchtime=1x ./...); \
 	done
+
+# Each of the four prints its seed and how to run it again.
+.PHONY: stress
+stress: cgo ## random schemas, statements and sessions for FOR (20m), PostgreSQL the judge
+	@CACHEDPG_TEST_REQUIRE=1 $(SERVICES) $(GO) test -count=1 -v -timeout=0 \
+		-run='^(TestPostgresJudgesRandomStatements|TestGeneratedStatementsAgreeWithPostgreSQL|TestRandomSessionsReadWhatPostgreSQLGives|TestStress)$$' \
+		-judge.duration=$(FOR) -generated.duration=$(FOR) -differential.duration=$(FOR) -stress.duration=$(FOR) .
 
 .PHONY: bench-once
 bench-once: cgo ## run every benchmark of the root module once, so that none can rot
