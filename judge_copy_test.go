@@ -7,7 +7,8 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-var plainCopy = regexp.MustCompile(`(?is)^copy\s+([\w."]+)\s*(?:\(([^)]*)\))?\s*from\s+stdin$`)
+// The grammar takes STDOUT for STDIN.
+var plainCopy = regexp.MustCompile(`(?is)^copy\s+([\w."]+)\s*(?:\(([^)]*)\))?\s*from\s+std(?:in|out)$`)
 
 // copyIn sends the data behind a COPY … FROM STDIN in the way that a program
 // has: by pgx's CopyFrom on the connection that was lent out.

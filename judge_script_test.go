@@ -33,7 +33,7 @@ func newPsqlScript(text string) *psqlScript {
 }
 
 var (
-	copyFromStdin = regexp.MustCompile(`(?is)^copy\b.*\bfrom\s+stdin\b`)
+	copyFromStdin = regexp.MustCompile(`(?is)^copy\b.*\bfrom\s+std(?:in|out)\b`)
 	conforming    = regexp.MustCompile(`(?i)^\s*set\s+(?:session\s+|local\s+)?standard_conforming_strings\s*(?:=|to)\s*'?(\w+)`)
 	notData       = regexp.MustCompile(`^\s*(--|\\[a-z]|(?i:copy|select|create|drop|insert|update|delete|truncate|alter|set|reset|begin)\b.*;)`)
 	noteComment   = regexp.MustCompile(`^-- ((?:expect|run): .*)$`)
