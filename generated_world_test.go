@@ -3,6 +3,7 @@ package cachedpg
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"net/url"
@@ -251,10 +252,13 @@ func (w *world) actor(ctx context.Context, number int) (*actor, error) {
 	return p, err
 }
 
+// close ends the session: whoever got it next would have its temporary tables
+// and its settings.
 func (p *actor) close() {
 	if p.tx != nil {
 		_ = p.tx.Rollback()
 	}
+	_ = p.conn.Raw(func(any) error { return driver.ErrBadConn })
 	_ = p.conn.Close()
 }
 

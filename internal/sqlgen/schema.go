@@ -41,6 +41,7 @@ type relation struct {
 	keys     []key // primary first
 	children []*relation
 	parent   *relation
+	part     *relation // what a view is a part of
 
 	ruled    bool // has rules on writes, with which ON CONFLICT, MERGE and some CTEs are refused
 	writable bool // rows can be written

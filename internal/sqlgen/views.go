@@ -33,7 +33,7 @@ func (b *builder) base() *relation {
 // is not given triggers or rules that do.
 func (b *builder) simpleView(name string) {
 	t := b.base()
-	v := &relation{name: name, kind: view, writable: t.writable}
+	v := &relation{name: name, kind: view, part: t, writable: t.writable}
 	keep := map[int]bool{}
 	for _, c := range t.keys[0].columns {
 		keep[c] = true
@@ -150,8 +150,10 @@ func (b *builder) unionView(name string) {
 func (b *builder) materialisedView(name string) {
 	t := b.base()
 	columns := t.primary()
-	if t.kind == table && len(t.children) > 0 {
-		return // the key does not hold across children
+	for r := t; r != nil; r = r.part {
+		if r.kind == table && len(r.children) > 0 {
+			return // the key does not hold across children
+		}
 	}
 	v := &relation{name: name, kind: materialised, columns: append(columns, *t.column("n"))}
 	for i := range columns {
