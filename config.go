@@ -77,6 +77,11 @@ type Config struct {
 	// DSN key cache_queue_max.
 	QueueMax int64
 
+	// OnDeadLetter, if not nil, is called for each queued write that PostgreSQL
+	// has refused when this process applied it, after that is recorded: at most
+	// once. Meanwhile nothing is applied. It must not use the sql.DB.
+	OnDeadLetter func(DeadLetter)
+
 	// Policies are exceptions per relation. DSN key cache_policy:
 	// "audit_log:off,public.countries:cache-aside:24h". Every process that uses
 	// the same store must have the same ones.
@@ -149,7 +154,8 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Store == "" {
 		c.Store = storeMemory
 	}
-	if _, err := c.target(); err != nil {
+	target, err := c.target()
+	if err != nil {
 		problems = append(problems, err)
 	}
 	oneOf := func(key string, value *string, choices ...string) {
@@ -209,6 +215,8 @@ func (c Config) withDefaults() (Config, error) {
 			bad("cache_policy: %s: unknown strategy %q; want %s", p.Relation, p.Strategy, strings.Join(strategies, ", "))
 		case p.Strategy == strategyWriteBehind && !shared:
 			bad("cache_policy: %s: strategy %q queues writes in a Redis, and cache_store=%s is none", p.Relation, p.Strategy, c.Store)
+		case p.Strategy == strategyWriteBehind && target != nil && target.ClusterOptions != nil:
+			bad("cache_policy: %s: strategy %q needs one Redis, or one with Sentinels; a Cluster cannot queue a write and invalidate in one step", p.Relation, p.Strategy)
 		case p.Strategy == strategyTTL && p.TTL == 0:
 			bad("cache_policy: %s: strategy %q needs a ttl, such as %s:ttl:30s", p.Relation, p.Strategy, p.Relation)
 		}

@@ -63,6 +63,8 @@ type Conn struct {
 	rawEffect *effect  // of an untraced hand-out
 	isClosed  bool
 
+	applies bool // it is the one that runs what was queued, see behind_apply.go
+
 	announced int // locks of statements that run alone, see alone.go
 
 	// Scratch space of one call.
@@ -246,6 +248,11 @@ func (c *Conn) handOut(ctx context.Context) (*pgx.Conn, error) {
 	if c.d.traced {
 		c.raw = true
 		return in.Conn.Conn(), nil
+	}
+	if b := c.d.behind.Load(); b != nil {
+		if err := b.drain(ctx, c.tx != nil); err != nil {
+			return nil, err
+		}
 	}
 	e, err := c.beginOpaque(ctx)
 	if err != nil {

@@ -173,6 +173,9 @@ type connector struct {
 	// will be like. A hit needs no other.
 	known atomic.Pointer[state]
 
+	// behind is nil until the database is known, and without strategy "write-behind".
+	behind atomic.Pointer[writeQueue]
+
 	mu       sync.Mutex // guards the fields below
 	sessions map[[32]byte]*session
 	spaces   map[identity]*space
@@ -209,10 +212,17 @@ func (d *connector) Connect(ctx context.Context) (driver.Conn, error) {
 
 // Close gives up the connector's share of the cache; sql.DB.Close calls it.
 func (d *connector) Close() error {
+	b := d.behind.Load()
+	if b != nil {
+		b.close()
+	}
 	d.mu.Lock()
 	spaces := d.spaces
 	d.spaces, d.closed = nil, true
 	d.mu.Unlock()
+	if late := d.behind.Load(); late != b {
+		late.close()
+	}
 	d.known.Store(nil)
 	for _, sp := range spaces {
 		if sp.keeper != nil {
@@ -253,6 +263,9 @@ func (d *connector) adopt(s *session) (*session, *space, error) {
 			return s, nil, err
 		}
 		d.spaces[s.id] = sp
+		if queue, ok := sp.store.(*redis.Store); ok && d.config.writesBehind() && d.behind.Load() == nil {
+			d.behind.Store(newWriteQueue(d, queue))
+		}
 	}
 	return s, sp, nil
 }

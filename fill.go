@@ -123,6 +123,9 @@ func (c *Conn) fill(ctx context.Context, q *call, m *fetch, f *flight) (driver.R
 		}
 		return c.direct(ctx, q, keying.SessionUnknown)
 	}
+	if err := c.catchUp(ctx, q); err != nil {
+		return nil, err
+	}
 	begin := time.Now()
 	wire, err := c.inner.read(ctx, q.sql, q.args)
 	if err != nil {

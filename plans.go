@@ -47,6 +47,8 @@ type shape struct {
 	stats   *statementStats
 	off     bool          // a Policy says so
 	ttl     time.Duration // of an entry, before jitter
+	drains  bool          // it comes after what is queued, see behind.go
+	behind  bool          // it may be queued itself
 	// inputs is the number of parameters once PostgreSQL has accepted the
 	// text, and -1 before; a Prepare of an accepted text sends nothing.
 	inputs atomic.Int32
@@ -136,6 +138,7 @@ func (d *connector) newShape(set *planSet, text, sql string, literals []parser.L
 	sh.stats.reason.Store(uint32(sh.plan.Reason))
 	sh.inputs.Store(-1)
 	sh.applyPolicies(d.config, set.view.snapshot)
+	sh.applyBehind(d.config, set.view)
 	return sh
 }
 

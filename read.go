@@ -220,6 +220,9 @@ func (c *Conn) direct(ctx context.Context, q *call, reason keying.Reason) (drive
 	if err := c.readyFor(ctx, q); err != nil {
 		return nil, err
 	}
+	if err := c.catchUp(ctx, q); err != nil {
+		return nil, err
+	}
 	if !q.text.effects() {
 		return c.inner.QueryContext(ctx, q.sql, q.args)
 	}

@@ -55,6 +55,9 @@ type Stats struct {
 
 	Unresolved int // writers of this process whose outcome is being asked for
 
+	// Queue is what strategy "write-behind" did.
+	Queue QueueStats
+
 	// Shared is what this process met in a store that processes share.
 	Shared store.SharedStats
 }
@@ -131,6 +134,9 @@ func StatsOf(db *sql.DB) Stats {
 		s.Saved += st.Saved
 	}
 	s.Statements = s.Statements[:min(len(s.Statements), maxStatements)]
+	if b := d.behind.Load(); b != nil {
+		s.Queue = b.stats()
+	}
 	if sp := d.space(); sp != nil {
 		switch st := sp.store.(type) {
 		case localStore:

@@ -81,6 +81,9 @@ func (t tracer) begin(ctx context.Context, queries []*pgx.QueuedQuery) (*effect,
 		if err := c.plan(ctx, &q); err != nil {
 			return nil, err
 		}
+		if err := c.catchUp(ctx, &q); err != nil {
+			return nil, err
+		}
 		calls[i] = &q
 	}
 	return c.begin(ctx, calls...)

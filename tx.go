@@ -140,6 +140,12 @@ func (c *Conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, e
 	if err := c.ready(ctx); err != nil {
 		return nil, err
 	}
+	if b := c.d.behind.Load(); b != nil && !c.applies && sql.IsolationLevel(opts.Isolation) != sql.LevelReadCommitted {
+		// Its snapshot may be older than the statement that reads what is queued.
+		if err := b.drain(ctx, false); err != nil {
+			return nil, err
+		}
+	}
 	inner, err := c.inner.BeginTx(ctx, opts)
 	if err != nil {
 		return nil, err

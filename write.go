@@ -26,6 +26,9 @@ func (c *Conn) exec(ctx context.Context, q *call) (driver.Result, error) {
 	if err := c.plan(ctx, q); err != nil {
 		return nil, err
 	}
+	if result, queued, err := c.writeBehind(ctx, q); queued || err != nil {
+		return result, err
+	}
 	if !q.text.effects() {
 		return c.inner.ExecContext(ctx, q.sql, q.args)
 	}

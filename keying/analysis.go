@@ -81,6 +81,7 @@ func (a *analysis) run(statements []*parser.Statement) {
 		a.readPlan(statements[0])
 	}
 	a.writePlan()
+	a.later(statements)
 }
 
 // statement takes the facts of one command into the plan. Everything that is

@@ -61,6 +61,13 @@ type Plan struct {
 	// this one are right, but coarser than need be.
 	Unknown bool
 
+	// Calls says that it calls user-defined functions, which may read any table.
+	Calls bool
+
+	// Later says that it is one change of rows whose effect does not depend on
+	// when it runs, but for the rows that it finds; see MayWait.
+	Later bool
+
 	// Kinds are the kinds of the statements in the text, in order.
 	Kinds []parser.Kind
 

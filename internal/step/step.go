@@ -13,6 +13,11 @@ const (
 	Marked    = "marked"    // the intents are acknowledged, COMMIT is not sent
 	Committed = "committed" // PostgreSQL has answered, nothing is released
 	Released  = "released"
+
+	// Of a write that is queued, see strategy "write-behind".
+	Queued   = "queued"   // Redis has it, the caller does not know
+	Applied  = "applied"  // it ran with others and their position, COMMIT is not sent
+	Recorded = "recorded" // PostgreSQL has committed them, the queue has them still
 )
 
 // Hook, if not nil, is called at every step, on the goroutine that makes it. It

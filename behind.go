@@ -1,0 +1,407 @@
+package cachedpg
+
+import (
+	"context"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cachedpg/cachedpg/internal/step"
+	"github.com/cachedpg/cachedpg/keying"
+	"github.com/cachedpg/cachedpg/parser"
+	"github.com/cachedpg/cachedpg/store"
+	"github.com/cachedpg/cachedpg/store/redis"
+)
+
+// Strategy "write-behind": a statement returns when Redis has queued it, and
+// PostgreSQL runs it later. Four rules make that as good as a commit for
+// whoever reads through the driver:
+//
+//  1. To queue a write and to give its tags new stamps is one step of Redis'.
+//  2. A SELECT that may read such a table is sent after a look into the queue
+//     that came after its stamps were read; what is there is applied first. A hit
+//     needs no look.
+//  3. A write is applied as any other write: its tags are marked before COMMIT.
+//  4. The position in the queue is recorded in the transaction that applies.
+//
+// With rules 1 and 2 no entry is older than the queue when it is hit:
+//
+//	reader                          writer
+//	lookup: stamp 1
+//	look: the queue is empty
+//	                                queue the write, stamp 1 is dead
+//	SELECT → old, right for a read that began before
+//	fill with stamp 1: never a hit
+//
+// and the other way round the look finds the write. Nothing needs to be marked
+// while it waits, so there is nothing to be lost but the queue itself.
+//
+// The naive form invalidates and queues in two steps, and does not look:
+//
+//	reader                          writer
+//	                                delete the entry
+//	                                queue the write, acknowledged
+//	miss, SELECT → old, fill old
+//	                                (applied, and the entry is old for good)
+
+// writeQueue is what a connector with relations of that strategy has: the way into
+// the queue, and the one who empties it.
+type writeQueue struct {
+	d     *connector
+	queue *redis.Store
+
+	mu     sync.Mutex // guards the fields below
+	wanted uint64     // rounds that were asked for
+	done   uint64     // the last of them that a finished round has served
+	err    error      // of that round
+	served chan struct{}
+	pos    string // applied, as far as it is known here
+
+	ready atomic.Bool // a round has succeeded: the table is there
+	risk  atomic.Pointer[string]
+
+	now, soon chan struct{}
+	stop      context.CancelFunc
+	ended     chan struct{}
+
+	queued, applied, dead, drains, lost atomic.Uint64
+}
+
+const (
+	// behindBatch bounds the statements of one transaction.
+	behindBatch = 256
+
+	// behindLinger is how long the first write waits for others to share its
+	// transaction, and behindLook how often the queue of dead processes is looked at.
+	behindLinger = 10 * time.Millisecond
+	behindLook   = time.Second
+
+	// behindBackoff bounds the wait after a round that failed.
+	behindBackoff = 2 * time.Second
+
+	// behindClose bounds what Close waits for. What is not applied by then stays in
+	// the queue, for whoever comes next.
+	behindClose = 5 * time.Second
+
+	// behindLock bounds how long a queued write waits for a lock, so that who
+	// waits for the queue while he holds that lock gets an error and not a deadlock.
+	behindLock = "2s"
+)
+
+var (
+	errRowsAffected = errors.New("cachedpg: RowsAffected is not known: the statement was queued by strategy \"write-behind\" and runs later;" +
+		" run it in a transaction where the number is needed")
+	errBehindLock = errors.New("cachedpg: write-behind: a queued write that must come first waits for a lock, which this transaction may hold; end it and try again")
+)
+
+func newWriteQueue(d *connector, queue *redis.Store) *writeQueue {
+	ctx, cancel := context.WithCancel(context.Background())
+	b := &writeQueue{d: d, queue: queue, served: make(chan struct{}), now: make(chan struct{}, 1), soon: make(chan struct{}, 1),
+		stop: cancel, ended: make(chan struct{})}
+	go b.run(ctx)
+	return b
+}
+
+// writesBehind reports that the configuration has a relation of the strategy.
+func (c Config) writesBehind() bool {
+	return slices.ContainsFunc(c.Policies, func(p Policy) bool { return p.Strategy == strategyWriteBehind })
+}
+
+// close drains the queue as far as there is time.
+func (b *writeQueue) close() {
+	ctx, cancel := context.WithTimeout(context.Background(), behindClose)
+	_ = b.drain(ctx, false)
+	cancel()
+	b.stop()
+	<-b.ended
+}
+
+// applyBehind finds out whether the shape may wait, and whether what waits must
+// come before it. What cannot be seen to leave the queue's relations alone
+// comes after the queue.
+func (sh *shape) applyBehind(config Config, v *view) {
+	if !config.writesBehind() {
+		return
+	}
+	p := sh.plan
+	sh.drains = p.Calls || p.Asks || p.Opaque || p.Unknown || slices.Contains(p.Kinds, parser.Begin) ||
+		p.Catalog || p.Reason == keying.ForeignTable || p.Reason == keying.RowSecurity
+	of := func(oid uint32) bool {
+		rel := v.snapshot.ByOID(oid)
+		return rel == nil || slices.ContainsFunc(config.Policies, func(p Policy) bool {
+			return p.Strategy == strategyWriteBehind && (p.Relation == rel.Name || p.Relation == rel.Schema+"."+rel.Name)
+		})
+	}
+	sh.drains = sh.drains || slices.ContainsFunc(p.Reads(), of) || slices.ContainsFunc(p.WritesTo(), of)
+	// A foreign key makes a write read the table that it points to, and a
+	// write of that one read this one: not in the plan, but harmless where
+	// neither is queued.
+	sh.behind = p.Later && len(p.WritesTo()) == 1 && of(p.WritesTo()[0])
+}
+
+// catchUp applies what must come before q.
+func (c *Conn) catchUp(ctx context.Context, q *call) error {
+	b := c.d.behind.Load()
+	if b == nil || c.applies || !q.text.drains {
+		return nil
+	}
+	return b.drain(ctx, c.tx != nil)
+}
+
+// writeBehind queues the statement of q, if it may be. Otherwise ok is false, and
+// what is in the queue has been applied.
+func (c *Conn) writeBehind(ctx context.Context, q *call) (result driver.Result, ok bool, err error) {
+	b := c.d.behind.Load()
+	if b == nil || c.applies || !q.text.drains {
+		return nil, false, nil
+	}
+	if !q.text.behind || c.tx != nil || c.inner.txStatus() != 'I' || q.view == noCatalog || q.session == unknownSession || c.misread || c.d.config.Store == storeOff {
+		return nil, false, b.drain(ctx, c.tx != nil)
+	}
+	may, buf := q.text.plan.MayWait(q.keyingValues(), c.keyBuf)
+	c.keyBuf = buf[:0]
+	var payload string
+	if may {
+		payload, may = encodeQueued(q)
+	}
+	if !may {
+		return nil, false, b.drain(ctx, false)
+	}
+	tags := q.text.plan.WriteTags(nil, q.keyingValues())
+	if err := b.enqueue(ctx, tags, q.view.catalog, payload); err != nil {
+		return nil, true, err
+	}
+	return queuedResult{}, true, nil
+}
+
+// enqueue returns when Redis has the write. If Redis cannot be reached it fails: to
+// run the statement on PostgreSQL now could put it before another one of the same row
+// that is in the queue.
+func (b *writeQueue) enqueue(ctx context.Context, tags []store.Tag, catalog store.Stamp, payload string) error {
+	if !b.ready.Load() { // nothing is acknowledged that could not be applied
+		if err := b.ask(ctx, false, func() bool { return b.ready.Load() }); err != nil {
+			return err
+		}
+	}
+	for {
+		_, err := b.queue.Enqueue(ctx, tags, catalog, payload, b.d.config.QueueMax)
+		switch {
+		case err == nil:
+			b.queued.Add(1)
+			step.At(step.Queued)
+			notify(b.soon)
+			return nil
+		case !errors.Is(err, redis.ErrQueueFull):
+			return fmt.Errorf("cachedpg: write-behind: the write may not have been queued: %v", err)
+		}
+		if err := b.drain(ctx, false); err != nil {
+			return fmt.Errorf("%w (cache_queue_max=%d)", err, b.d.config.QueueMax)
+		}
+	}
+}
+
+// drain returns when everything is applied that was in the queue when it was called.
+func (b *writeQueue) drain(ctx context.Context, inTx bool) error {
+	last, err := b.queue.Last(ctx)
+	if err != nil {
+		return fmt.Errorf("cachedpg: write-behind: the queue cannot be read, so that nobody knows what must come first: %v", err)
+	}
+	if last == "" {
+		return nil
+	}
+	b.drains.Add(1)
+	return b.ask(ctx, inTx, func() bool { return !queueLess(b.pos, last) })
+}
+
+// ask has rounds made until one makes enough true, which is called with mu held.
+// A round that fails is the caller's error, but for a lock that it waited for in vain:
+// whoever has it will give it up, unless it is the caller's own transaction.
+func (b *writeQueue) ask(ctx context.Context, inTx bool, enough func() bool) error {
+	for {
+		b.mu.Lock()
+		if enough() {
+			b.mu.Unlock()
+			return nil
+		}
+		b.wanted++
+		mine := b.wanted
+		b.mu.Unlock()
+		notify(b.now)
+		if err := b.await(ctx, mine); err != nil {
+			switch {
+			case !isLockTimeout(err):
+				return err
+			case inTx:
+				return errBehindLock
+			}
+		}
+	}
+}
+
+// await returns the outcome of a round that began after it was asked for.
+func (b *writeQueue) await(ctx context.Context, mine uint64) error {
+	for {
+		b.mu.Lock()
+		done, err, served := b.done, b.err, b.served
+		b.mu.Unlock()
+		if done >= mine {
+			return err
+		}
+		select {
+		case <-served:
+		case <-b.ended:
+			return errClosed
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// run makes the rounds, one after another.
+func (b *writeQueue) run(ctx context.Context) {
+	defer close(b.ended)
+	a := applier{b: b}
+	defer a.close()
+	var failed time.Duration
+	for {
+		b.mu.Lock()
+		mine, asked, pos := b.wanted, b.wanted > b.done, b.pos
+		b.mu.Unlock()
+		var more bool
+		var err error
+		if asked || !a.seen || !b.idle(ctx) {
+			more, pos, err = a.round(ctx)
+		}
+		b.mu.Lock()
+		b.done, b.err = mine, err
+		if err == nil {
+			b.pos = pos
+			b.ready.Store(true)
+		}
+		close(b.served)
+		b.served = make(chan struct{})
+		b.mu.Unlock()
+		wait := behindLook
+		switch {
+		case err != nil:
+			failed = min(max(2*failed, behindLinger), behindBackoff)
+			wait = failed
+		case more:
+			wait, failed = 0, 0
+		default:
+			failed = 0
+		}
+		if !b.pause(ctx, wait, err == nil) {
+			return
+		}
+	}
+}
+
+// idle reports that nothing is in the queue, so that PostgreSQL need not be bothered.
+func (b *writeQueue) idle(ctx context.Context) bool {
+	last, err := b.queue.Last(ctx)
+	return err == nil && last == ""
+}
+
+// pause waits until a round is due; false when there are no more.
+func (b *writeQueue) pause(ctx context.Context, wait time.Duration, healthy bool) bool {
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	soon := b.soon
+	if !healthy {
+		soon = nil // more of them do not make PostgreSQL answer earlier
+	}
+	for {
+		select {
+		case <-timer.C:
+			return ctx.Err() == nil
+		case <-b.now:
+			return true
+		case <-soon:
+			timer.Reset(behindLinger)
+			soon = nil
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+func notify(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// queueLess reports that one id comes before the other; "" comes before all.
+func queueLess(a, b string) bool {
+	ams, an, _ := redis.ParseQueueID(a)
+	bms, bn, _ := redis.ParseQueueID(b)
+	return ams < bms || ams == bms && an < bn
+}
+
+// queuedResult is that of a statement which has not run.
+type queuedResult struct{}
+
+func (queuedResult) LastInsertId() (int64, error) {
+	return 0, errors.New("LastInsertId is not supported by this driver")
+}
+
+func (queuedResult) RowsAffected() (int64, error) { return 0, errRowsAffected }
+
+// DeadLetter is a queued write that PostgreSQL has refused for good. It is kept in
+// the Redis stream that Stats.Queue.DeadLetters names, with its values.
+type DeadLetter struct {
+	ID       string // in the queue
+	SQLState string // "" if it was not PostgreSQL that refused it
+	Message  string // may hold values, as PostgreSQL's errors do
+	SQL      string // as it was sent, without arguments
+}
+
+// QueueStats counts what strategy "write-behind" did in this sql.DB.
+type QueueStats struct {
+	Queued  uint64 // writes that were acknowledged by the queue
+	Applied uint64 // that this process has applied, of whichever process
+	Dead    uint64 // of which PostgreSQL has refused
+	Drains  uint64 // reads and writes that waited for queued ones
+	Lost    uint64 // times that Redis was found to have lost the end of the queue
+	Length  int64  // of the queue now; -1 when Redis does not tell
+
+	// DeadLetters is the name of the stream of refused writes in Redis.
+	DeadLetters string
+
+	// Risk says how Redis, as it is configured, may lose acknowledged writes; "" if
+	// it writes each to disk first.
+	Risk string
+}
+
+func (b *writeQueue) stats() QueueStats {
+	s := QueueStats{Queued: b.queued.Load(), Applied: b.applied.Load(), Dead: b.dead.Load(), Drains: b.drains.Load(),
+		Lost: b.lost.Load(), Length: -1, DeadLetters: b.queue.DeadLetters()}
+	if risk := b.risk.Load(); risk != nil {
+		s.Risk = *risk
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	if n, err := b.queue.QueueLength(ctx); err == nil {
+		s.Length = n
+	}
+	return s
+}
+
+var errNoQueueTable = errors.New("cachedpg: strategy \"write-behind\" needs the table cachedpg.queue, which \"cachedpg setup\" makes")
+
+// QueueTable makes the table in which the position in the queue is recorded.
+const QueueTable = `CREATE TABLE IF NOT EXISTS cachedpg.queue (
+	stream   text PRIMARY KEY,
+	position text NOT NULL,
+	refused  text NOT NULL DEFAULT '[]',
+	applied  timestamptz NOT NULL DEFAULT now()
+)`
+
+func quoteLiteral(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }

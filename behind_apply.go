@@ -1,0 +1,308 @@
+package cachedpg
+
+import (
+	"context"
+	"database/sql/driver"
+	encodingjson "encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/cachedpg/cachedpg/internal/step"
+	"github.com/cachedpg/cachedpg/store/redis"
+)
+
+// applier empties the queue, over a connection of the driver's own kind: so
+// what it writes is marked, committed and released as any other write is. Many
+// processes may try; the lock of the row with the position lets one at a time.
+//
+//	BEGIN; lock the position
+//	read the entries behind it, run them
+//	record the new position, and those that were refused
+//	COMMIT
+//	take the applied out of the queue, put the refused among the dead
+//
+// Killed before COMMIT, nothing has happened. Killed after it, the next one
+// finds the position, begins behind it and repeats the last line.
+type applier struct {
+	b    *writeQueue
+	c    *Conn
+	seen bool // the queue was compared with the position on this connection
+}
+
+func (a *applier) close() {
+	if a.c != nil {
+		_ = a.c.Close()
+		a.c, a.seen = nil, false
+	}
+}
+
+// round applies one batch. more says that there may be others.
+func (a *applier) round(ctx context.Context) (more bool, pos string, err error) {
+	refusing, again := false, a.c != nil
+	for {
+		more, pos, err = a.batch(ctx, refusing)
+		if err != nil && again && ctx.Err() == nil && (a.c.inner == nil || a.c.inner.closed()) {
+			again = false // the connection may have been gone for long
+			a.close()
+			continue
+		}
+		if err == nil || ctx.Err() != nil || refusing || !isRefusal(err) || a.c == nil || a.c.inner == nil || a.c.inner.closed() {
+			break
+		}
+		refusing = true // some statement of the batch is at fault: find out which
+	}
+	if err != nil && (a.c == nil || a.c.inner == nil || a.c.inner.closed()) {
+		a.close()
+	}
+	return more, pos, err
+}
+
+// batch applies entries in one transaction. With refusing each of them has a
+// savepoint, and one that fails is put aside.
+func (a *applier) batch(ctx context.Context, refusing bool) (more bool, pos string, err error) {
+	b := a.b
+	if a.c == nil {
+		a.c = &Conn{d: b.d, applies: true}
+	}
+	c := a.c
+	tx, err := c.BeginTx(ctx, driver.TxOptions{})
+	if err != nil {
+		return false, "", err
+	}
+	defer func() {
+		if tx != nil {
+			_ = tx.Rollback()
+		}
+	}()
+	pos, dead, err := a.position(ctx)
+	if err != nil {
+		return false, "", err
+	}
+	if !a.seen {
+		lost, err := b.queue.Revive(ctx, pos)
+		if err != nil {
+			return false, "", err
+		}
+		if lost {
+			b.lost.Add(1)
+		}
+		if risk, err := b.queue.QueueRisk(ctx); err == nil {
+			b.risk.Store(&risk)
+		}
+		a.seen = true
+	}
+	if len(dead) > 0 { // before they are forgotten
+		if err := b.queue.Applied(ctx, pos, dead); err != nil {
+			return false, "", err
+		}
+	}
+	entries, err := b.queue.After(ctx, pos, behindBatch)
+	if err != nil {
+		return false, "", err
+	}
+	if len(entries) == 0 {
+		return false, pos, b.queue.Applied(ctx, orZero(pos), nil)
+	}
+	dead = nil
+	var letters []DeadLetter
+	for _, e := range entries {
+		letter, err := a.apply(ctx, e, refusing)
+		if err != nil {
+			return false, "", err
+		}
+		if letter != nil {
+			letters = append(letters, *letter)
+			dead = append(dead, redis.Refused{ID: letter.ID, SQLState: letter.SQLState, Message: letter.Message})
+		}
+	}
+	pos = entries[len(entries)-1].ID
+	refused, err := encodingjson.Marshal(append([]redis.Refused{}, dead...))
+	if err != nil {
+		return false, "", err
+	}
+	_, err = c.ExecContext(ctx, "UPDATE cachedpg.queue SET position = $2, refused = $3, applied = pg_catalog.clock_timestamp() WHERE stream = $1",
+		named(b.queue.QueueName(), pos, string(refused)))
+	if err != nil {
+		return false, "", err
+	}
+	step.At(step.Applied)
+	err = tx.Commit()
+	tx = nil
+	if err != nil {
+		return false, "", err
+	}
+	step.At(step.Recorded)
+	b.applied.Add(uint64(len(entries)))
+	b.dead.Add(uint64(len(dead)))
+	for _, letter := range letters {
+		if hook := b.d.config.OnDeadLetter; hook != nil {
+			hook(letter)
+		}
+	}
+	// If this fails the next round repeats it.
+	err = b.queue.Applied(ctx, pos, dead)
+	return len(entries) == behindBatch, pos, err
+}
+
+func orZero(pos string) string {
+	if pos == "" {
+		return "0-0"
+	}
+	return pos
+}
+
+func named(values ...any) []driver.NamedValue {
+	args := make([]driver.NamedValue, len(values))
+	for i, v := range values {
+		args[i] = driver.NamedValue{Ordinal: i + 1, Value: v}
+	}
+	return args
+}
+
+// position locks the row of the queue, and makes it if there is none.
+func (a *applier) position(ctx context.Context) (pos string, dead []redis.Refused, err error) {
+	c, stream := a.c, quoteLiteral(a.b.queue.QueueName())
+	if _, err := c.inner.text(ctx, "SELECT pg_catalog.set_config('lock_timeout', '"+behindLock+"', true)"); err != nil {
+		return "", nil, err
+	}
+	question := "SELECT coalesce((SELECT position || ' ' || refused FROM cachedpg.queue WHERE stream = " + stream + " FOR UPDATE), '')"
+	answer, err := c.inner.text(ctx, question)
+	if err == nil && answer == "" {
+		if _, err = c.ExecContext(ctx, "INSERT INTO cachedpg.queue (stream, position) VALUES ($1, '0-0') ON CONFLICT DO NOTHING",
+			named(a.b.queue.QueueName())); err == nil {
+			answer, err = c.inner.text(ctx, question)
+		}
+	}
+	var refused *pgconn.PgError
+	switch {
+	case errors.As(err, &refused) && (refused.Code == "42P01" || refused.Code == "3F000"):
+		return "", nil, errNoQueueTable
+	case err != nil:
+		return "", nil, fmt.Errorf("cachedpg: write-behind: cachedpg.queue: %w", err)
+	}
+	pos, list, _ := strings.Cut(answer, " ")
+	if _, _, ok := redis.ParseQueueID(pos); !ok {
+		return "", nil, fmt.Errorf("cachedpg: write-behind: cachedpg.queue: %.40q is no position", pos)
+	}
+	if err := encodingjson.Unmarshal([]byte(list), &dead); err != nil {
+		return "", nil, fmt.Errorf("cachedpg: write-behind: cachedpg.queue: column refused: %w", err)
+	}
+	return pos, dead, nil
+}
+
+// refusedWrite is a statement that PostgreSQL does not take, now or ever.
+type refusedWrite struct{ cause error }
+
+func (r *refusedWrite) Error() string { return r.cause.Error() }
+func (r *refusedWrite) Unwrap() error { return r.cause }
+
+func isRefusal(err error) bool { return errors.As(err, new(*refusedWrite)) }
+
+// apply runs one entry. With refusing, one that is refused gives a letter.
+func (a *applier) apply(ctx context.Context, e redis.Queued, refusing bool) (*DeadLetter, error) {
+	c := a.c
+	if refusing {
+		if _, err := c.inner.ExecContext(ctx, "SAVEPOINT cachedpg", nil); err != nil {
+			return nil, err
+		}
+	}
+	w, err := decodeQueued(e.Payload)
+	if err != nil {
+		err = &refusedWrite{err}
+	} else {
+		err = a.run(ctx, w, refusing)
+	}
+	if !refusing || err != nil && !isRefusal(err) {
+		return nil, err
+	}
+	end := "RELEASE cachedpg"
+	if err != nil {
+		end = "ROLLBACK TO cachedpg"
+	}
+	if _, ending := c.inner.ExecContext(ctx, end, nil); ending != nil {
+		return nil, ending
+	}
+	if err == nil {
+		return nil, nil
+	}
+	c.settle()
+	c.forget() // the savepoint has undone what apply has set
+	letter := &DeadLetter{ID: e.ID, Message: err.Error(), SQL: w.SQL}
+	var refused *pgconn.PgError
+	if errors.As(err, &refused) {
+		letter.SQLState = refused.Code
+	}
+	return letter, nil
+}
+
+// run runs one statement in the session that it was written for.
+func (a *applier) run(ctx context.Context, w queuedWrite, refusing bool) error {
+	c := a.c
+	if err := a.enterSession(ctx, w); err != nil {
+		return err
+	}
+	args := append(named(pgx.QueryExecMode(w.Mode)), named(w.Args...)...)
+	for i := range args {
+		args[i].Ordinal = i + 1
+	}
+	_, err := c.ExecContext(ctx, w.SQL, args)
+	if err == nil && refusing {
+		// What is deferred to COMMIT would fail all of the batch there.
+		_, err = c.ExecContext(ctx, setImmediate, nil)
+	}
+	if err != nil && !c.inner.closed() && ctx.Err() == nil && isFinal(err) {
+		return &refusedWrite{err}
+	}
+	return err
+}
+
+// enterSession gives the transaction the settings under which the write was
+// queued, where they are not the applier's own.
+func (a *applier) enterSession(ctx context.Context, w queuedWrite) error {
+	c := a.c
+	known, err := c.state(ctx)
+	if err != nil {
+		return err
+	}
+	if known.session == nil {
+		return errors.New("cachedpg: write-behind: the session's settings cannot be read")
+	}
+	own := settingsOf(known.session)
+	var calls []string
+	for name, want := range w.Settings {
+		if own[name] != want {
+			calls = append(calls, "pg_catalog.set_config("+quoteLiteral(name)+", "+quoteLiteral(want)+", true)")
+		}
+	}
+	if len(calls) == 0 {
+		return nil
+	}
+	if _, err := c.ExecContext(ctx, "SELECT "+strings.Join(calls, ", "), nil); err != nil {
+		return fmt.Errorf("cachedpg: write-behind: a write was queued in a session that this process cannot enter: %w", err)
+	}
+	c.forget()
+	return nil
+}
+
+// isFinal reports that to try again is of no use. Of PostgreSQL's errors those of the
+// connection, of resources, of its being stopped, and of others who are in the way pass.
+func isFinal(err error) bool {
+	var refused *pgconn.PgError
+	if !errors.As(err, &refused) {
+		return !errors.Is(err, driver.ErrBadConn) // pgx cannot encode a value
+	}
+	switch refused.Code[:min(2, len(refused.Code))] {
+	case "08", "40", "53", "57", "58":
+		return false
+	}
+	return refused.Code != "55P03" && refused.Code != "25006"
+}
+
+func isLockTimeout(err error) bool {
+	var refused *pgconn.PgError
+	return errors.As(err, &refused) && refused.Code == "55P03"
+}

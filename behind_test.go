@@ -1,0 +1,434 @@
+package cachedpg
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	goredis "github.com/redis/go-redis/v9"
+
+	"github.com/cachedpg/cachedpg/internal/pgtest"
+	"github.com/cachedpg/cachedpg/internal/redistest"
+)
+
+const counters3 = `
+	CREATE SCHEMA IF NOT EXISTS cachedpg;` + QueueTable + `;
+	CREATE TABLE hits (id int PRIMARY KEY, n int NOT NULL CHECK (n < 1000000), seen timestamptz DEFAULT now());
+	INSERT INTO hits VALUES (1, 0), (2, 0), (3, 0);
+	CREATE TABLE others (id int PRIMARY KEY, n int);
+	INSERT INTO others VALUES (1, 0);`
+
+const (
+	countHit = "UPDATE hits SET n = n + 1 WHERE id = $1"
+	readHit  = "SELECT n FROM hits WHERE id = $1"
+)
+
+// queueing is a story of a database with a queue in a Redis of its own.
+func queueing(t *testing.T, story func(f *fixture, r *redistest.Server)) {
+	t.Helper()
+	t.Parallel()
+	r := redistest.Start(t)
+	story(newFixture(t, pgtest.Database(t), "cache_statement", counters3,
+		"cache_store="+r.URL(), "cache_policy=hits:write-behind"), r)
+}
+
+func (v via) behind() *writeQueue { return connectorOf(v.db).behind.Load() }
+
+// held keeps PostgreSQL from recording a position until release is called.
+func (f *fixture) heldQueue() (release func()) {
+	f.Helper()
+	f.drained()
+	tx, err := f.plain.BeginTx(f.ctx, nil)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Cleanup(func() { tx.Rollback() })
+	if _, err := tx.ExecContext(f.ctx, "SELECT FROM cachedpg.queue FOR UPDATE"); err != nil {
+		f.Fatal(err)
+	}
+	return func() { f.rollback(tx) }
+}
+
+// drained returns when the queue is empty.
+func (v via) drained() {
+	v.f.Helper()
+	if err := v.behind().ask(v.f.ctx, false, func() bool { return v.behind().ready.Load() }); err != nil {
+		v.f.Fatal(err)
+	}
+	if err := v.behind().drain(v.f.ctx, false); err != nil {
+		v.f.Fatal(err)
+	}
+}
+
+func (f *fixture) inPostgres(query string, args ...any) string {
+	f.Helper()
+	return f.read(f.plain, query, args).String()
+}
+
+func TestAQueuedWriteIsAcknowledgedBeforePostgreSQLHasIt(t *testing.T) {
+	queueing(t, func(f *fixture, r *redistest.Server) {
+		f.warm(readHit, 1).is("0")
+		release := f.heldQueue()
+		if n, err := f.exec(countHit, 1).RowsAffected(); n != 0 || !errors.Is(err, errRowsAffected) {
+			f.Errorf("RowsAffected: %d, %v", n, err)
+		}
+		if got := f.inPostgres(readHit, 1); got != "0" {
+			f.Errorf("PostgreSQL has %s already", got)
+		}
+		if s := StatsOf(f.db).Queue; s.Queued != 1 || s.Length != 1 || !strings.Contains(s.Risk, "appendonly") {
+			f.Errorf("%+v", s)
+		}
+		done := make(chan string)
+		go func() { done <- f.read(f.db, readHit, []any{1}).String() }()
+		select {
+		case got := <-done:
+			f.Errorf("a read gives %s while the write that it depends on waits", got)
+		case <-time.After(50 * time.Millisecond):
+		}
+		release()
+		if got := <-done; got != "1" {
+			f.Errorf("the read gives %s, want 1", got)
+		}
+		f.drained()
+		f.known(readHit, 1).is("1")
+		if s := StatsOf(f.db).Queue; s.Applied != 1 || s.Length != 0 || s.Drains == 0 {
+			f.Errorf("%+v", s)
+		}
+	})
+}
+
+// What an entry of a row that is not queued was read from is as it was.
+func TestOtherRowsAreHitWhileAWriteWaits(t *testing.T) {
+	queueing(t, func(f *fixture, _ *redistest.Server) {
+		f.warm(readHit, 2)
+		f.warm("SELECT n FROM others WHERE id = 1")
+		release := f.heldQueue()
+		f.exec(countHit, 1)
+		f.hit(readHit, 2)
+		f.hit("SELECT n FROM others WHERE id = 1")
+		f.exec("UPDATE others SET n = 5 WHERE id = 1")
+		f.fresh("SELECT n FROM others WHERE id = 1").is("5")
+		release()
+		f.fresh("SELECT sum(n) FROM others").is("5")
+	})
+}
+
+// Whatever may read or write a queued row comes after what is queued.
+func TestWhatDependsOnAQueuedWriteComesAfterIt(t *testing.T) {
+	queueing(t, func(f *fixture, _ *redistest.Server) {
+		f.past("CREATE VIEW seen AS SELECT id, n FROM hits")
+		f.past("CREATE FUNCTION total() RETURNS bigint STABLE LANGUAGE sql AS 'SELECT sum(n) FROM hits'")
+		if err := Invalidate(f.ctx, f.db); err != nil {
+			f.Fatal(err)
+		}
+		want := 0
+		count := func() { f.Helper(); f.exec(countHit, 1); want++ }
+		for _, query := range []string{
+			"SELECT n FROM hits WHERE id = 1",
+			"SELECT sum(n) FROM hits",
+			"SELECT n FROM seen WHERE id = 1",
+			"SELECT total()",
+			"SELECT h.n FROM hits h, others o WHERE h.id = 1 AND o.id = 1 AND o.n >= 0 FOR UPDATE OF h",
+			"SELECT max(n) FROM (SELECT n FROM hits WHERE random() >= 0) x",
+			"WITH w AS (UPDATE hits SET n = n WHERE id = 1 RETURNING n) SELECT n FROM w",
+		} {
+			count()
+			if got := f.read(f.db, query, nil).String(); got != fmt.Sprint(want) {
+				f.Errorf("%s: %s, want %d", query, got, want)
+			}
+		}
+		for _, level := range []sql.IsolationLevel{sql.LevelDefault, sql.LevelReadCommitted, sql.LevelRepeatableRead, sql.LevelSerializable} {
+			count()
+			in, tx := f.begin(&sql.TxOptions{Isolation: level})
+			if got := f.read(in.ask, "SELECT n FROM others", nil).String(); got != "0" {
+				f.Errorf("others: %s", got)
+			}
+			if got := f.read(in.ask, "SELECT n FROM hits WHERE id = 1", nil).String(); got != fmt.Sprint(want) {
+				f.Errorf("%v: %s, want %d", level, got, want)
+			}
+			f.rollback(tx)
+		}
+		_, conn := f.session()
+		count()
+		f.exec("UPDATE hits SET n = n * 2 WHERE n > 0") // not by key: at once
+		want *= 2
+		if got := f.inPostgres(readHit, 1); got != fmt.Sprint(want) {
+			f.Errorf("a direct write came before a queued one: %s, want %d", got, want)
+		}
+		count()
+		for _, query := range []string{"BEGIN ISOLATION LEVEL REPEATABLE READ", "SELECT n FROM others"} {
+			if _, err := conn.ExecContext(f.ctx, query); err != nil {
+				f.Fatal(err)
+			}
+		}
+		if got := f.read(conn, readHit, []any{1}).String(); got != fmt.Sprint(want) {
+			f.Errorf("in a transaction begun by text: %s, want %d", got, want)
+		}
+		if _, err := conn.ExecContext(f.ctx, "ROLLBACK"); err != nil {
+			f.Fatal(err)
+		}
+	})
+}
+
+func TestOnlyWhatMeansTheSameLaterIsQueued(t *testing.T) {
+	queueing(t, func(f *fixture, _ *redistest.Server) {
+		queued := func(query string, args ...any) bool {
+			f.Helper()
+			before := StatsOf(f.db).Queue.Queued
+			f.exec(query, args...)
+			return StatsOf(f.db).Queue.Queued > before
+		}
+		at := time.Date(2026, 1, 2, 3, 4, 5, 678901000, time.FixedZone("X", 3600))
+		for _, query := range []struct {
+			text string
+			args []any
+		}{
+			{countHit, []any{1}},
+			{"UPDATE hits SET n = 7 WHERE id = 2", nil},
+			{"UPDATE hits SET n = $2, seen = $3 WHERE id IN ($1, 99)", []any{int64(3), int32(8), at}},
+			{"INSERT INTO hits (id, n, seen) VALUES ($1, $2, $3)", []any{10, 1, nil}},
+			{"INSERT INTO hits (id, n, seen) VALUES ($1, 1, $2) ON CONFLICT (id) DO UPDATE SET n = hits.n + excluded.n", []any{10, at}},
+			{"DELETE FROM hits WHERE id = $1", []any{2}},
+		} {
+			if !queued(query.text, query.args...) {
+				f.Errorf("not queued: %s", query.text)
+			}
+		}
+		f.fresh("SELECT id, n, seen FROM hits ORDER BY id")
+		f.fresh("SELECT n, seen = '2026-01-02 03:04:05.678901+01' FROM hits WHERE id = 3").is("8 true")
+		f.fresh("SELECT n, seen FROM hits WHERE id = 10").is("2 NULL")
+		for _, query := range []struct {
+			text string
+			args []any
+		}{
+			{"UPDATE hits SET seen = now() WHERE id = 1", nil},
+			{"UPDATE hits SET seen = current_timestamp WHERE id = 1", nil},
+			{"UPDATE hits SET seen = $1 WHERE id = 1", []any{"now"}},
+			{"UPDATE hits SET seen = 'today' WHERE id = 1", nil},
+			{"UPDATE hits SET seen = DEFAULT WHERE id = 1", nil},
+			{"UPDATE hits SET n = (random() * 10)::int WHERE id = 1", nil},
+			{"UPDATE hits SET n = (SELECT max(n) FROM others) WHERE id = 1", nil},
+			{"UPDATE hits SET n = 1 WHERE n = 1", nil},
+			{"INSERT INTO hits (id, n) VALUES (20, 1)", nil},
+			{"INSERT INTO hits VALUES (21, 1)", nil},
+			{"INSERT INTO hits (id, n, seen) SELECT 22, 1, NULL", nil},
+			{"UPDATE others SET n = 1 WHERE id = 1", nil},
+			{"DELETE FROM hits", nil},
+		} {
+			if queued(query.text, query.args...) {
+				f.Errorf("queued: %s", query.text)
+			}
+		}
+		in, tx := f.begin(nil)
+		before := StatsOf(f.db).Queue.Queued
+		in.exec("UPDATE hits SET n = 5 WHERE id = 1")
+		if StatsOf(f.db).Queue.Queued > before {
+			f.Error("queued in a transaction")
+		}
+		f.commit(tx)
+	})
+}
+
+func TestQueuedWritesAreAppliedOnceAndInOrder(t *testing.T) {
+	queueing(t, func(f *fixture, _ *redistest.Server) {
+		f.past("CREATE TABLE log (at serial, n int); CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO log (n) VALUES (NEW.n); RETURN NULL; END $$;" +
+			"CREATE TABLE steps (id int PRIMARY KEY, n int)")
+		processes := []via{f.via, f.process("b"), f.process("c")}
+		var group sync.WaitGroup
+		const each = 200
+		for i, p := range processes {
+			for range 4 {
+				group.Go(func() {
+					for range each {
+						if _, err := p.db.ExecContext(f.ctx, countHit, i+1); err != nil {
+							f.Error(err)
+							return
+						}
+					}
+				})
+			}
+			group.Go(func() {
+				last := 0
+				for range 100 {
+					var n int
+					if err := p.db.QueryRowContext(f.ctx, readHit, (i+1)%3+1).Scan(&n); err != nil || n < last {
+						f.Errorf("%d after %d, %v", n, last, err)
+						return
+					}
+					last = n
+				}
+			})
+		}
+		group.Wait()
+		for _, p := range processes {
+			p.fresh("SELECT id, n FROM hits ORDER BY id").is(fmt.Sprintf("1 %[1]d\n2 %[1]d\n3 %[1]d", 4*each))
+		}
+		// Each write depends on the one before it.
+		for i := range 50 {
+			f.exec("UPDATE hits SET n = n * 3 % 1000 + $2 WHERE id = $1", 1, i)
+		}
+		n := 4 * each
+		for i := range 50 {
+			n = n*3%1000 + i
+		}
+		f.fresh(readHit, 1).is(fmt.Sprint(n))
+	})
+}
+
+func TestAStatementThatFailsGoesToTheDeadLetters(t *testing.T) {
+	queueing(t, func(f *fixture, r *redistest.Server) {
+		var letters []DeadLetter
+		connectorOf(f.db).config.OnDeadLetter = func(l DeadLetter) { letters = append(letters, l) }
+		release := f.heldQueue()
+		f.exec(countHit, 1)
+		f.exec("INSERT INTO hits (id, n, seen) VALUES ($1, $2, $3)", 1, 1, nil) // there is one
+		f.exec(countHit, 1)
+		f.exec("UPDATE hits SET n = $2 WHERE id = $1", 1, 2000000) // the check
+		f.exec("UPDATE hits SET n = $2 WHERE id = $1", 2, "ten")   // no number
+		f.exec(countHit, 1)
+		if _, err := r.Client().XAdd(f.ctx, &goredis.XAddArgs{Stream: f.behind().queue.QueueName(), Values: []string{"w", "poison"}}).Result(); err != nil {
+			f.Fatal(err)
+		}
+		f.exec(countHit, 2)
+		release()
+		f.fresh("SELECT id, n FROM hits WHERE id < 3 ORDER BY id").is("1 3\n2 1")
+		f.drained()
+		s := StatsOf(f.db).Queue
+		if s.Dead != 4 || s.Applied != 8 || len(letters) != 4 || s.Length != 0 {
+			f.Fatalf("%+v, %d letters", s, len(letters))
+		}
+		if letters[0].SQLState != "23505" || letters[1].SQLState != "23514" || !strings.HasPrefix(letters[0].SQL, "INSERT") {
+			f.Errorf("%+v", letters)
+		}
+		dead, err := r.Client().XRange(f.ctx, s.DeadLetters, "-", "+").Result()
+		if err != nil || len(dead) != 4 || dead[0].Values["sqlstate"] != "23505" || dead[0].Values["id"] != letters[0].ID {
+			f.Errorf("%v, %v", dead, err)
+		}
+	})
+}
+
+func TestALongQueueMakesWritersWait(t *testing.T) {
+	queueing(t, func(f *fixture, _ *redistest.Server) {
+		small := f.with("cache_queue_max=3")
+		small.known("SELECT n FROM others WHERE id = 1")
+		small.drained()
+		release := f.heldQueue()
+		for range 3 {
+			small.exec(countHit, 1)
+		}
+		ctx, cancel := context.WithTimeout(f.ctx, 50*time.Millisecond)
+		defer cancel()
+		if _, err := small.db.ExecContext(ctx, countHit, 1); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "cache_queue_max") {
+			f.Errorf("%v", err)
+		}
+		done := make(chan error)
+		go func() {
+			_, err := small.db.ExecContext(f.ctx, countHit, 1)
+			done <- err
+		}()
+		release()
+		if err := <-done; err != nil {
+			f.Error(err)
+		}
+		f.fresh(readHit, 1).is("4")
+	})
+}
+
+func TestCloseAppliesWhatIsQueued(t *testing.T) {
+	queueing(t, func(f *fixture, _ *redistest.Server) {
+		other := f.with()
+		other.exec(countHit, 1)
+		if err := other.db.Close(); err != nil {
+			f.Fatal(err)
+		}
+		if got := f.inPostgres(readHit, 1); got != "1" {
+			f.Errorf("after Close PostgreSQL has %s, want 1", got)
+		}
+	})
+}
+
+func TestATransactionThatHoldsALockDoesNotWaitForTheQueueForEver(t *testing.T) {
+	queueing(t, func(f *fixture, _ *redistest.Server) {
+		f.drained()
+		in, tx := f.begin(nil)
+		in.exec("UPDATE hits SET n = 10 WHERE id = 1")
+		f.exec(countHit, 1)
+		if _, err := tx.ExecContext(f.ctx, "SELECT n FROM hits WHERE id = 1"); !errors.Is(err, errBehindLock) {
+			f.Errorf("%v", err)
+		}
+		f.commit(tx)
+		f.fresh(readHit, 1).is("11")
+	})
+}
+
+func TestWithoutItsTableNothingIsQueued(t *testing.T) {
+	t.Parallel()
+	r := redistest.Start(t)
+	f := newFixture(t, pgtest.Database(t), "cache_statement", people, "cache_store="+r.URL(), "cache_policy=users:write-behind")
+	if _, err := f.db.ExecContext(f.ctx, "UPDATE users SET city = 'x' WHERE id = 1"); !errors.Is(err, errNoQueueTable) {
+		t.Errorf("%v", err)
+	}
+	f.fresh(userByID, 1).is("1 ann Oslo")
+	f.past("CREATE SCHEMA cachedpg; " + QueueTable)
+	f.exec("UPDATE users SET city = 'x' WHERE id = 1")
+	f.fresh(userByID, 1).is("1 ann x")
+}
+
+func TestAQueueThatCannotBeReachedIsAnError(t *testing.T) {
+	queueing(t, func(f *fixture, r *redistest.Server) {
+		f.known(readHit, 1)
+		f.drained()
+		r.Kill()
+		for _, query := range []string{"UPDATE hits SET n = 9 WHERE id = 1", "SELECT n FROM hits WHERE id = 1"} {
+			if _, err := f.db.ExecContext(f.ctx, query); err == nil || !strings.Contains(err.Error(), "write-behind") {
+				f.Errorf("%s: %v", query, err)
+			}
+		}
+		f.fresh("SELECT n FROM others WHERE id = 1") // it has nothing to do with the queue
+		if got := f.inPostgres(readHit, 1); got != "0" {
+			f.Errorf("%s", got)
+		}
+	})
+}
+
+// The stream outlives a Redis that keeps it on disk, the marks and the entries do not.
+func TestAQueueSurvivesARestartOfRedis(t *testing.T) {
+	t.Parallel()
+	r := redistest.Start(t, "appendonly", "yes", "appendfsync", "always")
+	f := newFixture(t, pgtest.Database(t), "cache_statement", counters3, "cache_store="+r.URL(), "cache_policy=hits:write-behind")
+	f.known(readHit, 1)
+	release := f.heldQueue()
+	for range 5 {
+		f.exec(countHit, 1)
+	}
+	if s := StatsOf(f.db).Queue; s.Risk != "" {
+		f.Errorf("risk: %s", s.Risk)
+	}
+	r.Kill()
+	r.Restart()
+	release()
+	f.until("the store", func() bool { return !StatsOf(f.db).Shared.Down })
+	f.fresh(readHit, 1).is("5")
+	f.drained()
+}
+
+func TestARedisThatHasLostTheQueueIsNoticed(t *testing.T) {
+	queueing(t, func(f *fixture, r *redistest.Server) {
+		f.exec(countHit, 1)
+		f.fresh(readHit, 1).is("1")
+		f.drained()
+		f.past("UPDATE cachedpg.queue SET position = '99999999999999-3'") // as if the clock had been put back
+		r.Kill()
+		r.Restart()
+		f.until("the store", func() bool { return !StatsOf(f.db).Shared.Down })
+		other := f.process("b")
+		f.until("the loss to be seen", func() bool { return StatsOf(other.db).Queue.Lost == 1 })
+		f.exec(countHit, 1)
+		f.fresh(readHit, 1).is("2")
+	})
+}

@@ -1,0 +1,282 @@
+package redis
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"strings"
+
+	goredis "github.com/redis/go-redis/v9"
+
+	"github.com/cachedpg/cachedpg/store"
+)
+
+// A queue is a stream of writes that PostgreSQL has yet to be told. Unlike
+// everything else here it is no cache: its names hold neither the life of the
+// server nor an epoch, so that a server which restarts with its append-only file, or
+// a replica that is promoted, goes on with it:
+//
+//	cachedpg:{p0}:queue:database       the stream
+//	cachedpg:{p0}:queue:database:dead  those that PostgreSQL has refused
+//	cachedpg:{p0}:queue:database:n…    that a write was queued, for a minute
+//
+// A Cluster has tags on other nodes than the stream, and no step of Redis'
+// reaches both, so it has no queue.
+
+// ErrQueueFull is what Enqueue answers when the queue has as many entries as it may.
+var ErrQueueFull = errors.New("cachedpg: the queue of writes is full")
+
+// ErrNoQueue is what a Redis Cluster answers.
+var ErrNoQueue = errors.New("cachedpg: strategy \"write-behind\" needs one Redis, or one with Sentinels: a Cluster cannot queue a write and invalidate its tags in one step")
+
+// Queued is an entry of the queue.
+type Queued struct {
+	ID      string // of the stream: "milliseconds-number", in order
+	Payload string
+}
+
+// Refused is an entry that PostgreSQL has refused for good.
+type Refused struct {
+	ID       string `json:"id"`
+	SQLState string `json:"sqlstate"`
+	Message  string `json:"message"`
+}
+
+// In one step nobody hits an entry that depends on one of the tags any more,
+// and the write is in the queue. A reader whose lookup came before has a stamp that
+// is dead; one whose lookup comes after finds the write in the queue. If D is lost
+// there is no entry to be hit, see releaseScript.
+//
+// A call that is repeated because its answer did not arrive finds its nonce.
+//
+// KEYS: D, L, stream, nonce. ARGV: prefix, most entries, payload, catalog tag, its
+// stamp, schema tag, then the tags.
+// Returns 'ok' and the id, or 'full'.
+var enqueueScript = newScript(`
+local d, stream, nonce, prefix = KEYS[1], KEYS[3], KEYS[4], ARGV[1]
+local before = redis.call('GET', nonce)
+if before then return {'ok', before} end
+if redis.call('XLEN', stream) >= tonumber(ARGV[2]) then return {'full'} end
+local id = redis.call('XADD', stream, '*', 'w', ARGV[3])
+redis.call('SET', nonce, id, 'PX', 60000)
+local e = redis.call('HGET', d, 'e')
+if not e then
+  redis.call('DEL', KEYS[2])
+  return {'ok', id}
+end
+for i = 7, #ARGV do redis.call('DEL', prefix .. 's' .. e .. ARGV[i]) end
+if redis.call('HEXISTS', d, 't' .. ARGV[4]) == 1 or redis.call('GET', prefix .. 's' .. e .. ARGV[4]) ~= ARGV[5] then
+  redis.call('DEL', prefix .. 's' .. e .. ARGV[6])
+end
+return {'ok', id}
+`, false)
+
+// What PostgreSQL has applied leaves the queue, and what it has refused goes to the
+// dead. That an entry is still there is what makes it happen once.
+//
+// KEYS: stream, dead. ARGV: the last id applied, the one after, then id, code and
+// message of each that was refused.
+var appliedScript = newScript(`
+for i = 3, #ARGV, 3 do
+  local found = redis.call('XRANGE', KEYS[1], ARGV[i], ARGV[i])
+  if #found == 1 then
+    redis.call('XADD', KEYS[2], '*', 'id', ARGV[i], 'sqlstate', ARGV[i + 1], 'error', ARGV[i + 2], 'w', found[1][2][2])
+    redis.call('XDEL', KEYS[1], ARGV[i])
+  end
+end
+redis.call('XTRIM', KEYS[1], 'MINID', '=', ARGV[2])
+return {}
+`, true)
+
+// PostgreSQL has applied up to an id that the stream has never given out: it has
+// lost its end. New ids must come after, or they would be taken for applied.
+//
+// KEYS: stream. ARGV: the last id applied, as milliseconds and number.
+// Returns 1 if it was so.
+var reviveScript = newScript(`
+local last = '0-0'
+if redis.call('EXISTS', KEYS[1]) == 1 then
+  local info = redis.call('XINFO', 'STREAM', KEYS[1])
+  for i = 1, #info, 2 do
+    if info[i] == 'last-generated-id' then last = info[i + 1] end
+  end
+end
+local ms, n = string.match(last, '(%d+)-(%d+)')
+ms, n = tonumber(ms), tonumber(n)
+local toMs, toN = tonumber(ARGV[1]), tonumber(ARGV[2])
+if ms > toMs or ms == toMs and n >= toN then return {0} end
+local id = redis.call('XADD', KEYS[1], ARGV[1] .. '-' .. ARGV[2], 'w', '')
+redis.call('XDEL', KEYS[1], id)
+return {1}
+`, true)
+
+// QueueName is the name of the stream, by which PostgreSQL too knows it.
+func (s *Store) QueueName() string {
+	parts := strings.Split(s.identity, "/") // a promotion changes the timeline, and keeps the queue
+	sum := sha256.Sum256([]byte(parts[0] + "/" + parts[len(parts)-1]))
+	return hashTag(0) + ":queue:" + base64.RawURLEncoding.EncodeToString(sum[:12])
+}
+
+// DeadLetters is the name of the stream of writes that PostgreSQL has refused.
+func (s *Store) DeadLetters() string { return s.QueueName() + ":dead" }
+
+// Enqueue adds a write to the queue and gives its tags new stamps, in one step.
+// The tags were planned with a catalog loaded when the catalog tag had that stamp;
+// if it has another, the schema tag gets a new stamp too. max is the length at
+// which the answer is ErrQueueFull. After any other error the write may be in the
+// queue or not.
+func (s *Store) Enqueue(ctx context.Context, tags []store.Tag, catalog store.Stamp, payload string, max int64) (id string, err error) {
+	nonce := s.QueueName() + ":n" + rand.Text()
+	err = s.queue(ctx, func(p *partition) error {
+		argv := []any{p.prefix, max, payload, catalogTag, appendStamp(nil, catalog), schemaTag}
+		for _, t := range tags {
+			argv = append(argv, encodeTag(t))
+		}
+		reply, err := p.run(ctx, enqueueScript, []string{p.keys[0], p.keys[1], s.QueueName(), nonce}, argv...)
+		if err != nil {
+			return err
+		}
+		switch {
+		case len(reply) == 1 && reply[0] == "full":
+			return ErrQueueFull
+		case len(reply) != 2:
+			return errReply
+		}
+		id, _ = reply[1].(string)
+		return nil
+	})
+	return id, err
+}
+
+// queue runs f on the partition that has the queue.
+func (s *Store) queue(ctx context.Context, f func(*partition) error) error {
+	return s.use(ctx, func(in *incarnation) error {
+		if len(in.partitions) != 1 {
+			return ErrNoQueue
+		}
+		return f(in.partitions[0])
+	})
+}
+
+// Last returns the id of the last entry of the queue, "" when it is empty.
+func (s *Store) Last(ctx context.Context) (id string, err error) {
+	err = s.queue(ctx, func(p *partition) error {
+		found, err := s.entries(ctx, p, "XREVRANGE", "+", "-", 1)
+		if err == nil && len(found) > 0 {
+			id = found[0].ID
+		}
+		return err
+	})
+	return id, err
+}
+
+// After returns at most count entries behind the one with that id, in order.
+func (s *Store) After(ctx context.Context, id string, count int) (found []Queued, err error) {
+	err = s.queue(ctx, func(p *partition) (err error) {
+		found, err = s.entries(ctx, p, "XRANGE", "("+id, "+", count)
+		return err
+	})
+	return found, err
+}
+
+func (s *Store) entries(ctx context.Context, p *partition, command, from, to string, count int) ([]Queued, error) {
+	cmd := goredis.NewXMessageSliceCmd(ctx, command, s.QueueName(), from, to, "COUNT", count)
+	if err := p.pipe.do(ctx, cmd); err != nil {
+		return nil, err
+	}
+	found := make([]Queued, len(cmd.Val()))
+	for i, m := range cmd.Val() {
+		payload, _ := m.Values["w"].(string)
+		found[i] = Queued{m.ID, payload}
+	}
+	return found, nil
+}
+
+// QueueLength returns the number of entries.
+func (s *Store) QueueLength(ctx context.Context) (n int64, err error) {
+	err = s.queue(ctx, func(p *partition) error {
+		cmd := goredis.NewIntCmd(ctx, "XLEN", s.QueueName())
+		if err := p.pipe.do(ctx, cmd); err != nil {
+			return err
+		}
+		n = cmd.Val()
+		return nil
+	})
+	return n, err
+}
+
+// Applied takes entries out of the queue that PostgreSQL has applied, up to and
+// with id, and puts those that it has refused among the dead. It may be repeated.
+func (s *Store) Applied(ctx context.Context, id string, refused []Refused) error {
+	ms, n, ok := ParseQueueID(id)
+	if !ok {
+		return fmt.Errorf("cachedpg: %q is no id of a queued write", id)
+	}
+	argv := []any{id, fmt.Sprintf("%d-%d", ms, n+1)}
+	for _, r := range refused {
+		argv = append(argv, r.ID, r.SQLState, r.Message)
+	}
+	return s.queue(ctx, func(p *partition) error {
+		_, err := p.run(ctx, appliedScript, []string{s.QueueName(), s.DeadLetters()}, argv...)
+		return err
+	})
+}
+
+// Revive makes sure that the ids of new entries come after id. lost says that
+// the stream had never given that id out: the server has lost the end of the queue,
+// and perhaps writes that were acknowledged.
+func (s *Store) Revive(ctx context.Context, id string) (lost bool, err error) {
+	ms, n, ok := ParseQueueID(id)
+	if !ok || ms == 0 {
+		return false, nil // nothing was ever applied
+	}
+	err = s.queue(ctx, func(p *partition) error {
+		reply, err := p.run(ctx, reviveScript, []string{s.QueueName()}, ms, n)
+		if err == nil {
+			lost = len(reply) == 1 && reply[0] == int64(1)
+		}
+		return err
+	})
+	return lost, err
+}
+
+// ParseQueueID takes an id apart; ids are in the order of their two numbers.
+func ParseQueueID(id string) (ms, n uint64, ok bool) {
+	count, err := fmt.Sscanf(id, "%d-%d", &ms, &n)
+	return ms, n, err == nil && count == 2 && fmt.Sprintf("%d-%d", ms, n) == id
+}
+
+// QueueRisk says in words how the server may lose what the queue has
+// acknowledged; "" when it writes all of it to disk first.
+func (s *Store) QueueRisk(ctx context.Context) (risk string, err error) {
+	err = s.queue(ctx, func(p *partition) error {
+		cmd := goredis.NewMapStringStringCmd(ctx, "CONFIG", "GET", "*")
+		if err := p.pipe.do(ctx, cmd); err != nil {
+			if faultOf(err) == refused {
+				risk = "the settings of Redis cannot be read; it should have appendonly yes, appendfsync always and maxmemory-policy noeviction"
+				return nil
+			}
+			return err
+		}
+		risk = riskOf(cmd.Val())
+		return nil
+	})
+	return risk, err
+}
+
+func riskOf(settings map[string]string) string {
+	var risks []string
+	switch {
+	case settings["appendonly"] != "yes":
+		risks = append(risks, "appendonly is off: a Redis that stops loses the queue; CONFIG SET appendonly yes")
+	case settings["appendfsync"] != "always":
+		risks = append(risks, "appendfsync is "+settings["appendfsync"]+": a machine that stops loses the last second or more; CONFIG SET appendfsync always")
+	}
+	if settings["maxmemory"] != "0" && strings.HasPrefix(settings["maxmemory-policy"], "allkeys") {
+		risks = append(risks, "maxmemory-policy is "+settings["maxmemory-policy"]+": a full Redis evicts the queue; use a volatile policy or noeviction")
+	}
+	return strings.Join(risks, "; ")
+}
