@@ -105,7 +105,12 @@ func (a *applier) batch(ctx context.Context, refusing bool) (more bool, pos stri
 		return false, "", err
 	}
 	if len(entries) == 0 {
-		return false, pos, b.queue.Applied(ctx, orZero(pos), nil)
+		err := tx.Commit() // it may have made the row
+		tx = nil
+		if err == nil {
+			err = b.queue.Applied(ctx, pos, nil)
+		}
+		return false, pos, err
 	}
 	dead = nil
 	var letters []DeadLetter
@@ -146,13 +151,6 @@ func (a *applier) batch(ctx context.Context, refusing bool) (more bool, pos stri
 	// If this fails the next round repeats it.
 	err = b.queue.Applied(ctx, pos, dead)
 	return len(entries) == behindBatch, pos, err
-}
-
-func orZero(pos string) string {
-	if pos == "" {
-		return "0-0"
-	}
-	return pos
 }
 
 func named(values ...any) []driver.NamedValue {

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	goredis "github.com/redis/go-redis/v9"
 
 	"github.com/cachedpg/cachedpg/internal/pgtest"
@@ -83,11 +84,11 @@ func TestAQueuedWriteIsAcknowledgedBeforePostgreSQLHasIt(t *testing.T) {
 		if s := StatsOf(f.db).Queue; s.Queued != 1 || s.Length != 1 || !strings.Contains(s.Risk, "appendonly") {
 			f.Errorf("%+v", s)
 		}
-		done := make(chan string)
+		done := make(chan string, 1)
 		go func() { done <- f.read(f.db, readHit, []any{1}).String() }()
 		select {
 		case got := <-done:
-			f.Errorf("a read gives %s while the write that it depends on waits", got)
+			f.Fatalf("a read gives %s while the write that it depends on waits", got)
 		case <-time.After(50 * time.Millisecond):
 		}
 		release()
@@ -201,7 +202,7 @@ func TestOnlyWhatMeansTheSameLaterIsQueued(t *testing.T) {
 		}
 		f.fresh("SELECT id, n, seen FROM hits ORDER BY id")
 		f.fresh("SELECT n, seen = '2026-01-02 03:04:05.678901+01' FROM hits WHERE id = 3").is("8 true")
-		f.fresh("SELECT n, seen FROM hits WHERE id = 10").is("2 NULL")
+		f.fresh("SELECT n, seen FROM hits WHERE id = 10").is("2 <nil>")
 		for _, query := range []struct {
 			text string
 			args []any
@@ -266,7 +267,7 @@ func TestQueuedWritesAreAppliedOnceAndInOrder(t *testing.T) {
 		}
 		group.Wait()
 		for _, p := range processes {
-			p.fresh("SELECT id, n FROM hits ORDER BY id").is(fmt.Sprintf("1 %[1]d\n2 %[1]d\n3 %[1]d", 4*each))
+			p.fresh("SELECT id, n FROM hits ORDER BY id").is(fmt.Sprintf("1 %[1]d, 2 %[1]d, 3 %[1]d", 4*each))
 		}
 		// Each write depends on the one before it.
 		for i := range 50 {
@@ -280,10 +281,37 @@ func TestQueuedWritesAreAppliedOnceAndInOrder(t *testing.T) {
 	})
 }
 
+// told is the only process, with a hook.
+func (f *fixture) told(hook func(DeadLetter)) via {
+	f.Helper()
+	f.db.Close()
+	pg, err := pgx.ParseConfig(f.dsn)
+	if err != nil {
+		f.Fatal(err)
+	}
+	_, config, err := ParseConfig(withKeys(f.dsn, f.keys))
+	if err != nil {
+		f.Fatal(err)
+	}
+	config.OnDeadLetter = hook
+	c, err := NewConnector(*pg, config)
+	if err != nil {
+		f.Fatal(err)
+	}
+	db := openDB(f, c)
+	f.live(db)
+	return f.asking(db)
+}
+
 func TestAStatementThatFailsGoesToTheDeadLetters(t *testing.T) {
 	queueing(t, func(f *fixture, r *redistest.Server) {
+		var mu sync.Mutex
 		var letters []DeadLetter
-		connectorOf(f.db).config.OnDeadLetter = func(l DeadLetter) { letters = append(letters, l) }
+		f.via = f.told(func(l DeadLetter) {
+			mu.Lock()
+			defer mu.Unlock()
+			letters = append(letters, l)
+		})
 		release := f.heldQueue()
 		f.exec(countHit, 1)
 		f.exec("INSERT INTO hits (id, n, seen) VALUES ($1, $2, $3)", 1, 1, nil) // there is one
@@ -296,9 +324,11 @@ func TestAStatementThatFailsGoesToTheDeadLetters(t *testing.T) {
 		}
 		f.exec(countHit, 2)
 		release()
-		f.fresh("SELECT id, n FROM hits WHERE id < 3 ORDER BY id").is("1 3\n2 1")
+		f.fresh("SELECT id, n FROM hits WHERE id < 3 ORDER BY id").is("1 3, 2 1")
 		f.drained()
-		s := StatsOf(f.db).Queue
+		mu.Lock()
+		defer mu.Unlock()
+		s := StatsOf(f.via.db).Queue
 		if s.Dead != 4 || s.Applied != 8 || len(letters) != 4 || s.Length != 0 {
 			f.Fatalf("%+v, %d letters", s, len(letters))
 		}
@@ -399,7 +429,7 @@ func TestAQueueThatCannotBeReachedIsAnError(t *testing.T) {
 // The stream outlives a Redis that keeps it on disk, the marks and the entries do not.
 func TestAQueueSurvivesARestartOfRedis(t *testing.T) {
 	t.Parallel()
-	r := redistest.Start(t, "appendonly", "yes", "appendfsync", "always")
+	r := redistest.Start(t, "--appendonly", "yes", "--appendfsync", "always")
 	f := newFixture(t, pgtest.Database(t), "cache_statement", counters3, "cache_store="+r.URL(), "cache_policy=hits:write-behind")
 	f.known(readHit, 1)
 	release := f.heldQueue()

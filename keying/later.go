@@ -51,8 +51,11 @@ func (a *analysis) later(statements []*parser.Statement) {
 // pure reports that every function and operator of the statement is PostgreSQL's
 // own and depends on nothing but operands and settings.
 func (a *analysis) pure(s *parser.Statement) bool {
-	if len(s.Attributes) > 0 {
-		return false
+	for _, t := range s.Attributes {
+		rel := a.snapshot.Resolve(a.path, t.Relation.Schema, t.Relation.Name)
+		if t.Relation.Name == "" || rel == nil || !isColumn(rel, t.Name) {
+			return false
+		}
 	}
 	for _, f := range s.Functions {
 		found := a.snapshot.Functions(a.path, f.Schema, f.Name.Name, f.Args)
