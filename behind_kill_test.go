@@ -1,0 +1,108 @@
+//go:build unix
+
+package cachedpg
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+
+	"github.com/cachedpg/cachedpg/internal/pgtest"
+	"github.com/cachedpg/cachedpg/internal/redistest"
+	"github.com/cachedpg/cachedpg/internal/step"
+)
+
+const (
+	killedDSN = "CACHEDPG_KILLED_DSN"
+	killedAt  = "CACHEDPG_KILLED_AT"
+	perLife   = 20
+)
+
+// TestTheOneThatIsKilled is the process that TestAProcessKilledAtAnyStep… kills:
+// it queues writes until it comes to a step.
+func TestTheOneThatIsKilled(t *testing.T) {
+	dsn := os.Getenv(killedDSN)
+	if dsn == "" {
+		t.Skip("it is run by another test")
+	}
+	var armed atomic.Bool
+	var queued atomic.Int32
+	step.Hook = func(at string) {
+		if at == step.Queued {
+			queued.Add(1)
+		}
+		if armed.Load() && at == os.Getenv(killedAt) && (at != step.Queued || queued.Load() == perLife) {
+			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+			select {}
+		}
+	}
+	f := &fixture{T: t, dsn: dsn}
+	var cancel context.CancelFunc
+	f.ctx, cancel = context.WithTimeout(context.Background(), testTimeout)
+	defer cancel()
+	f.db = f.open("cachedpg", dsn)
+	pgDSN, _, err := ParseConfig(dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.plain = f.open("pgx", pgDSN)
+	f.via = f.asking(f.db)
+	f.live(f.db)
+	release := f.heldQueue()
+	armed.Store(true)
+	for i := range perLife {
+		if i == perLife/2 && os.Getenv(killedAt) != step.Queued {
+			f.exec("UPDATE hits SET n = $2 WHERE id = $1", 2, 2000000) // the check says no
+		}
+		f.exec(countHit, 1)
+	}
+	fmt.Println("queued")
+	release()
+	select {}
+}
+
+// What was acknowledged is applied once, and what was refused is dead once,
+// whoever dies in between.
+func TestAProcessKilledAtAnyStepLosesNoQueuedWriteAndRepeatsNone(t *testing.T) {
+	t.Parallel()
+	r := redistest.Start(t)
+	f := newFixture(t, pgtest.Database(t), "cache_statement", counters3, "cache_store="+r.URL(), "cache_policy=hits:write-behind")
+	f.drained()
+	dead := f.behind().queue.DeadLetters()
+	f.db.Close()
+	steps := []string{step.Queued, step.Executed, step.Marked, step.Applied, step.Committed, step.Recorded, step.Released}
+	refused := 0
+	for life, at := range steps {
+		cmd := exec.CommandContext(f.ctx, os.Args[0], "-test.run=^TestTheOneThatIsKilled$", "-test.timeout=1m")
+		cmd.Env = append(os.Environ(), killedDSN+"="+withKeys(f.dsn, f.keys), killedAt+"="+at)
+		said, err := cmd.Output()
+		if !strings.Contains(fmt.Sprint(err), "killed") || (at != step.Queued) != strings.Contains(string(said), "queued\n") {
+			t.Fatalf("%s: %v\n%s", at, err, said)
+		}
+		if at != step.Queued {
+			refused++
+		}
+		db := f.open("cachedpg", withKeys(f.dsn, f.keys))
+		f.live(db)
+		v := f.asking(db)
+		v.drained()
+		n := v.read(db, readHit, []any{1}).String()
+		length, err := r.Client().XLen(f.ctx, dead).Result()
+		if err != nil {
+			t.Fatal(err)
+		}
+		queued, err := r.Client().XLen(f.ctx, v.behind().queue.QueueName()).Result()
+		if err != nil || queued != 0 {
+			t.Errorf("%s: %d are left in the queue, %v", at, queued, err)
+		}
+		if n != fmt.Sprint((life+1)*perLife) || int(length) != refused {
+			t.Fatalf("%s: n is %s and %d are dead, want %d and %d", at, n, length, (life+1)*perLife, refused)
+		}
+		db.Close()
+	}
+}
