@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/cachedpg/cachedpg/catalog"
 	"github.com/cachedpg/cachedpg/internal/step"
 	"github.com/cachedpg/cachedpg/keying"
 	"github.com/cachedpg/cachedpg/parser"
@@ -138,9 +139,20 @@ func (sh *shape) applyBehind(config Config, v *view) {
 		})
 	}
 	sh.drains = sh.drains || slices.ContainsFunc(p.Reads(), of) || slices.ContainsFunc(p.WritesTo(), of)
-	// A foreign key makes a write read the table that it points to, and a
-	// write of that one read this one: not in the plan, but harmless where
-	// neither is queued.
+	// A foreign key makes PostgreSQL look into the other table, which the plan does
+	// not show: a row may refer to one that is queued, or one that is queued to it.
+	for _, oid := range p.WritesTo() {
+		if rel := v.snapshot.ByOID(oid); rel != nil {
+			sh.drains = sh.drains || slices.ContainsFunc(rel.References, func(r catalog.Reference) bool { return of(r.Table) })
+		}
+	}
+	for rel := range v.snapshot.Relations() {
+		if sh.drains || len(p.WritesTo()) == 0 {
+			break
+		}
+		sh.drains = len(rel.References) > 0 && of(rel.OID) &&
+			slices.ContainsFunc(rel.References, func(r catalog.Reference) bool { return slices.Contains(p.WritesTo(), r.Table) })
+	}
 	sh.behind = p.Later && len(p.WritesTo()) == 1 && of(p.WritesTo()[0])
 }
 
@@ -370,7 +382,7 @@ type QueueStats struct {
 	Dead    uint64 // of which PostgreSQL has refused
 	Drains  uint64 // reads and writes that waited for queued ones
 	Lost    uint64 // times that Redis was found to have lost the end of the queue
-	Length  int64  // of the queue now; -1 when Redis does not tell
+	Length  int64  // of the queue now, for which Redis is asked; -1 when it does not tell
 
 	// DeadLetters is the name of the stream of refused writes in Redis.
 	DeadLetters string

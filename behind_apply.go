@@ -269,9 +269,16 @@ func (a *applier) enterSession(ctx context.Context, w queuedWrite) error {
 	if known.session == nil {
 		return errors.New("cachedpg: write-behind: the session's settings cannot be read")
 	}
+	if w.Settings == string(known.session.queuedSettings()) {
+		return nil
+	}
+	var wanted map[string]string
+	if err := encodingjson.Unmarshal([]byte(w.Settings), &wanted); err != nil {
+		return &refusedWrite{fmt.Errorf("cachedpg: write-behind: the settings of an entry cannot be read: %w", err)}
+	}
 	own := settingsOf(known.session)
 	var calls []string
-	for name, want := range w.Settings {
+	for name, want := range wanted {
 		if own[name] != want {
 			calls = append(calls, "pg_catalog.set_config("+quoteLiteral(name)+", "+quoteLiteral(want)+", true)")
 		}

@@ -13,17 +13,17 @@ type queuedWrite struct {
 	SQL      string
 	Mode     int32
 	Args     []any
-	Settings map[string]string
+	Settings string // JSON of settingsOf
 }
 
 // wireWrite is its form in Redis. Texts are bytes, because JSON would mend what is
 // not UTF-8.
 type wireWrite struct {
-	Format   int               `json:"f"`
-	SQL      []byte            `json:"q"`
-	Mode     int32             `json:"m"`
-	Args     []wireArg         `json:"a,omitempty"`
-	Settings map[string]string `json:"s"`
+	Format   int                     `json:"f"`
+	SQL      []byte                  `json:"q"`
+	Mode     int32                   `json:"m"`
+	Args     []wireArg               `json:"a,omitempty"`
+	Settings encodingjson.RawMessage `json:"s"`
 }
 
 // wireArg is an argument with its Go type, by which pgx encodes it.
@@ -41,7 +41,7 @@ const queuedFormat = 1
 // encodeQueued gives the entry of a call; false if an argument has a type of which
 // the bytes in the queue could not be made into the same value again.
 func encodeQueued(q *call) (string, bool) {
-	w := wireWrite{Format: queuedFormat, SQL: []byte(q.sql), Mode: int32(q.mode), Settings: settingsOf(q.session)}
+	w := wireWrite{Format: queuedFormat, SQL: []byte(q.sql), Mode: int32(q.mode), Settings: q.session.queuedSettings()}
 	for _, v := range q.values {
 		if v.Name != "" {
 			return "", false
@@ -101,7 +101,7 @@ func decodeQueued(payload string) (queuedWrite, error) {
 	if w.Format != queuedFormat {
 		return queuedWrite{}, fmt.Errorf("cachedpg: write-behind: an entry of the queue has format %d; this version knows %d", w.Format, queuedFormat)
 	}
-	q := queuedWrite{SQL: string(w.SQL), Mode: w.Mode, Settings: w.Settings}
+	q := queuedWrite{SQL: string(w.SQL), Mode: w.Mode, Settings: string(w.Settings)}
 	for _, a := range w.Args {
 		v, ok := a.value()
 		if !ok {
@@ -147,6 +147,17 @@ func (a wireArg) value() (any, bool) {
 		}
 	}
 	return nil, false
+}
+
+// queuedSettings is settingsOf as it goes into entries, made once for a session.
+func (s *session) queuedSettings() encodingjson.RawMessage {
+	if known := s.queued.Load(); known != nil {
+		return *known
+	}
+	text, _ := encodingjson.Marshal(settingsOf(s)) // of strings; it cannot fail
+	raw := encodingjson.RawMessage(text)
+	s.queued.Store(&raw)
+	return raw
 }
 
 // settingsOf gives what a statement's effect may depend on in a session, by name.

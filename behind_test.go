@@ -3,8 +3,12 @@ package cachedpg
 import (
 	"context"
 	"database/sql"
+	encodingjson "encoding/json"
 	"errors"
 	"fmt"
+	"math"
+	"net/url"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
@@ -460,5 +464,129 @@ func TestARedisThatHasLostTheQueueIsNoticed(t *testing.T) {
 		f.until("the loss to be seen", func() bool { return StatsOf(other.db).Queue.Lost == 1 })
 		f.exec(countHit, 1)
 		f.fresh(readHit, 1).is("2")
+	})
+}
+
+// A write means later, in whichever process, what it meant in its session.
+func TestAQueuedWriteRunsUnderTheSettingsOfItsSession(t *testing.T) {
+	queueing(t, func(f *fixture, _ *redistest.Server) {
+		role := roleOf(f)
+		f.past("CREATE SCHEMA apart; CREATE TABLE apart.hits (id int PRIMARY KEY, n int, seen timestamptz); INSERT INTO apart.hits VALUES (1, 0);" +
+			"CREATE ROLE " + roleOf(f) + "; GRANT ALL ON SCHEMA apart TO " + roleOf(f) + "; GRANT ALL ON apart.hits TO " + roleOf(f))
+		f.Cleanup(func() {
+			f.past("DROP OWNED BY " + role + "; DROP ROLE " + role)
+		})
+		if err := Invalidate(f.ctx, f.db); err != nil {
+			f.Fatal(err)
+		}
+		_, conn := f.session()
+		for _, set := range []string{"SET search_path = apart", "SET TimeZone = 'Asia/Tokyo'", "SET DateStyle = 'ISO, DMY'", "SET ROLE " + roleOf(f)} {
+			if _, err := conn.ExecContext(f.ctx, set); err != nil {
+				f.Fatal(err)
+			}
+		}
+		release := f.heldQueue()
+		before := StatsOf(f.db).Queue.Queued
+		if _, err := conn.ExecContext(f.ctx, "UPDATE hits SET n = n + 1, seen = '02.01.2026 00:00' WHERE id = 1"); err != nil {
+			f.Fatal(err)
+		}
+		f.exec(countHit, 1)
+		if got := StatsOf(f.db).Queue.Queued - before; got != 2 {
+			f.Fatalf("%d were queued, want 2", got)
+		}
+		release()
+		f.fresh("SELECT n, seen = '2026-01-01 15:00Z' FROM apart.hits").is("1 true")
+		f.fresh(readHit, 1).is("1")
+		if s := StatsOf(f.db).Queue; s.Dead != 0 {
+			f.Errorf("%+v", s)
+		}
+		if _, err := conn.ExecContext(f.ctx, "RESET ROLE"); err != nil {
+			f.Fatal(err)
+		}
+	})
+}
+
+func roleOf(f *fixture) string { return "behind_" + connectorOf(f.db).space().key.database }
+
+func TestArgumentsComeOutOfTheQueueAsTheyWentIn(t *testing.T) {
+	zone := time.FixedZone("", -3600)
+	for _, v := range []any{nil, int64(math.MinInt64), 7, int32(-1), int16(3), true, false, math.Inf(-1), -0.0, "", "a\xff\x00b", []byte(nil), []byte{}, []byte{0, 255},
+		[16]byte{1, 2}, time.Date(2026, 1, 2, 3, 4, 5, 999999999, time.UTC), time.Date(1, 1, 1, 0, 0, 0, 1, zone), time.Time{}} {
+		a, ok := encodeArg(v)
+		if !ok {
+			t.Fatalf("%T has no form", v)
+		}
+		text, err := encodingjson.Marshal(a)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var b wireArg
+		if err := encodingjson.Unmarshal(text, &b); err != nil {
+			t.Fatal(err)
+		}
+		got, ok := b.value()
+		if at, isTime := v.(time.Time); isTime && ok {
+			then := got.(time.Time)
+			_, o1 := at.Zone()
+			_, o2 := then.Zone()
+			ok = then.Equal(at) && o1 == o2
+		} else {
+			ok = ok && reflect.DeepEqual(got, v)
+		}
+		if !ok {
+			t.Errorf("%#v comes out as %#v", v, got)
+		}
+	}
+	type own int
+	for _, v := range []any{own(1), []string{"a"}, &struct{}{}, uint64(1)} {
+		if _, ok := encodeArg(v); ok {
+			t.Errorf("%T is queued, and would come out as something else", v)
+		}
+	}
+}
+
+func TestBytesInTheQueueThatAreNoWriteAreRefused(t *testing.T) {
+	for _, payload := range []string{"", "x", "{}", `{"f":2}`, `{"f":1,"a":[{"t":"own"}]}`, `{"f":1,"a":[{"t":"uuid","b":"AA=="}]}`, `{"f":1,"a":[{"t":"time","u":9999999999}]}`} {
+		if w, err := decodeQueued(payload); err == nil {
+			t.Errorf("%s: %+v", payload, w)
+		}
+	}
+}
+
+func TestWriteBehindNeedsARedisOfOnePiece(t *testing.T) {
+	for store, want := range map[string]string{"memory": "queues writes in a Redis", "redis+cluster://127.0.0.1:1": "Cluster"} {
+		_, _, err := ParseConfig("postgres://127.0.0.1/x?cache_policy=hits:write-behind&cache_store=" + url.QueryEscape(store))
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", store, err)
+		}
+	}
+}
+
+// A foreign key makes PostgreSQL look into a table that the statement does not name.
+func TestAForeignKeySeesWhatIsQueued(t *testing.T) {
+	queueing(t, func(f *fixture, _ *redistest.Server) {
+		f.past("CREATE TABLE parts (id int PRIMARY KEY, hit int REFERENCES hits); CREATE TABLE owners (id int PRIMARY KEY); INSERT INTO owners VALUES (1);" +
+			"ALTER TABLE hits ADD owner int REFERENCES owners")
+		if err := Invalidate(f.ctx, f.db); err != nil {
+			f.Fatal(err)
+		}
+		f.drained()
+		add := func(id int, owner any) {
+			before := StatsOf(f.db).Queue.Queued
+			f.exec("INSERT INTO hits (id, n, seen, owner) VALUES ($1, 0, $2, $3)", id, nil, owner)
+			if StatsOf(f.db).Queue.Queued == before {
+				f.Fatal("not queued")
+			}
+		}
+		add(100, nil)
+		f.exec("INSERT INTO parts VALUES (1, 100)")
+		add(101, 1)
+		if _, err := f.db.ExecContext(f.ctx, "DELETE FROM owners WHERE id = 1"); err == nil {
+			f.Error("an owner could be deleted to whom a queued row refers")
+		}
+		f.drained()
+		if s := StatsOf(f.db).Queue; s.Dead != 0 {
+			f.Errorf("%+v", s)
+		}
 	})
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
+	encodingjson "encoding/json"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -47,7 +48,8 @@ type session struct {
 	// arguments are typed and in which format values come back.
 	digests [pgx.QueryExecModeSimpleProtocol + 1][32]byte
 
-	plans atomic.Pointer[planSet]
+	plans  atomic.Pointer[planSet]
+	queued atomic.Pointer[encodingjson.RawMessage] // see queuedSettings
 }
 
 // settings are those that change how a value is computed or written, or which
