@@ -59,6 +59,7 @@ var rules = []rule{
 	{pattern: "cmd/...", project: []string{".", "..."}, modules: []string{pgx}},
 	// It shows what happens when a writer is killed between two steps.
 	{pattern: "examples/processes", project: []string{".", "internal/step", "examples/..."}, modules: []string{pgx}},
+	{pattern: "examples/writebehind", project: []string{".", "internal/step", "examples/..."}, modules: []string{pgx}},
 	{pattern: "examples/...", project: []string{".", "keying", "examples/..."}, modules: []string{pgx}},
 }
 
