@@ -142,10 +142,16 @@ func (c *Conn) Ping(ctx context.Context) error {
 	if err := c.inner.Ping(ctx); err != nil {
 		return err
 	}
-	if sp := c.known.space; sp != nil && sp.keeper != nil {
-		return sp.keeper.check(ctx)
+	sp := c.known.space
+	if sp == nil {
+		return nil
 	}
-	return nil
+	if sp.keeper != nil {
+		if err := sp.keeper.check(ctx); err != nil {
+			return err
+		}
+	}
+	return sp.feed.Load().check(ctx)
 }
 
 // ResetSession is called before a pooled connection is used again. What costs

@@ -77,6 +77,7 @@ func NewConnector(pgConfig pgx.ConnConfig, config Config) (driver.Connector, err
 		return nil, err
 	}
 	d.traced = true
+	d.base = &pgConfig
 	d.mode = pgConfig.DefaultQueryExecMode
 	d.connect = func(ctx context.Context, c *Conn) (inner, error) {
 		dialled := pgConfig // a shallow copy, so that Tracer is this connection's own
@@ -163,6 +164,8 @@ type connector struct {
 	// itself must not wait for a place in a pool, nor take one.
 	own atomic.Pointer[pgx.ConnConfig]
 
+	base *pgx.ConnConfig // what NewConnector was given
+
 	plans  planSets
 	parsed atomic.Uint64 // texts given to the parser
 	stats  counters
@@ -227,6 +230,9 @@ func (d *connector) Close() error {
 	for _, sp := range spaces {
 		if sp.keeper != nil {
 			sp.keeper.guard.remove(d)
+		}
+		if f := sp.feed.Load(); f != nil {
+			f.guard.remove(d)
 		}
 		sp.leave()
 	}

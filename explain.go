@@ -118,6 +118,10 @@ func (c *Conn) explain(ctx context.Context, query string, args []driver.NamedVal
 	if err := c.plan(ctx, &q); err != nil {
 		return nil, err
 	}
+	var unfed error
+	if q.space != nil {
+		unfed = q.space.feed.Load().check(ctx)
+	}
 	q.space = calm
 	l, reason := c.lookup(ctx, &q)
 	if q.view == noCatalog {
@@ -154,6 +158,9 @@ func (c *Conn) explain(ctx context.Context, query string, args []driver.NamedVal
 	q.explainTags(x)
 	q.explainEffects(x, c.tx != nil, l.others)
 	q.explainText(x, statements, parseErr)
+	if unfed != nil {
+		x.Notes = append(x.Notes, "Nothing comes from the cache until the write-ahead log can be followed: "+strings.TrimPrefix(unfed.Error(), "cachedpg: ")+".")
+	}
 	return x, nil
 }
 

@@ -381,6 +381,7 @@ var notExplained = map[keying.Reason]string{
 	keying.Warming:    "passes by itself",
 	keying.StoreError: "passes by itself",
 	keying.StoreDown:  "passes by itself",
+	keying.FeedDown:   "passes by itself, or is a note",
 	keying.DirtyTag:   "passes by itself",
 	keying.TooLarge:   "known when the result is",
 	keying.Rewriter:   "the call fails",

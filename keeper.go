@@ -21,10 +21,12 @@ type keeper struct {
 	guard  guard
 	notice notice
 
-	live    atomic.Bool
-	reached atomic.Bool   // the store could be used at least once
-	dirty   atomic.Bool   // a lookup has met an intent since the last sweep
-	nudged  chan struct{} // a lookup has met the store cold, or a notice can be lifted
+	live     atomic.Bool
+	reached  atomic.Bool   // the store could be used at least once
+	dirty    atomic.Bool   // a lookup has met an intent since the last sweep
+	feeds    atomic.Bool   // no lease without a feed that is live, see feed.go
+	feedless atomic.Bool   // and there was none when a renewal asked
+	nudged   chan struct{} // a lookup has met the store cold, or a notice can be lifted
 
 	mu    sync.Mutex    // guards first
 	first chan struct{} // closed when a renewal was tried since the store was found cold
@@ -50,11 +52,12 @@ const (
 	askTimeout = 2 * time.Second
 )
 
-func newKeeper(s store.Shared, id identity, url string) *keeper {
+func newKeeper(s store.Shared, id identity, url string, feeds bool) *keeper {
 	ctx, cancel := context.WithCancel(context.Background())
 	k := &keeper{store: s, url: url, nudged: make(chan struct{}, 1), first: make(chan struct{}), cancel: cancel, done: make(chan struct{}),
 		suspects: make(map[store.WriterID]time.Time)}
 	k.guard.id = id
+	k.feeds.Store(feeds)
 	k.notice.guard = &k.guard
 	go k.run(ctx)
 	return k
@@ -126,6 +129,15 @@ func (k *keeper) renew(ctx context.Context) bool {
 
 // sure implements what store.Shared.Renew asks for.
 func (k *keeper) sure(ctx context.Context, fresh string) (bool, error) {
+	if k.feeds.Load() {
+		led, err := k.guard.yes(ctx, "SELECT "+held(lockFeed))
+		if err == nil {
+			k.feedless.Store(!led)
+		}
+		if err != nil || !led {
+			return false, err
+		}
+	}
 	if fresh == "" {
 		return k.guard.yes(ctx, "SELECT NOT "+held(lockNotice))
 	}
@@ -273,6 +285,8 @@ func (k *keeper) trouble() keying.Reason {
 	switch {
 	case k.store.SharedStats().Down:
 		return keying.StoreDown
+	case !k.live.Load() && k.feedless.Load():
+		return keying.FeedDown
 	case !k.live.Load():
 		return keying.Warming
 	}

@@ -41,7 +41,7 @@ func (c *Conn) query(ctx context.Context, q *call) (driver.Rows, error) {
 	switch {
 	case err != nil:
 		c.d.stats.storeErrors.Add(1)
-		return c.direct(ctx, q, storeReason(err))
+		return c.direct(ctx, q, q.space.storeReason(err))
 	case l.others && (outcome != store.Hit || entry.Rows < l.rows):
 		q.space.giveUp(key, stamps, outcome)
 		return c.direct(ctx, q, keying.InTransactionAfterWrite)
@@ -206,6 +206,8 @@ func (c *Conn) mayRead(ctx context.Context, q *call) keying.Reason {
 		return keying.ResultFormats
 	case q.session.temporary:
 		return keying.TemporaryObjects
+	case q.space.feed.Load().down():
+		return keying.FeedDown
 	case !q.space.isWarm(ctx, c.inner):
 		return keying.Warming
 	case c.tx != nil:

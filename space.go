@@ -20,7 +20,8 @@ import (
 type space struct {
 	key     spaceKey
 	store   store.Store
-	keeper  *keeper // of a store that processes share, else nil
+	keeper  *keeper              // of a store that processes share, else nil
+	feed    atomic.Pointer[feed] // from the write-ahead log; nil if nobody has asked for it
 	writes  *invalidation.Coordinator
 	gens    *invalidation.Generations
 	flights flights
@@ -108,6 +109,7 @@ func joinSpace(d *connector, s *session) (*space, error) {
 	if sp.keeper != nil {
 		sp.keeper.guard.add(d)
 	}
+	sp.joinFeed(d)
 	sp.users++
 	return sp, nil
 }
@@ -125,7 +127,7 @@ func newSpace(d *connector, s *session) *space {
 	sp.store = shared
 	sp.writes = invalidation.New(shared, invalidation.Options{Timeout: askTimeout})
 	sp.warm.Store(true)
-	sp.keeper = newKeeper(shared, s.id, d.config.Store)
+	sp.keeper = newKeeper(shared, s.id, d.config.Store, d.config.External == externalWAL)
 	return sp
 }
 
@@ -146,6 +148,9 @@ func (sp *space) leave() {
 	}
 	spacesMu.Unlock()
 	if last {
+		if f := sp.feed.Load(); f != nil {
+			f.close()
+		}
 		_ = sp.writes.Close()
 		if sp.keeper != nil {
 			sp.keeper.close()

@@ -60,6 +60,9 @@ type Stats struct {
 
 	// Shared is what this process met in a store that processes share.
 	Shared store.SharedStats
+
+	// Feed is what Config.External = "wal" follows.
+	Feed FeedStats
 }
 
 // StatementStats counts one normalised text. Literals and arguments never appear.
@@ -145,6 +148,7 @@ func StatsOf(db *sql.DB) Stats {
 		case store.Shared:
 			s.Shared = st.SharedStats()
 		}
+		s.Feed = sp.feed.Load().report()
 		s.Unresolved = sp.writes.Stats().Unresolved
 	}
 	return s

@@ -55,6 +55,7 @@ const (
 	HotStandby
 	StoreError
 	StoreDown
+	FeedDown
 	DirtyTag
 	HintBypass
 	ContextBypass
@@ -159,6 +160,8 @@ var reasons = [reasonCount]struct{ name, words, remedy string }{
 		"Check the store; the queries themselves are not affected."},
 	StoreDown: {"store-down", "the shared store cannot be reached",
 		"Check the store and the network; the queries themselves are not affected, and hits go on by themselves when it is back."},
+	FeedDown: {"feed-down", "the write-ahead log is not followed, so changes by others would not be noticed",
+		"Stats.Feed.Problem and Ping say what PostgreSQL lacks; while it starts, or after a gap, it passes by itself."},
 	DirtyTag: {"write-in-progress", "a write that touches the result is being committed",
 		"Nothing to do: the result is cached again after the commit."},
 	HintBypass: {"hint-bypass", "a comment in the statement asks for PostgreSQL",

@@ -1,0 +1,355 @@
+package cachedpg
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/cachedpg/cachedpg/catalog"
+	"github.com/cachedpg/cachedpg/internal/step"
+	"github.com/cachedpg/cachedpg/invalidation/walfeed"
+	"github.com/cachedpg/cachedpg/keying"
+	"github.com/cachedpg/cachedpg/store"
+)
+
+// follower follows the log over one slot: package walfeed says in which order.
+// What it hears it hands to the functions, which one goroutine calls. An error of
+// any ends it, and with it the slot and the locks: what was not handed on then is
+// made up for by the cold of the next one.
+type follower struct {
+	guard *guard // what PostgreSQL is asked over
+	elect bool   // there is to be one follower of all processes
+
+	cold    func(context.Context) error
+	intend  func(context.Context, store.WriterID, []store.Tag) error
+	apply   func(ctx context.Context, txs []*followed, behind int64) error
+	started func()
+
+	// snapshot is the schema that tags are made with. It may be older or newer than
+	// a change: then the log has, after the change, a transaction that changed the
+	// schema, which makes everything cold.
+	snapshot *catalog.Snapshot
+	pending  []*followed // in the order of their commits
+	top      uint64      // a transaction id of about now
+}
+
+// followed is a transaction on its way.
+type followed struct {
+	*walfeed.Transaction
+	xid        uint64
+	writer     store.WriterID
+	tags       []store.Tag
+	everything bool
+	intended   bool
+}
+
+func (f *follower) run(ctx context.Context) error {
+	answer, err := f.guard.text(ctx, walfeed.CheckSQL)
+	if err == nil {
+		err = walfeed.Check(answer)
+	}
+	if err != nil {
+		return err
+	}
+	config, err := f.guard.replication()
+	if err != nil {
+		return err
+	}
+	stream, err := walfeed.Connect(ctx, config)
+	if err != nil {
+		return err
+	}
+	defer stream.Close()
+	if err := f.start(ctx, stream); err != nil {
+		return err
+	}
+	return f.stream(ctx, stream)
+}
+
+// start returns when everything is heard of that becomes visible from now on.
+func (f *follower) start(ctx context.Context, stream *walfeed.Stream) error {
+	system, timeline, err := stream.Identify(ctx)
+	if err != nil {
+		return err
+	}
+	if number, err := strconv.ParseUint(f.guard.id.timeline, 16, 32); err != nil ||
+		system != f.guard.id.system || timeline != strconv.FormatUint(number, 10) {
+		return fmt.Errorf("cachedpg: PostgreSQL is not %s any more", f.guard.id)
+	}
+	if f.elect {
+		if taken, err := stream.Text(ctx, lock("pg_try_advisory_lock", lockLeader)); err != nil {
+			return err
+		} else if taken != "true" && taken != "t" {
+			return errFollower
+		}
+	}
+	slot, err := stream.CreateSlot(ctx)
+	if err != nil {
+		return err
+	}
+	// The id of the question is above all that were given out, see keeper.newHorizon.
+	xid, err := f.guard.text(ctx, "SELECT pg_catalog.pg_current_xact_id()::text")
+	if err != nil {
+		return err
+	}
+	if f.top, err = strconv.ParseUint(xid, 10, 64); err != nil {
+		return fmt.Errorf("cachedpg: PostgreSQL gives %q as a transaction id", xid)
+	}
+	over := "SELECT pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot()) >= '" + xid + "'::xid8"
+	for wait := time.Millisecond; ; wait = min(2*wait, 200*time.Millisecond) {
+		if ok, err := f.guard.yes(ctx, over); err != nil {
+			return err
+		} else if ok {
+			break
+		}
+		if err := sleep(ctx, wait); err != nil {
+			return err
+		}
+	}
+	if f.snapshot, err = f.guard.loadCatalog(ctx); err != nil {
+		return err
+	}
+	if err := f.cold(ctx); err != nil {
+		return fmt.Errorf("cachedpg: cache_external=wal: the store: %w", err)
+	}
+	if f.elect {
+		if _, err := stream.Text(ctx, lock("pg_advisory_lock", lockFeed)); err != nil {
+			return err
+		}
+	}
+	if err := stream.Start(ctx, slot); err != nil {
+		return err
+	}
+	f.started()
+	return nil
+}
+
+// stream receives in a goroutine of its own, so that PostgreSQL hears of us
+// while a store takes its time, and handles what has come.
+func (f *follower) stream(ctx context.Context, stream *walfeed.Stream) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	received := make(chan *walfeed.Transaction, 64)
+	failed := make(chan error, 1)
+	go func() {
+		failed <- receive(ctx, stream, received)
+		close(received)
+	}()
+	err := f.handle(ctx, received)
+	cancel()
+	cause := <-failed
+	if err == nil {
+		return cause
+	}
+	return err
+}
+
+func receive(ctx context.Context, stream *walfeed.Stream, received chan<- *walfeed.Transaction) error {
+	for {
+		tx, err := stream.Receive(ctx)
+		if err != nil {
+			return err
+		}
+		if tx == nil || len(tx.Tables) == 0 && !tx.Schema && len(tx.Refreshed) == 0 {
+			continue
+		}
+		for sent := false; !sent; {
+			timer := time.NewTimer(time.Second)
+			select {
+			case received <- tx:
+				sent = true
+			case <-timer.C: // the handler is behind
+				if err := stream.KeepAlive(); err != nil {
+					timer.Stop()
+					return err
+				}
+			case <-ctx.Done():
+				timer.Stop()
+				return ctx.Err()
+			}
+			timer.Stop()
+		}
+	}
+}
+
+// handle handles transactions until no more can come. One that is not visible
+// yet does not keep the others waiting.
+func (f *follower) handle(ctx context.Context, received <-chan *walfeed.Transaction) error {
+	var wait time.Duration
+	for {
+		var again <-chan time.Time
+		var timer *time.Timer
+		if len(f.pending) > 0 {
+			wait = min(max(2*wait, time.Millisecond), 50*time.Millisecond)
+			timer = time.NewTimer(wait)
+			again = timer.C
+		}
+		var more bool
+		select {
+		case tx, ok := <-received:
+			if !ok {
+				return nil
+			}
+			f.pending = append(f.pending, &followed{Transaction: tx})
+			more, wait = true, 0
+		case <-again:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if timer != nil {
+			timer.Stop()
+		}
+		for more && len(f.pending) < 256 { // what is there goes together
+			select {
+			case tx, ok := <-received:
+				if more = ok; ok {
+					f.pending = append(f.pending, &followed{Transaction: tx})
+				}
+			default:
+				more = false
+			}
+		}
+		step.At(step.Decoded)
+		if err := f.advance(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// advance hands on what is visible, and has what is not marked.
+func (f *follower) advance(ctx context.Context) error {
+	if err := f.plan(ctx); err != nil {
+		return err
+	}
+	last := f.pending[len(f.pending)-1]
+	questions := make([]string, len(f.pending))
+	for i, t := range f.pending {
+		questions[i] = "CASE WHEN " + transactionOver(strconv.FormatUint(t.xid, 10)) + " THEN 't' ELSE 'f' END"
+	}
+	answer, err := f.guard.text(ctx, fmt.Sprintf("SELECT pg_catalog.concat_ws(' ', pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), '%X/%X')::int8,"+
+		" pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot()), pg_catalog.array_to_string(ARRAY[%s], ''))",
+		last.LSN>>32, uint32(last.LSN), strings.Join(questions, ", ")))
+	if err != nil {
+		return err
+	}
+	var behind int64
+	var over string
+	if _, err := fmt.Sscan(answer, &behind, &f.top, &over); err != nil || len(over) != len(f.pending) {
+		return fmt.Errorf("cachedpg: PostgreSQL answers %q when asked which transactions are over", answer)
+	}
+	var visible, waiting []*followed
+	for i, t := range f.pending {
+		if over[i] == 't' {
+			visible = append(visible, t)
+			continue
+		}
+		waiting = append(waiting, t)
+		if !t.intended {
+			t.intended = true // it may fail half-way
+			if err := f.intend(ctx, t.writer, t.tags); err != nil {
+				return fmt.Errorf("cachedpg: cache_external=wal: the store: %w", err)
+			}
+			step.At(step.Intended)
+		}
+	}
+	if len(visible) > 0 {
+		if err := f.apply(ctx, visible, behind); err != nil {
+			return err
+		}
+	}
+	f.pending = waiting
+	return nil
+}
+
+// plan makes the tags of what is pending.
+func (f *follower) plan(ctx context.Context) error {
+	for _, t := range f.pending {
+		if t.writer != (store.WriterID{}) {
+			continue
+		}
+		t.xid = extend(t.XID, f.top)
+		t.writer = store.NewTransactionWriter(t.xid)
+		if t.everything = t.Schema; t.Schema || len(t.Redefined) > 0 {
+			before := f.snapshot
+			after, err := f.guard.loadCatalog(ctx)
+			if err != nil {
+				return err
+			}
+			f.snapshot = after
+			for _, oid := range t.Redefined {
+				t.everything = t.everything || !sameKeys(before.ByOID(oid), after.ByOID(oid))
+			}
+		}
+		if t.everything {
+			t.tags = everything
+			continue
+		}
+		for _, table := range t.Tables {
+			n := len(table.Rows)
+			if table.All {
+				n = -1
+			}
+			t.tags = keying.ChangedTags(t.tags, f.snapshot, table.Relation, n, func(i int, column string) keying.StoredValue {
+				for _, field := range table.Rows[i] {
+					if field.Column == column {
+						return keying.StoredValue{Text: field.Text, Null: field.Null, Known: true}
+					}
+				}
+				return keying.StoredValue{}
+			})
+		}
+		for _, oid := range t.Refreshed {
+			t.tags = keying.ChangedTags(t.tags, f.snapshot, oid, -1, nil)
+		}
+	}
+	return nil
+}
+
+// sameKeys reports that rows of a table are named as before. REINDEX
+// CONCURRENTLY makes new indexes, and tells no event trigger.
+func sameKeys(a, b *catalog.Relation) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return slices.EqualFunc(a.Keys, b.Keys, func(a, b catalog.Key) bool { return a.Index == b.Index })
+}
+
+// extend returns the full id of a transaction that the log names by the last 32
+// bits: the one nearest to top, where ids are about now.
+func extend(xid uint32, top uint64) uint64 {
+	return top + uint64(int64(int32(xid-uint32(top))))
+}
+
+// replication returns how to connect for replication.
+func (g *guard) replication() (*pgconn.Config, error) {
+	g.list.Lock()
+	defer g.list.Unlock()
+	for _, d := range g.connectors {
+		if own := d.own.Load(); own != nil {
+			return &own.Config, nil
+		}
+		if d.base != nil {
+			return &d.base.Config, nil
+		}
+	}
+	return nil, errNoGuard
+}
+
+// loadCatalog is that of the guard's connection.
+func (g *guard) loadCatalog(ctx context.Context) (*catalog.Snapshot, error) {
+	if _, err := g.text(ctx, "SELECT ''"); err != nil { // it is dialled now
+		return nil, err
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.in == nil {
+		return nil, errNoGuard
+	}
+	g.used = time.Now()
+	return g.in.loadCatalog(ctx)
+}
