@@ -73,6 +73,7 @@ type feed struct {
 	mu      sync.Mutex // guards the fields below
 	problem error
 	stats   FeedStats
+	handled uint64    // LSN of the last transaction
 	once    sync.Once // closes checked
 
 	// left are transactions whose marks a follower has left behind. Of its
@@ -120,16 +121,15 @@ func (f *feed) run(ctx context.Context) {
 	for ctx.Err() == nil {
 		began := time.Now()
 		err := f.follow(ctx)
+		if errors.Is(err, errFollower) {
+			_ = sleep(ctx, watchEvery/2+rand.N(watchEvery/2))
+			continue
+		}
 		f.live.Store(false) // before anything else: reads bypass
 		if f.leads.Swap(false) && ctx.Err() == nil {
 			f.mu.Lock()
 			f.stats.Gaps++
 			f.mu.Unlock()
-		}
-		if errors.Is(err, errFollower) {
-			if sleep(ctx, watchEvery/2+rand.N(watchEvery/2)) == nil {
-				continue
-			}
 		}
 		if ctx.Err() != nil {
 			return
@@ -161,10 +161,13 @@ func (f *feed) follow(ctx context.Context) error {
 			return err
 		} else if taken {
 			live, err := f.guard.yes(ctx, "SELECT "+held(lockFeed))
-			if err == nil && live {
+			if err != nil {
+				return err
+			}
+			if f.live.Store(live); live {
+				f.ever.Store(true)
 				f.fail(nil)
 			}
-			f.live.Store(err == nil && live)
 			return errFollower
 		}
 	}
@@ -230,6 +233,7 @@ func (f *feed) apply(ctx context.Context, txs []*followed, behind int64) error {
 		f.stats.Transactions++
 		f.stats.Changes += t.Changes
 		f.stats.Lag = time.Since(t.Committed)
+		f.handled = max(f.handled, t.LSN)
 	}
 	f.stats.Behind = behind
 	return nil

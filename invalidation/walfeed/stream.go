@@ -24,7 +24,7 @@ const (
 )
 
 // Stream is a replication connection with a slot of its own. It is used by one
-// goroutine at a time, and Close may be called by any.
+// goroutine at a time.
 type Stream struct {
 	conn     *pgconn.PgConn
 	decoder  Decoder
@@ -54,9 +54,16 @@ func Connect(ctx context.Context, config *pgconn.Config) (*Stream, error) {
 	return &Stream{conn: conn}, nil
 }
 
-// Close ends the connection, and with it the slot and the locks that it holds.
+// Close ends the connection, and with it the slot and the locks that it holds:
+// before it returns, if PostgreSQL answers within a second.
 func (s *Stream) Close() error {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	s.conn.Frontend().Send(&pgproto3.Terminate{})
+	conn := s.conn.Conn()
+	_ = conn.SetDeadline(time.Now().Add(time.Second))
+	if s.conn.Frontend().Flush() == nil {
+		_, _ = io.Copy(io.Discard, conn)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Millisecond)
 	defer cancel()
 	return s.conn.Close(ctx)
 }

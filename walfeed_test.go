@@ -1,0 +1,343 @@
+package cachedpg
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cachedpg/cachedpg/internal/pgtest"
+	"github.com/cachedpg/cachedpg/keying"
+)
+
+const external = "cache_external=wal"
+
+// fed is a story in a database that is set up for the feed, with each store.
+func fed(t *testing.T, setup string, story func(f *fixture)) {
+	t.Helper()
+	t.Parallel()
+	for _, name := range []string{"memory", "redis"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var keys []string
+			if name == "redis" {
+				keys = append(keys, "cache_store="+pgtest.Redis(t))
+			}
+			story(newFed(t, setup, keys...))
+		})
+	}
+}
+
+func newFed(t *testing.T, setup string, keys ...string) *fixture {
+	t.Helper()
+	database := pgtest.Database(t)
+	pgtest.Exec(t, database, WALSetupSQL)
+	pgtest.Exec(t, database, "CREATE TABLE marks (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY);"+setup)
+	ctx, cancel := context.WithTimeout(context.Background(), testTimeout)
+	t.Cleanup(cancel)
+	f := &fixture{T: t, dsn: withKey(database, "default_query_exec_mode", "cache_statement"), keys: append(keys, external), ctx: ctx}
+	f.db = f.open("cachedpg", withKeys(f.dsn, f.keys))
+	f.plain = f.open("pgx", f.dsn)
+	f.via = via{f: f, db: f.db, ask: f.db, truth: f.plain}
+	f.follows(f.via)
+	return f
+}
+
+// follows returns when the process hears of what others write, and caches.
+func (f *fixture) follows(v via) {
+	f.Helper()
+	if err := v.db.PingContext(f.ctx); err != nil {
+		f.Fatal(err)
+	}
+	f.until("the feed", func() bool {
+		sp := connectorOf(v.db).space()
+		return sp.feed.Load().live.Load() && (sp.keeper == nil || sp.keeper.live.Load())
+	})
+}
+
+// heard returns when what has been committed is handled.
+func (f *fixture) heard() { f.heardBy(f.via) }
+
+func (f *fixture) heardBy(v via) {
+	f.Helper()
+	var before string
+	if err := f.plain.QueryRowContext(f.ctx, "SELECT (pg_current_wal_lsn() - '0/0')::text").Scan(&before); err != nil {
+		f.Fatal(err)
+	}
+	f.past("INSERT INTO marks DEFAULT VALUES") // something that comes last
+	feed := connectorOf(v.db).space().feed.Load()
+	f.until("the last commit", func() bool {
+		feed.mu.Lock()
+		defer feed.mu.Unlock()
+		var lsn uint64
+		fmt.Sscan(before, &lsn)
+		return feed.handled > lsn
+	})
+}
+
+func (f *fixture) feedPID() string {
+	return f.read(f.plain, "SELECT active_pid::text FROM pg_replication_slots WHERE database = current_database() AND active", nil).String()
+}
+
+const fedPeople = `
+	CREATE TABLE users (id int PRIMARY KEY, name text UNIQUE, city text);
+	INSERT INTO users VALUES (1, 'ann', 'Oslo'), (2, 'bob', 'Rome'), (3, 'cid', NULL);`
+
+const userByName = "SELECT id, name, city FROM users WHERE name = $1"
+
+// What others write invalidates what depends on it, and no other row.
+func TestFeedInvalidatesExactlyWhatOthersChange(t *testing.T) {
+	const setup = fedPeople + `
+		CREATE TABLE orders (id uuid PRIMARY KEY, buyer int REFERENCES users ON DELETE CASCADE ON UPDATE CASCADE, n int);
+		INSERT INTO orders VALUES ('00000000-0000-0000-0000-000000000001', 3, 1), ('00000000-0000-0000-0000-000000000002', 2, 1);
+		CREATE TABLE plain (id int, n int);
+		INSERT INTO plain VALUES (1, 1);
+		CREATE TABLE whole (id bigint PRIMARY KEY, code text UNIQUE NOT NULL, n int);
+		ALTER TABLE whole REPLICA IDENTITY FULL;
+		INSERT INTO whole VALUES (1, 'a', 1), (2, 'b', 1);
+		CREATE TABLE parts (id int PRIMARY KEY, n int) PARTITION BY RANGE (id);
+		CREATE TABLE parts1 PARTITION OF parts FOR VALUES FROM (1) TO (10);
+		CREATE TABLE parts2 (n int, id int NOT NULL);
+		ALTER TABLE parts ATTACH PARTITION parts2 FOR VALUES FROM (10) TO (20);
+		INSERT INTO parts VALUES (1, 1), (2, 1), (11, 1);
+		CREATE TABLE counts (id int PRIMARY KEY, n int);
+		INSERT INTO counts VALUES (1, 0), (2, 0);
+		CREATE FUNCTION counting() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+			UPDATE counts SET n = n + 1 WHERE id = 1; RETURN NULL; END $$;
+		CREATE TRIGGER counting AFTER UPDATE ON plain FOR EACH ROW EXECUTE FUNCTION counting();`
+	const (
+		order  = "SELECT n FROM orders WHERE id = $1"
+		order1 = "00000000-0000-0000-0000-000000000001"
+		order2 = "00000000-0000-0000-0000-000000000002"
+		count  = "SELECT n FROM counts WHERE id = $1"
+		part   = "SELECT n FROM parts WHERE id = $1"
+		whole  = "SELECT n FROM whole WHERE id = $1"
+		coded  = "SELECT n FROM whole WHERE code = $1"
+	)
+	type query struct {
+		text string
+		arg  any
+	}
+	tests := []struct {
+		write       string
+		stale, kept []query
+	}{
+		{"UPDATE users SET city = 'Bergen' WHERE name = 'ann'",
+			[]query{{userByID, 1}, {userByName, "ann"}, {"SELECT count(*) FROM users WHERE id > $1", 0}}, []query{{userByID, 2}, {count, 1}}},
+		{"INSERT INTO users VALUES (7, 'gil', 'Riga')",
+			[]query{{userByID, 7}, {"SELECT count(*) FROM users WHERE id > $1", 0}}, []query{{userByID, 1}, {userByName, "bob"}}},
+		{"UPDATE users SET id = 8 WHERE id = 7", []query{{userByID, 7}, {userByID, 8}, {userByName, "gil"}}, []query{{userByID, 1}}},
+		{"UPDATE users SET name = 'guy' WHERE id = 8", []query{{userByID, 8}, {userByName, "gil"}, {userByName, "guy"}}, []query{{userByID, 1}}},
+		{"INSERT INTO users VALUES (8, 'guy', 'Nice') ON CONFLICT (id) DO UPDATE SET city = 'Nice'", []query{{userByID, 8}}, []query{{userByID, 1}}},
+		{"DELETE FROM users WHERE id = 8", []query{{userByID, 8}, {userByName, "guy"}}, []query{{userByID, 1}, {userByID, 2}}},
+		{"DELETE FROM users WHERE id = 3", []query{{userByID, 3}, {order, order1}}, []query{{userByID, 1}, {order, order2}}},
+		{"UPDATE plain SET n = 2", []query{{count, 1}, {"SELECT n FROM plain WHERE id = $1", 1}}, []query{{count, 2}, {userByID, 1}}},
+		{"UPDATE whole SET n = 2 WHERE id = 1", []query{{whole, 1}, {coded, "a"}}, []query{{whole, 2}, {coded, "b"}}},
+		{"UPDATE whole SET code = 'c' WHERE id = 1", []query{{whole, 1}, {coded, "a"}, {coded, "c"}}, []query{{whole, 2}, {coded, "b"}}},
+		{"UPDATE parts SET n = 2 WHERE id = 1", []query{{part, 1}, {"SELECT n FROM parts1 WHERE id = $1", 1}}, []query{{part, 2}, {part, 11}}},
+		{"UPDATE parts2 SET n = 2 WHERE id = 11", []query{{part, 11}}, []query{{part, 1}, {part, 2}}},
+		{"UPDATE parts SET id = 12 WHERE id = 2", []query{{part, 2}, {part, 12}}, []query{{part, 1}, {part, 11}}},
+		{"TRUNCATE orders, parts1", []query{{order, order2}, {part, 1}}, []query{{userByID, 1}, {count, 1}}},
+		{"BEGIN; UPDATE users SET city = 'x' WHERE id = 1; SAVEPOINT s; UPDATE users SET city = 'x' WHERE id = 2; ROLLBACK TO s; COMMIT",
+			[]query{{userByID, 1}}, []query{{userByID, 2}}},
+		{"BEGIN; UPDATE users SET city = 'x' WHERE id = 1; ROLLBACK", nil, []query{{userByID, 1}, {userByID, 2}}},
+	}
+	fed(t, setup, func(f *fixture) {
+		for _, tt := range tests {
+			f.step(tt.write, func(f *fixture) {
+				for _, q := range slices.Concat(tt.stale, tt.kept) {
+					f.known(q.text, q.arg)
+				}
+				f.past(tt.write)
+				f.heard()
+				for _, q := range tt.kept {
+					f.hit(q.text, q.arg)
+				}
+				for _, q := range tt.stale {
+					f.miss(q.text, q.arg)
+				}
+			})
+		}
+		s := StatsOf(f.db).Feed
+		if !s.Live || !s.Leader || s.Gaps != 0 || s.Problem != "" || s.Transactions < uint64(len(tests)) || s.Changes < s.Transactions-1 {
+			f.Errorf("got stats %+v", s)
+		}
+	})
+}
+
+// Changes of the schema by others are told by the event triggers.
+func TestFeedHearsOfDDLByOthers(t *testing.T) {
+	const setup = fedPeople + `
+		CREATE VIEW cities AS SELECT city FROM users WHERE id = 1;
+		CREATE MATERIALIZED VIEW totals AS SELECT count(*) AS n FROM users;`
+	fed(t, setup, func(f *fixture) {
+		f.known("SELECT city FROM cities").is("Oslo")
+		f.past("CREATE OR REPLACE VIEW cities AS SELECT city FROM users WHERE id = 2")
+		f.heard()
+		f.known("SELECT city FROM cities").is("Rome")
+
+		f.known(userByID, 1)
+		f.known("SELECT n FROM totals").is("3")
+		f.past("INSERT INTO users VALUES (4, 'dan', NULL)")
+		f.past("REFRESH MATERIALIZED VIEW totals")
+		f.heard()
+		f.miss("SELECT n FROM totals").is("4")
+		f.hit(userByID, 1)
+
+		f.past("CREATE TEMP TABLE scratch (id int); CREATE INDEX ON scratch (id); DROP TABLE scratch")
+		f.heard()
+		f.hit(userByID, 1)
+
+		// It has a table without a key made identifiable, or UPDATE were refused.
+		f.past("CREATE TABLE loose (n int); INSERT INTO loose VALUES (1)")
+		f.past("UPDATE loose SET n = 2")
+		f.heard()
+		f.known("SELECT n FROM loose").is("2")
+		f.past("UPDATE loose SET n = 3")
+		f.heard()
+		f.miss("SELECT n FROM loose").is("3")
+
+		// Rows have other names after it, and no trigger tells.
+		f.known(userByID, 1)
+		f.past("REINDEX TABLE CONCURRENTLY users")
+		f.past("UPDATE users SET city = 'Ulm' WHERE id = 1")
+		f.heard()
+		f.fresh(userByID, 1).is("1 ann Ulm")
+		f.known(userByID, 1)
+		f.past("UPDATE users SET city = 'Kiel' WHERE id = 1")
+		f.heard()
+		f.miss(userByID, 1).is("1 ann Kiel")
+	})
+}
+
+// A gap: what happened in it was not heard, so everything is cold.
+func TestFeedThatWasLostLeavesNothingStale(t *testing.T) {
+	fed(t, fedPeople, func(f *fixture) {
+		f.known(userByID, 1)
+		f.known(userByID, 2)
+		pid := f.feedPID()
+		feed := connectorOf(f.db).space().feed.Load()
+		// The slot ends and the change is not in the next one's log.
+		f.past("SELECT pg_terminate_backend(" + pid + ", 5000)")
+		f.past("UPDATE users SET city = 'Bergen' WHERE id = 1")
+		f.until("the gap", func() bool { return StatsOf(f.db).Feed.Gaps == 1 })
+		f.until("another slot", func() bool { return feed.live.Load() && f.feedPID() != pid })
+		f.follows(f.via)
+		f.miss(userByID, 1).is("1 ann Bergen")
+		f.miss(userByID, 2)
+		f.past("UPDATE users SET city = 'Molde' WHERE id = 1")
+		f.heard()
+		f.miss(userByID, 1).is("1 ann Molde")
+		f.hit(userByID, 2)
+	})
+}
+
+// With a shared store nobody has a hit while nobody follows, and another process
+// takes over.
+func TestAnotherProcessTakesTheFeedOver(t *testing.T) {
+	t.Parallel()
+	f := newFed(t, fedPeople, "cache_store="+pgtest.Redis(t))
+	other := f.process("other")
+	f.until("the other to follow who leads", func() bool {
+		s := StatsOf(other.db).Feed
+		return s.Live && !s.Leader
+	})
+	f.known(userByID, 1)
+	other.hit(userByID, 1)
+	f.past("UPDATE users SET city = 'Bergen' WHERE id = 1")
+	f.heard()
+	other.miss(userByID, 1).is("1 ann Bergen")
+	other.hit(userByID, 1)
+
+	if err := f.db.Close(); err != nil {
+		f.Fatal(err)
+	}
+	f.past("UPDATE users SET city = 'Molde' WHERE id = 1")
+	f.until("the other to lead", func() bool { return StatsOf(other.db).Feed.Leader })
+	f.follows(other)
+	other.miss(userByID, 1).is("1 ann Molde")
+	other.hit(userByID, 1)
+	f.past("UPDATE users SET city = 'Ulm' WHERE id = 1")
+	f.heardBy(other)
+	other.miss(userByID, 1).is("1 ann Ulm")
+}
+
+// While nobody can follow, no lease is renewed: the leader cannot, because its
+// connection for replication is refused.
+func TestNobodyHitsWhileNobodyFollows(t *testing.T) {
+	t.Parallel()
+	f := newFed(t, fedPeople, "cache_store="+pgtest.Redis(t))
+	f.known(userByID, 1)
+	f.past("DROP PUBLICATION cachedpg")
+	f.past("SELECT pg_terminate_backend(" + f.feedPID() + ", 5000)")
+	f.past("UPDATE users SET city = 'Bergen' WHERE id = 1")
+	f.until("the end of the lease", func() bool { return !connectorOf(f.db).space().keeper.live.Load() })
+	f.until("the reason", func() bool { return strings.Contains(StatsOf(f.db).Feed.Problem, "there is no publication cachedpg") })
+	f.bypass(keying.FeedDown, userByID, 1).is("1 ann Bergen")
+	f.past("CREATE PUBLICATION cachedpg FOR ALL TABLES")
+	f.follows(f.via)
+	f.known(userByID, 1).is("1 ann Bergen")
+}
+
+func TestFeedWithoutWhatItNeedsSaysSo(t *testing.T) {
+	t.Parallel()
+	tests := []struct{ name, break_, want string }{
+		{"no setup", "", "there is no publication cachedpg: run cachedpg setup --wal"},
+		{"some tables only", WALSetupSQL + "; DROP PUBLICATION cachedpg; CREATE PUBLICATION cachedpg FOR TABLE users", "DROP PUBLICATION cachedpg, then"},
+		{"no triggers", WALSetupSQL + "; ALTER EVENT TRIGGER cachedpg_ddl DISABLE", "event triggers cachedpg_ddl"},
+		{"no privilege", WALSetupSQL, "ALTER ROLE … REPLICATION"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			database := pgtest.Database(t)
+			pgtest.Exec(t, database, people+tt.break_)
+			if tt.name == "no privilege" {
+				owner, role := database, fmt.Sprintf("cachedpg_feed_%d", time.Now().UnixNano())
+				pgtest.Exec(t, database, "CREATE ROLE "+role+" LOGIN; GRANT SELECT ON users TO "+role+"; GRANT EXECUTE ON FUNCTION pg_control_system() TO "+role)
+				t.Cleanup(func() { pgtest.Exec(t, owner, "DROP OWNED BY "+role+"; DROP ROLE "+role) })
+				database = strings.Replace(database, "postgres@", role+"@", 1)
+			}
+			db, err := sql.Open("cachedpg", withKey(database, "cache_external", "wal"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer db.Close()
+			ctx, cancel := context.WithTimeout(context.Background(), testTimeout)
+			defer cancel()
+			if err := db.PingContext(ctx); err == nil || !strings.Contains(err.Error(), tt.want) || !strings.HasPrefix(err.Error(), "cachedpg: cache_external=wal: ") {
+				t.Errorf("Ping: got error %v, want one with %q", err, tt.want)
+			}
+			var n int
+			for range 2 {
+				if err := db.QueryRowContext(ctx, "SELECT count(*) FROM users").Scan(&n); err != nil || n != 3 {
+					t.Errorf("a query: got %d, %v", n, err)
+				}
+			}
+			s := StatsOf(db)
+			if s.Hits != 0 || s.Bypasses[keying.FeedDown.String()] != 2 || !strings.Contains(s.Feed.Problem, tt.want) || s.Feed.Live {
+				t.Errorf("got %d hits, bypasses %v, feed %+v", s.Hits, s.Bypasses, s.Feed)
+			}
+			x, err := Explain(ctx, db, "SELECT count(*) FROM users")
+			if err != nil || !strings.Contains(x.String(), tt.want) {
+				t.Errorf("explain: got %v, %v", x, err)
+			}
+		})
+	}
+}
+
+func TestNoSlotIsLeftBehind(t *testing.T) {
+	fed(t, fedPeople, func(f *fixture) {
+		const slots = "SELECT count(*)::text FROM pg_replication_slots WHERE database = current_database()"
+		if got := f.read(f.plain, slots, nil).String(); got != "1" {
+			f.Errorf("got %s slots while it follows, want 1", got)
+		}
+		if err := f.db.Close(); err != nil {
+			f.Fatal(err)
+		}
+		f.until("the end of the slot", func() bool { return f.read(f.plain, slots, nil).String() == "0" })
+	})
+}
