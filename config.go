@@ -59,7 +59,8 @@ type Config struct {
 
 	// External is how changes by those who do not use the driver are noticed:
 	// "off" (default), or "wal": PostgreSQL's write-ahead log is followed. What
-	// that needs of PostgreSQL is in docs/patterns.md. DSN key cache_external.
+	// that needs of PostgreSQL is in docs/wal-feed.md; WALSetupSQL makes it.
+	// Every process that shares a store must have the same. DSN key cache_external.
 	External string
 
 	// Outbox is when a commit writes what it invalidates into the table that

@@ -143,6 +143,8 @@ func (f *feed) run(ctx context.Context) {
 	}
 }
 
+var errFeedStarts = errors.New("cachedpg: the feed begins when every transaction is over that was open before")
+
 var errFollower = errors.New("cachedpg: another process follows the log")
 
 // fail notes why the log is not followed.
@@ -193,6 +195,7 @@ func (f *feed) follow(ctx context.Context) error {
 			return f.space.store.Intend(ctx, w, tags)
 		},
 		apply: f.apply,
+		connected: func() { f.fail(errFeedStarts) },
 		started: func() {
 			f.leads.Store(true)
 			f.ever.Store(true)
@@ -254,8 +257,8 @@ func (f *feed) report() FeedStats {
 	return s
 }
 
-// check waits until it is known whether the log can be followed, and says why
-// not. Once it was followed, a gap is no reason to fail.
+// check waits until it is known whether PostgreSQL lets the log be followed, and
+// says why not. Once it was followed, a gap is no reason to fail.
 func (f *feed) check(ctx context.Context) error {
 	if f == nil {
 		return nil
@@ -267,7 +270,7 @@ func (f *feed) check(ctx context.Context) error {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.ever.Load() {
+	if f.ever.Load() || f.problem == errFeedStarts {
 		return nil
 	}
 	return f.problem

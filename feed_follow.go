@@ -30,6 +30,8 @@ type follower struct {
 	apply   func(ctx context.Context, txs []*followed, behind int64) error
 	started func()
 
+	connected func() // what may take its time begins; nil if nobody wants to know
+
 	// snapshot is the schema that tags are made with. It may be older or newer than
 	// a change: then the log has, after the change, a transaction that changed the
 	// schema, which makes everything cold.
@@ -87,6 +89,9 @@ func (f *follower) start(ctx context.Context, stream *walfeed.Stream) error {
 		} else if taken != "true" && taken != "t" {
 			return errFollower
 		}
+	}
+	if f.connected != nil {
+		f.connected()
 	}
 	slot, err := stream.CreateSlot(ctx)
 	if err != nil {

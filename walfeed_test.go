@@ -341,3 +341,35 @@ func TestNoSlotIsLeftBehind(t *testing.T) {
 		f.until("the end of the slot", func() bool { return f.read(f.plain, slots, nil).String() == "0" })
 	})
 }
+
+// A transaction that was open before the feed began may commit unheard: until it
+// is over nothing is cached, nobody waits for it, and the stats say why.
+func TestFeedWaitsForTransactionsThatWereOpenBefore(t *testing.T) {
+	t.Parallel()
+	database := pgtest.Database(t)
+	pgtest.Exec(t, database, WALSetupSQL)
+	pgtest.Exec(t, database, fedPeople)
+	ctx, cancel := context.WithTimeout(context.Background(), testTimeout)
+	defer cancel()
+	f := &fixture{T: t, dsn: database, ctx: ctx}
+	f.plain = f.open("pgx", database)
+	writer := f.conn(f.plain)
+	tx, err := writer.BeginTx(ctx, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Rollback()
+	if _, err := tx.ExecContext(ctx, "UPDATE users SET city = 'Bergen' WHERE id = 1"); err != nil {
+		t.Fatal(err)
+	}
+	f.db = f.open("cachedpg", withKey(database, "cache_external", "wal"))
+	f.via = via{f: f, db: f.db, ask: f.db, truth: f.plain}
+	if err := f.db.PingContext(ctx); err != nil {
+		t.Errorf("Ping: %v", err)
+	}
+	f.until("the feed to wait", func() bool { return StatsOf(f.db).Feed.Problem == errFeedStarts.Error() })
+	f.bypass(keying.FeedDown, userByID, 1).is("1 ann Oslo")
+	f.commit(tx)
+	f.follows(f.via)
+	f.known(userByID, 1).is("1 ann Bergen")
+}
