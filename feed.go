@@ -194,7 +194,7 @@ func (f *feed) follow(ctx context.Context) error {
 			defer cancel()
 			return f.space.store.Intend(ctx, w, tags)
 		},
-		apply: f.apply,
+		apply:     f.apply,
 		connected: func() { f.fail(errFeedStarts) },
 		started: func() {
 			f.leads.Store(true)
