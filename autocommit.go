@@ -33,10 +33,16 @@ const rollbackTimeout = 5 * time.Second
 
 // autocommit executes the statement of e.
 func (c *Conn) autocommit(ctx context.Context, q *call, e *effect) (driver.Result, error) {
-	result, answer, err := c.inner.execInTx(ctx, q.sql, q.args, q.values, e.questions())
+	result, answer, err := c.inner.execInTx(ctx, q.sql, q.args, q.values, append(e.eventBeside(), e.questions()...))
+	if err != nil && e.posted && refusedAs(err, readOnlyTransaction) {
+		// Of the two that were refused together it may have been the event.
+		_ = e.rollback(err)
+		e.posted, e.over = false, false
+		result, answer, err = c.inner.execInTx(ctx, q.sql, q.args, q.values, e.questions())
+	}
 	if err != nil {
 		if err = e.rollback(err); !mustRunAlone(err) {
-			return nil, err
+			return nil, e.explainOutbox(ctx, err)
 		}
 		if err := e.goAlone(ctx); err != nil {
 			return nil, err
@@ -129,7 +135,7 @@ func mustRunAlone(err error) bool {
 // goAlone marks everything, to run outside of a transaction what was refused
 // inside.
 func (e *effect) goAlone(ctx context.Context) error {
-	e.wraps, e.alone, e.over = false, e.space.keeper != nil, false
+	e.wraps, e.alone, e.over, e.posted = false, e.space.keeper != nil, false, false
 	e.leave = e.space.gens.Enter()
 	if e.asks {
 		e.everything()

@@ -169,6 +169,7 @@ type connector struct {
 	plans  planSets
 	parsed atomic.Uint64 // texts given to the parser
 	stats  counters
+	outbox outboxState
 	// statements outlive the plans, which go with the catalog.
 	statements *clock.Cache[string, *statementStats]
 

@@ -30,6 +30,12 @@ type effect struct {
 	beside      inner  // holds the lock of what runs alone where its own connection cannot
 	leaveNotice func() // the commit stands under a notice instead of marks
 
+	// Only with an outbox.
+	plain    bool // a kind of statement that may be sent together with its event
+	posted   bool // it was
+	readOnly bool // the transaction takes no more writes
+	unsure   bool // the schema tag was marked as well
+
 	catalog  bool
 	session  bool
 	level    bool // the isolation level may have changed
@@ -100,7 +106,8 @@ func (c *Conn) begin(ctx context.Context, calls ...*call) (*effect, error) {
 	e.ends = c.tx != nil && len(calls) == 1 && calls[0].text.endsTransaction()
 	canWrap := c.tx == nil && len(calls) == 1 && calls[0].ours && calls[0].canWrap()
 	if e.space.keeper != nil {
-		e.wraps = !e.afterwards() && (len(e.tags) > 0 || e.asks) && canWrap
+		e.wraps = (!e.afterwards() || e.posts()) && (len(e.tags) > 0 || e.asks) && canWrap
+		e.plain = e.wraps && isPlain(calls[0])
 		e.alone = !e.wraps && !e.ends
 	} else {
 		e.wraps = e.asks && canWrap
@@ -210,6 +217,12 @@ func (e *effect) mark(ctx context.Context) error {
 		}
 		e.write = e.space.writes.Begin()
 		err = e.write.Intend(ctx, e.tags)
+	}
+	if err == nil {
+		if err = e.post(ctx); err != nil {
+			e.unmark()
+			return err
+		}
 	}
 	if err != nil {
 		e.unmark()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/cachedpg/cachedpg/internal/step"
@@ -42,10 +43,11 @@ func (e *effect) markShared(ctx context.Context) error {
 	}
 	marked, err := mark()
 	if err != nil {
-		if marked, err = e.pastStore(ctx, mark, err); err != nil {
+		if marked, err = e.pastStore(ctx, planned, mark, err); err != nil {
 			return err
 		}
 	}
+	e.unsure = marked.Schema
 	if v := e.space.view.Load(); marked.Schema && v != nil && v.catalog == planned {
 		e.space.staleView(v)
 	}
@@ -62,8 +64,11 @@ func (e *effect) markShared(ctx context.Context) error {
 }
 
 // pastStore lets a commit go on whose tags could not be marked, as
-// Config.OnStoreDown says, unless trying again helps.
-func (e *effect) pastStore(ctx context.Context, mark func() (store.Marked, error), cause error) (marked store.Marked, err error) {
+// Config.OnStoreDown says, unless a relay marks them or trying again helps.
+func (e *effect) pastStore(ctx context.Context, planned store.Stamp, mark func() (store.Marked, error), cause error) (marked store.Marked, err error) {
+	if e.markByRelay(ctx, e.write.ID(), e.tags, planned) {
+		return store.Marked{}, nil
+	}
 	if e.c.d.config.OnStoreDown == onStoreDownFail {
 		return marked, fmt.Errorf("cache_on_store_down=fail: %w", cause)
 	}
@@ -102,23 +107,32 @@ func (e *effect) writer(ctx context.Context) (id store.WriterID, err error) {
 	case c.inner.txStatus() == 'E':
 		return id, nil // PostgreSQL will answer ROLLBACK
 	}
-	if !e.wraps && e.xid == "" {
-		question := transactionID
-		if c.tx != nil && c.tx.cursor {
-			question = newTransactionID
-		}
-		if e.xid, err = c.inner.text(ctx, question); err != nil {
-			return id, err
-		}
-	}
-	if e.xid == "" {
-		return id, nil
+	if err := e.transaction(ctx); err != nil || e.xid == "" {
+		return id, err
 	}
 	xid, err := strconv.ParseUint(e.xid, 10, 64)
 	if err != nil {
 		return id, fmt.Errorf("cachedpg: PostgreSQL gives %q as a transaction id", e.xid)
 	}
 	return store.NewTransactionWriter(xid), nil
+}
+
+// transaction asks for the id of the transaction that is about to commit.
+func (e *effect) transaction(ctx context.Context) (err error) {
+	if e.wraps || e.xid != "" {
+		return nil // it was asked for beside the statement
+	}
+	question := transactionID
+	if e.c.tx != nil && e.c.tx.cursor {
+		question = newTransactionID
+	}
+	if !e.posts() {
+		e.xid, err = e.c.inner.text(ctx, question)
+		return err
+	}
+	answer, err := e.c.inner.text(ctx, question+" || "+readOnly)
+	e.xid, e.readOnly = strings.CutSuffix(answer, readOnlyAnswer)
+	return err
 }
 
 // backendWriter returns an id by the connection's backend. Behind a pooler it

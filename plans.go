@@ -145,15 +145,13 @@ func (d *connector) newShape(set *planSet, text, sql string, literals []parser.L
 // applyPolicies decides whether and for how long results of the shape are
 // kept: every relation must allow it, and the shortest TTL counts.
 func (sh *shape) applyPolicies(config Config, snapshot *catalog.Snapshot) {
-	if len(config.Policies) == 0 {
-		return
-	}
 	shortest := time.Duration(0)
 	for _, oid := range sh.plan.Reads() {
 		rel := snapshot.ByOID(oid)
 		if rel == nil {
 			continue
 		}
+		sh.off = sh.off || rel.Schema == ownSchema
 		ttl := config.TTL
 		for _, policy := range config.Policies {
 			if policy.Relation != rel.Name && policy.Relation != rel.Schema+"."+rel.Name {

@@ -57,6 +57,8 @@ type Stats struct {
 
 	// Queue is what strategy "write-behind" did.
 	Queue QueueStats
+	// Outbox is what went by way of the outbox, see Config.Outbox and Relay.
+	Outbox OutboxStats
 
 	// Shared is what this process met in a store that processes share.
 	Shared store.SharedStats
@@ -126,6 +128,7 @@ func StatsOf(db *sql.DB) Stats {
 		UnknownOutcome: c.unknown.Load(), Unmarked: c.unmarked.Load(), Parsed: d.parsed.Load(), Bypasses: make(map[string]uint64),
 	}
 	s.Lookups = s.Hits + s.Misses
+	s.Outbox = d.outbox.stats()
 	for reason := range c.bypasses {
 		if n := c.bypasses[reason].Load(); n > 0 {
 			s.Bypasses[keying.Reason(reason).String()] = n

@@ -23,6 +23,8 @@ const (
 	Decoded  = "decoded"  // the log tells of a commit; whether it is visible is not known
 	Intended = "intended" // it is not, so it is marked
 	Fed      = "fed"      // what the log told of is invalidated
+	Asked     = "asked"     // a relay is asked to mark, it has not answered
+	Delivered = "delivered" // a relay has delivered rows, they are still there
 )
 
 // Hook, if not nil, is called at every step, on the goroutine that makes it. It

@@ -1,0 +1,240 @@
+package cachedpg
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/cachedpg/cachedpg/invalidation"
+)
+
+// RelayOptions configures Relay. The zero value means the defaults.
+type RelayOptions struct {
+	// Sink takes the events of the outbox, such as the Producer of contrib/kafka.
+	// Nil: there is nobody to be told but the shared store of the DB, which is told
+	// in any case of what its writers may not have told it themselves. A row is
+	// delivered by one relay: all of a database must have the same sink.
+	Sink invalidation.Sink
+
+	// Batch is the number of rows that are taken at once, and the number of
+	// events in one call of Sink.Send at most. Default 500.
+	Batch int
+
+	// Interval is how often the table is looked at. A request of a writer that
+	// waits wakes the relay at once; an event does not, because NOTIFY makes
+	// all commits of a database wait for each other. Default 200 ms.
+	Interval time.Duration
+
+	// Problem, if not nil, is called with everything that went wrong and is tried
+	// again, and with rows that were set aside. It is called by the goroutine that
+	// called Relay.
+	Problem func(error)
+}
+
+const (
+	defaultRelayBatch    = 500
+	defaultRelayInterval = 200 * time.Millisecond
+
+	// sinkTimeout bounds one call of Sink.Send. Meanwhile the relay's transaction is
+	// open, and a store that has lost its memory waits for open transactions.
+	sinkTimeout = 10 * time.Second
+)
+
+// Relay carries the outbox of db's database: it marks for writers that cannot
+// reach the shared store, tells that store what its writers could not, and hands
+// events to RelayOptions.Sink. It blocks until ctx ends and returns ctx.Err(),
+// or until something is wrong that does not pass by itself: no shared store in the
+// DSN, no table, no privileges, a pooler that keeps no session.
+//
+// Any number may run at once, in any processes; they share the rows. A row is
+// deleted after it was delivered, so that a relay that dies in between makes
+// another deliver it again: at least once, in no order. What cannot be delivered
+// stays, and is tried again. Progress is in StatsOf(db).Outbox.
+func Relay(ctx context.Context, db *sql.DB, o RelayOptions) error {
+	d := connectorOf(db)
+	switch {
+	case d == nil:
+		return errNotOurs
+	case d.target == nil:
+		return fmt.Errorf("cachedpg: relay: cache_store=%s is not shared; name the Redis of the writers", d.config.Store)
+	case o.Batch < 0:
+		return fmt.Errorf("cachedpg: relay: a batch of %d; must be positive", o.Batch)
+	case o.Interval < 0:
+		return fmt.Errorf("cachedpg: relay: an interval of %v; must be positive", o.Interval)
+	}
+	if o.Batch == 0 {
+		o.Batch = defaultRelayBatch
+	}
+	if o.Interval == 0 {
+		o.Interval = defaultRelayInterval
+	}
+	r := &relay{d: d, RelayOptions: o}
+	defer r.disconnect()
+	for wait := o.Interval; ; wait = min(2*wait, 5*time.Second) {
+		err := r.connect(ctx)
+		for err == nil {
+			if err = r.round(ctx); err == nil {
+				wait = o.Interval
+			}
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		r.problem(err)
+		if lasts(err) {
+			return err
+		}
+		r.disconnect() // what is open on it is undone
+		if sleep(ctx, wait) != nil {
+			return ctx.Err()
+		}
+	}
+}
+
+var (
+	errPooled    = errors.New("cachedpg: relay: the connection is one of a pooler that keeps no session; name PostgreSQL itself in the DSN")
+	errNoPrimary = errors.New("cachedpg: relay: PostgreSQL is a standby; name the primary in the DSN")
+)
+
+// lasts reports that an error does not pass by itself. A relay may be started
+// before a standby is promoted, but not before the DSN is right.
+func lasts(err error) bool {
+	return refusedAs(err, undefinedTable, undefinedSchema, insufficientPrivilege) || errors.Is(err, errPooled) || errors.Is(err, errClosed) || errors.Is(err, errOtherStore)
+}
+
+// relay is one call of Relay. It has a connection of its own and goes past the
+// driver, which would take what the relay deletes for a change to invalidate for.
+type relay struct {
+	d *connector
+	RelayOptions
+
+	in        *pgxInner
+	conn      *pgx.Conn // of in
+	space     *space
+	announced bool // it holds lockRelay
+	looked    time.Time
+}
+
+func (r *relay) connect(ctx context.Context) error {
+	dialling, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	in, err := r.d.dial(dialling)
+	if err != nil {
+		return err
+	}
+	ours, ok := in.(*pgxInner)
+	if !ok {
+		_ = in.Close()
+		return errNotPgx
+	}
+	r.in, r.conn = ours, ours.Conn.Conn()
+	s, pid, err := in.learn(ctx)
+	if err != nil {
+		return err
+	}
+	_, sp, err := r.d.adopt(s)
+	switch {
+	case err != nil:
+		return err
+	case s.standby:
+		return errNoPrimary
+	case sp == nil:
+		return errClosed
+	case pid != in.backend():
+		return errPooled
+	}
+	sp.enter()
+	r.space = sp
+	// The table is asked for before anybody relies on this relay.
+	if _, err = r.conn.Exec(ctx, "LISTEN "+outboxChannel); err == nil {
+		err = r.look(ctx)
+	}
+	return err
+}
+
+func (r *relay) disconnect() {
+	if r.in != nil {
+		_ = r.in.Close()
+		r.in, r.conn, r.announced = nil, nil, false
+	}
+	if r.space != nil {
+		r.space.leave()
+		r.space = nil
+	}
+}
+
+// problem makes an error known.
+func (r *relay) problem(err error) {
+	err = relayError(err)
+	r.d.outbox.note(err.Error())
+	if r.Problem != nil {
+		r.Problem(err)
+	}
+}
+
+func relayError(err error) error {
+	var refused *pgconn.PgError
+	if !errors.As(err, &refused) {
+		return err
+	}
+	return outboxError(err)
+}
+
+// round does what there is to do, and waits if that was not much.
+func (r *relay) round(ctx context.Context) error {
+	down := r.space.keeper.store.SharedStats().Down
+	// Writers wait only for a relay that can help them.
+	if r.announced == down {
+		function := map[bool]string{true: "pg_advisory_unlock_shared", false: "pg_advisory_lock_shared"}[down]
+		if _, err := r.in.text(ctx, lock(function, lockRelay)); err != nil {
+			return err
+		}
+		r.announced = !down
+	}
+	if !down {
+		if err := r.mark(ctx); err != nil {
+			return err
+		}
+	}
+	n, err := r.deliver(ctx, !down)
+	if err != nil {
+		return err
+	}
+	if n < r.Batch || time.Since(r.looked) > time.Second {
+		if err := r.look(ctx); err != nil {
+			return err
+		}
+	}
+	if n == r.Batch {
+		return nil
+	}
+	r.d.outbox.note("")
+	waiting, cancel := context.WithTimeout(ctx, r.Interval)
+	defer cancel()
+	if _, err := r.conn.WaitForNotification(waiting); err != nil && (ctx.Err() != nil || !errors.Is(waiting.Err(), context.DeadlineExceeded) || r.conn.IsClosed()) {
+		return err
+	}
+	return nil
+}
+
+// look measures how far behind the outbox is.
+func (r *relay) look(ctx context.Context) error {
+	var waiting int
+	var lag float64
+	err := r.conn.QueryRow(ctx, "SELECT count(*), coalesce(extract(epoch FROM pg_catalog.clock_timestamp() - min(created)), 0)::float8"+
+		" FROM (SELECT created FROM cachedpg.outbox WHERE problem IS NULL ORDER BY id LIMIT 10000) oldest").Scan(&waiting, &lag)
+	if err != nil {
+		return err
+	}
+	r.looked = time.Now()
+	o := &r.d.outbox
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.waiting, o.lag = waiting, max(time.Duration(lag*float64(time.Second)), 0)
+	return nil
+}

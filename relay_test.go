@@ -1,0 +1,469 @@
+package cachedpg
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/cachedpg/cachedpg/internal/pgtest"
+	"github.com/cachedpg/cachedpg/internal/redistest"
+	"github.com/cachedpg/cachedpg/invalidation"
+	"github.com/cachedpg/cachedpg/keying"
+	"github.com/cachedpg/cachedpg/store"
+)
+
+const touchFirst = "UPDATE users SET name = name || 'x' WHERE id = 1"
+
+func ids(events []invalidation.Event) (ids []string) {
+	for _, e := range events {
+		ids = append(ids, e.ID)
+	}
+	return ids
+}
+
+// What a sink gets says whose it is, what changed and when.
+func TestASinkGetsTheEvents(t *testing.T) {
+	posting(t, func(f *fixture) {
+		f.known(userByID, 1)
+		before := time.Now().Add(-time.Minute)
+		f.exec(touchFirst)
+		r := &recorder{}
+		f.via.relay(RelayOptions{Sink: r})
+		f.until("the event", func() bool { return len(r.all()) == 1 })
+		e := r.all()[0]
+		if want := connectorOf(f.db).space().key.identity.String(); e.Source != want || !strings.HasPrefix(e.ID, "outbox/") || e.Time.Before(before) {
+			f.Errorf("got an event of %q with id %q of %v, want source %q", e.Source, e.ID, e.Time, want)
+		}
+		row := slices.IndexFunc(f.tagsOf(userByID, 1), func(tag store.Tag) bool { return tag.Kind == store.TagRow })
+		if want := f.tagsOf(userByID, 1)[row]; !slices.Contains(e.Tags, want) {
+			f.Errorf("got tags %v, want %v among them", e.Tags, want)
+		}
+		f.until("the row to be gone", func() bool { return f.outbox() == 0 })
+		if err := Apply(f.ctx, f.process("region").db, r.all()...); err != nil {
+			f.Error(err)
+		}
+	})
+}
+
+// A relay that dies between the delivery and the deletion delivers again.
+func TestARelayThatDiesDeliversAgain(t *testing.T) {
+	posting(t, func(f *fixture) {
+		killed := false
+		r := &recorder{}
+		f.exec(touchFirst)
+		var problems []error
+		second := &recorder{before: func(ctx context.Context, events []invalidation.Event) error {
+			_ = r.Send(ctx, events) // it has them
+			if !killed {
+				killed = true
+				f.past("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database"+
+					" WHERE datname = current_database()) AND objid = $1::int8", int64(lockRelay))
+			}
+			return nil
+		}}
+		stop := f.via.relay(RelayOptions{Sink: second, Problem: func(err error) { problems = append(problems, err) }})
+		f.until("the row to be gone", func() bool { return f.outbox() == 0 })
+		stop()
+		if got := ids(r.all()); len(got) != 2 || got[0] != got[1] {
+			f.Errorf("delivered %v, want one event twice", got)
+		}
+		if len(problems) == 0 {
+			f.Error("nobody was told of the lost connection")
+		}
+		f.again(userByID, 1)
+	})
+}
+
+// A sink that fails is asked again, the rows stay, and the lag says so.
+func TestASinkThatFailsIsAskedAgain(t *testing.T) {
+	posting(t, func(f *fixture) {
+		works := make(chan struct{})
+		r := &recorder{before: func(context.Context, []invalidation.Event) error {
+			select {
+			case <-works:
+				return nil
+			default:
+				return errors.New("the broker is down")
+			}
+		}}
+		for range 3 {
+			f.exec(touchFirst)
+		}
+		f.via.relay(RelayOptions{Sink: r})
+		f.until("the lag to be seen", func() bool {
+			o := StatsOf(f.db).Outbox
+			return o.Waiting == 3 && o.Lag > 0 && strings.Contains(o.Problem, "the broker is down")
+		})
+		f.known(userByID, 1) // queries go on
+		if n := f.outbox(); n != 3 {
+			f.Errorf("%d rows wait, want 3", n)
+		}
+		close(works)
+		f.until("the events", func() bool { return len(r.all()) == 3 })
+		f.until("the lag to be over", func() bool { o := StatsOf(f.db).Outbox; return o == OutboxStats{Posted: 3, Delivered: 3} })
+	})
+}
+
+// Several relays share the rows: what one has taken the others pass by.
+func TestRelaysShareTheRows(t *testing.T) {
+	posting(t, func(f *fixture) {
+		const events = 20
+		for range events {
+			f.exec(touchFirst)
+		}
+		taken, open := make(chan struct{}), make(chan struct{})
+		first := &recorder{before: func(ctx context.Context, events []invalidation.Event) error {
+			select {
+			case <-open:
+				return nil
+			default:
+			}
+			close(taken)
+			<-open
+			return nil
+		}}
+		second := &recorder{}
+		stop := f.via.relay(RelayOptions{Sink: first, Batch: 5})
+		<-taken
+		stopSecond := f.process("second").relay(RelayOptions{Sink: second, Batch: 5})
+		f.until("the second to deliver what the first has not taken", func() bool { return len(second.all()) == events-5 })
+		close(open)
+		f.until("the rows to be gone", func() bool { return f.outbox() == 0 })
+		stop()
+		stopSecond()
+		got := append(ids(first.all()), ids(second.all())...)
+		slices.Sort(got)
+		if all := len(got); all != events || len(slices.Compact(got)) != events {
+			f.Errorf("%d deliveries, want each of %d events once", all, events)
+		}
+	})
+}
+
+// A row that nobody can read is set aside, counted and named. Others go on, and
+// what it may have meant is invalidated.
+func TestARowThatCannotBeReadIsSetAside(t *testing.T) {
+	posting(t, func(f *fixture) {
+		f.known(userByID, 2)
+		for _, garbage := range []string{"''", `'\x00'`, `'\x0102030405060708090a0b0c0d0e0f101112'`} {
+			f.past("INSERT INTO cachedpg.outbox (tags) VALUES (" + garbage + ")")
+		}
+		f.past(`INSERT INTO cachedpg.outbox (tags, xid, writer) VALUES ('\x0102030405060708090a0b0c0d0e0f1011', '3', '\x01')`)
+		f.exec(touchFirst)
+		r := &recorder{}
+		var problems []string
+		stop := f.via.relay(RelayOptions{Sink: r, Problem: func(err error) { problems = append(problems, err.Error()) }})
+		f.until("the rows to be delivered", func() bool { return f.outbox() == 0 })
+		f.until("the other event", func() bool { return len(r.all()) == 4 })
+		f.miss(userByID, 2)
+		stop()
+		if n := f.count("SELECT count(*) FROM cachedpg.outbox WHERE problem IS NOT NULL"); n != 4 {
+			f.Errorf("%d rows were set aside, want 4", n)
+		}
+		o := StatsOf(f.db).Outbox
+		if o.SetAside != 4 || !strings.Contains(o.Problem, "set aside") || len(problems) != 4 || !strings.Contains(problems[0], "row ") {
+			f.Errorf("got %+v and %q", o, problems)
+		}
+		for _, e := range r.all()[:3] {
+			if !slices.Equal(e.Tags, everything) {
+				f.Errorf("got tags %v, want everything", e.Tags)
+			}
+		}
+	})
+}
+
+// The event of a statement that runs outside of transactions is not delivered
+// before the statement is over.
+func TestAnEventWaitsForAStatementThatRunsAlone(t *testing.T) {
+	for _, consistency := range []string{"strict", "eventual"} {
+		t.Run(consistency, func(t *testing.T) {
+			posting(t, func(f *fixture) {
+				r := &recorder{}
+				f.via.relay(RelayOptions{Sink: r, Interval: 5 * time.Millisecond})
+				f.relays(1)
+				g := f.closeGate()
+				done := make(chan error, 1)
+				go func() {
+					_, err := f.db.ExecContext(f.ctx, "UPDATE users SET name = 'anna' WHERE id = 1; SELECT pg_advisory_lock_shared(1)")
+					done <- err
+				}()
+				g.await(1)
+				f.exec("UPDATE users SET name = 'x' WHERE id = 2")
+				f.until("the other event", func() bool { return len(r.all()) > 0 })
+				if n := f.outbox(); len(r.all()) != 1 || n > 2 {
+					f.Errorf("%d events were delivered, want that of the other statement alone", len(r.all()))
+				}
+				g.open()
+				if err := <-done; err != nil {
+					f.Fatal(err)
+				}
+				f.until("the event", func() bool { return len(r.all()) == 2 })
+			}, "cache_consistency="+consistency)
+		})
+	}
+}
+
+// A writer that invalidates after its commit and cannot: the event is in its
+// transaction, and a relay does it.
+func TestARelayTellsTheStoreForAnEventualWriter(t *testing.T) {
+	for name, update := range map[string]func(f *fixture, writer via){
+		"autocommit": func(f *fixture, writer via) { writer.exec("UPDATE users SET name = 'anna' WHERE id = 1") },
+		"a transaction": func(f *fixture, writer via) {
+			tx, err := writer.db.BeginTx(f.ctx, nil)
+			if err != nil {
+				f.Fatal(err)
+			}
+			writer.on(tx).exec("UPDATE users SET name = 'anna' WHERE id = 1")
+			f.commit(tx)
+		},
+		"alone": func(f *fixture, writer via) {
+			writer.exec("UPDATE users SET name = 'anna' WHERE id = 1; SELECT 1")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			outage(t, func(f *fixture, r *redistest.Server) {
+				f.setup()
+				p := r.Proxy()
+				writer := f.process("writer", "cache_store="+r.URLThrough(p), "cache_consistency=eventual")
+				writer.again(userByID, 1)
+				f.again(userByID, 1)
+				p.Cut()
+				f.until("the outage to be noticed", func() bool { writer.fresh(userByID, 1); return StatsOf(writer.db).Shared.Down })
+				update(f, writer)
+				f.via.read(f.db, userByID, []any{1}).is("1 ann Oslo") // which is what eventual means
+				writer.db.Close()                                     // nobody else knows
+				f.process("relay").relay(RelayOptions{})
+				f.until("the row to be gone", func() bool { return f.outbox() == 0 })
+				f.fresh(userByID, 1).is("1 anna Oslo")
+				f.again(userByID, 1).is("1 anna Oslo")
+			})
+		})
+	}
+}
+
+// Without the table "auto" changes nothing, also for such a writer.
+func TestAnEventualWriterWithoutAnOutbox(t *testing.T) {
+	outage(t, func(f *fixture, r *redistest.Server) {
+		p := r.Proxy()
+		writer := f.process("writer", "cache_store="+r.URLThrough(p), "cache_consistency=eventual")
+		writer.again(userByID, 1)
+		p.Cut()
+		f.until("the outage to be noticed", func() bool { writer.fresh(userByID, 1); return StatsOf(writer.db).Shared.Down })
+		for _, statement := range []string{"UPDATE users SET name = 'anna' WHERE id = 1", "UPDATE users SET name = 'anne' WHERE id = 1; SELECT 1"} {
+			writer.exec(statement)
+		}
+		tx, err := writer.db.BeginTx(f.ctx, nil)
+		if err != nil {
+			f.Fatal(err)
+		}
+		writer.on(tx).exec("UPDATE users SET name = 'ann' WHERE id = 1")
+		f.commit(tx)
+		writer.fresh(userByID, 1).is("1 ann Oslo")
+		p.Restore()
+		writer.released()
+	})
+}
+
+// The driver's own tables are nobody's to cache: nothing invalidates for them.
+func TestTheOutboxItselfIsNeverCached(t *testing.T) {
+	posting(t, func(f *fixture) {
+		for range 2 {
+			f.bypass(keying.PolicyOff, "SELECT count(*) FROM cachedpg.outbox")
+			f.exec(touchFirst)
+		}
+	})
+}
+
+// An outbox that is wanted and not there is an error that says what to do, and
+// nothing was changed.
+func TestAnOutboxThatIsNotThere(t *testing.T) {
+	for name, tt := range map[string]struct{ setup, want string }{
+		"no table":      {"", "cachedpg setup"},
+		"no privileges": {"yes", "--role"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			role := "outbox_" + strings.ReplaceAll(name, " ", "_")
+			f := newFixture(t, pgtest.Database(t), "cache_statement", people, "cache_store="+pgtest.Redis(t), "cache_outbox=always")
+			f.role(role)
+			if tt.setup != "" {
+				f.setup()
+			}
+			writer := f.process("writer", "user="+role)
+			refused := func(what string, err error) {
+				f.Helper()
+				if err == nil || !strings.Contains(err.Error(), tt.want) || !strings.Contains(err.Error(), "cache_outbox") {
+					f.Errorf("%s: got %v, want an error that says %q", what, err, tt.want)
+				}
+			}
+			const update = "UPDATE users SET name = 'anna' WHERE id = 1"
+			for _, statement := range []string{update, update + "; SELECT 1", "SELECT count(*) FROM (SELECT 1) a; " + update} {
+				_, err := writer.db.ExecContext(f.ctx, statement)
+				refused(statement, err)
+			}
+			refused("RETURNING", writer.db.QueryRowContext(f.ctx, update+" RETURNING id").Scan(new(int)))
+			tx, err := writer.db.BeginTx(f.ctx, nil)
+			if err != nil {
+				f.Fatal(err)
+			}
+			writer.on(tx).exec(update)
+			refused("Commit", tx.Commit())
+			conn := f.conn(writer.db)
+			writer.on(conn).exec("BEGIN")
+			writer.on(conn).exec(update)
+			_, err = conn.ExecContext(f.ctx, "COMMIT")
+			refused("COMMIT", err)
+			conn.Close()
+			writer.fresh(userByID, 1).is("1 ann Oslo")
+			// An error of the statement itself stays what it is.
+			_, err = writer.db.ExecContext(f.ctx, "UPDATE nothing SET name = 'x' WHERE id = 1")
+			_, want := f.plain.ExecContext(f.ctx, "UPDATE nothing SET name = 'x' WHERE id = 1")
+			if tt.setup == "" {
+				return // where it is not known which of two tables is missing
+			}
+			f.setup(role)
+			_, err = writer.db.ExecContext(f.ctx, "UPDATE nothing SET name = 'x' WHERE id = 1")
+			sameError(f, err, want)
+			writer.exec(update)
+			f.fresh(userByID, 1).is("1 anna Oslo")
+		})
+	}
+}
+
+// role makes a role that may use the tables of the story, and learn what the
+// driver asks for.
+func (f *fixture) role(name string) {
+	f.Helper()
+	f.past("CREATE ROLE " + name + " LOGIN")
+	f.past("GRANT USAGE ON SCHEMA cache_statement TO " + name)
+	f.past("GRANT ALL ON ALL TABLES IN SCHEMA cache_statement TO " + name)
+	f.Cleanup(func() {
+		if _, err := f.plain.Exec("DROP OWNED BY " + name + " CASCADE; DROP ROLE " + name); err != nil {
+			f.Error(err)
+		}
+	})
+}
+
+func TestARelayThatCannotWorkSaysWhy(t *testing.T) {
+	shared(t, people, func(f *fixture) {
+		memory := f.with("cache_store=memory")
+		plain := via{f: f, db: f.plain}
+		closed := f.with()
+		closed.db.Close()
+		f.role("outbox_relay")
+		without := f.process("without", "user=outbox_relay")
+		ends := func(name string, v via, o RelayOptions, want string) {
+			f.Helper()
+			ctx, cancel := context.WithTimeout(f.ctx, 20*time.Second)
+			defer cancel()
+			if err := Relay(ctx, v.db, o); err == nil || !strings.Contains(err.Error(), want) {
+				f.Errorf("%s: got %v, want an error that says %q", name, err, want)
+			}
+		}
+		ends("a store of the process alone", memory, RelayOptions{}, "cache_store=memory is not shared")
+		ends("another driver", plain, RelayOptions{}, "not a database opened with the cachedpg driver")
+		ends("a DB that is closed", closed, RelayOptions{}, "closed")
+		ends("no batch", f.via, RelayOptions{Batch: -1}, "batch")
+		ends("no interval", f.via, RelayOptions{Interval: -1}, "interval")
+		ends("no table", f.via, RelayOptions{}, "cachedpg setup")
+		f.setup()
+		ends("no privileges", without, RelayOptions{}, "42501")
+		f.setup("outbox_relay")
+		without.relay(RelayOptions{})
+		f.relays(1)
+	})
+}
+
+// Behind a pooler that gives every transaction another backend nobody could say
+// that a relay is there.
+func TestARelayBehindAPooler(t *testing.T) {
+	shared(t, people, func(f *fixture) {
+		f.setup()
+		pooled := pgtest.PgbouncerTo(f.T, f.dsn, "transaction")
+		db := f.open("cachedpg", withKeys(pooled, append(slices.Clone(f.keys), "default_query_exec_mode=exec")))
+		if err := Relay(f.ctx, db, RelayOptions{}); !errors.Is(err, errPooled) {
+			f.Errorf("got %v, want %v", err, errPooled)
+		}
+	})
+}
+
+func TestSetup(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, pgtest.Database(t), "cache_statement", people)
+	var all sync.WaitGroup
+	for range 4 { // at once, and again
+		all.Go(func() {
+			if err := Setup(f.ctx, f.plain); err != nil {
+				f.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	f.setup()
+	f.past(SetupSQL()) // and by hand
+	f.role("outbox_user")
+	user := f.open("pgx", withKey(f.dsn, "user", "outbox_user"))
+	if err := Setup(f.ctx, user); err != nil {
+		f.Errorf("%v: a role that makes nothing needs no privilege", err)
+	}
+	f.past("DROP SCHEMA cachedpg CASCADE")
+	err := Setup(f.ctx, user)
+	if err == nil || !strings.Contains(err.Error(), "--print") || !strings.Contains(err.Error(), "42501") {
+		f.Errorf("got %v, want what to run", err)
+	}
+	if n := f.count("SELECT count(*) FROM pg_namespace WHERE nspname = 'cachedpg'"); n != 0 {
+		f.Error("something was left behind")
+	}
+	err = Setup(f.ctx, f.plain, `no "such" role`)
+	if err == nil || !strings.Contains(err.Error(), "create the role first") {
+		f.Errorf("got %v, want what to do", err)
+	}
+	f.past(SetupSQL("outbox_user"))
+	if _, err := user.ExecContext(f.ctx, "INSERT INTO cachedpg.outbox (tags) VALUES ('')"); err != nil {
+		f.Error(err)
+	}
+}
+
+func BenchmarkOutbox(b *testing.B) {
+	for _, outbox := range []string{"off", "always"} {
+		for _, form := range []string{"autocommit", "transaction"} {
+			b.Run(fmt.Sprintf("%s/%s", form, outbox), func(b *testing.B) {
+				database := pgtest.Database(b)
+				pgtest.Exec(b, database, people+";"+SetupSQL())
+				db, err := sql.Open("cachedpg", withKey(withKey(database, "cache_store", pgtest.Redis(b)), "cache_outbox", outbox))
+				if err != nil {
+					b.Fatal(err)
+				}
+				defer db.Close()
+				ctx := context.Background()
+				const update = "UPDATE users SET city = $1 WHERE id = $2"
+				if _, err := db.ExecContext(ctx, update, "x", 1); err != nil {
+					b.Fatal(err)
+				}
+				for i := 0; b.Loop(); i++ {
+					if form == "autocommit" {
+						if _, err := db.ExecContext(ctx, update, "x", i%3+1); err != nil {
+							b.Fatal(err)
+						}
+						continue
+					}
+					tx, err := db.BeginTx(ctx, nil)
+					if err != nil {
+						b.Fatal(err)
+					}
+					if _, err := tx.ExecContext(ctx, update, "x", i%3+1); err != nil {
+						b.Fatal(err)
+					}
+					if err := tx.Commit(); err != nil {
+						b.Fatal(err)
+					}
+				}
+			})
+		}
+	}
+}

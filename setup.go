@@ -1,0 +1,109 @@
+package cachedpg
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// ownSchema is where the driver's own tables live. Nothing that reads them is
+// cached: what the driver itself writes there invalidates nothing.
+const ownSchema = "cachedpg"
+
+// setupPiece is a table that Setup makes.
+type setupPiece struct {
+	table  string
+	sql    string
+	grants string // what the application's roles and those of relays need
+}
+
+var setupPieces = []setupPiece{
+	{"cachedpg.outbox", outboxTable, "SELECT, INSERT, UPDATE, DELETE"},
+}
+
+const createSchema = "CREATE SCHEMA IF NOT EXISTS " + ownSchema
+
+// SetupSQL is what Setup executes, as a text for an administrator to read and to
+// run instead. Running it twice changes nothing. roles are those that the
+// application and its relays connect as, unless they own the tables.
+func SetupSQL(roles ...string) string {
+	var text strings.Builder
+	fmt.Fprintf(&text, "%s;\n", createSchema)
+	for _, p := range setupPieces {
+		fmt.Fprintf(&text, "\n%s;\n", p.sql)
+	}
+	if grants := setupGrants(roles); len(grants) > 0 {
+		fmt.Fprintf(&text, "\n%s;\n", strings.Join(grants, ";\n"))
+	}
+	return text.String()
+}
+
+func setupGrants(roles []string) (grants []string) {
+	for _, role := range roles {
+		role = pgx.Identifier{role}.Sanitize()
+		grants = append(grants, "GRANT USAGE ON SCHEMA "+ownSchema+" TO "+role)
+		for _, p := range setupPieces {
+			grants = append(grants, "GRANT "+p.grants+" ON "+p.table+" TO "+role)
+		}
+	}
+	return grants
+}
+
+// Setup makes the tables that the outbox needs, where they are not there yet, and
+// lets roles use them. db may be opened with any driver for PostgreSQL. All of it
+// happens or nothing; several may do it at once, and again.
+func Setup(ctx context.Context, db *sql.DB, roles ...string) error {
+	tx, err := db.BeginTx(ctx, nil)
+	if err != nil {
+		return fmt.Errorf("cachedpg: setup: %w", err)
+	}
+	defer tx.Rollback()
+	err = setup(ctx, tx, roles)
+	if err == nil {
+		err = tx.Commit()
+	}
+	var refused *pgconn.PgError
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &refused) && refused.Code == insufficientPrivilege:
+		return fmt.Errorf("cachedpg: setup: %w; run it as a role that may do so, such as the owner of the database,"+
+			" with --role for the role of the application, or run as such a role what cachedpg setup --print prints", err)
+	case errors.As(err, &refused) && refused.Code == undefinedObject:
+		return fmt.Errorf("cachedpg: setup: %w; create the role first", err)
+	}
+	return fmt.Errorf("cachedpg: setup: %w", err)
+}
+
+func setup(ctx context.Context, tx *sql.Tx, roles []string) error {
+	// IF NOT EXISTS is no help against another who does the same right now.
+	if _, err := tx.ExecContext(ctx, lock("pg_advisory_xact_lock", lockSetup)); err != nil {
+		return err
+	}
+	var commands []string
+	for _, p := range setupPieces {
+		// Who may use what is there need not be allowed to make it.
+		var there bool
+		if err := tx.QueryRowContext(ctx, "SELECT pg_catalog.to_regclass('"+p.table+"') IS NOT NULL").Scan(&there); err != nil {
+			return err
+		}
+		if there {
+			continue
+		}
+		if len(commands) == 0 {
+			commands = append(commands, createSchema)
+		}
+		commands = append(commands, strings.Split(p.sql, ";\n")...)
+	}
+	for _, command := range append(commands, setupGrants(roles)...) {
+		if _, err := tx.ExecContext(ctx, command); err != nil {
+			return err
+		}
+	}
+	return nil
+}
