@@ -106,8 +106,10 @@ const (
 )
 
 // mayPost is an SQL expression: the session may write to the outbox.
-const mayPost = "coalesce(pg_catalog.has_table_privilege(pg_catalog.to_regclass('cachedpg.outbox'), 'INSERT')" +
-	" AND pg_catalog.has_schema_privilege('cachedpg', 'USAGE'), false)::text"
+// has_table_privilege by name would be an error without the schema.
+const mayPost = "EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace" +
+	" WHERE nspname = 'cachedpg' AND relname = 'outbox'" +
+	" AND pg_catalog.has_schema_privilege(n.oid, 'USAGE') AND pg_catalog.has_table_privilege(c.oid, 'INSERT'))::text"
 
 // OutboxStats is what the writers of a sql.DB put into the outbox, and what Relay,
 // if it runs with that DB, does with it.

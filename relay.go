@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/cachedpg/cachedpg/invalidation"
 )
@@ -85,6 +84,7 @@ func Relay(ctx context.Context, db *sql.DB, o RelayOptions) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
+		err = outboxError(err)
 		r.problem(err)
 		if lasts(err) {
 			return err
@@ -170,19 +170,10 @@ func (r *relay) disconnect() {
 
 // problem makes an error known.
 func (r *relay) problem(err error) {
-	err = relayError(err)
 	r.d.outbox.note(err.Error())
 	if r.Problem != nil {
 		r.Problem(err)
 	}
-}
-
-func relayError(err error) error {
-	var refused *pgconn.PgError
-	if !errors.As(err, &refused) {
-		return err
-	}
-	return outboxError(err)
 }
 
 // round does what there is to do, and waits if that was not much.

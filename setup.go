@@ -89,7 +89,9 @@ func setup(ctx context.Context, tx *sql.Tx, roles []string) error {
 	for _, p := range setupPieces {
 		// Who may use what is there need not be allowed to make it.
 		var there bool
-		if err := tx.QueryRowContext(ctx, "SELECT pg_catalog.to_regclass('"+p.table+"') IS NOT NULL").Scan(&there); err != nil {
+		question := "SELECT EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace" +
+			" WHERE nspname || '.' || relname = '" + p.table + "')"
+		if err := tx.QueryRowContext(ctx, question).Scan(&there); err != nil {
 			return err
 		}
 		if there {
