@@ -85,9 +85,12 @@ func Relay(ctx context.Context, db *sql.DB, o RelayOptions) error {
 			return ctx.Err()
 		}
 		err = outboxError(err)
-		r.problem(err)
+		r.d.outbox.note(err.Error())
 		if lasts(err) {
 			return err
+		}
+		if r.Problem != nil {
+			r.Problem(err)
 		}
 		r.disconnect() // what is open on it is undone
 		if sleep(ctx, wait) != nil {
@@ -165,14 +168,6 @@ func (r *relay) disconnect() {
 	if r.space != nil {
 		r.space.leave()
 		r.space = nil
-	}
-}
-
-// problem makes an error known.
-func (r *relay) problem(err error) {
-	r.d.outbox.note(err.Error())
-	if r.Problem != nil {
-		r.Problem(err)
 	}
 }
 

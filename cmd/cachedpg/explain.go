@@ -45,7 +45,7 @@ func explain(ctx context.Context, args []string, stdout, _ io.Writer) error {
 	case flags.NArg() == 0:
 		return misused("explain: no statement")
 	}
-	config, pgConfig, err := readDSN(*dsn)
+	config, pgConfig, err := readDSN("explain", *dsn)
 	if err != nil {
 		return err
 	}
@@ -77,17 +77,24 @@ func explain(ctx context.Context, args []string, stdout, _ io.Writer) error {
 
 // readDSN parses the DSN of an application. Its shared store is left alone: a
 // program that comes to look must not take part in keeping a cache.
-func readDSN(dsn string) (cachedpg.Config, *pgx.ConnConfig, error) {
+func readDSN(command, dsn string) (cachedpg.Config, *pgx.ConnConfig, error) {
+	config, pgConfig, err := parseDSN(command, dsn)
+	if config.Store != "off" {
+		config.Store, config.Encryption = "memory", ""
+	}
+	config.Outbox = ""
+	return config, pgConfig, err
+}
+
+// parseDSN parses the DSN of an application.
+func parseDSN(command, dsn string) (cachedpg.Config, *pgx.ConnConfig, error) {
 	pgDSN, config, err := cachedpg.ParseConfig(dsn)
 	if err != nil {
-		return config, nil, misused("explain: --dsn: %s", trim(err))
+		return config, nil, misused("%s: --dsn: %s", command, trim(err))
 	}
 	pgConfig, err := pgx.ParseConfig(pgDSN)
 	if err != nil {
-		return config, nil, misused("explain: --dsn: %s", withoutDSN(err))
-	}
-	if config.Store != "off" {
-		config.Store, config.Encryption = "memory", ""
+		return config, nil, misused("%s: --dsn: %s", command, withoutDSN(err))
 	}
 	return config, pgConfig, nil
 }

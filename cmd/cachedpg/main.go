@@ -1,6 +1,9 @@
-// Command cachedpg answers questions about the driver of the same name:
+// Command cachedpg answers questions about the driver of the same name, and does
+// what it needs done beside an application:
 //
 //	cachedpg explain --dsn DSN [--json] 'SQL' [argument…]
+//	cachedpg setup --dsn DSN [--role ROLE]… [--print]
+//	cachedpg relay --dsn DSN
 //
 // It exits with 0 when it did what was asked for, with 1 when it could not, and
 // with 2 when it was called wrongly.
@@ -31,6 +34,8 @@ type command struct {
 }
 
 var commands = []command{
+	{"relay", "work off the outbox", relay},
+	{"setup", "make the tables that the outbox needs", setup},
 	{"explain", "say whether a statement is cached, why not, and what it invalidates", explain},
 }
 

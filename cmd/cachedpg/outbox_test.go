@@ -1,0 +1,78 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cachedpg/cachedpg"
+	"github.com/cachedpg/cachedpg/internal/pgtest"
+)
+
+func TestSetupMakesTheTablesAndTheRelayWorksThemOff(t *testing.T) {
+	t.Parallel()
+	database := pgtest.Database(t)
+	dsn := with(t, database, "cache_store", pgtest.Redis(t))
+	always := with(t, dsn, "cache_outbox", "always")
+	code, _, stderr := call(t, "relay", "--dsn", always)
+	if code != exitFailed || !strings.Contains(stderr, "cachedpg setup") || strings.Count(stderr, "\n") != 1 {
+		t.Errorf("without a table: exit code %d\n%s", code, stderr)
+	}
+	for range 2 {
+		if code, out, stderr := call(t, "setup", "--dsn", always); code != exitOK || out+stderr != "" {
+			t.Fatalf("exit code %d\n%s%s", code, out, stderr)
+		}
+	}
+	pgtest.Exec(t, database, "INSERT INTO cachedpg.outbox (tags, local) VALUES (decode(repeat('00', 17), 'hex'), true)")
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	var errs bytes.Buffer
+	done := make(chan int)
+	go func() {
+		done <- run(ctx, []string{"relay", "--dsn", dsn, "--interval", "5ms", "--batch", "1"}, &bytes.Buffer{}, &errs)
+	}()
+	conn := pgtest.Connect(t, database)
+	for n := 1; n > 0; {
+		if err := conn.QueryRow(ctx, "SELECT count(*) FROM cachedpg.outbox").Scan(&n); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cancel() // as an interrupt does
+	if code := <-done; code != exitOK || errs.Len() > 0 {
+		t.Errorf("exit code %d\n%s", code, errs.String())
+	}
+}
+
+func TestSetupPrintsWhatItWouldRun(t *testing.T) {
+	t.Parallel()
+	code, out, stderr := call(t, "setup", "--print", "--role", `my"app`)
+	if code != exitOK || out != cachedpg.SetupSQL(`my"app`) || !strings.Contains(out, `TO "my""app"`) {
+		t.Fatalf("exit code %d\n%s%s", code, out, stderr)
+	}
+	pgtest.Exec(t, pgtest.Database(t), cachedpg.SetupSQL())
+}
+
+func TestTheOutboxCommandsAreCalledWrongly(t *testing.T) {
+	t.Setenv("CACHEDPG_DSN", "")
+	for _, tt := range []struct {
+		args []string
+		code int
+		want string
+	}{
+		{[]string{"setup"}, exitUsage, "no --dsn"},
+		{[]string{"relay"}, exitUsage, "no --dsn"},
+		{[]string{"setup", "--dsn", "host=x", "more"}, exitUsage, "too many"},
+		{[]string{"relay", "--dsn", "host=x", "more"}, exitUsage, "too many"},
+		{[]string{"setup", "--role", ""}, exitUsage, "role"},
+		{[]string{"relay", "--dsn", "host=x cache_outbox=never"}, exitUsage, "cache_outbox"},
+		{[]string{"relay", "--dsn", "host=x password=hush port=y"}, exitUsage, "invalid port"},
+		{[]string{"relay", "--dsn", "host=x"}, exitFailed, "not shared"},
+	} {
+		code, _, stderr := call(t, tt.args...)
+		if code != tt.code || !strings.Contains(stderr, tt.want) || strings.Contains(stderr, "hush") {
+			t.Errorf("%q: exit code %d, want %d\n%s", tt.args, code, tt.code, stderr)
+		}
+	}
+}
