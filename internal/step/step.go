@@ -18,11 +18,13 @@ const (
 	Queued   = "queued"   // Redis has it, the caller does not know
 	Applied  = "applied"  // it ran with others and their position, COMMIT is not sent
 	Recorded = "recorded" // PostgreSQL has committed them, the queue has them still
-	
+
 	// Of the feed, see package walfeed.
 	Decoded  = "decoded"  // the log tells of a commit; whether it is visible is not known
 	Intended = "intended" // it is not, so it is marked
 	Fed      = "fed"      // what the log told of is invalidated
+
+	// Of a commit that Redis does not hear of, see Config.Outbox.
 	Asked     = "asked"     // a relay is asked to mark, it has not answered
 	Delivered = "delivered" // a relay has delivered rows, they are still there
 )
