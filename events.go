@@ -11,7 +11,8 @@ import (
 
 // Apply invalidates what events tell of in the store of db, which is one that
 // the events' writers do not use: another region's. It asks PostgreSQL only if
-// nothing is known of the database yet, and refuses events of another database.
+// nothing is known of the database yet, and refuses events of another database,
+// see OriginOf. An error means that they have to be applied again.
 func Apply(ctx context.Context, db *sql.DB, events ...invalidation.Event) error {
 	d := connectorOf(db)
 	if d == nil {
@@ -21,8 +22,11 @@ func Apply(ctx context.Context, db *sql.DB, events ...invalidation.Event) error 
 		return nil
 	}
 	sp, err := d.reach(ctx, db)
-	if err != nil || sp == nil {
+	if err != nil {
 		return err
+	}
+	if sp == nil { // others may cache where this DB does not, so to say nothing would lose the events
+		return errNoStore
 	}
 	var tags []store.Tag
 	for _, e := range events {

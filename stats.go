@@ -207,10 +207,15 @@ func (c *Conn) invalidate(ctx context.Context, relations []string) error {
 		return err
 	}
 	if len(relations) == 0 {
+		if c.d.space() == nil { // this DB has cached nothing, but others that share the store may have
+			if err := c.ready(ctx); err != nil {
+				return err
+			}
+		}
 		if sp := c.d.space(); sp != nil {
 			return sp.invalidateAll(ctx)
 		}
-		return nil // nothing has been cached
+		return nil // nothing is cached
 	}
 	q := call{}
 	if err := c.plan(ctx, &q); err != nil {

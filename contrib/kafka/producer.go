@@ -1,0 +1,83 @@
+package kafka
+
+import (
+	"context"
+	"sync/atomic"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/cachedpg/cachedpg/invalidation"
+)
+
+// Producer is a Sink that sends events to a topic. It is safe for concurrent use.
+type Producer struct {
+	config Config
+	client *kgo.Client
+
+	events, records, errors atomic.Int64
+}
+
+var _ invalidation.Sink = (*Producer)(nil)
+
+// ProducerStats counts what a Producer did since it was made.
+type ProducerStats struct {
+	Events  int64 // acknowledged
+	Records int64 // acknowledged: a tag of an event each, one for equal tags of one Send
+	Errors  int64 // Sends that failed
+}
+
+// NewProducer makes a Producer, and does not ask a broker yet: Check does. The
+// caller closes it.
+func NewProducer(c Config) (*Producer, error) {
+	if err := c.validate(); err != nil {
+		return nil, err
+	}
+	client, err := c.client(
+		kgo.DefaultProduceTopic(c.Topic),
+		kgo.RequiredAcks(kgo.AllISRAcks()), // K1
+		kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil)),
+		kgo.RecordDeliveryTimeout(c.timeout()),
+		kgo.ProduceRequestTimeout(c.timeout()),
+		// A Send ends in time also if a broker has the records and does not answer.
+		// They are sent again then, which harms nobody.
+		kgo.AllowIdempotentProduceCancellation(),
+	)
+	if err != nil {
+		return nil, err
+	}
+	return &Producer{config: c, client: client}, nil
+}
+
+// Check asks a broker for the topic. An error names the remedy.
+func (p *Producer) Check(ctx context.Context) error { return p.config.check(ctx, p.client) }
+
+// Send produces events, and returns when all in-sync replicas have them or one
+// of them is not to be had: then all are to be sent again.
+func (p *Producer) Send(ctx context.Context, events []invalidation.Event) error {
+	seen := make(map[string]bool)
+	var records []*kgo.Record
+	for _, e := range events {
+		var err error
+		if records, err = appendRecords(records, e, seen); err != nil {
+			p.errors.Add(1)
+			return err
+		}
+	}
+	sending, cancel := context.WithTimeout(ctx, p.config.timeout())
+	defer cancel()
+	if err := p.client.ProduceSync(sending, records...).FirstErr(); err != nil {
+		p.errors.Add(1)
+		return p.config.explain(ctx, p.client, err)
+	}
+	p.events.Add(int64(len(events)))
+	p.records.Add(int64(len(records)))
+	return nil
+}
+
+// Stats returns what the Producer has counted.
+func (p *Producer) Stats() ProducerStats {
+	return ProducerStats{Events: p.events.Load(), Records: p.records.Load(), Errors: p.errors.Load()}
+}
+
+// Close ends the Producer. A Send that is under way fails.
+func (p *Producer) Close() { p.client.Close() }

@@ -1,0 +1,77 @@
+package cachedpg
+
+import (
+	"context"
+	"database/sql"
+	"strings"
+	"testing"
+
+	"github.com/cachedpg/cachedpg/internal/pgtest"
+	"github.com/cachedpg/cachedpg/invalidation"
+	"github.com/cachedpg/cachedpg/store"
+)
+
+func TestOriginNamesTheDatabaseAndTheStore(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, pgtest.Database(t), "cache_statement", people)
+	o, err := OriginOf(f.ctx, f.db)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if parts := strings.Split(o.Source, "/"); len(parts) != 3 || o.Shared {
+		t.Errorf("in memory: %+v", o)
+	}
+	shared := newFixture(t, pgtest.Database(t), "cache_statement", people, "cache_store="+pgtest.Redis(t))
+	o2, err := OriginOf(f.ctx, shared.db)
+	if err != nil || !o2.Shared || o2.Source == o.Source {
+		t.Errorf("shared: %+v, %v; the other database is %+v", o2, err, o)
+	}
+
+	off := f.open("cachedpg", withKey(shared.dsn+"", "cache_store", "off"))
+	if o, err := OriginOf(f.ctx, off); err != nil || o != o2 {
+		t.Errorf("cache_store=off beside others: %+v, %v: its events concern them", o, err)
+	}
+	if _, err := OriginOf(f.ctx, f.plain); err == nil {
+		t.Error("a DB of another driver has an origin")
+	}
+	ended, cancel := context.WithCancel(f.ctx)
+	cancel()
+	if _, err := OriginOf(ended, f.db); err == nil {
+		t.Error("an origin was asked for with a context that has ended")
+	}
+}
+
+// Applying to nothing must not look like success: the events would be gone.
+func TestEventsForADatabaseThatIsNotCachedAreRefused(t *testing.T) {
+	t.Parallel()
+	database := pgtest.Database(t)
+	db, err := sql.Open("cachedpg", withKey(database, "cache_store", "off"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if _, err := OriginOf(t.Context(), db); err == nil || !strings.Contains(err.Error(), "cache_store") {
+		t.Errorf("OriginOf: %v", err)
+	}
+	e := invalidation.Event{Source: "1/00000001/1", Tags: []store.Tag{{Kind: store.TagSchema}}}
+	if err := Apply(t.Context(), db, e); err == nil || !strings.Contains(err.Error(), "cache_store") {
+		t.Errorf("Apply: %v", err)
+	}
+}
+
+// A process that has asked for nothing yet invalidates what others have stored.
+func TestInvalidateByWhoHasCachedNothing(t *testing.T) {
+	shared(t, people, func(f *fixture) {
+		f.warm(userByID, 1)
+		f.past("UPDATE users SET city = 'Bergen' WHERE id = 1")
+		other, err := (&Driver{}).OpenConnector(withKeys(f.dsn, f.keys))
+		if err != nil {
+			t.Fatal(err)
+		}
+		other.(*connector).process = "other"
+		if err := Invalidate(f.ctx, openDB(f, other)); err != nil {
+			t.Fatal(err)
+		}
+		f.again(userByID, 1).is("1 ann Bergen")
+	})
+}
