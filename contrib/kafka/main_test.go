@@ -5,8 +5,10 @@ import (
 	"crypto/rand"
 	"database/sql"
 	"errors"
+	"net"
 	"net/url"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -97,7 +99,8 @@ type region struct {
 	plain *sql.DB
 
 	source string
-	people uint32 // OID
+	people uint32 // OID of the table
+	byID   uint32 // and of its key
 }
 
 // newRegion opens a database with a table, and a store.
@@ -106,7 +109,7 @@ func newRegion(t *testing.T, storeURL string) *region {
 	dsn := pgtest.Database(t)
 	pgtest.Exec(t, dsn, "CREATE TABLE people (id int PRIMARY KEY, city text NOT NULL); INSERT INTO people SELECT i, 'Rome' FROM generate_series(1, 9) i")
 	r := &region{t: t, db: open(t, "cachedpg", withKey(dsn, "cache_store", storeURL)), plain: open(t, "pgx", dsn)}
-	if err := r.plain.QueryRow("SELECT 'people'::regclass::oid::int8").Scan(&r.people); err != nil {
+	if err := r.plain.QueryRow("SELECT 'people'::regclass::oid::int8, 'people_pkey'::regclass::oid::int8").Scan(&r.people, &r.byID); err != nil {
 		t.Fatal(err)
 	}
 	origin, err := cachedpg.OriginOf(t.Context(), r.db)
@@ -151,6 +154,12 @@ func (r *region) ask(id int) (city string, hit bool) {
 // warm reads until the cache answers.
 func (r *region) warm(id int, want string) {
 	r.t.Helper()
+	r.t.Cleanup(func() {
+		if r.t.Failed() {
+			s := cachedpg.StatsOf(r.db)
+			r.t.Logf("the cache: hits %d, misses %d, bypasses %v", s.Hits, s.Misses, s.Bypasses)
+		}
+	})
 	eventually(r.t, "a hit", func() bool {
 		city, hit := r.ask(id)
 		if city != want {
@@ -188,7 +197,7 @@ func (r *region) moves(id int, city string) invalidation.Event {
 // event is of any change of the table.
 func (r *region) event() invalidation.Event {
 	return invalidation.Event{Source: r.source, ID: "test/1", Time: time.Now(), Tags: []store.Tag{
-		{Relation: r.people, Kind: store.TagTable}, {Relation: r.people, Kind: store.TagRows}}}
+		{Relation: r.people, Kind: store.TagTable}, {Relation: r.people, Kind: store.TagRows, Index: r.byID}}}
 }
 
 func send(t *testing.T, p *Producer, events ...invalidation.Event) {
@@ -239,7 +248,15 @@ func consume(t *testing.T, db *sql.DB, c Config) *running {
 			}
 		})
 	}
-	t.Cleanup(r.stop)
+	t.Cleanup(func() {
+		r.stop()
+		if t.Failed() {
+			t.Logf("the consumer: %+v", r.Stats())
+			for _, err := range r.errors {
+				t.Logf("OnError: %v", err)
+			}
+		}
+	})
 	return r
 }
 
@@ -247,16 +264,31 @@ func consume(t *testing.T, db *sql.DB, c Config) *running {
 func (r *running) await(what string, is func(ConsumerStats) bool) {
 	r.t.Helper()
 	eventually(r.t, what, func() bool { return is(r.Stats()) })
+}
+
+// first returns what OnError was told first.
+func (r *running) first() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, err := range r.errors {
-		r.t.Logf("OnError: %v", err)
+	return r.errors[0]
+}
+
+func port(t *testing.T, addr string) int {
+	t.Helper()
+	_, text, err := net.SplitHostPort(addr)
+	if err != nil {
+		t.Fatal(err)
 	}
+	n, err := strconv.Atoi(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
 }
 
 func (r *running) started() {
 	r.t.Helper()
-	r.await("the first position", func(s ConsumerStats) bool { return s.Cold == 1 })
+	r.await("everything to be invalidated once", func(s ConsumerStats) bool { return s.Cold == 1 })
 }
 
 func eventually(t *testing.T, what string, is func() bool) {
