@@ -112,6 +112,9 @@ func (c Config) client(opts ...kgo.Opt) (*kgo.Client, error) {
 		kgo.SeedBrokers(c.Brokers...),
 		// Partitions that are added later are missed until this has passed.
 		kgo.MetadataMaxAge(time.Minute),
+		// What a failure changes is to be known before a Send gives up.
+		kgo.MetadataMinAge(250 * time.Millisecond),
+		kgo.RetryBackoffFn(func(tries int) time.Duration { return min(minBackoff<<min(tries, 4), time.Second) }),
 		kgo.DialTimeout(c.timeout()),
 	}
 	if c.TLS != nil {

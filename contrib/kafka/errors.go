@@ -4,23 +4,28 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 
-	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
 // check asks the brokers for the topic.
 func (c Config) check(ctx context.Context, cl *kgo.Client) error {
 	asking, cancel := context.WithTimeout(ctx, c.timeout())
 	defer cancel()
-	topics, err := kadm.NewClient(cl).ListTopics(asking, c.Topic)
+	request := kmsg.NewPtrMetadataRequest() // kadm would answer from what the client knows
+	topic := kmsg.NewMetadataRequestTopic()
+	topic.Topic = &c.Topic
+	request.Topics = append(request.Topics, topic)
+	response, err := request.RequestWith(asking, cl)
 	if err == nil {
-		err = topics[c.Topic].Err
-	}
-	if err == nil && len(topics[c.Topic].Partitions) == 0 {
 		err = kerr.UnknownTopicOrPartition
+		for _, t := range response.Topics {
+			err = kerr.ErrorForCode(t.ErrorCode)
+		}
 	}
 	if err == nil {
 		return nil
@@ -73,8 +78,8 @@ func (c Config) remedy(err error) string {
 		return "too few replicas are in sync: see the topic's min.insync.replicas, and which brokers are down"
 	case errors.Is(err, kerr.MessageTooLarge):
 		return "a record is too large: raise the topic's max.message.bytes"
-	case errors.As(err, &closed):
-		return "the broker hung up: does it ask for TLS, or not, or for SASL?"
+	case errors.As(err, &closed), errors.Is(err, io.EOF):
+		return "the broker hung up: does it ask for TLS, or not? If it asks for SASL, check User, Password and Mechanism"
 	case strings.Contains(err.Error(), "tls:"), strings.Contains(err.Error(), "x509:"):
 		return "TLS fails: check the certificates, and that the address is one of TLS"
 	case timedOut(err), strings.Contains(err.Error(), "dial"):

@@ -2,8 +2,10 @@ package kafka
 
 import (
 	"context"
+	"errors"
 	"sync/atomic"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/cachedpg/cachedpg/invalidation"
@@ -14,7 +16,7 @@ type Producer struct {
 	config Config
 	client *kgo.Client
 
-	events, records, errors atomic.Int64
+	events, records, failed atomic.Int64
 }
 
 var _ invalidation.Sink = (*Producer)(nil)
@@ -37,6 +39,7 @@ func NewProducer(c Config) (*Producer, error) {
 		kgo.RequiredAcks(kgo.AllISRAcks()), // K1
 		kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil)),
 		kgo.RecordDeliveryTimeout(c.timeout()),
+		kgo.RecordRetries(5), // about three seconds, so that the broker's error is told, and not a timeout
 		kgo.ProduceRequestTimeout(c.timeout()),
 		// A Send ends in time also if a broker has the records and does not answer.
 		// They are sent again then, which harms nobody.
@@ -59,14 +62,17 @@ func (p *Producer) Send(ctx context.Context, events []invalidation.Event) error 
 	for _, e := range events {
 		var err error
 		if records, err = appendRecords(records, e, seen); err != nil {
-			p.errors.Add(1)
+			p.failed.Add(1)
 			return err
 		}
 	}
 	sending, cancel := context.WithTimeout(ctx, p.config.timeout())
 	defer cancel()
-	if err := p.client.ProduceSync(sending, records...).FirstErr(); err != nil {
-		p.errors.Add(1)
+	if err := p.produce(sending, records); err != nil {
+		p.failed.Add(1)
+		if errors.Is(err, kerr.UnknownTopicID) { // the topic was made anew, and the client holds on to the old one
+			p.client.PurgeTopicsFromProducing(p.config.Topic)
+		}
 		return p.config.explain(ctx, p.client, err)
 	}
 	p.events.Add(int64(len(events)))
@@ -74,9 +80,29 @@ func (p *Producer) Send(ctx context.Context, events []invalidation.Event) error 
 	return nil
 }
 
+// produce returns when all records are acknowledged, one failed, or ctx ends. The
+// client may be done with some of them later only.
+func (p *Producer) produce(ctx context.Context, records []*kgo.Record) error {
+	results := make(chan error, len(records))
+	for _, r := range records {
+		p.client.Produce(ctx, r, func(_ *kgo.Record, err error) { results <- err })
+	}
+	for range records {
+		select {
+		case err := <-results:
+			if err != nil {
+				return err
+			}
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
 // Stats returns what the Producer has counted.
 func (p *Producer) Stats() ProducerStats {
-	return ProducerStats{Events: p.events.Load(), Records: p.records.Load(), Errors: p.errors.Load()}
+	return ProducerStats{Events: p.events.Load(), Records: p.records.Load(), Errors: p.failed.Load()}
 }
 
 // Close ends the Producer. A Send that is under way fails.

@@ -35,8 +35,8 @@ var (
 // appendRecords appends the records of e to dst, a tag that is in seen left out:
 // the newer record says nothing that the older does not.
 func appendRecords(dst []*kgo.Record, e invalidation.Event, seen map[string]bool) ([]*kgo.Record, error) {
-	if e.Source == "" {
-		return dst, fmt.Errorf("cachedpg: kafka: event %q names no database", e.ID)
+	if e.Source == "" || strings.Contains(e.Source, " ") {
+		return dst, fmt.Errorf("cachedpg: kafka: event %q is of no database: its Source is %q", e.ID, e.Source)
 	}
 	v, err := json.Marshal(value{Version: version, ID: e.ID, Time: e.Time})
 	if err != nil {
