@@ -110,8 +110,8 @@ func (o *options) open() (*sql.DB, error) {
 		return nil, misused("%s: --dsn: %s", o.name, strings.TrimPrefix(err.Error(), "cachedpg: "))
 	}
 	// What these apply, or mark, is for others, who cannot see this process's memory.
-	if config.Store == "memory" && o.from != "wal" {
-		return nil, misused("%s: --dsn: cache_store is this program's own memory: name the region's Redis", o.name)
+	if o.from != "wal" && !strings.Contains(config.Store, "://") {
+		return nil, misused("%s: --dsn: cache_store is not shared: name the region's Redis", o.name)
 	}
 	db, err := sql.Open("cachedpg", o.dsn)
 	if err != nil {
