@@ -81,8 +81,8 @@ const outboxTable = `CREATE TABLE IF NOT EXISTS cachedpg.outbox (
 CREATE INDEX IF NOT EXISTS outbox_requests ON cachedpg.outbox (id) WHERE writer IS NOT NULL`
 
 const (
-	lockRelay = 0x65647069 // "edpi": a relay that can reach the store
-	lockSetup = 0x6564706a // "edpj"
+	lockRelay = 0x6564706b // "edpk": a relay that can reach the store
+	lockSetup = 0x6564706c // "edpl"
 
 	outboxChannel = "cachedpg_outbox"
 
