@@ -13,7 +13,6 @@ import (
 
 	"github.com/cachedpg/cachedpg/catalog"
 	"github.com/cachedpg/cachedpg/internal/step"
-	"github.com/cachedpg/cachedpg/keying"
 	"github.com/cachedpg/cachedpg/parser"
 	"github.com/cachedpg/cachedpg/store"
 	"github.com/cachedpg/cachedpg/store/redis"
@@ -131,11 +130,11 @@ func (sh *shape) applyBehind(config Config, v *view) {
 	}
 	p := sh.plan
 	sh.drains = p.Calls || p.Asks || p.Opaque || p.Unknown || slices.Contains(p.Kinds, parser.Begin) ||
-		p.Catalog || p.Reason == keying.ForeignTable || p.Reason == keying.RowSecurity
+		p.Catalog || p.Beyond
 	of := func(oid uint32) bool {
 		rel := v.snapshot.ByOID(oid)
 		return rel == nil || slices.ContainsFunc(config.Policies, func(p Policy) bool {
-			return p.Strategy == strategyWriteBehind && (p.Relation == rel.Name || p.Relation == rel.Schema+"."+rel.Name)
+			return p.Strategy == strategyWriteBehind && p.is(rel)
 		})
 	}
 	sh.drains = sh.drains || slices.ContainsFunc(p.Reads(), of) || slices.ContainsFunc(p.WritesTo(), of)

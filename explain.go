@@ -48,8 +48,13 @@ type Explanation struct {
 
 	// TTL is the longest life of an entry, written as a time.Duration; "" for
 	// what is not cacheable.
-	TTL    string `json:"ttl"`
-	Policy string `json:"policy"` // the Strategy of its relations; off if one of them says so
+	TTL string `json:"ttl"`
+
+	// ByAge names what only that bounds, and no write: the relations of strategy
+	// "ttl", or the reason that a ttl in the query or the context excuses.
+	ByAge []string `json:"by_age"`
+
+	Policy string `json:"policy"` // the Strategy of its relations; if they differ, the last in Policy's list
 
 	Notes []string `json:"notes"` // what else is worth knowing, a sentence each
 }
@@ -141,8 +146,8 @@ func (c *Conn) explain(ctx context.Context, query string, args []driver.NamedVal
 	plan := q.text.plan
 	x := &Explanation{
 		Cacheable: reason == keying.NoReason, Because: reason.Words(), Remedy: reason.Remedy(),
-		Key: q.keyParts(l.key, given), Policy: strategyCacheAside,
-		Kinds: []string{}, Reads: []string{}, Invalidates: []string{}, Notes: []string{},
+		Key: q.keyParts(l.key, given), Policy: q.text.policy,
+		Kinds: []string{}, Reads: []string{}, ByAge: []string{}, Invalidates: []string{}, Notes: []string{},
 	}
 	for _, kind := range plan.Kinds {
 		x.Kinds = append(x.Kinds, kind.String())
@@ -152,6 +157,7 @@ func (c *Conn) explain(ctx context.Context, query string, args []driver.NamedVal
 	}
 	if x.Cacheable {
 		x.TTL = q.ttl(ctx).String()
+		q.explainAge(x)
 	} else if x.Reason = reason.String(); reason == plan.Reason {
 		x.Detail = plan.Detail
 	}
@@ -240,11 +246,31 @@ func (q *call) keyParts(key store.Key, given bool) KeyParts {
 	return k
 }
 
+// explainAge says what only the age of the entry bounds.
+func (q *call) explainAge(x *Explanation) {
+	plan := q.text.plan
+	reason, detail := plan.Reason, plan.Detail
+	if reason == keying.NoReason {
+		_, _, reason = plan.Key(&q.session.digests[q.mode], q.keyingValues(), nil)
+	}
+	if reason != keying.NoReason {
+		x.ByAge = append(x.ByAge, reasonWith(reason.String(), detail))
+	}
+	for _, oid := range q.text.aged {
+		if rel := q.view.snapshot.ByOID(oid); rel != nil {
+			x.ByAge = append(x.ByAge, "table "+rel.Schema+"."+rel.Name)
+		}
+	}
+}
+
 // explainTags says what the statement depends on and what it invalidates.
 func (q *call) explainTags(x *Explanation) {
 	plan, values := q.text.plan, q.keyingValues()
-	if plan.Reason == keying.NoReason {
-		tags, always, rows := plan.ReadTags(nil, values)
+	if plan.Reason == keying.NoReason || x.Cacheable {
+		l := lookup{}
+		l.tags, l.always, l.rows = plan.ReadTags(nil, values)
+		l.byAge(q.text.aged, 0)
+		tags, always, rows := l.tags, l.always, l.rows
 		for i, t := range tags {
 			words := plan.TagWords(t, values, q.view.snapshot)
 			switch {
@@ -287,6 +313,8 @@ func (q *call) explainEffects(x *Explanation, inTx, others bool) {
 			x.Notes = append(x.Notes, text)
 		}
 	}
+	note(x.Reason == plan.Reason.String() && plan.Lasting == keying.NoReason, "Where its answer may be old, a comment such as /* cachedpg: ttl=5s */ has it cached by age.")
+	note(q.text.behind && !inTx, "It is queued, and runs later: strategy write-behind.")
 	note(others, "The transaction has changed other rows: only a result with rows may come from the cache.")
 	note(q.text.has(parser.Commit), "It ends the transaction: what that has written is invalidated.")
 	note(q.text.has(parser.PrepareTransaction), "What the transaction has written is not cached until COMMIT PREPARED or ROLLBACK PREPARED.")

@@ -17,14 +17,11 @@ func (x *Explanation) String() string {
 	}
 	if x.Cacheable {
 		line("cacheable", "yes, for at most "+shortDuration(x.TTL))
+		line("by age only", x.ByAge...)
 		line("key", x.Key.Text, x.Key.words())
 	} else {
 		line("cacheable", "no")
-		reason := x.Reason
-		if x.Detail != "" {
-			reason += " (" + x.Detail + ")"
-		}
-		line("reason", reason+": "+x.Because)
+		line("reason", reasonWith(x.Reason, x.Detail)+": "+x.Because)
 		line("remedy", x.Remedy)
 	}
 	line("reads", x.Reads...)
@@ -34,6 +31,13 @@ func (x *Explanation) String() string {
 	}
 	line("notes", x.Notes...)
 	return out.String()
+}
+
+func reasonWith(reason, detail string) string {
+	if detail != "" {
+		reason += " (" + detail + ")"
+	}
+	return reason
 }
 
 // words are the parts beside the text.

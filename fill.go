@@ -172,13 +172,10 @@ func (c *Conn) fill(ctx context.Context, q *call, m *fetch, f *flight) (driver.R
 // ttl is the longest life of the entry: what the policies say, and no longer
 // than the hints do.
 func (q *call) ttl(ctx context.Context) time.Duration {
-	ttl := q.text.ttl
-	for _, hint := range []time.Duration{hintsOf(ctx).ttl, q.text.hints.ttl} {
-		if hint > 0 {
-			ttl = min(ttl, hint)
-		}
+	if limit := q.limit(ctx); limit > 0 {
+		return min(q.text.ttl, limit)
 	}
-	return ttl
+	return q.text.ttl
 }
 
 // refreshes reports that this hit is to run the SELECT and store its result

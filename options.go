@@ -25,6 +25,11 @@ func WithBypass(ctx context.Context) context.Context {
 // their result for at most ttl. It does not shorten the life of an entry that
 // is there already, and never lengthens that of a relation with a shorter
 // Policy. A ttl that is not positive is as WithBypass.
+//
+// A query that is otherwise never cached because its answer is of its moment
+// (now(), random(), a foreign table) is cached by age: its result is given
+// again until it is ttl old. Explain says so. A comment in the statement does
+// the same: /* cachedpg: ttl=5s */.
 func WithTTL(ctx context.Context, ttl time.Duration) context.Context {
 	h := hintsOf(ctx)
 	if h.ttl = ttl; ttl <= 0 {

@@ -1,6 +1,7 @@
 package cachedpg
 
 import (
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -46,6 +47,8 @@ type shape struct {
 	columns atomic.Pointer[[]store.Column] // of the last fill, shared by entries
 	stats   *statementStats
 	off     bool          // a Policy says so
+	aged    []uint32      // relations of strategy "ttl"
+	policy  string        // the strategy of its relations; the last in strategies counts
 	ttl     time.Duration // of an entry, before jitter
 	drains  bool          // it comes after what is queued, see behind.go
 	behind  bool          // it may be queued itself
@@ -131,8 +134,9 @@ func (d *connector) newShape(set *planSet, text, sql string, literals []parser.L
 	}
 	d.parsed.Add(1)
 	sh := &shape{
-		plan: keying.New(text, statements, set.view.snapshot, set.path),
-		ttl:  d.config.TTL,
+		plan:   keying.New(text, statements, set.view.snapshot, set.path),
+		ttl:    d.config.TTL,
+		policy: strategyCacheAside,
 	}
 	sh.stats = d.statements.Add(strings.Clone(text), &statementStats{text: normalisedText(text)})
 	sh.stats.reason.Store(uint32(sh.plan.Reason))
@@ -154,10 +158,14 @@ func (sh *shape) applyPolicies(config Config, snapshot *catalog.Snapshot) {
 		sh.off = sh.off || rel.Schema == ownSchema
 		ttl := config.TTL
 		for _, policy := range config.Policies {
-			if policy.Relation != rel.Name && policy.Relation != rel.Schema+"."+rel.Name {
+			if !policy.is(rel) {
 				continue
 			}
 			sh.off = sh.off || policy.Strategy == strategyOff
+			sh.take(policy)
+			if policy.Strategy == strategyTTL {
+				sh.aged = append(sh.aged, oid)
+			}
 			if policy.TTL > 0 {
 				ttl = policy.TTL
 			}
@@ -168,5 +176,47 @@ func (sh *shape) applyPolicies(config Config, snapshot *catalog.Snapshot) {
 	}
 	if shortest > 0 {
 		sh.ttl = shortest
+	}
+	for _, oid := range sh.plan.WritesTo() {
+		for _, policy := range config.Policies {
+			if rel := snapshot.ByOID(oid); rel != nil && policy.is(rel) {
+				sh.take(policy)
+			}
+		}
+	}
+}
+
+// is reports that the policy is the relation's.
+func (p *Policy) is(rel *catalog.Relation) bool {
+	return p.Relation == rel.Name || p.Relation == rel.Schema+"."+rel.Name
+}
+
+// idlePolicies says of policies that have no effect why. A table may be made later,
+// so that this is no reason to fail.
+func idlePolicies(policies []Policy, snapshot *catalog.Snapshot) (idle []string) {
+	for i := range policies {
+		p := &policies[i]
+		why := "there is no such relation"
+		for rel := range snapshot.Relations() {
+			switch {
+			case !p.is(rel):
+				continue
+			case rel.Kind == 'v':
+				why = "it is a view; name the tables that it reads"
+				continue
+			}
+			why = ""
+			break
+		}
+		if why != "" {
+			idle = append(idle, "cache_policy: "+p.Relation+": "+why)
+		}
+	}
+	return idle
+}
+
+func (sh *shape) take(policy Policy) {
+	if slices.Index(strategies, policy.Strategy) > slices.Index(strategies, sh.policy) {
+		sh.policy = policy.Strategy
 	}
 }

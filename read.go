@@ -97,7 +97,12 @@ func (c *Conn) lookup(ctx context.Context, q *call) (l lookup, reason keying.Rea
 		return l, reason
 	}
 	key, buf, reason := q.text.plan.Key(&q.session.digests[q.mode], q.keyingValues(), c.keyBuf)
-	if c.keyBuf = buf[:0]; reason != keying.NoReason {
+	c.keyBuf = buf[:0]
+	aged := len(q.text.aged) > 0 || q.text.plan.Reason != keying.NoReason
+	if reason == keying.ClockInput && q.excused(ctx) {
+		reason, aged = keying.NoReason, true
+	}
+	if reason != keying.NoReason {
 		return l, reason
 	}
 	tags, always, rows := q.text.plan.ReadTags(c.tags[:0], q.keyingValues())
@@ -105,7 +110,11 @@ func (c *Conn) lookup(ctx context.Context, q *call) (l lookup, reason keying.Rea
 		return l, keying.InTransactionAfterWrite
 	}
 	others := c.tx != nil && c.tx.wrote(q.view, tags[always:])
-	return lookup{key: key, tags: tags, always: always, rows: rows, others: others}, keying.NoReason
+	l = lookup{key: key, tags: tags, always: always, rows: rows, others: others}
+	if aged {
+		l.byAge(q.text.aged, q.ttl(ctx))
+	}
+	return l, keying.NoReason
 }
 
 // plan finds out what the text means to the session that will run it. An
@@ -186,7 +195,7 @@ func (c *Conn) loadView(ctx context.Context, sp *space) (*view, error) {
 func (c *Conn) mayRead(ctx context.Context, q *call) keying.Reason {
 	h := hintsOf(ctx)
 	switch {
-	case q.text.plan.Reason != keying.NoReason && q.view != noCatalog:
+	case q.text.plan.Reason != keying.NoReason && q.view != noCatalog && !q.excused(ctx):
 		return q.text.plan.Reason
 	case c.d.config.Store == storeOff:
 		return keying.CacheOff

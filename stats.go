@@ -55,8 +55,13 @@ type Stats struct {
 
 	Unresolved int // writers of this process whose outcome is being asked for
 
+	// Policies are those of Config.Policies that have no effect, each with the
+	// reason: there is no such relation, or it is a view.
+	Policies []string
+
 	// Queue is what strategy "write-behind" did.
 	Queue QueueStats
+
 	// Outbox is what went by way of the outbox, see Config.Outbox and Relay.
 	Outbox OutboxStats
 
@@ -150,6 +155,9 @@ func StatsOf(db *sql.DB) Stats {
 			s.Entries, s.Bytes, s.Tags, s.Evictions, s.Expirations = m.Entries, m.Bytes, m.Tags, m.Evictions, m.Expirations
 		case store.Shared:
 			s.Shared = st.SharedStats()
+		}
+		if v := sp.view.Load(); v != nil {
+			s.Policies = idlePolicies(d.config.Policies, v.snapshot)
 		}
 		s.Feed = sp.feed.Load().report()
 		s.Unresolved = sp.writes.Stats().Unresolved

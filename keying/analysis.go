@@ -74,10 +74,10 @@ func (a *analysis) run(statements []*parser.Statement) {
 		p.deny(ClockInput, "")
 	}
 	a.casts()
-	if p.Reason == NoReason {
+	if p.Lasting == NoReason {
 		a.clockCasts(statements[0], a.path, "")
 	}
-	if p.Reason == NoReason {
+	if p.Lasting == NoReason {
 		a.readPlan(statements[0])
 	}
 	a.writePlan()
@@ -214,6 +214,7 @@ func (a *analysis) relation(r parser.Relation, path []string) {
 	case rel.Temporary:
 		p.deny(TemporaryTable, name)
 	case rel.RowSecurity:
+		p.Beyond = true
 		p.deny(RowSecurity, name)
 		a.code(rel, catalog.OnRead, nil)
 	case rel.Unlogged && rel.Kind != 'v':
@@ -231,6 +232,7 @@ func (a *analysis) relation(r parser.Relation, path []string) {
 		a.columns(rel)
 		a.view(rel, name)
 	case 'f':
+		p.Beyond = true
 		p.deny(ForeignTable, name)
 	case 'S':
 		p.deny(SequenceRead, name)
@@ -253,6 +255,7 @@ func (a *analysis) table(rel *catalog.Relation, name string) {
 			p.Unknown = true
 			p.deny(UnknownRelation, name)
 		case child.Kind == 'f':
+			p.Beyond = true
 			p.deny(ForeignTable, child.Schema+"."+child.Name)
 		case child.Temporary:
 			p.deny(TemporaryTable, child.Schema+"."+child.Name)

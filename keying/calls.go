@@ -70,7 +70,7 @@ func (a *analysis) namesakes(construct string, path []string) {
 func (a *analysis) attribute(t parser.Attribute, path []string) {
 	if t.Relation.Name != "" {
 		rel := a.snapshot.Resolve(path, t.Relation.Schema, t.Relation.Name)
-		if rel == nil || rel.System {
+		if rel == nil {
 			return // denied already
 		}
 		if isColumn(rel, t.Name) {

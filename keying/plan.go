@@ -28,6 +28,16 @@ type Plan struct {
 	// that led to Reason; "" where there is none. It is never a value.
 	Detail string
 
+	// Lasting says why not even a limit of the age would do: it is NoReason if
+	// all that is against caching the text is that an answer is of its moment.
+	// LastingDetail is to it what Detail is to Reason.
+	Lasting       Reason
+	LastingDetail string
+
+	// Beyond says that it may read more tables than ReadTags tells of: those behind
+	// a foreign table, those that a policy looks into.
+	Beyond bool
+
 	// Writes says that the text changes tables, or may: WriteTags must be
 	// intended before its effect can become visible.
 	Writes bool
@@ -111,10 +121,13 @@ func New(text string, statements []*parser.Statement, snapshot *catalog.Snapshot
 	return p
 }
 
-// deny gives the reason, unless there is one already.
+// deny gives a reason; the first counts.
 func (p *Plan) deny(r Reason, detail string) {
 	if p.Reason == NoReason {
 		p.Reason, p.Detail = r, detail
+	}
+	if p.Lasting == NoReason && !excusable(r, detail) {
+		p.Lasting, p.LastingDetail = r, detail
 	}
 }
 
@@ -143,7 +156,7 @@ func (p *Plan) WritesTo() []uint32 { return p.writes }
 // IntervalStyle, lc_monetary, lc_numeric, lc_time, default_text_search_config,
 // bytea_output, extra_float_digits and the like.
 // buf is scratch space; Key returns it grown. The reason is NoReason, or why
-// these values cannot be cached.
+// these values cannot be cached; for ClockInput there is a key all the same.
 func (p *Plan) Key(session *[32]byte, v Values, buf []byte) (store.Key, []byte, Reason) {
 	e := encoder{buf: p.appendPrefix(buf[:0], session)}
 	e.uint(uint64(len(v.Literals)))
@@ -166,7 +179,7 @@ func (p *Plan) Key(session *[32]byte, v Values, buf []byte) (store.Key, []byte, 
 		}
 	}
 	if e.clock {
-		return store.Key{}, e.buf, ClockInput
+		return sha256.Sum256(e.buf), e.buf, ClockInput
 	}
 	return sha256.Sum256(e.buf), e.buf, NoReason
 }

@@ -84,6 +84,9 @@ func (a *analysis) depend(s *parser.Statement, path []string, conditions [][]par
 	a.single = a.single && proves && s.Single && !a.calls(s, path, func(f catalog.Function) bool { return f.SetReturning })
 	for i, r := range s.Reads {
 		rel := a.snapshot.Resolve(path, r.Schema, r.Name.Name)
+		if rel.System {
+			continue // nobody hears of its changes
+		}
 		var equal []parser.Equality
 		if proves && !r.Nested {
 			equal = conditions[i]
