@@ -222,5 +222,7 @@ func (r *ending) commit() error {
 	if err := r.effect.ask(r.ctx); err != nil {
 		return r.effect.rollback(err)
 	}
-	return r.effect.commitMarked(r.ctx)
+	err := r.effect.commitMarked(r.ctx)
+	r.effect.c.refill(r.ctx)
+	return err
 }

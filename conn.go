@@ -65,6 +65,8 @@ type Conn struct {
 
 	applies bool // it is the one that runs what was queued, see behind_apply.go
 
+	owed *debt // of strategy write-through, see refill.go
+
 	announced int // locks of statements that run alone, see alone.go
 
 	// Scratch space of one call.
@@ -94,6 +96,8 @@ type call struct {
 	rowsOnly  bool // without rows the result must not be kept
 	replanned bool // the catalog was found out of date once
 	refreshed bool // the catalog was loaded again for a name
+	refills   bool // a writer runs it, see refill.go
+	stored    bool // its result was
 }
 
 func (q *call) keyingValues() keying.Values {
@@ -123,6 +127,7 @@ func (c *Conn) ExecContext(ctx context.Context, query string, args []driver.Name
 	if err != nil {
 		return nil, err
 	}
+	defer c.refill(ctx)
 	return c.exec(ctx, &q)
 }
 
@@ -235,7 +240,7 @@ func PgxConn(ctx context.Context, conn *sql.Conn, f func(*pgx.Conn) error) error
 		if err != nil {
 			return err
 		}
-		defer c.enter() // the hand-out is over, not only when the connection is used next
+		defer c.handBack(ctx)
 		return f(pgxConn)
 	})
 }
@@ -268,6 +273,17 @@ func (c *Conn) handOut(ctx context.Context) (*pgx.Conn, error) {
 	return in.Conn.Conn(), nil
 }
 
+// handBack ends a hand-out, not only when the connection is used next.
+func (c *Conn) handBack(ctx context.Context) {
+	owed := c.owed
+	c.owed = nil
+	_ = c.enter()
+	c.owed = owed
+	if !c.isClosed {
+		c.refill(ctx)
+	}
+}
+
 // enter starts every call: what happened past the driver since the last one is over.
 func (c *Conn) enter() error {
 	if c.isClosed {
@@ -278,6 +294,7 @@ func (c *Conn) enter() error {
 		c.rawEffect = nil
 		e.done(nil)
 	}
+	c.disown()
 	c.retract()
 	return nil
 }

@@ -172,6 +172,7 @@ type connector struct {
 	outbox outboxState
 	// statements outlive the plans, which go with the catalog.
 	statements *clock.Cache[string, *statementStats]
+	through    bool // a relation has strategy write-through
 
 	// known is the state of the connection dialled last: what a new connection
 	// will be like. A hit needs no other.
@@ -196,7 +197,7 @@ func newConnector(config Config) (*connector, error) {
 		return nil, err
 	}
 	d := &connector{config: config, target: target, sessions: make(map[[32]byte]*session), spaces: make(map[identity]*space),
-		statements: clock.New[string, *statementStats](maxShapes)}
+		statements: clock.New[string, *statementStats](maxShapes), through: config.writesThrough()}
 	d.driver = &Driver{connector: d}
 	return d, nil
 }

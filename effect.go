@@ -45,6 +45,8 @@ type effect struct {
 	ends     bool // the text of a COMMIT or PREPARE TRANSACTION, nothing else
 	xid      string
 	over     bool // done was called
+
+	told chan struct{} // by whom the release is awaited, see refill.go
 }
 
 // begin marks what the statements change if their effect may become visible
@@ -314,6 +316,9 @@ func (e *effect) done(err error) {
 		e.abandon(c.d.ended(0, e.xid))
 	default:
 		step.At(step.Committed)
+		if err == nil {
+			c.owe(e)
+		}
 		e.release()
 	}
 }
@@ -323,7 +328,7 @@ func (e *effect) done(err error) {
 func (e *effect) release() {
 	if !e.catalog {
 		e.left()
-		e.write.Release()
+		e.write.ReleaseTelling(e.told)
 		return
 	}
 	generation := e.space.dropView()
@@ -405,6 +410,7 @@ type effectRows struct {
 func (r *effectRows) Close() error {
 	err := r.Rows.Close()
 	r.effect.done(err)
+	r.effect.c.refill(context.Background())
 	return err
 }
 
@@ -417,6 +423,7 @@ type scriptedRows struct {
 func (r *scriptedRows) Close() error {
 	err := r.Rows.Close()
 	r.effect.done(err)
+	r.effect.c.refill(context.Background())
 	return err
 }
 

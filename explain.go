@@ -152,6 +152,9 @@ func (c *Conn) explain(ctx context.Context, query string, args []driver.NamedVal
 	for _, kind := range plan.Kinds {
 		x.Kinds = append(x.Kinds, kind.String())
 	}
+	if q.text.through != nil {
+		x.Policy = strategyWriteThrough
+	}
 	if q.text.off {
 		x.Policy = strategyOff
 	}
@@ -163,6 +166,7 @@ func (c *Conn) explain(ctx context.Context, query string, args []driver.NamedVal
 	}
 	q.explainTags(x)
 	q.explainEffects(x, c.tx != nil, l.others)
+	c.explainThrough(&q, x)
 	q.explainText(x, statements, parseErr)
 	if unfed != nil {
 		x.Notes = append(x.Notes, "Nothing comes from the cache until the write-ahead log can be followed: "+strings.TrimPrefix(unfed.Error(), "cachedpg: ")+".")

@@ -147,7 +147,9 @@ func (c *Conn) fill(ctx context.Context, q *call, m *fetch, f *flight) (driver.R
 	}
 	step.At(step.Selected)
 	took := time.Since(begin)
-	c.d.stats.filled(q.text.stats, took)
+	if !q.refills { // those are counted for themselves
+		c.d.stats.filled(q.text.stats, took)
+	}
 	tags, stamps := m.tags, m.stamps
 	switch {
 	case rows.entry.Rows >= m.rows:
@@ -166,6 +168,9 @@ func (c *Conn) fill(ctx context.Context, q *call, m *fetch, f *flight) (driver.R
 		c.d.stats.storeErrors.Add(1)
 	}
 	step.At(step.Filled)
+	if q.stored = true; q.text.through != nil {
+		sp.recipes.remember(q, m.key, tags, rows.entry, true, hintsOf(ctx).ttl)
+	}
 	return rows, nil
 }
 

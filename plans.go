@@ -52,6 +52,7 @@ type shape struct {
 	ttl     time.Duration // of an entry, before jitter
 	drains  bool          // it comes after what is queued, see behind.go
 	behind  bool          // it may be queued itself
+	through []uint32      // relations whose writers refill it, see through.go
 	// inputs is the number of parameters once PostgreSQL has accepted the
 	// text, and -1 before; a Prepare of an accepted text sends nothing.
 	inputs atomic.Int32
@@ -143,6 +144,7 @@ func (d *connector) newShape(set *planSet, text, sql string, literals []parser.L
 	sh.inputs.Store(-1)
 	sh.applyPolicies(d.config, set.view.snapshot)
 	sh.applyBehind(d.config, set.view)
+	sh.applyThrough(d.config, set.view.snapshot)
 	return sh
 }
 

@@ -47,6 +47,9 @@ func (c *Conn) query(ctx context.Context, q *call) (driver.Rows, error) {
 		return c.direct(ctx, q, keying.InTransactionAfterWrite)
 	case outcome == store.Hit && !c.refreshes(ctx, q, entry, tags, stamps):
 		c.d.stats.hit(q.text.stats)
+		if q.text.through != nil {
+			c.remember(q, l, entry)
+		}
 		return newRows(c, entry), nil
 	case outcome == store.Dirty && (always == len(tags) || slices.Contains(stamps[:always], 0)):
 		// Someone's commit is under way: only PostgreSQL knows on which side of it we are.

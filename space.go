@@ -25,6 +25,7 @@ type space struct {
 	writes  *invalidation.Coordinator
 	gens    *invalidation.Generations
 	flights flights
+	recipes recipes // of strategy write-through
 
 	// view is the catalog as far as it is known to be current; nil after a
 	// DDL until someone loads it again.

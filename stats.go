@@ -34,6 +34,12 @@ type Stats struct {
 	Bypassed uint64            // queries that went to PostgreSQL without asking the cache
 	Bypasses map[string]uint64 // by the name of the keying.Reason
 
+	// Of strategy "write-through", see docs/write-through.md. These SELECTs are
+	// neither Misses nor Fills.
+	Refilled      uint64 // entries that commits have stored anew
+	RefillSkipped uint64 // that were left to the next read: over Config.RefillMax, too late, of another session, or in the hands of others
+	RefillFailed  uint64 // whose SELECT failed, or the store
+
 	Parsed         uint64 // texts given to the parser
 	UnknownOutcome uint64 // writes whose answer did not arrive; resolved later
 	Unmarked       uint64 // writes that the store could not be told of before their commit
@@ -84,6 +90,7 @@ type StatementStats struct {
 
 type counters struct {
 	hits, misses, stale, fills, joined, refreshed, tooLarge, unknown, unmarked, storeErrors atomic.Uint64
+	refilled, refillSkipped, refillFailed                                                   atomic.Uint64
 	bypasses                                                                                [256]atomic.Uint64 // by Reason
 }
 
@@ -132,6 +139,7 @@ func StatsOf(db *sql.DB) Stats {
 		Joined: c.joined.Load(), Refreshed: c.refreshed.Load(), TooLarge: c.tooLarge.Load(), StoreErrors: c.storeErrors.Load(),
 		UnknownOutcome: c.unknown.Load(), Unmarked: c.unmarked.Load(), Parsed: d.parsed.Load(), Bypasses: make(map[string]uint64),
 	}
+	s.Refilled, s.RefillSkipped, s.RefillFailed = c.refilled.Load(), c.refillSkipped.Load(), c.refillFailed.Load()
 	s.Lookups = s.Hits + s.Misses
 	s.Outbox = d.outbox.stats()
 	for reason := range c.bypasses {

@@ -185,6 +185,7 @@ func (t *tx) Commit() error {
 	}
 	err = t.inner.Commit()
 	e.done(err)
+	t.c.refill(t.ctx)
 	return err
 }
 

@@ -125,19 +125,22 @@ func (c *Coordinator) Stats() Stats {
 	return s
 }
 
-// settle releases a write whose outcome is known (I4).
-func (c *Coordinator) settle(w *Write) {
+// settle releases a write whose outcome is known (I4). told is closed after the
+// first attempt.
+func (c *Coordinator) settle(w *Write, told chan<- struct{}) {
 	c.pending.Add(1)
 	if c.local {
 		if !c.release(context.Background(), w) {
 			c.retry(w)
 		}
+		tell(told)
 		return
 	}
 	c.mu.Lock()
 	if c.closed {
 		c.mu.Unlock()
 		c.first(context.Background(), w)
+		tell(told)
 		return
 	}
 	c.inflight.Add(1)
@@ -145,7 +148,14 @@ func (c *Coordinator) settle(w *Write) {
 	go func() {
 		defer c.inflight.Done()
 		c.first(c.ctx, w)
+		tell(told)
 	}()
+}
+
+func tell(told chan<- struct{}) {
+	if told != nil {
+		close(told)
+	}
 }
 
 // first tries to release to a store that may be slow.

@@ -105,9 +105,16 @@ func (w *Write) add(t store.Tag) {
 // sent. Each tag gets a new stamp (I5), and is clean when no other writer has
 // an intent on it. A release that the store does not take is repeated until it
 // does.
-func (w *Write) Release() {
-	if w.end() {
-		w.c.settle(w)
+func (w *Write) Release() { w.ReleaseTelling(nil) }
+
+// ReleaseTelling is Release, and closes told, unless it is nil, when the store has
+// been asked for the first time: it took the release, or will be asked again.
+func (w *Write) ReleaseTelling(told chan<- struct{}) {
+	switch {
+	case w.end():
+		w.c.settle(w, told)
+	case told != nil:
+		close(told)
 	}
 }
 
@@ -128,7 +135,7 @@ func (w *Write) Abandon(over func(ctx context.Context) (bool, error)) {
 		if err != nil || !ok {
 			return false
 		}
-		w.c.settle(w)
+		w.c.settle(w, nil)
 		return true
 	})
 }
