@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/cachedpg/cachedpg/internal/step"
 	"github.com/cachedpg/cachedpg/keying"
 	"github.com/cachedpg/cachedpg/store"
 )
@@ -81,8 +82,8 @@ func (c *Conn) owe(e *effect) {
 	if c.owed != nil { // several commits while the connection was lent out
 		limit -= len(c.owed.due)
 	}
-	due, over := e.space.recipes.affected(e.tags, limit, time.Now())
-	c.d.stats.refillSkipped.Add(uint64(over))
+	due, left := e.space.recipes.affected(e.tags, c.known.session, limit, time.Now())
+	c.d.stats.refillSkipped.Add(uint64(left))
 	if len(due) == 0 {
 		return
 	}
@@ -229,6 +230,7 @@ func (r *refiller) one(ctx context.Context, recipe *recipe) refillResult {
 		r.space.giveUp(l.key, stamps, outcome)
 		return refillFailed
 	}
+	step.At(step.LookedUp)
 	m := &fetch{key: l.key, tags: slices.Clone(l.tags), always: l.always, rows: l.rows, stamps: stamps, outcome: outcome, early: entry}
 	rows, err := c.fill(ctx, &q, m, f)
 	if err == nil {

@@ -263,10 +263,11 @@ func (rs *recipes) forget(key store.Key) {
 	}
 }
 
-// affected returns copies of the recipes that depend on one of the tags, those
-// used last first, at most limit, and how many more there are. Entries that have
-// expired are no longer warm.
-func (rs *recipes) affected(tags []store.Tag, limit int, now time.Time) (due []recipe, over int) {
+// affected returns copies of the recipes that depend on one of the tags and can be
+// followed in the session, those used last first, at most limit. The others are
+// dropped, because a commit that invalidates the tags leaves nothing warm of them;
+// so are those of entries that have expired. left counts them without the expired.
+func (rs *recipes) affected(tags []store.Tag, s *session, limit int, now time.Time) (due []recipe, left int) {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
 	if len(rs.byKey) == 0 {
@@ -280,11 +281,15 @@ func (rs *recipes) affected(tags []store.Tag, limit int, now time.Time) (due []r
 				continue
 			}
 			r.chosen = rs.searches
-			if !r.expires.IsZero() && now.After(r.expires) {
+			switch {
+			case !r.expires.IsZero() && now.After(r.expires):
 				rs.dropLocked(rs.byKey[r.key])
-				continue
+			case s == nil || !s.same(r.session):
+				rs.dropLocked(rs.byKey[r.key])
+				left++
+			default:
+				all = append(all, r)
 			}
-			all = append(all, r)
 		}
 	}
 	slices.SortFunc(all, func(a, b *recipe) int { return cmp.Compare(b.used, a.used) })
@@ -292,5 +297,9 @@ func (rs *recipes) affected(tags []store.Tag, limit int, now time.Time) (due []r
 	for _, r := range all[:n] {
 		due = append(due, *r)
 	}
-	return due, len(all) - n
+	for _, r := range all[n:] {
+		rs.dropLocked(rs.byKey[r.key])
+		left++
+	}
+	return due, left
 }
