@@ -152,9 +152,6 @@ func (c *Conn) explain(ctx context.Context, query string, args []driver.NamedVal
 	for _, kind := range plan.Kinds {
 		x.Kinds = append(x.Kinds, kind.String())
 	}
-	if q.text.through != nil {
-		x.Policy = strategyWriteThrough
-	}
 	if q.text.off {
 		x.Policy = strategyOff
 	}

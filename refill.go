@@ -289,8 +289,5 @@ func (c *Conn) explainThrough(q *call, x *Explanation) {
 	if len(names) > 0 {
 		x.Notes = append(x.Notes, fmt.Sprintf("Once it is committed, the results of %s that it invalidates and this process has read are read again, at most %s.",
 			strings.Join(names, ", "), count(int(min(c.d.config.RefillMax, maxRecipes)), "result")))
-		if x.Policy == strategyCacheAside {
-			x.Policy = strategyWriteThrough
-		}
 	}
 }

@@ -79,7 +79,7 @@ func throughRelations(config Config, snapshot *catalog.Snapshot, oids []uint32) 
 	for _, oid := range oids {
 		rel := snapshot.ByOID(oid)
 		if rel != nil && slices.ContainsFunc(config.Policies, func(p Policy) bool {
-			return p.Strategy == strategyWriteThrough && (p.Relation == rel.Name || p.Relation == rel.Schema+"."+rel.Name)
+			return p.Strategy == strategyWriteThrough && p.is(rel)
 		}) {
 			through = append(through, oid)
 		}

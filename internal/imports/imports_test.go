@@ -57,9 +57,10 @@ var rules = []rule{
 	{pattern: "internal/redistest", project: []string{"internal/child"}, modules: []string{goRedis}},
 	{pattern: "internal/...", project: []string{"internal/..."}},
 	{pattern: "cmd/...", project: []string{".", "..."}, modules: []string{pgx}},
-	// It shows what happens when a writer is killed between two steps.
+	// They show what happens between two steps.
 	{pattern: "examples/processes", project: []string{".", "internal/step", "examples/..."}, modules: []string{pgx}},
 	{pattern: "examples/writebehind", project: []string{".", "internal/step", "examples/..."}, modules: []string{pgx}},
+	{pattern: "examples/writethrough", project: []string{".", "internal/step", "examples/..."}, modules: []string{pgx}},
 	{pattern: "examples/...", project: []string{".", "keying", "examples/..."}, modules: []string{pgx}},
 }
 
