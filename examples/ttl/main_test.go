@@ -1,0 +1,16 @@
+package main
+
+import (
+	"testing"
+
+	"github.com/cachedpg/cachedpg/internal/exampletest"
+	"github.com/cachedpg/cachedpg/internal/pgtest"
+)
+
+func TestTTL(t *testing.T) {
+	exampletest.Run(t, "-database", pgtest.Database(t))
+}
+
+func TestTTLWithRedis(t *testing.T) {
+	exampletest.Run(t, "-database", pgtest.Database(t), "-redis", pgtest.Redis(t))
+}
