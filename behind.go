@@ -407,8 +407,8 @@ func (b *writeQueue) stats() QueueStats {
 
 var errNoQueueTable = errors.New("cachedpg: strategy \"write-behind\" needs the table cachedpg.queue, which \"cachedpg setup\" makes")
 
-// QueueTable makes the table in which the position in the queue is recorded.
-const QueueTable = `CREATE TABLE IF NOT EXISTS cachedpg.queue (
+// queueTable makes the table in which the position in the queue is recorded.
+const queueTable = `CREATE TABLE IF NOT EXISTS cachedpg.queue (
 	stream   text PRIMARY KEY,
 	position text NOT NULL,
 	refused  text NOT NULL DEFAULT '[]',

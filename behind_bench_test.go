@@ -22,7 +22,7 @@ func queueBench(b *testing.B, fsync string) (cached, plain *sql.DB) {
 	r := redistest.Start(b, "--appendonly", "yes", "--appendfsync", fsync)
 	database := pgtest.Database(b)
 	pgtest.Exec(b, database, fmt.Sprintf("CREATE SCHEMA cachedpg; %s; CREATE TABLE hits (id int PRIMARY KEY, n int NOT NULL);"+
-		"INSERT INTO hits SELECT i, 0 FROM generate_series(0, %d) i", QueueTable, behindBenchRows-1))
+		"INSERT INTO hits SELECT i, 0 FROM generate_series(0, %d) i", queueTable, behindBenchRows-1))
 	open := func(driver, dsn string) *sql.DB {
 		db, err := sql.Open(driver, dsn)
 		if err != nil {

@@ -22,7 +22,7 @@ import (
 )
 
 const counters3 = `
-	CREATE SCHEMA IF NOT EXISTS cachedpg;` + QueueTable + `;
+	CREATE SCHEMA IF NOT EXISTS cachedpg;` + queueTable + `;
 	CREATE TABLE hits (id int PRIMARY KEY, n int NOT NULL CHECK (n < 1000000), seen timestamptz DEFAULT now());
 	INSERT INTO hits VALUES (1, 0), (2, 0), (3, 0);
 	CREATE TABLE others (id int PRIMARY KEY, n int);
@@ -100,7 +100,7 @@ func TestAQueuedWriteIsAcknowledgedBeforePostgreSQLHasIt(t *testing.T) {
 			f.Errorf("the read gives %s, want 1", got)
 		}
 		f.drained()
-		f.known(readHit, 1).is("1")
+		f.again(readHit, 1).is("1")
 		if s := StatsOf(f.db).Queue; s.Applied != 1 || s.Length != 0 || s.Drains == 0 {
 			f.Errorf("%+v", s)
 		}
@@ -408,14 +408,14 @@ func TestWithoutItsTableNothingIsQueued(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 	f.fresh(userByID, 1).is("1 ann Oslo")
-	f.past("CREATE SCHEMA cachedpg; " + QueueTable)
+	f.past("CREATE SCHEMA cachedpg; " + queueTable)
 	f.exec("UPDATE users SET city = 'x' WHERE id = 1")
 	f.fresh(userByID, 1).is("1 ann x")
 }
 
 func TestAQueueThatCannotBeReachedIsAnError(t *testing.T) {
 	queueing(t, func(f *fixture, r *redistest.Server) {
-		f.known(readHit, 1)
+		f.again(readHit, 1)
 		f.drained()
 		r.Kill()
 		for _, query := range []string{"UPDATE hits SET n = 9 WHERE id = 1", "SELECT n FROM hits WHERE id = 1"} {
@@ -435,7 +435,7 @@ func TestAQueueSurvivesARestartOfRedis(t *testing.T) {
 	t.Parallel()
 	r := redistest.Start(t, "--appendonly", "yes", "--appendfsync", "always")
 	f := newFixture(t, pgtest.Database(t), "cache_statement", counters3, "cache_store="+r.URL(), "cache_policy=hits:write-behind")
-	f.known(readHit, 1)
+	f.again(readHit, 1)
 	release := f.heldQueue()
 	for range 5 {
 		f.exec(countHit, 1)

@@ -24,6 +24,7 @@ type setupPiece struct {
 
 var setupPieces = []setupPiece{
 	{"cachedpg.outbox", outboxTable, "SELECT, INSERT, UPDATE, DELETE"},
+	{"cachedpg.queue", queueTable, "SELECT, INSERT, UPDATE"},
 }
 
 const createSchema = "CREATE SCHEMA IF NOT EXISTS " + ownSchema
@@ -54,7 +55,7 @@ func setupGrants(roles []string) (grants []string) {
 	return grants
 }
 
-// Setup makes the tables that the outbox needs, where they are not there yet, and
+// Setup makes the tables that the outbox and strategy "write-behind" need, where they are not there yet, and
 // lets roles use them. db may be opened with any driver for PostgreSQL. All of it
 // happens or nothing; several may do it at once, and again.
 func Setup(ctx context.Context, db *sql.DB, roles ...string) error {

@@ -169,6 +169,24 @@ func TestFeedInvalidatesExactlyWhatOthersChange(t *testing.T) {
 }
 
 // Changes of the schema by others are told by the event triggers.
+// What the setup makes is no code of the application's that DDL would run.
+func TestTheFeedsOwnTriggersAreNoReason(t *testing.T) {
+	scenarioOnce(t, people+`CREATE MATERIALIZED VIEW names AS SELECT name FROM users;`, func(f *fixture) {
+		const refresh = "REFRESH MATERIALIZED VIEW names"
+		before := f.explain(refresh)
+		f.past(WALSetupSQL)
+		f.exec("CREATE TABLE others (id int)") // the catalog is loaded anew
+		if x := f.explain(refresh); x.Asks || !slices.Equal(x.Invalidates, before.Invalidates) {
+			f.Errorf("got\n%swithout the triggers\n%s", x, before)
+		}
+		f.past("CREATE FUNCTION theirs() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END'; CREATE EVENT TRIGGER theirs ON ddl_command_end EXECUTE FUNCTION theirs()")
+		f.exec("CREATE TABLE more (id int)")
+		if x := f.explain(refresh); slices.Equal(x.Invalidates, before.Invalidates) && !x.Asks {
+			f.Errorf("with one of the application's own:\n%s", x)
+		}
+	})
+}
+
 func TestFeedHearsOfDDLByOthers(t *testing.T) {
 	const setup = fedPeople + `
 		CREATE VIEW cities AS SELECT city FROM users WHERE id = 1;

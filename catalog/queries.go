@@ -107,7 +107,10 @@ var parts = []part{
 	// A partition that is being detached concurrently counts until it is gone.
 	{kindInherit, []string{"inhrelid", "inhparent"}, `FROM pg_inherits`},
 
-	{kindEvent, []string{"oid"}, `FROM pg_event_trigger WHERE evtenabled <> 'D'`},
+	// Those of the driver itself write a message into the log, and after DDL alone.
+	{kindEvent, []string{"oid"}, `FROM pg_event_trigger WHERE evtenabled <> 'D'
+		AND evtfoid NOT IN (SELECT p.oid FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+			WHERE n.nspname = 'cachedpg' AND p.proname = 'tell_ddl')`},
 
 	// 0 is an expression.
 	{kindPartition, []string{"partrelid", "array_to_string(partattrs::int2[], ',')"}, `FROM pg_partitioned_table`},

@@ -2,7 +2,7 @@
 // what it needs done beside an application:
 //
 //	cachedpg explain --dsn DSN [--json] 'SQL' [argument…]
-//	cachedpg setup --dsn DSN [--role ROLE]… [--print]
+//	cachedpg setup --dsn DSN [--role ROLE]… [--wal] [--print]
 //	cachedpg relay --dsn DSN
 //
 // It exits with 0 when it did what was asked for, with 1 when it could not, and
@@ -35,7 +35,7 @@ type command struct {
 
 var commands = []command{
 	{"relay", "work off the outbox", relay},
-	{"setup", "make the tables that the outbox needs", setup},
+	{"setup", "make what the outbox, write-behind and the feed need in the database", setup},
 	{"explain", "say whether a statement is cached, why not, and what it invalidates", explain},
 }
 

@@ -16,14 +16,17 @@ import (
 	"github.com/cachedpg/cachedpg"
 )
 
-const setupText = `Usage: cachedpg setup [--dsn DSN] [--role ROLE]… [--print]
+const setupText = `Usage: cachedpg setup [--dsn DSN] [--role ROLE]… [--wal] [--print]
 
 Makes the driver's own tables in the schema cachedpg, where they are not there
-yet. Running it again changes nothing.
+yet: cachedpg.outbox for cache_outbox, cachedpg.queue for strategy write-behind.
+Running it again changes nothing.
 
   --dsn DSN    of a role that may create a schema; $CACHEDPG_DSN if not given
   --role ROLE  let the role of an application, or of a relay, use them;
                may be given several times
+  --wal        as well what cache_external=wal needs: the publication and the
+               event triggers, as a superuser; see docs/wal-feed.md
   --print      print the SQL instead of running it
 `
 
@@ -46,6 +49,7 @@ func (n *names) Set(name string) error {
 func setup(ctx context.Context, args []string, stdout, _ io.Writer) error {
 	flags := flag.NewFlagSet("setup", flag.ContinueOnError)
 	dsn := flags.String("dsn", os.Getenv("CACHEDPG_DSN"), "")
+	wal := flags.Bool("wal", false, "")
 	print := flags.Bool("print", false, "")
 	var roles names
 	flags.Var(&roles, "role", "")
@@ -56,7 +60,11 @@ func setup(ctx context.Context, args []string, stdout, _ io.Writer) error {
 	case flags.NArg() > 0:
 		return misused("setup: %d arguments too many", flags.NArg())
 	case *print:
-		_, err := io.WriteString(stdout, cachedpg.SetupSQL(roles...))
+		text := cachedpg.SetupSQL(roles...)
+		if *wal {
+			text += cachedpg.WALSetupSQL
+		}
+		_, err := io.WriteString(stdout, text)
 		return err
 	case *dsn == "":
 		return misused("setup: no --dsn")
@@ -69,7 +77,10 @@ func setup(ctx context.Context, args []string, stdout, _ io.Writer) error {
 	defer db.Close()
 	ctx, cancel := context.WithTimeout(ctx, setupTimeout)
 	defer cancel()
-	return cachedpg.Setup(ctx, db, roles...)
+	if err := cachedpg.Setup(ctx, db, roles...); err != nil || !*wal {
+		return err
+	}
+	return cachedpg.SetupWAL(ctx, db)
 }
 
 const relayText = `Usage: cachedpg relay [--dsn DSN] [--batch N] [--interval DURATION]

@@ -21,10 +21,11 @@ func TestSetupMakesTheTablesAndTheRelayWorksThemOff(t *testing.T) {
 		t.Errorf("without a table: exit code %d\n%s", code, stderr)
 	}
 	for range 2 {
-		if code, out, stderr := call(t, "setup", "--dsn", always); code != exitOK || out+stderr != "" {
+		if code, out, stderr := call(t, "setup", "--wal", "--dsn", always); code != exitOK || out+stderr != "" {
 			t.Fatalf("exit code %d\n%s%s", code, out, stderr)
 		}
 	}
+	pgtest.Exec(t, database, "INSERT INTO cachedpg.queue (stream, position) VALUES ('x', '0-0')")
 	pgtest.Exec(t, database, "INSERT INTO cachedpg.outbox (tags, local) VALUES (decode(repeat('00', 17), 'hex'), true)")
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
@@ -52,6 +53,9 @@ func TestSetupPrintsWhatItWouldRun(t *testing.T) {
 		t.Fatalf("exit code %d\n%s%s", code, out, stderr)
 	}
 	pgtest.Exec(t, pgtest.Database(t), cachedpg.SetupSQL())
+	if code, all, stderr := call(t, "setup", "--print", "--wal"); code != exitOK || all != cachedpg.SetupSQL()+cachedpg.WALSetupSQL {
+		t.Errorf("with --wal: exit code %d\n%s%s", code, all, stderr)
+	}
 }
 
 func TestTheOutboxCommandsAreCalledWrongly(t *testing.T) {

@@ -62,8 +62,10 @@ func run(database, redis string, dieAfter int, out io.Writer) error {
 		return err
 	}
 	defer plain.Close()
-	// "cachedpg setup" makes the schema and the table of the queue.
-	if _, err := plain.Exec("CREATE SCHEMA IF NOT EXISTS cachedpg; " + cachedpg.QueueTable + `;
+	if err := cachedpg.Setup(context.Background(), plain); err != nil { // as "cachedpg setup" does
+		return err
+	}
+	if _, err := plain.Exec(`
 		DROP TABLE IF EXISTS cachedpg_views; CREATE TABLE cachedpg_views (page text PRIMARY KEY, n int NOT NULL CHECK (n >= 0));
 		INSERT INTO cachedpg_views VALUES ('home', 0)`); err != nil {
 		return err
