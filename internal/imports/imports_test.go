@@ -61,7 +61,10 @@ var rules = []rule{
 	{pattern: "examples/processes", project: []string{".", "internal/step", "examples/..."}, modules: []string{pgx}},
 	{pattern: "examples/writebehind", project: []string{".", "internal/step", "examples/..."}, modules: []string{pgx}},
 	{pattern: "examples/writethrough", project: []string{".", "internal/step", "examples/..."}, modules: []string{pgx}},
-	{pattern: "examples/...", project: []string{".", "keying", "examples/..."}, modules: []string{pgx}},
+	// They have a cache by hand beside the driver.
+	{pattern: "examples/stampede", project: []string{"."}, modules: []string{pgx, goRedis}},
+	{pattern: "examples/updateonwrite", project: []string{"."}, modules: []string{pgx, goRedis}},
+	{pattern: "examples/...", project: []string{".", "keying", "invalidation", "examples/..."}, modules: []string{pgx}},
 }
 
 type goPackage struct {
