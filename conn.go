@@ -93,6 +93,7 @@ type call struct {
 	view    *view
 	text    *planned
 
+	byAge     bool // only its age bounds a part of the result, see ttl.go
 	rowsOnly  bool // without rows the result must not be kept
 	replanned bool // the catalog was found out of date once
 	refreshed bool // the catalog was loaded again for a name

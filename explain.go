@@ -249,13 +249,12 @@ func (q *call) keyParts(key store.Key, given bool) KeyParts {
 
 // explainAge says what only the age of the entry bounds.
 func (q *call) explainAge(x *Explanation) {
-	plan := q.text.plan
-	reason, detail := plan.Reason, plan.Detail
-	if reason == keying.NoReason {
-		_, _, reason = plan.Key(&q.session.digests[q.mode], q.keyingValues(), nil)
+	moments := q.text.plan.Momentary
+	if _, _, reason := q.text.plan.Key(&q.session.digests[q.mode], q.keyingValues(), nil); reason != keying.NoReason {
+		moments = append(slices.Clone(moments), keying.Moment{Reason: reason})
 	}
-	if reason != keying.NoReason {
-		x.ByAge = append(x.ByAge, reasonWith(reason.String(), detail))
+	for _, m := range moments {
+		x.ByAge = append(x.ByAge, reasonWith(m.Reason.String(), m.Detail))
 	}
 	for _, oid := range q.text.aged {
 		if rel := q.view.snapshot.ByOID(oid); rel != nil {
@@ -314,7 +313,9 @@ func (q *call) explainEffects(x *Explanation, inTx, others bool) {
 			x.Notes = append(x.Notes, text)
 		}
 	}
-	note(x.Reason == plan.Reason.String() && plan.Lasting == keying.NoReason, "Where its answer may be old, a comment such as /* cachedpg: ttl=5s */ has it cached by age.")
+	momentary := x.Reason == plan.Reason.String() && plan.Lasting == keying.NoReason
+	note(momentary && inTx, "In a transaction what is of its moment is not cached, whatever the ttl.")
+	note(momentary && !inTx, "Where its answer may be old, a comment such as /* cachedpg: ttl=5s */ has it cached by age.")
 	note(q.text.behind && !inTx, "It is queued, and runs later: strategy write-behind.")
 	note(others, "The transaction has changed other rows: only a result with rows may come from the cache.")
 	note(q.text.has(parser.Commit), "It ends the transaction: what that has written is invalidated.")
@@ -339,6 +340,9 @@ func (q *call) explainText(x *Explanation, statements []*parser.Statement, parse
 	case parseErr != nil:
 		note("The parser, that of PostgreSQL 16, says: %s. PostgreSQL judges for itself when the statement is sent.",
 			strings.TrimPrefix(parseErr.Error(), "cachedpg: "))
+	}
+	if scanned, ok := parser.Scan(q.sql); ok && scanned.Hints.Err != "" {
+		note("The hint is not understood, so that the query always runs: %s.", strings.TrimPrefix(scanned.Hints.Err, "cachedpg: "))
 	}
 	for _, s := range statements {
 		relations := slices.Clone(s.Reads)

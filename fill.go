@@ -46,7 +46,7 @@ func (c *Conn) miss(ctx context.Context, q *call, m *fetch) (driver.Rows, error)
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
-		if f.entry != nil {
+		if f.entry != nil && !q.tooOld(f.entry) {
 			c.d.stats.joined.Add(1)
 			return newRows(c, f.entry), nil
 		}
@@ -68,7 +68,7 @@ func (c *Conn) lead(ctx context.Context, q *call, m *fetch, f *flight) (driver.R
 		}
 	}
 	rows, err := c.fill(ctx, q, m, f)
-	if err != nil && m.early != nil && ctx.Err() == nil {
+	if err != nil && m.early != nil && ctx.Err() == nil && !q.tooOld(m.early) {
 		return newRows(c, m.early), nil
 	}
 	return rows, err
@@ -84,7 +84,10 @@ func (c *Conn) awaitOther(ctx context.Context, q *call, m *fetch) *store.Entry {
 		}
 		entry, outcome, err := q.space.lookup(ctx, m.key, m.tags, m.stamps)
 		if outcome == store.Hit && err == nil {
-			return entry
+			if !q.tooOld(entry) {
+				return entry
+			}
+			outcome = store.Dirty // a hit gives no stamps
 		}
 		if m.outcome = outcome; err != nil {
 			m.outcome = store.Dirty
@@ -159,7 +162,15 @@ func (c *Conn) fill(ctx context.Context, q *call, m *fetch, f *flight) (driver.R
 	}
 	ttl := q.ttl(ctx)
 	ttl -= time.Duration(rand.Int64N(int64(ttl)/10 + 1))
-	rows.entry.Took, rows.entry.Expires = took, time.Now().Add(ttl)
+	if q.byAge {
+		if ttl -= took; ttl <= 0 {
+			if f != nil {
+				f.large = true // too old for who waits for it
+			}
+			return rows, nil
+		}
+	}
+	rows.entry.Took, rows.entry.Expires = took, begin.Add(took+ttl)
 	if f != nil {
 		f.entry = rows.entry
 	}

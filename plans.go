@@ -47,7 +47,8 @@ type shape struct {
 	columns atomic.Pointer[[]store.Column] // of the last fill, shared by entries
 	stats   *statementStats
 	off     bool          // a Policy says so
-	aged    []uint32      // relations of strategy "ttl"
+	aged    []uint32      // relations of strategy "ttl", ascending
+	excused bool          // their policies are all that it takes to cache it by age
 	policy  string        // the strategy of its relations; the last in strategies counts
 	ttl     time.Duration // of an entry, before jitter
 	drains  bool          // it comes after what is queued, see behind.go
@@ -152,6 +153,7 @@ func (d *connector) newShape(set *planSet, text, sql string, literals []parser.L
 // kept: every relation must allow it, and the shortest TTL counts.
 func (sh *shape) applyPolicies(config Config, snapshot *catalog.Snapshot) {
 	shortest := time.Duration(0)
+	var aged []string
 	for _, oid := range sh.plan.Reads() {
 		rel := snapshot.ByOID(oid)
 		if rel == nil {
@@ -166,7 +168,7 @@ func (sh *shape) applyPolicies(config Config, snapshot *catalog.Snapshot) {
 			sh.off = sh.off || policy.Strategy == strategyOff
 			sh.take(policy)
 			if policy.Strategy == strategyTTL {
-				sh.aged = append(sh.aged, oid)
+				sh.aged, aged = append(sh.aged, oid), append(aged, rel.Schema+"."+rel.Name)
 			}
 			if policy.TTL > 0 {
 				ttl = policy.TTL
@@ -179,6 +181,9 @@ func (sh *shape) applyPolicies(config Config, snapshot *catalog.Snapshot) {
 	if shortest > 0 {
 		sh.ttl = shortest
 	}
+	slices.Sort(sh.aged)
+	sh.aged = slices.Compact(sh.aged)
+	sh.excused = excuses(sh.plan, aged)
 	for _, oid := range sh.plan.WritesTo() {
 		for _, policy := range config.Policies {
 			if rel := snapshot.ByOID(oid); rel != nil && policy.is(rel) {

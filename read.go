@@ -1,6 +1,7 @@
 package cachedpg
 
 import (
+	"cmp"
 	"context"
 	"database/sql/driver"
 	"errors"
@@ -38,6 +39,9 @@ func (c *Conn) query(ctx context.Context, q *call) (driver.Rows, error) {
 	stamps = stamps[:len(tags)]
 
 	entry, outcome, err := q.space.lookup(ctx, key, tags, stamps)
+	if err == nil && outcome == store.Hit && q.tooOld(entry) {
+		entry, outcome, err = q.space.lookup(ctx, store.Key{}, tags, stamps) // a hit gives no stamps
+	}
 	switch {
 	case err != nil:
 		c.d.stats.storeErrors.Add(1)
@@ -101,9 +105,9 @@ func (c *Conn) lookup(ctx context.Context, q *call) (l lookup, reason keying.Rea
 	}
 	key, buf, reason := q.text.plan.Key(&q.session.digests[q.mode], q.keyingValues(), c.keyBuf)
 	c.keyBuf = buf[:0]
-	aged := len(q.text.aged) > 0 || q.text.plan.Reason != keying.NoReason
+	moment := q.text.plan.Reason
 	if reason == keying.ClockInput && q.excused(ctx) {
-		reason, aged = keying.NoReason, true
+		reason, moment = keying.NoReason, cmp.Or(moment, reason)
 	}
 	if reason != keying.NoReason {
 		return l, reason
@@ -112,9 +116,12 @@ func (c *Conn) lookup(ctx context.Context, q *call) (l lookup, reason keying.Rea
 	if c.tx != nil && c.tx.wrote(q.view, tags[:always]) {
 		return l, keying.InTransactionAfterWrite
 	}
+	if moment != keying.NoReason && (c.tx != nil || q.refills) {
+		return l, moment // see ttl.go
+	}
 	others := c.tx != nil && c.tx.wrote(q.view, tags[always:])
 	l = lookup{key: key, tags: tags, always: always, rows: rows, others: others}
-	if aged {
+	if q.byAge = moment != keying.NoReason || len(q.text.aged) > 0; q.byAge {
 		l.byAge(q.text.aged, q.ttl(ctx))
 	}
 	return l, keying.NoReason

@@ -205,6 +205,9 @@ func connectorOf(db *sql.DB) *connector {
 // and to be called after they have committed. A name is as in SQL, resolved by
 // the search_path of a new connection. It asks PostgreSQL only if nothing is
 // known of the database yet.
+//
+// Results do not depend on a relation of strategy "ttl", so that to name one makes
+// every result stale.
 func Invalidate(ctx context.Context, db *sql.DB, relations ...string) error {
 	d := connectorOf(db)
 	if d == nil {
@@ -251,7 +254,11 @@ func (c *Conn) invalidate(ctx context.Context, relations []string) error {
 		if q.view.snapshot.Resolve(q.session.path, target.Schema, target.Name.Name) == nil {
 			return fmt.Errorf("cachedpg: Invalidate: %s: %w", name, errNoRelation)
 		}
-		tags = keying.New(text, statements, q.view.snapshot, q.session.path).WriteTags(tags, keying.Values{})
+		plan := keying.New(text, statements, q.view.snapshot, q.session.path)
+		if slices.ContainsFunc(plan.WritesTo(), func(oid uint32) bool { return c.d.config.ages(q.view.snapshot, oid) }) {
+			return q.space.invalidateAll(ctx)
+		}
+		tags = plan.WriteTags(tags, keying.Values{})
 	}
 	// What changed is committed already, so new stamps are enough.
 	return q.space.store.Release(ctx, store.NewWriter(), tags)

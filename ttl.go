@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/cachedpg/cachedpg/catalog"
 	"github.com/cachedpg/cachedpg/keying"
 	"github.com/cachedpg/cachedpg/store"
 )
@@ -26,6 +27,18 @@ import (
 //	miss, fill
 //	                           (an hour passes, nearly)
 //	                           hit: 59 minutes old
+//
+// So are the relations of the strategy, for a DB of the same database may have other
+// policies: what is a matter of age to the one is strict to the other, who must not
+// find an entry without its tags.
+//
+// The age counts from before the SELECT was sent, because what it gives may be as
+// old as that. A shared store counts the time from when the entry arrives, which
+// after a pause of this process may be much later, and the clock of who reads may
+// differ from that of who filled. So an entry is used for as long as both say.
+//
+// In a transaction what is of its moment comes from PostgreSQL and is not stored.
+// now() stands still there: it may be any time old when the SELECT is sent.
 
 // limit is the life that the query itself allows an entry; 0 if it does not say.
 func (q *call) limit(ctx context.Context) time.Duration {
@@ -38,7 +51,29 @@ func (q *call) limit(ctx context.Context) time.Duration {
 
 // excused reports that the query accepts that its answer is of its moment.
 func (q *call) excused(ctx context.Context) bool {
-	return q.text.plan.Lasting == keying.NoReason && q.limit(ctx) > 0
+	return q.text.plan.Lasting == keying.NoReason && (q.limit(ctx) > 0 || q.text.excused)
+}
+
+// excuses reports that the policies say of everything that is against caching a
+// text how old it may be: tables that change where nobody here sees it. named are
+// the relations of strategy "ttl".
+func excuses(plan *keying.Plan, named []string) bool {
+	return plan.Reason != keying.NoReason && plan.Lasting == keying.NoReason &&
+		!slices.ContainsFunc(plan.Momentary, func(m keying.Moment) bool {
+			return m.Reason != keying.ForeignTable && m.Reason != keying.UnloggedTable || !slices.Contains(named, m.Detail)
+		})
+}
+
+// tooOld reports that an entry is older than q allows.
+func (q *call) tooOld(entry *store.Entry) bool {
+	return q.byAge && entry != nil && !time.Now().Before(entry.Expires)
+}
+
+// ages reports that a relation has strategy "ttl": what reads it does not have
+// its tags.
+func (c Config) ages(snapshot *catalog.Snapshot, oid uint32) bool {
+	rel := snapshot.ByOID(oid)
+	return rel != nil && slices.ContainsFunc(c.Policies, func(p Policy) bool { return p.Strategy == strategyTTL && p.is(rel) })
 }
 
 // byAge takes out of the lookup what only the age of the entry bounds.
@@ -54,8 +89,9 @@ func (l *lookup) byAge(relations []uint32, ttl time.Duration) {
 		kept = append(kept, t)
 	}
 	l.tags, l.always = kept, always
-	var b [len(l.key) + 8]byte
-	copy(b[:], l.key[:])
-	binary.BigEndian.PutUint64(b[len(l.key):], uint64(ttl))
-	l.key = sha256.Sum256(b[:])
+	b := binary.BigEndian.AppendUint64(append(make([]byte, 0, 64), l.key[:]...), uint64(ttl))
+	for _, oid := range relations {
+		b = binary.BigEndian.AppendUint32(b, oid)
+	}
+	l.key = sha256.Sum256(b)
 }

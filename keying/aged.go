@@ -8,6 +8,12 @@ import "strings"
 // nothing that writes, locks or must be done each time is on them, and nothing that
 // differs between sessions with the same key.
 
+// Moment is a reason that age makes up for, with its detail.
+type Moment struct {
+	Reason Reason
+	Detail string // as Plan.Detail
+}
+
 // excusable reports whether age makes up for a reason.
 func excusable(r Reason, detail string) bool {
 	switch r {

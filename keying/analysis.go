@@ -234,6 +234,7 @@ func (a *analysis) relation(r parser.Relation, path []string) {
 	case 'f':
 		p.Beyond = true
 		p.deny(ForeignTable, name)
+		a.table(rel, name)
 	case 'S':
 		p.deny(SequenceRead, name)
 	default:

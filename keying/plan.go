@@ -11,6 +11,7 @@ package keying
 import (
 	"crypto/sha256"
 	"database/sql/driver"
+	"slices"
 	"sync/atomic"
 
 	"github.com/cachedpg/cachedpg/catalog"
@@ -33,6 +34,9 @@ type Plan struct {
 	// LastingDetail is to it what Detail is to Reason.
 	Lasting       Reason
 	LastingDetail string
+
+	// Momentary is all that a limit of the age makes up for.
+	Momentary []Moment
 
 	// Beyond says that it may read more tables than ReadTags tells of: those behind
 	// a foreign table, those that a policy looks into.
@@ -126,8 +130,12 @@ func (p *Plan) deny(r Reason, detail string) {
 	if p.Reason == NoReason {
 		p.Reason, p.Detail = r, detail
 	}
-	if p.Lasting == NoReason && !excusable(r, detail) {
+	switch m := (Moment{r, detail}); {
+	case p.Lasting != NoReason:
+	case !excusable(r, detail):
 		p.Lasting, p.LastingDetail = r, detail
+	case !slices.Contains(p.Momentary, m):
+		p.Momentary = append(p.Momentary, m)
 	}
 }
 
