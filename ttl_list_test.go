@@ -44,11 +44,13 @@ func TestTheFunctionsThatATTLExcuses(t *testing.T) {
 			got = append(got, name)
 		}
 		slices.Sort(got)
-		const want = "age clock_timestamp col_description enum_first enum_last enum_range format_type gen_random_uuid now obj_description " +
-			"pg_column_size pg_conf_load_time pg_database_size pg_encoding_to_char pg_get_constraintdef pg_get_expr pg_get_functiondef pg_get_indexdef " +
-			"pg_get_triggerdef pg_get_userbyid pg_get_viewdef pg_indexes_size pg_postmaster_start_time pg_relation_size pg_table_is_visible pg_table_size " +
-			"pg_tablespace_size pg_total_relation_size pg_typeof random shobj_description statement_timestamp timeofday to_regclass to_regnamespace to_regtype " +
-			"transaction_timestamp version"
+		const want = "age clock_timestamp col_description format_type gen_random_uuid json_populate_record json_populate_recordset " +
+			"json_to_record json_to_recordset jsonb_populate_record jsonb_populate_recordset jsonb_to_record jsonb_to_recordset now " +
+			"obj_description pg_conf_load_time pg_current_wal_flush_lsn pg_current_wal_insert_lsn pg_current_wal_lsn pg_database_size " +
+			"pg_get_constraintdef pg_get_expr pg_get_functiondef pg_get_indexdef pg_get_triggerdef pg_get_userbyid pg_get_viewdef " +
+			"pg_indexes_size pg_is_in_recovery pg_last_wal_receive_lsn pg_last_wal_replay_lsn pg_last_xact_replay_timestamp " +
+			"pg_postmaster_start_time pg_relation_size pg_table_size pg_tablespace_size pg_total_relation_size random " +
+			"shobj_description statement_timestamp timeofday transaction_timestamp version"
 		newer := []string{"random_normal", "uuidv4", "uuidv7"} // 16 and 18
 		got = slices.DeleteFunc(got, func(name string) bool { return slices.Contains(newer, name) })
 		if got := strings.Join(got, " "); got != want {
@@ -87,5 +89,35 @@ func TestAFunctionThatHidesAnExcusedOne(t *testing.T) {
 			f.Errorf("the cache was asked %d times", s.Lookups)
 		}
 		f.expect("miss", false, "/* cachedpg: ttl=1h */ SELECT random()", nil)
+	})
+}
+
+// What is excused is the clock in the texts, not what their types call.
+func TestATTLDoesNotExcuseWhatStandsBeside(t *testing.T) {
+	const setup = people + `
+		CREATE FUNCTION noted(int) RETURNS bool LANGUAGE plpgsql AS 'BEGIN INSERT INTO users VALUES (9, '''') ON CONFLICT DO NOTHING; RETURN true; END';
+		CREATE DOMAIN checked AS int CHECK (noted(VALUE)); CREATE TYPE pair AS (a checked, b date);
+		CREATE FUNCTION spy(pg_stat_activity) RETURNS int LANGUAGE sql AS 'SELECT 1';
+		CREATE EXTENSION IF NOT EXISTS file_fdw SCHEMA pg_catalog; DROP SERVER IF EXISTS files CASCADE;
+		CREATE SERVER files FOREIGN DATA WRAPPER file_fdw;
+		CREATE FOREIGN TABLE version (v checked) SERVER files OPTIONS (filename 'PG_VERSION');`
+	scenarioOnce(t, setup, func(f *fixture) {
+		for _, query := range []string{
+			"SELECT * FROM json_to_record('{}') AS x(a checked)",
+			"SELECT * FROM json_populate_record(NULL::pair, '{}')",
+			"SELECT * FROM json_to_recordset('[]') AS x(a pair)",
+			"SELECT v FROM version",
+			"SELECT now(), 1::checked",
+			"SELECT a.spy FROM pg_stat_activity a",
+			"SELECT spy(a) FROM pg_stat_activity a",
+			"SELECT random() FROM users FOR UPDATE",
+			"WITH d AS (DELETE FROM users WHERE id = 7 RETURNING 1) SELECT now() FROM d",
+			"SELECT now() FROM (SELECT * FROM users FOR SHARE) u",
+			"SELECT now(); SELECT now()",
+		} {
+			if x := f.ttl(time.Hour).explain(query); x.Cacheable || len(x.ByAge) > 0 {
+				f.Errorf("%s: explained as\n%s", query, x)
+			}
+		}
 	})
 }
