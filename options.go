@@ -28,7 +28,7 @@ func WithBypass(ctx context.Context) context.Context {
 //
 // A query that is otherwise never cached because its answer is of its moment
 // (now(), random(), a foreign table) is cached by age: its result is given
-// again until it is ttl old. Explain says so. A comment in the statement does
+// again until it is ttl old, outside of transactions. Explain says so. A comment in the statement does
 // the same: /* cachedpg: ttl=5s */.
 func WithTTL(ctx context.Context, ttl time.Duration) context.Context {
 	h := hintsOf(ctx)
