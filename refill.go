@@ -52,7 +52,8 @@ const (
 	// PostgreSQL runs one of them. So no commit waits longer than twice that,
 	refillTime = 200 * time.Millisecond
 
-	// but for a PostgreSQL that answers nothing: then the connection is given up.
+	// but for a PostgreSQL, or a store, that answers nothing; of the former the
+	// connection is given up.
 	refillBreak = 2 * time.Second
 )
 
@@ -130,7 +131,8 @@ func (c *Conn) refill(ctx context.Context) {
 			left--
 			r.count(r.one(own, &d.due[i]))
 		}
-		r.end(own)
+		r.end()
+		r.arrived(ctx)
 	}
 	c.d.stats.refillSkipped.Add(uint64(left))
 }
@@ -142,6 +144,8 @@ type refiller struct {
 	until time.Time
 	began bool // a transaction
 	stop  bool // there is no use in going on
+
+	stored []store.Key
 }
 
 type refillResult uint8
@@ -241,7 +245,25 @@ func (r *refiller) one(ctx context.Context, recipe *recipe) refillResult {
 		r.stop = c.inner.closed() || c.inner.txStatus() != 'T'
 		return refillFailed
 	}
+	r.stored = append(r.stored, l.key)
 	return refillDone
+}
+
+// arrived waits until other processes find what was stored.
+func (r *refiller) arrived(ctx context.Context) {
+	s, ok := r.space.store.(interface {
+		Stored(context.Context, store.Key) error
+	})
+	if !ok || len(r.stored) == 0 {
+		return
+	}
+	ctx, cancel := context.WithDeadline(ctx, r.until)
+	defer cancel()
+	for _, key := range r.stored {
+		if s.Stored(ctx, key) != nil {
+			return
+		}
+	}
 }
 
 // begin begins the transaction, once there is something to run in it.
@@ -257,11 +279,14 @@ func (r *refiller) begin(ctx context.Context) error {
 
 // end leaves no transaction behind. If that cannot be had, the connection is
 // closed, and database/sql finds out when it wants to use it.
-func (r *refiller) end(ctx context.Context) {
+func (r *refiller) end() {
 	in := r.c.inner
 	if !r.began || in.closed() || in.txStatus() == 'I' {
 		return
 	}
+	// With time of its own: a Redis that does not answer is no reason to lose it.
+	ctx, cancel := context.WithTimeout(context.Background(), refillBreak)
+	defer cancel()
 	if _, err := in.ExecContext(ctx, "ROLLBACK", nil); err != nil || in.txStatus() != 'I' {
 		_ = in.Close()
 	}

@@ -40,9 +40,9 @@ type recipe struct {
 	values  []driver.NamedValue // nothing of them is shared with the caller who gave them
 	mode    pgx.QueryExecMode
 	session *session
-	size    int
 
 	// Guarded by recipes.mu.
+	size    int           // about, in bytes
 	tags    []store.Tag   // of relations with the strategy that the entry depends on
 	ttl     time.Duration // that the context of the last fill asked for, or zero
 	expires time.Time     // of the entry that was seen last; zero where it is not known
@@ -128,7 +128,13 @@ func (rs *recipes) remember(q *call, key store.Key, tags []store.Tag, entry *sto
 				r.tags = append(r.tags, t)
 			}
 		}
+		if r.size+tagBytes*len(r.tags) > maxRecipe {
+			r.tags = nil
+			rs.dropLocked(element)
+			return
+		}
 		rs.linkLocked(r)
+		rs.shrinkLocked()
 	}
 }
 
@@ -150,7 +156,7 @@ func (r *recipe) dependsOn(tags []store.Tag, through []uint32) bool {
 
 // newRecipe returns nil for what cannot be asked again.
 func newRecipe(q *call, key store.Key) *recipe {
-	r := &recipe{key: key, mode: q.mode, session: q.session, size: len(q.sql)}
+	r := &recipe{key: key, mode: q.mode, session: q.session, size: recipeBytes + len(q.sql)}
 	r.values = make([]driver.NamedValue, len(q.values))
 	for i, v := range q.values {
 		value, size, ok := frozen(v.Value)
@@ -167,50 +173,60 @@ func newRecipe(q *call, key store.Key) *recipe {
 	return r
 }
 
-const valueBytes = 64 // of a NamedValue and what an interface points to, about
+// About what a recipe takes beside its text, an argument beside its value, and a
+// tag in the two places where it is kept.
+const (
+	recipeBytes = 256
+	valueBytes  = 64
+	tagBytes    = 96
+)
 
 // frozen returns a copy of an argument that the caller can no longer change, and
-// about its size. There is none of a pointer, of what a pointer hides in, and of
-// what computes its value: to read those later could give other values than
-// those that are in the key.
+// about its size. There is none of what holds a pointer: to read what that leads to
+// later could give another value than the one that is in the key.
 func frozen(v any) (value any, size int, ok bool) {
 	switch v := v.(type) {
-	case nil, bool, int, int8, int16, int32, int64, uint8, uint16, uint32, uint64, float32, float64, time.Time, netip.Addr, netip.Prefix:
+	case nil, time.Time, netip.Addr, netip.Prefix:
 		return v, valueBytes, true
 	case string:
-		return strings.Clone(v), valueBytes + len(v), true
-	case []byte:
-		return slices.Clone(v), valueBytes + len(v), true
-	case []string:
-		size = valueBytes
-		copied := slices.Clone(v)
-		for i, s := range copied {
-			copied[i] = strings.Clone(s)
-			size += valueBytes + len(s)
-		}
-		return copied, size, true
-	case driver.Valuer:
-		rv := reflect.ValueOf(v)
-		return v, valueBytes + int(rv.Type().Size()), flat(rv.Type())
+		return strings.Clone(v), valueBytes + len(v), true // it may be a part of something large
 	}
 	rv := reflect.ValueOf(v)
-	if t := rv.Type(); t.Kind() != reflect.Slice || rv.IsNil() {
-		return v, valueBytes + int(t.Size()), flat(t)
-	} else if !flat(t.Elem()) || t.Elem().Kind() == reflect.String {
+	t := rv.Type()
+	size = valueBytes + int(t.Size())
+	switch {
+	case t.Kind() == reflect.String:
+		return v, size + rv.Len(), true
+	case t.Kind() != reflect.Slice || rv.IsNil():
+		return v, size, flat(t)
+	case !flat(t.Elem()):
 		return nil, 0, false
 	}
-	copied := reflect.MakeSlice(rv.Type(), rv.Len(), rv.Len())
+	copied := reflect.MakeSlice(t, rv.Len(), rv.Len())
 	reflect.Copy(copied, rv)
-	return copied.Interface(), valueBytes + rv.Len()*int(rv.Type().Elem().Size()), true
+	size += rv.Len() * int(t.Elem().Size())
+	if t.Elem().Kind() == reflect.String {
+		for i := range rv.Len() {
+			size += rv.Index(i).Len()
+		}
+	}
+	return copied.Interface(), size, true
 }
 
 // flat reports that a copy of a value of the type shares nothing that can change.
 func flat(t reflect.Type) bool {
 	switch k := t.Kind(); k {
-	case reflect.Array:
-		return flat(t.Elem())
+	case reflect.Array, reflect.Slice:
+		return k == reflect.Array && flat(t.Elem())
+	case reflect.Struct:
+		for i := range t.NumField() {
+			if !flat(t.Field(i).Type) {
+				return false
+			}
+		}
+		return true
 	default:
-		return k >= reflect.Bool && k <= reflect.Float64 && k != reflect.Uintptr || k == reflect.String
+		return k == reflect.String || k >= reflect.Bool && k <= reflect.Float64 && k != reflect.Uintptr
 	}
 }
 
@@ -222,20 +238,26 @@ func (rs *recipes) addLocked(r *recipe) *list.Element {
 	element := rs.order.PushFront(r)
 	rs.byKey[r.key] = element
 	rs.bytes += r.size
+	return element
+}
+
+// shrinkLocked keeps the bounds.
+func (rs *recipes) shrinkLocked() {
 	for len(rs.byKey) > maxRecipes || rs.bytes > maxRecipeBytes {
 		rs.dropLocked(rs.order.Back())
 	}
-	return element
 }
 
 func (rs *recipes) dropLocked(element *list.Element) {
 	r := rs.order.Remove(element).(*recipe)
 	delete(rs.byKey, r.key)
-	rs.bytes -= r.size
 	rs.unlinkLocked(r)
+	rs.bytes -= r.size
 }
 
 func (rs *recipes) linkLocked(r *recipe) {
+	r.size += tagBytes * len(r.tags)
+	rs.bytes += tagBytes * len(r.tags)
 	for _, t := range r.tags {
 		found := rs.byTag[t]
 		if found == nil {
@@ -247,6 +269,8 @@ func (rs *recipes) linkLocked(r *recipe) {
 }
 
 func (rs *recipes) unlinkLocked(r *recipe) {
+	r.size -= tagBytes * len(r.tags)
+	rs.bytes -= tagBytes * len(r.tags)
 	for _, t := range r.tags {
 		if delete(rs.byTag[t], r); len(rs.byTag[t]) == 0 {
 			delete(rs.byTag, t)

@@ -73,6 +73,10 @@ func (s *Store) Fill(ctx context.Context, key store.Key, tags []store.Tag, stamp
 	return nil
 }
 
+// Stored returns when the last entry that this process has given to Fill under key
+// is in Redis, or is lost: from then on other processes find it too.
+func (s *Store) Stored(ctx context.Context, key store.Key) error { return s.fills.await(ctx, key) }
+
 // GiveUp implements store.Shared.
 func (s *Store) GiveUp(key store.Key, stamps []store.Stamp) {
 	if key != (store.Key{}) {

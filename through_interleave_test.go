@@ -1,0 +1,248 @@
+package cachedpg
+
+import (
+	"context"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/cachedpg/cachedpg/internal/pgtest"
+	"github.com/cachedpg/cachedpg/store"
+	"github.com/cachedpg/cachedpg/store/redis"
+)
+
+// storeGate runs something at a step of whoever comes to it next, once.
+type storeGate struct {
+	mu   sync.Mutex
+	then map[string]func()
+}
+
+func (g *storeGate) next(at string, then func()) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.then == nil {
+		g.then = make(map[string]func())
+	}
+	g.then[at] = then
+}
+
+func (g *storeGate) pass(at string) {
+	g.mu.Lock()
+	then := g.then[at]
+	delete(g.then, at)
+	g.mu.Unlock()
+	if then != nil {
+		then()
+	}
+}
+
+// gatedMemory and gatedRedis are stores with gates around what a reader asks.
+type gatedMemory struct {
+	localStore
+	*storeGate
+}
+
+func (s gatedMemory) Lookup(ctx context.Context, key store.Key, tags []store.Tag, stamps []store.Stamp) (*store.Entry, store.Outcome, error) {
+	s.pass("before lookup")
+	defer s.pass("after lookup")
+	return s.localStore.Lookup(ctx, key, tags, stamps)
+}
+
+func (s gatedMemory) Fill(ctx context.Context, key store.Key, tags []store.Tag, stamps []store.Stamp, entry *store.Entry, ttl time.Duration) error {
+	s.pass("before fill")
+	defer s.pass("after fill")
+	return s.localStore.Fill(ctx, key, tags, stamps, entry, ttl)
+}
+
+type gatedRedis struct {
+	*redis.Store
+	*storeGate
+}
+
+func (s gatedRedis) Lookup(ctx context.Context, key store.Key, tags []store.Tag, stamps []store.Stamp) (*store.Entry, store.Outcome, error) {
+	s.pass("before lookup")
+	defer s.pass("after lookup")
+	return s.Store.Lookup(ctx, key, tags, stamps)
+}
+
+func (s gatedRedis) Fill(ctx context.Context, key store.Key, tags []store.Tag, stamps []store.Stamp, entry *store.Entry, ttl time.Duration) error {
+	s.pass("before fill")
+	defer s.pass("after fill")
+	return s.Store.Fill(ctx, key, tags, stamps, entry, ttl)
+}
+
+// gated puts gates around the store of v's process, which nobody is using.
+func (v via) gated() *storeGate {
+	g := &storeGate{}
+	sp := connectorOf(v.db).space()
+	switch s := sp.store.(type) {
+	case localStore:
+		sp.store = gatedMemory{s, g}
+	case *redis.Store:
+		sp.store = gatedRedis{s, g}
+	}
+	return g
+}
+
+// twoWriters is a story of two writers that refill: two processes on one Redis, and
+// two connections of one process.
+func twoWriters(t *testing.T, story func(f *fixture, one, two via)) {
+	t.Parallel()
+	t.Run("memory", func(t *testing.T) {
+		f := newFixture(t, pgtest.Database(t), "cache_statement", people)
+		one := f.with(usersThrough)
+		story(f, one, one)
+	})
+	t.Run("redis", func(t *testing.T) {
+		f := newFixture(t, pgtest.Database(t), "cache_statement", people, "cache_store="+pgtest.Redis(t), usersThrough)
+		two := f.process("two")
+		two.known(userByID, 1)
+		story(f, f.via, two)
+	})
+}
+
+const setCity = "UPDATE users SET city = $1 WHERE id = 1"
+
+// I1, I5: whenever the second writer comes between the steps of the first one's
+// refill, nothing but his value is ever read.
+func TestARefillThatAnotherCommitOvertakesIsNeverRead(t *testing.T) {
+	twoWriters(t, func(f *fixture, one, two via) {
+		one.known(userByID, 1)
+		g := one.gated()
+		for _, at := range []string{"before lookup", "after lookup", "before fill", "after fill"} {
+			f.step(at, func(f *fixture) {
+				one, two := one, two
+				one.f, two.f = f, f
+				one.known(userByID, 1)
+				two.known(userByID, 1)
+				overtaken := false
+				g.next(at, func() {
+					overtaken = true
+					two.exec(setCity, "second "+at)
+					two.hit(userByID, 1).is("1 ann second " + at)
+				})
+				one.exec(setCity, "first "+at)
+				if !overtaken {
+					f.Fatal("nobody was overtaken")
+				}
+				one.hit(userByID, 1).is("1 ann second " + at)
+				two.hit(userByID, 1).is("1 ann second " + at)
+			})
+		}
+	})
+}
+
+// Two refills that are both late are stored in either order.
+func TestTwoLateRefillsMayBeStoredInEitherOrder(t *testing.T) {
+	twoWriters(t, func(f *fixture, one, two via) {
+		one.known(userByID, 1)
+		g := one.gated()
+		h := g
+		if connectorOf(two.db).space() != connectorOf(one.db).space() {
+			h = two.gated()
+		}
+		for _, lastIsOlder := range []bool{false, true} {
+			one.known(userByID, 1)
+			two.known(userByID, 1)
+			atFill, stored, done := make(chan struct{}), make(chan struct{}), make(chan struct{})
+			first, second := "first", "second"
+			if lastIsOlder {
+				first, second = "third", "fourth"
+			}
+			g.next("before fill", func() { // of the first
+				h.next("before fill", func() { // of the second
+					close(atFill)
+					if !lastIsOlder {
+						<-stored
+					}
+				})
+				go func() {
+					defer close(done)
+					two.exec(setCity, second)
+				}()
+				<-atFill
+				if lastIsOlder {
+					<-done
+				}
+			})
+			one.exec(setCity, first)
+			close(stored)
+			<-done
+			two.hit(userByID, 1).is("1 ann " + second)
+			one.hit(userByID, 1).is("1 ann " + second)
+		}
+	})
+}
+
+// I3: while another writer has its marks set, nothing is refilled; and what was
+// looked up before them is not found after.
+func TestARefillMeetsTheMarksOfAnotherWriter(t *testing.T) {
+	twoWriters(t, func(f *fixture, one, two via) {
+		one.known(userByID, 1)
+		two.known(userByID, 1)
+		f.fresh(userByID, 1)
+		tags := f.tagsOf(userByID, 1)
+		g := one.gated()
+		for _, at := range []string{"before lookup", "after lookup", "before fill"} {
+			f.step(at, func(f *fixture) {
+				one, two := one, two
+				one.f, two.f = f, f
+				one.known(userByID, 1)
+				write := connectorOf(two.db).space().writes.Begin()
+				g.next(at, func() {
+					if err := write.Intend(f.ctx, tags); err != nil {
+						f.Error(err)
+					}
+				})
+				before := StatsOf(one.db)
+				one.exec(setCity, at)
+				switch at {
+				case "before lookup":
+					one.refills(before, 0, 1, 0)
+				default:
+					one.refills(before, 1, 0, 0)
+				}
+				hits := StatsOf(one.db).Hits
+				one.fresh(userByID, 1).is("1 ann " + at)
+				f.past(setCity, at+" past") // what the writer commits
+				one.fresh(userByID, 1).is("1 ann " + at + " past")
+				if StatsOf(one.db).Hits != hits {
+					f.Error("a hit while the other writer's marks stand")
+				}
+				write.Release()
+				one.released()
+				two.released()
+				one.miss(userByID, 1).is("1 ann " + at + " past")
+				two.known(userByID, 1)
+			})
+		}
+	})
+}
+
+// A reader that misses while the writer is refilling shares its SELECT, or has its
+// own; the writer waits for neither.
+func TestARefillIsLeftToAReaderWhoIsThereAlready(t *testing.T) {
+	twoWriters(t, func(f *fixture, one, _ via) {
+		one.known(userByID, 1)
+		g := one.gated()
+		reading, go_ := make(chan struct{}), make(chan struct{})
+		done := make(chan struct{})
+		g.next("before lookup", func() {
+			g.next("before fill", func() { // of the reader
+				close(reading)
+				<-go_
+			})
+			go func() {
+				defer close(done)
+				one.fresh(userByID, 1).is("1 ann read")
+			}()
+			<-reading
+		})
+		before := StatsOf(one.db)
+		one.exec(setCity, "read")
+		one.refills(before, 0, 1, 0)
+		close(go_)
+		<-done
+		one.hit(userByID, 1).is("1 ann read")
+	})
+}
