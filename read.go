@@ -192,6 +192,9 @@ func (c *Conn) loadView(ctx context.Context, sp *space) (*view, error) {
 		return c.loadViewInTx(ctx, sp), nil
 	}
 	v, err := sp.loadView(ctx, c.inner.loadCatalog)
+	if errors.Is(err, store.ErrCold) || errors.Is(err, store.ErrDown) {
+		return nil, nil // no caller hears of that, also if his context has ended meanwhile
+	}
 	if err != nil && (c.inner.closed() || ctx.Err() != nil) {
 		if cause := errors.Unwrap(err); cause != nil {
 			err = cause // pgx's own words, as everywhere

@@ -2,6 +2,7 @@ package cachedpg
 
 import (
 	"testing"
+	"time"
 
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 )
@@ -23,6 +24,13 @@ func TestStressWhileWritersRefill(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			s := newStress(t, tc.kind)
+			for _, db := range s.dbs {
+				for keeper := connectorOf(db).space().keeper; keeper != nil && !keeper.live.Load(); time.Sleep(time.Millisecond) {
+					if t.Context().Err() != nil {
+						t.Fatal("no lease stands")
+					}
+				}
+			}
 			refilled := func() (n uint64) {
 				for _, db := range s.dbs {
 					n += StatsOf(db).Refilled
