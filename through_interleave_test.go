@@ -90,7 +90,7 @@ func twoWriters(t *testing.T, story func(f *fixture, one, two via)) {
 	t.Parallel()
 	t.Run("memory", func(t *testing.T) {
 		f := newFixture(t, pgtest.Database(t), "cache_statement", people)
-		one := f.with(usersThrough)
+		one := f.through()
 		story(f, one, one)
 	})
 	t.Run("redis", func(t *testing.T) {
