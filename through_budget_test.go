@@ -30,7 +30,7 @@ func openTwo(t *testing.T, keys ...string) (aside, through *sql.DB) {
 }
 
 // Who does not use the strategy does not pay for it, nor does a hit.
-func TestWriteThroughCostsNothingWhereItDoesNothing(t *testing.T) {
+func TestWriteThroughKeepsTheBudgetWhereItDoesNothing(t *testing.T) {
 	ctx := context.Background()
 	for name, keys := range map[string][]string{"memory": nil, "redis": {"cache_store=" + pgtest.Redis(t)}} {
 		t.Run(name, func(t *testing.T) {

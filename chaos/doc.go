@@ -15,7 +15,8 @@
 //
 //	go run . -duration 60s -seed 42
 //
-// The exit status is 0 if nothing was violated. Two variants are broken on
+// With -variant write-through, writers refill what they invalidate, and are killed
+// while they do. The exit status is 0 if nothing was violated. Two variants are broken on
 // purpose, and succeed only if a violation is found:
 //
 //	-variant post-commit   commit, then invalidate: cache_consistency=eventual

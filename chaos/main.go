@@ -9,6 +9,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"syscall"
 	"time"
 )
@@ -25,23 +26,24 @@ type config struct {
 }
 
 const (
-	strict     = "strict"
-	postCommit = "post-commit"
-	private    = "private"
+	strict       = "strict"
+	writeThrough = "write-through"
+	postCommit   = "post-commit"
+	private      = "private"
 
 	storeRedis  = "redis"
 	storeMemory = "memory"
 )
 
 // broken reports that the variant is to be found out.
-func (c config) broken() bool { return c.variant != strict }
+func (c config) broken() bool { return c.variant != strict && c.variant != writeThrough }
 
 func (c config) validate() error {
 	switch {
 	case c.duration <= 0:
 		return fmt.Errorf("chaos: -duration %v: must be positive", c.duration)
-	case c.variant != strict && c.variant != postCommit && c.variant != private:
-		return fmt.Errorf("chaos: -variant %s: want %s, %s or %s", c.variant, strict, postCommit, private)
+	case !slices.Contains([]string{strict, writeThrough, postCommit, private}, c.variant):
+		return fmt.Errorf("chaos: -variant %s: want %s, %s, %s or %s", c.variant, strict, writeThrough, postCommit, private)
 	case c.store != storeRedis && c.store != storeMemory:
 		return fmt.Errorf("chaos: -store %s: want %s or %s", c.store, storeRedis, storeMemory)
 	case c.variant == postCommit && c.store != storeRedis:
@@ -61,7 +63,7 @@ func main() {
 	var c config
 	flag.DurationVar(&c.duration, "duration", time.Minute, "how long to do harm")
 	flag.Uint64Var(&c.seed, "seed", 0, "of what is done; 0 takes one from the clock")
-	flag.StringVar(&c.variant, "variant", strict, "strict; or broken on purpose: post-commit, private")
+	flag.StringVar(&c.variant, "variant", strict, "strict, or write-through; or broken on purpose: post-commit, private")
 	flag.StringVar(&c.store, "store", storeRedis, "redis, shared by all processes; or memory, with one process")
 	flag.BoolVar(&c.keep, "keep", false, "keep the logs of the processes")
 	flag.BoolVar(&c.quiet, "quiet", false, "do not print what the nemesis does")

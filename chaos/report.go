@@ -68,6 +68,7 @@ func (t *tally) add(other *tally) {
 	t.Fills += other.Fills
 	t.Unmarked += other.Unmarked
 	t.Unknown += other.Unknown
+	t.Refilled += other.Refilled
 	for reason, n := range other.Bypasses {
 		t.Bypasses[reason] += n
 	}
@@ -76,7 +77,7 @@ func (t *tally) add(other *tally) {
 func (r *report) print(faults map[string]int) {
 	t := &r.tally
 	fmt.Printf("reads      %d through the cache, %d by referees, %d failed\n", r.reads, r.referees, r.readErrors)
-	fmt.Printf("the cache  %d hits, %d misses (%d of them stale), %d fills\n", t.Hits, t.Misses, t.Stale, t.Fills)
+	fmt.Printf("the cache  %d hits, %d misses (%d of them stale), %d fills, %d refilled by writers\n", t.Hits, t.Misses, t.Stale, t.Fills, t.Refilled)
 	fmt.Printf("bypasses   %s\n", counted(t.Bypasses))
 	fmt.Printf("writes     %d done, %d refused, %d of unknown outcome; %d past the store\n",
 		r.writes[ok], r.writes[failed], r.writes[unknown], t.Unmarked)

@@ -29,6 +29,8 @@ func TestShortRuns(t *testing.T) {
 	}{
 		{strict, storeRedis, "FLUSHALL|kill anywhere"},
 		{strict, storeMemory, "terminated|stop anywhere"},
+		{writeThrough, storeRedis, "kill|terminated"},
+		{writeThrough, storeMemory, "terminated|stop anywhere"},
 		{private, storeMemory, "none"},
 	}
 	for _, tt := range tests {
@@ -68,6 +70,7 @@ func TestConfig(t *testing.T) {
 	}{
 		{"strict", config{duration: 1, variant: strict, store: storeRedis}, true},
 		{"strict in memory", config{duration: 1, variant: strict, store: storeMemory}, true},
+		{"writers that refill", config{duration: 1, variant: writeThrough, store: storeRedis}, true},
 		{"no time", config{variant: strict, store: storeRedis}, false},
 		{"unknown variant", config{duration: 1, variant: "x", store: storeRedis}, false},
 		{"unknown store", config{duration: 1, variant: strict, store: "x"}, false},

@@ -84,8 +84,11 @@ func (r *runner) startWorkers() {
 		}
 		t.Plain = r.postgres.dsn(r.postgres.addr()) + "&default_query_exec_mode=exec"
 		t.Cached = r.postgres.dsn(p.link.Addr()) + "&cache_store=" + store
-		if r.variant == postCommit {
+		switch r.variant {
+		case postCommit:
 			t.Cached += "&cache_consistency=eventual"
+		case writeThrough:
+			t.Cached += "&cache_policy=item:write-through,kind:write-through,shape:write-through"
 		}
 		p.task = t
 		if err := os.Mkdir(p.dir, 0o755); err != nil {

@@ -242,13 +242,13 @@ func describe(q query) string {
 
 // tally are counters of a process.
 type tally struct {
-	Hits, Misses, Stale, Fills, Unmarked, Unknown uint64
-	Bypasses                                      map[string]uint64
+	Hits, Misses, Stale, Fills, Unmarked, Unknown, Refilled uint64
+	Bypasses                                                map[string]uint64
 }
 
 func (w *worker) tally() {
 	s := cachedpg.StatsOf(w.cached)
-	t := tally{s.Hits, s.Misses, s.Stale, s.Fills, s.Unmarked, s.UnknownOutcome, s.Bypasses}
+	t := tally{s.Hits, s.Misses, s.Stale, s.Fills, s.Unmarked, s.UnknownOutcome, s.Refilled, s.Bypasses}
 	w.log.respond(0, record{Stats: &t})
 }
 
