@@ -246,3 +246,24 @@ func TestARefillIsLeftToAReaderWhoIsThereAlready(t *testing.T) {
 		one.hit(userByID, 1).is("1 ann read")
 	})
 }
+
+// I3: the writer's own marks are gone when it looks up, or it would leave everything
+// to the next read.
+func TestARefillComesAfterTheRelease(t *testing.T) {
+	twoWriters(t, func(f *fixture, one, _ via) {
+		one.known(userByID, 1)
+		g := one.gated()
+		writes := connectorOf(one.db).space().writes
+		for range 5 {
+			one.known(userByID, 1)
+			g.next("before lookup", func() {
+				if n := writes.Stats().Pending; n != 0 {
+					f.Errorf("%d releases are on their way", n)
+				}
+			})
+			before := StatsOf(one.db)
+			one.exec(setCity, "after")
+			one.refills(before, 1, 0, 0)
+		}
+	})
+}
