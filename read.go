@@ -52,7 +52,7 @@ func (c *Conn) query(ctx context.Context, q *call) (driver.Rows, error) {
 	case outcome == store.Hit && !c.refreshes(ctx, q, entry, tags, stamps):
 		c.d.stats.hit(q.text.stats)
 		if q.text.through != nil {
-			c.remember(q, l, entry)
+			c.remember(ctx, q, l, entry)
 		}
 		return newRows(c, entry), nil
 	case outcome == store.Dirty && (always == len(tags) || slices.Contains(stamps[:always], 0)):

@@ -293,12 +293,12 @@ func (r *refiller) end() {
 }
 
 // remember notes a hit of a result that writers refill.
-func (c *Conn) remember(q *call, l lookup, entry *store.Entry) {
+func (c *Conn) remember(ctx context.Context, q *call, l lookup, entry *store.Entry) {
 	tags := l.tags
 	if entry.Rows >= l.rows {
 		tags = tags[:l.always]
 	}
-	q.space.recipes.remember(q, l.key, tags, entry, false, 0)
+	q.space.recipes.remember(q, l.key, tags, entry, false, hintsOf(ctx).ttl)
 }
 
 // explainThrough says what writes do with what was cached.

@@ -88,8 +88,8 @@ func throughRelations(config Config, snapshot *catalog.Snapshot, oids []uint32) 
 }
 
 // remember notes that the entry of q, which depends on tags, is in the store: a
-// read has found it there, or filled it with a TTL that its context asked for, or
-// a refill has.
+// read has found it there, or filled it, with a TTL that its context asked for; or a
+// refill has filled it.
 func (rs *recipes) remember(q *call, key store.Key, tags []store.Tag, entry *store.Entry, filled bool, ttl time.Duration) {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
@@ -102,6 +102,7 @@ func (rs *recipes) remember(q *call, key store.Key, tags []store.Tag, entry *sto
 		if r == nil {
 			return
 		}
+		r.ttl = ttl
 		element = rs.addLocked(r)
 	}
 	r := element.Value.(*recipe)
@@ -128,7 +129,7 @@ func (rs *recipes) remember(q *call, key store.Key, tags []store.Tag, entry *sto
 				r.tags = append(r.tags, t)
 			}
 		}
-		if r.size+tagBytes*len(r.tags) > maxRecipe {
+		if len(r.tags) == 0 || r.size+tagBytes*len(r.tags) > maxRecipe {
 			r.tags = nil
 			rs.dropLocked(element)
 			return

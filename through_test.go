@@ -466,3 +466,50 @@ func TestExplainNamesWriteThrough(t *testing.T) {
 		}
 	})
 }
+
+// What a ttl in the context or a comment excuses is refilled as it was read: as of
+// the moment of the refill, for as long.
+func TestWhatATTLExcusesIsRefilled(t *testing.T) {
+	scenario(t, people, func(f *fixture) {
+		v := f.through()
+		const now = "SELECT name, now() FROM users WHERE id = 1"
+		hour := v.in(func(ctx context.Context) context.Context { return WithTTL(ctx, time.Hour) })
+		read := func(v via, query string) string {
+			before := StatsOf(v.db)
+			r := v.read(v.ask, query, nil)
+			return difference(before, StatsOf(v.db)) + " " + strings.Fields(r.String())[0]
+		}
+		for _, tc := range []struct {
+			v     via
+			query string
+		}{{hour, now}, {v, "/* cachedpg: ttl=1h */ " + now}} {
+			v.exec("UPDATE users SET name = 'ann' WHERE id = 1")
+			v.released()
+			read(tc.v, tc.query)
+			if got := read(tc.v, tc.query); got != "hit ann" {
+				f.Fatalf("%s: got a %s", tc.query, got)
+			}
+			before := StatsOf(v.db)
+			v.exec("UPDATE users SET name = 'anna' WHERE id = 1")
+			v.released()
+			if got := read(tc.v, tc.query); got != "hit anna" || StatsOf(v.db).Refilled == before.Refilled {
+				f.Errorf("%s: got a %s, %d refilled", tc.query, got, StatsOf(v.db).Refilled-before.Refilled)
+			}
+		}
+	})
+}
+
+// How pgx types an argument depends on the mode, and the entry is one of the reader's.
+func TestARefillRunsInTheModeOfTheReader(t *testing.T) {
+	scenarioOnce(t, people, func(f *fixture) {
+		writer := f.through()
+		reader := f.through("default_query_exec_mode=exec")
+		reader.truth = f.open("pgx", withKey(f.dsn, "default_query_exec_mode", "exec"))
+		const text = "SELECT $1::text FROM users WHERE id = 1" // which in the writer's mode takes no bool
+		reader.known(text, true).is("t")
+		before := StatsOf(writer.db)
+		writer.exec(setCity, "Bergen")
+		writer.refills(before, 1, 0, 0)
+		reader.hit(text, true).is("t")
+	})
+}
