@@ -30,6 +30,11 @@ demo: cgo ## run examples/quickstart against a private PostgreSQL
 processes: cgo ## run examples/processes: two programs, one Redis, and a kill -9
 	@$(SERVICES) $(GO) run ./examples/processes
 
+.PHONY: examples
+examples: cgo ## run the programs of examples/ and compare what they print
+	@CACHEDPG_TEST_REQUIRE=1 $(SERVICES) $(GO) test -count=1 ./examples/...
+	@$(SERVICES) env -C contrib/kafka GOWORK=off CACHEDPG_TEST_REQUIRE=1 $(GO) test -count=1 ./example/...
+
 .PHONY: test
 test: cgo ## run every test, with the services that they need
 	@$(SERVICES) $(MAKE) test-root test-budgets test-next test-nested
