@@ -71,6 +71,11 @@ func (s gatedRedis) Fill(ctx context.Context, key store.Key, tags []store.Tag, s
 	return s.Store.Fill(ctx, key, tags, stamps, entry, ttl)
 }
 
+func (s gatedRedis) Stored(ctx context.Context, key store.Key) error {
+	s.pass("stored")
+	return s.Store.Stored(ctx, key)
+}
+
 // gated puts gates around the store of v's process, which nobody is using.
 func (v via) gated() *storeGate {
 	g := &storeGate{}
@@ -265,5 +270,19 @@ func TestARefillComesAfterTheRelease(t *testing.T) {
 			one.exec(setCity, "after")
 			one.refills(before, 1, 0, 0)
 		}
+	})
+}
+
+// A store takes entries in the background; other processes find them when the commit returns.
+func TestARefillHasArrivedWhenTheCommitReturns(t *testing.T) {
+	twoWriters(t, func(f *fixture, one, two via) {
+		one.known(userByID, 1)
+		arrived := f.inMemory()
+		one.gated().next("stored", func() { arrived = true })
+		one.exec(setCity, "there")
+		if !arrived {
+			f.Error("nobody has waited for it")
+		}
+		two.hit(userByID, 1).is("1 ann there")
 	})
 }
