@@ -81,8 +81,8 @@ func TestThereIsNoServer(t *testing.T) {
 	if s := StatsOf(ours); s.Lookups != 0 || s.Entries != 0 {
 		t.Errorf("stats without a server: %+v", s)
 	}
-	if err := Invalidate(t.Context(), ours); err != nil {
-		t.Errorf("Invalidate of everything that was never cached: %v", err)
+	if err := Invalidate(t.Context(), ours); err == nil { // others may have cached something
+		t.Error("Invalidate of a database that nobody can find out about: no error")
 	}
 	if err := Invalidate(t.Context(), ours, "t"); err == nil {
 		t.Error("Invalidate of a relation that nobody can look up: no error")
