@@ -44,6 +44,11 @@ test-postgres: export CACHEDPG_POSTGRES := $(POSTGRES)
 test-postgres: cgo ## run the tests that ask PostgreSQL on one that npm brings (POSTGRES=newest, 17, …)
 	@$(SERVICES) $(MAKE) test-root PACKAGES=". ./catalog ./cmd/... ./examples/... ./internal/..."
 
+.PHONY: test-kafka
+test-kafka: cgo ## run the tests of contrib/kafka on a real Kafka too, which Maven brings (120 MB)
+	@$(SERVICES) scripts/services kafka env -C contrib/kafka GOWORK=off CACHEDPG_TEST_REQUIRE=1 \
+		$(GO) test -race -count=1 -timeout=$(TIMEOUT) ./...
+
 # In these a missing service is a failure, not a skip.
 .PHONY: test-root test-budgets test-next test-nested
 test-root test-budgets test-next test-nested: export CACHEDPG_TEST_REQUIRE := 1

@@ -91,9 +91,16 @@ func (s *story) price(id int) (price int, hit bool) {
 	return price, cachedpg.StatsOf(s.db).Hits > before
 }
 
-// reads reads once, right now.
+// reads reads until the cache is asked, which it is not while its lease is being
+// renewed late.
 func (s *story) reads(id, want int) {
-	price, hit := s.price(id)
+	var price int
+	var hit bool
+	s.await("an answer", func() bool {
+		before := cachedpg.StatsOf(s.db).Lookups
+		price, hit = s.price(id)
+		return cachedpg.StatsOf(s.db).Lookups > before
+	})
 	if s.err == nil && price != want {
 		s.err = fmt.Errorf("read a price of %d, want %d", price, want)
 	}
