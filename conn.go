@@ -93,12 +93,13 @@ type call struct {
 	view    *view
 	text    *planned
 
-	byAge     bool // only its age bounds a part of the result, see ttl.go
-	rowsOnly  bool // without rows the result must not be kept
-	replanned bool // the catalog was found out of date once
-	refreshed bool // the catalog was loaded again for a name
-	refills   bool // a writer runs it, see refill.go
-	stored    bool // its result was
+	snapshot  time.Time // when the transaction of a refill began; now() stands still in it
+	byAge     bool      // only its age bounds a part of the result, see ttl.go
+	rowsOnly  bool      // without rows the result must not be kept
+	replanned bool      // the catalog was found out of date once
+	refreshed bool      // the catalog was loaded again for a name
+	refills   bool      // a writer runs it, see refill.go
+	stored    bool      // its result was
 }
 
 func (q *call) keyingValues() keying.Values {

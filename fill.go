@@ -163,7 +163,11 @@ func (c *Conn) fill(ctx context.Context, q *call, m *fetch, f *flight) (driver.R
 	ttl := q.ttl(ctx)
 	ttl -= time.Duration(rand.Int64N(int64(ttl)/10 + 1))
 	if q.byAge {
-		if ttl -= took; ttl <= 0 {
+		aged := took
+		if !q.snapshot.IsZero() {
+			aged = begin.Add(took).Sub(q.snapshot)
+		}
+		if ttl -= aged; ttl <= 0 {
 			if f != nil {
 				f.large = true // too old for who waits for it
 			}

@@ -116,7 +116,7 @@ func (c *Conn) lookup(ctx context.Context, q *call) (l lookup, reason keying.Rea
 	if c.tx != nil && c.tx.wrote(q.view, tags[:always]) {
 		return l, keying.InTransactionAfterWrite
 	}
-	if moment != keying.NoReason && (c.tx != nil || q.refills) {
+	if moment != keying.NoReason && c.tx != nil {
 		return l, moment // see ttl.go
 	}
 	others := c.tx != nil && c.tx.wrote(q.view, tags[always:])

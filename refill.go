@@ -142,8 +142,9 @@ type refiller struct {
 	c     *Conn
 	space *space
 	until time.Time
-	began bool // a transaction
-	stop  bool // there is no use in going on
+	began bool      // a transaction
+	since time.Time // when it began
+	stop  bool      // there is no use in going on
 
 	stored []store.Key
 }
@@ -234,6 +235,7 @@ func (r *refiller) one(ctx context.Context, recipe *recipe) refillResult {
 		r.space.giveUp(l.key, stamps, outcome)
 		return refillFailed
 	}
+	q.snapshot = r.since
 	step.At(step.LookedUp)
 	m := &fetch{key: l.key, tags: slices.Clone(l.tags), always: l.always, rows: l.rows, stamps: stamps, outcome: outcome, early: entry}
 	rows, err := c.fill(ctx, &q, m, f)
@@ -271,7 +273,7 @@ func (r *refiller) begin(ctx context.Context) error {
 	if r.began {
 		return nil
 	}
-	r.began = true
+	r.began, r.since = true, time.Now()
 	_, err := r.c.inner.ExecContext(ctx, beginRefill, nil)
 	r.stop = err != nil
 	return err
