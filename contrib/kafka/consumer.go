@@ -24,9 +24,9 @@ const (
 type Consumer struct {
 	config Config
 
-	records, applied, others, unreadable atomic.Int64
-	cold, errors                         atomic.Int64
-	lag, behind                          atomic.Int64
+	applied, others, unreadable atomic.Int64
+	cold, errors                atomic.Int64
+	lag, behind                 atomic.Int64
 }
 
 // ConsumerStats counts what a Consumer did since it was made.

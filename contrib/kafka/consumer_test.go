@@ -433,7 +433,7 @@ func TestAConsumerWaitsForItsBroker(t *testing.T) {
 	if err := c.first(); !strings.Contains(err.Error(), "answers: is one running") {
 		t.Error(err)
 	}
-	cluster = fake(t, 1, kfake.Ports(port(t, config.Brokers[0])))
+	fake(t, 1, kfake.Ports(port(t, config.Brokers[0])))
 	c.started()
 	r.warm(1, "Rome")
 	send(t, producer(t, config), r.moves(1, "Oslo"))

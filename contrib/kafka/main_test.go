@@ -35,7 +35,7 @@ const patience = 30 * time.Second
 const topic = "invalidations"
 
 // fake starts a cluster in this process with the topic, of some partitions.
-func fake(t *testing.T, partitions int32, opts ...kfake.Opt) *kfake.Cluster {
+func fake(t testing.TB, partitions int32, opts ...kfake.Opt) *kfake.Cluster {
 	t.Helper()
 	c, err := kfake.NewCluster(append([]kfake.Opt{kfake.NumBrokers(1), kfake.SeedTopics(partitions, topic),
 		kfake.BrokerConfigs(map[string]string{"group.initial.rebalance.delay.ms": "0"})}, opts...)...)
@@ -47,7 +47,7 @@ func fake(t *testing.T, partitions int32, opts ...kfake.Opt) *kfake.Cluster {
 }
 
 // real returns a configuration for a new topic of a real Kafka, or skips.
-func real(t *testing.T, partitions int32, configs map[string]*string) Config {
+func real(t testing.TB, partitions int32, configs map[string]*string) Config {
 	t.Helper()
 	brokers := os.Getenv("CACHEDPG_TEST_KAFKA")
 	if brokers == "" {
@@ -71,7 +71,7 @@ func configOf(c *kfake.Cluster) Config {
 }
 
 // client returns one to look at the cluster with.
-func client(t *testing.T, c Config, opts ...kgo.Opt) *kgo.Client {
+func client(t testing.TB, c Config, opts ...kgo.Opt) *kgo.Client {
 	t.Helper()
 	cl, err := c.client(append(opts, kgo.DefaultProduceTopic(c.Topic))...)
 	if err != nil {
@@ -81,7 +81,7 @@ func client(t *testing.T, c Config, opts ...kgo.Opt) *kgo.Client {
 	return cl
 }
 
-func producer(t *testing.T, c Config) *Producer {
+func producer(t testing.TB, c Config) *Producer {
 	t.Helper()
 	p, err := NewProducer(c)
 	if err != nil {
@@ -94,7 +94,7 @@ func producer(t *testing.T, c Config) *Producer {
 // region plays region B: an application that reads by way of cachedpg, from one
 // PostgreSQL for all. Who writes in region A goes past its store.
 type region struct {
-	t     *testing.T
+	t     testing.TB
 	db    *sql.DB
 	plain *sql.DB
 
@@ -104,7 +104,7 @@ type region struct {
 }
 
 // newRegion opens a database with a table, and a store.
-func newRegion(t *testing.T, storeURL string) *region {
+func newRegion(t testing.TB, storeURL string) *region {
 	t.Helper()
 	dsn := pgtest.Database(t)
 	pgtest.Exec(t, dsn, "CREATE TABLE people (id int PRIMARY KEY, city text NOT NULL); INSERT INTO people SELECT i, 'Rome' FROM generate_series(1, 9) i")
@@ -120,7 +120,7 @@ func newRegion(t *testing.T, storeURL string) *region {
 	return r
 }
 
-func open(t *testing.T, driver, dsn string) *sql.DB {
+func open(t testing.TB, driver, dsn string) *sql.DB {
 	t.Helper()
 	db, err := sql.Open(driver, dsn)
 	if err != nil {
@@ -200,7 +200,7 @@ func (r *region) event() invalidation.Event {
 		{Relation: r.people, Kind: store.TagTable}, {Relation: r.people, Kind: store.TagRows, Index: r.byID}}}
 }
 
-func send(t *testing.T, p *Producer, events ...invalidation.Event) {
+func send(t testing.TB, p *Producer, events ...invalidation.Event) {
 	t.Helper()
 	if err := p.Send(t.Context(), events); err != nil {
 		t.Fatal(err)
@@ -210,7 +210,7 @@ func send(t *testing.T, p *Producer, events ...invalidation.Event) {
 // running is a Consumer whose Run is under way.
 type running struct {
 	*Consumer
-	t    *testing.T
+	t    testing.TB
 	stop func() // ends Run, and returns when it has
 
 	mu     sync.Mutex
@@ -219,7 +219,7 @@ type running struct {
 
 // consume runs a Consumer until the test ends. The last argument may be a
 // function that sees its configuration.
-func consume(t *testing.T, db *sql.DB, c Config) *running {
+func consume(t testing.TB, db *sql.DB, c Config) *running {
 	t.Helper()
 	r := &running{t: t}
 	c.OnError = func(err error) {
@@ -273,7 +273,7 @@ func (r *running) first() error {
 	return r.errors[0]
 }
 
-func port(t *testing.T, addr string) int {
+func port(t testing.TB, addr string) int {
 	t.Helper()
 	_, text, err := net.SplitHostPort(addr)
 	if err != nil {
@@ -291,7 +291,7 @@ func (r *running) started() {
 	r.await("everything to be invalidated once", func(s ConsumerStats) bool { return s.Cold == 1 })
 }
 
-func eventually(t *testing.T, what string, is func() bool) {
+func eventually(t testing.TB, what string, is func() bool) {
 	t.Helper()
 	for until := time.Now().Add(patience); !is(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(until) {

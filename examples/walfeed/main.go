@@ -58,7 +58,7 @@ func run(ctx context.Context, database, redis string, out io.Writer) error {
 		"CREATE VIEW loud AS SELECT id, upper(city) AS city FROM customers;" +
 		"INSERT INTO customers VALUES (1, 'Oslo'), (2, 'Rome'); INSERT INTO orders VALUES (10, 1), (20, 2)")
 	if err := db.PingContext(ctx); err == nil {
-		return errors.New("Ping says nothing of the publication that is missing")
+		return errors.New("a Ping that says nothing of the publication that is missing")
 	} else {
 		fmt.Fprintf(out, "  Ping: %v\n", err)
 	}
