@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -355,64 +354,3 @@ func queueLess(a, b string) bool {
 	bms, bn, _ := redis.ParseQueueID(b)
 	return ams < bms || ams == bms && an < bn
 }
-
-// queuedResult is that of a statement which has not run.
-type queuedResult struct{}
-
-func (queuedResult) LastInsertId() (int64, error) {
-	return 0, errors.New("LastInsertId is not supported by this driver")
-}
-
-func (queuedResult) RowsAffected() (int64, error) { return 0, errRowsAffected }
-
-// DeadLetter is a queued write that PostgreSQL has refused for good. It is kept in
-// the Redis stream that Stats.Queue.DeadLetters names, with its values.
-type DeadLetter struct {
-	ID       string // in the queue
-	SQLState string // "" if it was not PostgreSQL that refused it
-	Message  string // may hold values, as PostgreSQL's errors do
-	SQL      string // as it was sent, without arguments
-}
-
-// QueueStats counts what strategy "write-behind" did in this sql.DB.
-type QueueStats struct {
-	Queued  uint64 // writes that were acknowledged by the queue
-	Applied uint64 // that this process has applied, of whichever process
-	Dead    uint64 // of which PostgreSQL has refused
-	Drains  uint64 // reads and writes that waited for queued ones
-	Lost    uint64 // times that Redis was found to have lost the end of the queue
-	Length  int64  // of the queue now, for which Redis is asked; -1 when it does not tell
-
-	// DeadLetters is the name of the stream of refused writes in Redis.
-	DeadLetters string
-
-	// Risk says how Redis, as it is configured, may lose acknowledged writes; "" if
-	// it writes each to disk first.
-	Risk string
-}
-
-func (b *writeQueue) stats() QueueStats {
-	s := QueueStats{Queued: b.queued.Load(), Applied: b.applied.Load(), Dead: b.dead.Load(), Drains: b.drains.Load(),
-		Lost: b.lost.Load(), Length: -1, DeadLetters: b.queue.DeadLetters()}
-	if risk := b.risk.Load(); risk != nil {
-		s.Risk = *risk
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-	defer cancel()
-	if n, err := b.queue.QueueLength(ctx); err == nil {
-		s.Length = n
-	}
-	return s
-}
-
-var errNoQueueTable = errors.New("cachedpg: strategy \"write-behind\" needs the table cachedpg.queue, which \"cachedpg setup\" makes")
-
-// queueTable makes the table in which the position in the queue is recorded.
-const queueTable = `CREATE TABLE IF NOT EXISTS cachedpg.queue (
-	stream   text PRIMARY KEY,
-	position text NOT NULL,
-	refused  text NOT NULL DEFAULT '[]',
-	applied  timestamptz NOT NULL DEFAULT now()
-)`
-
-func quoteLiteral(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }

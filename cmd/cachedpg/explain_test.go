@@ -281,3 +281,17 @@ func TestDSNFromTheEnvironment(t *testing.T) {
 		t.Error(out)
 	}
 }
+
+// The strategy needs a Redis, which the command leaves alone.
+func TestExplainOfARelationThatWritesBehind(t *testing.T) {
+	t.Parallel()
+	dsn := with(t, shop(t), "cache_store", "redis://127.0.0.1:1/0")
+	dsn = with(t, dsn, "cache_policy", "customers:write-behind")
+	code, out, stderr := call(t, "explain", "--dsn", dsn, "UPDATE customers SET name = $2 WHERE id = $1")
+	if code != exitOK || !strings.Contains(out, "row public.customers(id = $1)") || !strings.Contains(out, "customers has strategy write-behind") {
+		t.Errorf("exit code %d\n%s%s", code, out, stderr)
+	}
+	if code, out, _ := call(t, "explain", "--dsn", dsn, "SELECT * FROM orders"); code != exitOK || strings.Contains(out, "write-behind") {
+		t.Errorf("of another relation: exit code %d\n%s", code, out)
+	}
+}

@@ -261,13 +261,18 @@ func (s *Store) QueueRisk(ctx context.Context) (risk string, err error) {
 			}
 			return err
 		}
-		risk = riskOf(cmd.Val())
+		replication := goredis.NewStringCmd(ctx, "INFO", "replication")
+		if err := p.pipe.do(ctx, replication); err != nil && faultOf(err) != refused {
+			return err
+		}
+		replicas := parseInfo(replication.Val())["connected_slaves"]
+		risk = riskOf(cmd.Val(), replicas != "" && replicas != "0")
 		return nil
 	})
 	return risk, err
 }
 
-func riskOf(settings map[string]string) string {
+func riskOf(settings map[string]string, replicas bool) string {
 	var risks []string
 	switch {
 	case settings["appendonly"] != "yes":
@@ -277,6 +282,13 @@ func riskOf(settings map[string]string) string {
 	}
 	if settings["maxmemory"] != "0" && strings.HasPrefix(settings["maxmemory-policy"], "allkeys") {
 		risks = append(risks, "maxmemory-policy is "+settings["maxmemory-policy"]+": a full Redis evicts the queue; use a volatile policy or noeviction")
+	}
+	if replicas {
+		text := "it has replicas, which get writes after they are acknowledged: one that is promoted may lack the last of them"
+		if settings["min-replicas-to-write"] == "0" {
+			text += "; CONFIG SET min-replicas-to-write 1, so that it is no more than min-replicas-max-lag"
+		}
+		risks = append(risks, text)
 	}
 	return strings.Join(risks, "; ")
 }
