@@ -84,13 +84,6 @@ type feed struct {
 	done   chan struct{}
 }
 
-// lockLeader is held by who follows or is about to; lockFeed by a feed that is
-// live. See notice.go for the others.
-const (
-	lockLeader = 0x65647069
-	lockFeed   = 0x6564706a
-)
-
 const (
 	// watchEvery is how often those who do not lead look whether they should.
 	watchEvery = 500 * time.Millisecond

@@ -36,13 +36,19 @@ type notice struct {
 	left    time.Time // when the last of them ended
 }
 
-// What processes tell each other through PostgreSQL are shared advisory locks of
-// one class.
+// What processes tell each other through PostgreSQL are advisory locks of one class,
+// shared but for the leader's and the setup's.
 const (
 	lockClass  = 0x63616368 // "cach"
 	lockNotice = 0x65647067 // "edpg": commits go past the store
 	lockAlone  = 0x65647068 // a statement runs outside of transactions
+	lockLeader = 0x65647069 // a process follows the log, or is about to
+	lockFeed   = 0x6564706a // a feed from the log is live
+	lockRelay  = 0x6564706b // a relay is there that can reach the store
+	lockSetup  = 0x6564706c // the tables are being made
+)
 
+const (
 	// noticeMargin is for clocks that do not run alike: a twentieth of a lease.
 	noticeMargin = store.Lease / 20
 

@@ -81,9 +81,6 @@ const outboxTable = `CREATE TABLE IF NOT EXISTS cachedpg.outbox (
 CREATE INDEX IF NOT EXISTS outbox_requests ON cachedpg.outbox (id) WHERE writer IS NOT NULL`
 
 const (
-	lockRelay = 0x6564706b // "edpk": a relay that can reach the store
-	lockSetup = 0x6564706c // "edpl"
-
 	outboxChannel = "cachedpg_outbox"
 
 	// A commit waits so long for a relay. It answers in milliseconds or not at all.
