@@ -378,6 +378,7 @@ func TestEveryCommitWritesItsEvent(t *testing.T) {
 				session.exec("COMMIT PREPARED 'outbox_" + consistency + "'")
 				events("COMMIT PREPARED", 2) // its own is of everything: anybody may have prepared it
 				conn.Close()
+				f.until("the end of who prepared", func() bool { return StatsOf(f.db).Unresolved == 0 })
 			}, "cache_consistency="+consistency)
 		})
 	}
