@@ -81,9 +81,10 @@ func (p *Producer) Send(ctx context.Context, events []invalidation.Event) error 
 	return nil
 }
 
-// produce returns when all records are acknowledged, one failed, or ctx ends. The
-// client may be done with some of them later only.
-func (p *Producer) produce(ctx context.Context, records []*kgo.Record) error {
+// produce returns when the client is done with all records, or ctx ends. It does
+// not return at the first error: what is left of this Send in a partition would
+// fail, and take with it what the next Send has there.
+func (p *Producer) produce(ctx context.Context, records []*kgo.Record) (failed error) {
 	results := make(chan error, len(records))
 	for _, r := range records {
 		p.client.Produce(ctx, r, func(_ *kgo.Record, err error) { results <- err })
@@ -91,14 +92,17 @@ func (p *Producer) produce(ctx context.Context, records []*kgo.Record) error {
 	for range records {
 		select {
 		case err := <-results:
-			if err != nil {
-				return err
+			if failed == nil {
+				failed = err
 			}
 		case <-ctx.Done():
-			return ctx.Err()
+			if failed == nil {
+				failed = ctx.Err()
+			}
+			return failed
 		}
 	}
-	return nil
+	return failed
 }
 
 // Stats returns what the Producer has counted.
