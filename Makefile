@@ -47,7 +47,7 @@ test-postgres: cgo ## run the tests that ask PostgreSQL on one that npm brings (
 .PHONY: test-kafka
 test-kafka: cgo ## run the tests of contrib/kafka on a real Kafka too, which Maven brings (120 MB)
 	@$(SERVICES) scripts/services kafka env -C contrib/kafka GOWORK=off CACHEDPG_TEST_REQUIRE=1 \
-		$(GO) test -race -count=1 -timeout=$(TIMEOUT) ./...
+		$(GO) test -race -count=1 -timeout=$(TIMEOUT) -bench=. -benchtime=20x ./...
 
 # In these a missing service is a failure, not a skip.
 .PHONY: test-root test-budgets test-next test-nested

@@ -38,6 +38,7 @@ func NewProducer(c Config) (*Producer, error) {
 		kgo.DefaultProduceTopic(c.Topic),
 		kgo.RequiredAcks(kgo.AllISRAcks()), // K1
 		kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil)),
+		kgo.ProducerLinger(0), // Send has all its records at once; to wait for more is to be late
 		kgo.RecordDeliveryTimeout(c.timeout()),
 		kgo.RecordRetries(5), // about three seconds, so that the broker's error is told, and not a timeout
 		kgo.ProduceRequestTimeout(c.timeout()),

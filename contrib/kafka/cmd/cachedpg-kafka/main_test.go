@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"database/sql"
 	"fmt"
+	"io"
 	"net/url"
 	"os"
 	"os/exec"
@@ -114,7 +115,7 @@ func TestFromOneRegionToTheOther(t *testing.T) {
 	}
 }
 
-func with(t *testing.T, dsn, redis string) string {
+func with(t testing.TB, dsn, redis string) string {
 	t.Helper()
 	u, err := url.Parse(dsn)
 	if err != nil {
@@ -128,7 +129,7 @@ func with(t *testing.T, dsn, redis string) string {
 }
 
 // role, if set, makes a program of this test be the one that is tested, or, with
-// the first argument "write", a writer.
+// the first argument "write", or "writes", a writer.
 const role = "CACHEDPG_KAFKA_TEST_ROLE"
 
 func TestMain(m *testing.M) {
@@ -136,15 +137,14 @@ func TestMain(m *testing.M) {
 		goleak.VerifyTestMain(m)
 		return
 	}
-	if os.Args[1] != "write" {
+	var err error
+	switch os.Args[1] {
+	case "write":
+		err = writes(os.Args[2], strings.NewReader(os.Args[3]), io.Discard)
+	case "writes":
+		err = writes(os.Args[2], os.Stdin, os.Stdout)
+	default:
 		main()
-	}
-	db, err := sql.Open("cachedpg", os.Args[2])
-	if err == nil {
-		_, err = db.Exec(os.Args[3])
-	}
-	if err == nil {
-		err = db.Close()
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -153,7 +153,7 @@ func TestMain(m *testing.M) {
 }
 
 // child runs the program until the test ends.
-func child(t *testing.T, args ...string) *exec.Cmd {
+func child(t testing.TB, args ...string) *exec.Cmd {
 	t.Helper()
 	cmd := exec.Command(os.Args[0], args...)
 	cmd.Env = append(os.Environ(), role+"=1")
@@ -181,7 +181,7 @@ func child(t *testing.T, args ...string) *exec.Cmd {
 // patience bounds what other processes have to do.
 const patience = 30 * time.Second
 
-func eventually(t *testing.T, what string, is func() bool) {
+func eventually(t testing.TB, what string, is func() bool) {
 	t.Helper()
 	for until := time.Now().Add(patience); !is(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(until) {
