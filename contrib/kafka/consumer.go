@@ -131,9 +131,14 @@ func (c *Consumer) tell(err error) {
 	}
 }
 
-// invalidateAll makes everything in the store stale.
+// invalidateAll makes everything in the store stale that is of the database which
+// db reaches now: after a failover that is another one than it reached before.
 func (c *Consumer) invalidateAll(ctx context.Context, db *sql.DB) error {
-	if err := cachedpg.Invalidate(ctx, db); err != nil {
+	_, err := cachedpg.OriginOf(ctx, db)
+	if err == nil {
+		err = cachedpg.Invalidate(ctx, db)
+	}
+	if err != nil {
 		return ours{fmt.Errorf("cachedpg: kafka: everything is to be invalidated, and is not yet: %w", err)}
 	}
 	c.cold.Add(1)
