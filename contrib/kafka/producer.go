@@ -42,7 +42,6 @@ func NewProducer(c Config) (*Producer, error) {
 		kgo.RecordDeliveryTimeout(c.timeout()),
 		kgo.RecordRetries(5), // about three seconds, so that the broker's error is told, and not a timeout
 		kgo.ProduceRequestTimeout(c.timeout()),
-		kgo.ProducerLinger(0), // Send waits for the answer, and gives all that it has at once
 		// A Send ends in time also if a broker has the records and does not answer.
 		// They are sent again then, which harms nobody.
 		kgo.AllowIdempotentProduceCancellation(),
