@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -201,6 +202,43 @@ func TestATopicThatIsMadeAnewInvalidatesEverything(t *testing.T) {
 	send(t, p, r.moves(1, "Rome"))
 	c.await("an event after it", applied(4))
 	r.misses(1, "Rome")
+}
+
+// A log that was cut short while it was read may have grown again beyond what is
+// committed, so that only the one who read it knows.
+func TestAPositionThatIsOutOfTheLogInvalidatesEverything(t *testing.T) {
+	t.Parallel()
+	cluster := fake(t, 1)
+	r, config := newRegion(t, pgtest.Redis(t)), configOf(cluster)
+	p, c := producer(t, config), consume(t, r.db, config)
+	c.started()
+	send(t, p, r.event())
+	c.await("an event", applied(2))
+	awaitCommitted(t, config, 2)
+	r.warm(1, "Rome")
+
+	cluster.ControlKey(int16(kmsg.Fetch), func(request kmsg.Request) (kmsg.Response, error, bool) {
+		fetch := request.(*kmsg.FetchRequest)
+		response := fetch.ResponseKind().(*kmsg.FetchResponse)
+		for _, t := range fetch.Topics {
+			topic := kmsg.NewFetchResponseTopic()
+			topic.Topic, topic.TopicID = t.Topic, t.TopicID
+			for _, p := range t.Partitions {
+				partition := kmsg.NewFetchResponseTopicPartition()
+				partition.Partition, partition.ErrorCode = p.Partition, kerr.OffsetOutOfRange.Code
+				topic.Partitions = append(topic.Partitions, partition)
+			}
+			response.Topics = append(response.Topics, topic)
+		}
+		return response, nil, true // and then it is no more in control
+	})
+	send(t, p, r.moves(1, "Oslo")) // ends the Fetch that waits
+	c.await("everything", func(s ConsumerStats) bool { return s.Cold == 2 })
+	r.warm(1, "Oslo")
+	awaitCommitted(t, config, 4)
+	if err := c.first(); !strings.Contains(err.Error(), "raise the topic's retention.ms") {
+		t.Error(err)
+	}
 }
 
 // K3: the other way round, an event between the two would be lost.

@@ -76,6 +76,8 @@ func (c Config) remedy(err error) string {
 		return "the broker refuses the login: check User, Password and Mechanism"
 	case errors.Is(err, kerr.NotEnoughReplicas), errors.Is(err, kerr.NotEnoughReplicasAfterAppend):
 		return "too few replicas are in sync: see the topic's min.insync.replicas, and which brokers are down"
+	case errors.Is(err, kerr.OffsetOutOfRange):
+		return "records were deleted before they were read, so everything is invalidated: raise the topic's retention.ms"
 	case errors.Is(err, kerr.MessageTooLarge):
 		return "a record is too large: raise the topic's max.message.bytes"
 	case errors.As(err, &closed), errors.Is(err, io.EOF):
