@@ -18,6 +18,11 @@ const (
 
 	// pollRecords bounds what is applied at once.
 	pollRecords = 1000
+
+	// sessionTimeout is how long nobody reads what was a Consumer's that was
+	// killed. Brokers allow no less than 6 s, and a pause of the process, or of its
+	// network, should not move its partitions.
+	sessionTimeout = 10 * time.Second
 )
 
 // Consumer applies the events of a topic to the store of a region.

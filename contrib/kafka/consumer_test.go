@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -455,6 +456,58 @@ func TestConsumersOfARegionShareTheWork(t *testing.T) {
 	r.misses(1, "Oslo")
 	if s := b.Stats(); s.Cold != 0 {
 		t.Errorf("a partition that changed hands has made everything cold: %+v", s)
+	}
+}
+
+// One that left and joined as another would wait for itself when the broker that
+// it could not tell so is back.
+func TestAConsumerStaysAMemberThroughErrorsOfItsGroup(t *testing.T) {
+	t.Parallel()
+	cluster := fake(t, 1)
+	r, config := newRegion(t, pgtest.Redis(t)), configOf(cluster)
+	config.Options = []kgo.Opt{kgo.HeartbeatInterval(20 * time.Millisecond)}
+	var joins, others, left, broken atomic.Int64
+	var member atomic.Value
+	cluster.Control(func(request kmsg.Request) (kmsg.Response, error, bool) {
+		cluster.KeepControl()
+		switch r := request.(type) {
+		case *kmsg.JoinGroupRequest:
+			joins.Add(1)
+			if known := member.Load(); known != nil && r.MemberID != known {
+				others.Add(1)
+			}
+			if r.SessionTimeoutMillis != int32(sessionTimeout/time.Millisecond) {
+				t.Errorf("a session timeout of %d ms", r.SessionTimeoutMillis)
+			}
+		case *kmsg.LeaveGroupRequest:
+			left.Add(1)
+		case *kmsg.HeartbeatRequest:
+			member.Store(r.MemberID)
+			if broken.Load() > 0 {
+				broken.Add(-1)
+				return nil, errors.New("the connection is cut"), true
+			}
+		}
+		return nil, nil, false
+	})
+	p, c := producer(t, config), consume(t, r.db, config)
+	c.started()
+	awaitCommitted(t, config, 0)
+	r.warm(1, "Rome")
+	eventually(t, "a heartbeat", func() bool { return member.Load() != nil })
+	before := joins.Load()
+	broken.Store(50)
+	c.await("an error", func(s ConsumerStats) bool { return s.Errors > 0 })
+	broken.Store(0)
+	eventually(t, "it to join again", func() bool { return joins.Load() > before })
+	send(t, p, r.moves(1, "Oslo"))
+	c.await("the event", applied(2))
+	r.misses(1, "Oslo")
+	if left.Load() != 0 || others.Load() != 0 {
+		t.Errorf("left %d times, joined %d times as another", left.Load(), others.Load())
+	}
+	if s := c.Stats(); s.Cold != 1 {
+		t.Errorf("%+v", s)
 	}
 }
 

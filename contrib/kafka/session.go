@@ -42,6 +42,7 @@ func (s *session) run(ctx context.Context) error {
 		kgo.ConsumerGroup(s.group),
 		kgo.ConsumeTopics(config.Topic),
 		kgo.DisableAutoCommit(),
+		kgo.SessionTimeout(sessionTimeout),
 		// Never go on from where it is convenient: place decides (K3).
 		kgo.ConsumeResetOffset(kgo.NoResetOffset()),
 		kgo.ConsumeStartOffset(kgo.NoResetOffset().AtEnd()),
@@ -96,13 +97,18 @@ func (s *session) take(ctx context.Context, fetches kgo.Fetches) error {
 		var group *kgo.ErrGroupSession
 		switch {
 		case errors.Is(e.Err, context.Canceled): // woken
-			continue
 		case errors.As(e.Err, &group):
+			// franz-go joins again, as the same member. A session that ended here could
+			// not leave the group, as no broker answers, and the next one would wait
+			// until that has given the old member up.
+			if err := s.consumer.config.explain(ctx, s.client, e.Err); ctx.Err() == nil {
+				s.consumer.failed(err)
+			}
 		default:
 			// The position is out of the log, or records that had one are gone.
 			s.doubts.Store(true)
+			problems = append(problems, e.Err)
 		}
-		problems = append(problems, e.Err)
 	}
 	if len(problems) == 0 {
 		return nil
