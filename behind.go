@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -90,6 +91,13 @@ const (
 	// behindLock bounds how long a queued write waits for a lock, so that who
 	// waits for the queue while he holds that lock gets an error and not a deadlock.
 	behindLock = "2s"
+
+	// behindIdle is how long PostgreSQL waits for an applier in the middle of a batch.
+	behindIdle = "10s"
+
+	// maxQueued bounds an entry of the queue, and with behindBatch and
+	// Config.QueueMax what the queue takes of the memory of a process and of Redis.
+	maxQueued = 64 << 10
 )
 
 var (
@@ -111,13 +119,18 @@ func (c Config) writesBehind() bool {
 	return slices.ContainsFunc(c.Policies, func(p Policy) bool { return p.Strategy == strategyWriteBehind })
 }
 
-// close drains the queue as far as there is time.
-func (b *writeQueue) close() {
+// close drains the queue as far as there is time. It is an error if something is
+// left, or may be: it is in no PostgreSQL until somebody comes.
+func (b *writeQueue) close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), behindClose)
-	_ = b.drain(ctx, false)
+	err := b.drain(ctx, false)
 	cancel()
 	b.stop()
 	<-b.ended
+	if err != nil {
+		err = fmt.Errorf("cachedpg: write-behind: writes may be left in the queue; the next process with this configuration applies them: %v", err)
+	}
+	return err
 }
 
 // applyBehind finds out whether the shape may wait, and whether what waits must
@@ -179,11 +192,14 @@ func (c *Conn) writeBehind(ctx context.Context, q *call) (result driver.Result, 
 	if may {
 		payload, may = encodeQueued(q)
 	}
-	if !may {
+	// The stamps are those of the call's own space: after a promotion of PostgreSQL
+	// that is another one than when the queue was opened.
+	queue, shared := q.space.store.(*redis.Store)
+	if !may || !shared || len(payload) > maxQueued {
 		return nil, false, b.drain(ctx, false)
 	}
 	tags := q.text.plan.WriteTags(nil, q.keyingValues())
-	if err := b.enqueue(ctx, tags, q.view.catalog, payload); err != nil {
+	if err := b.enqueue(ctx, queue, tags, q.view.catalog, payload); err != nil {
 		return nil, true, err
 	}
 	return queuedResult{}, true, nil
@@ -192,22 +208,31 @@ func (c *Conn) writeBehind(ctx context.Context, q *call) (result driver.Result, 
 // enqueue returns when Redis has the write. If Redis cannot be reached it fails: to
 // run the statement on PostgreSQL now could put it before another one of the same row
 // that is in the queue.
-func (b *writeQueue) enqueue(ctx context.Context, tags []store.Tag, catalog store.Stamp, payload string) error {
+func (b *writeQueue) enqueue(ctx context.Context, queue *redis.Store, tags []store.Tag, catalog store.Stamp, payload string) error {
 	if !b.ready.Load() { // nothing is acknowledged that could not be applied
 		if err := b.ask(ctx, false, func() bool { return b.ready.Load() }); err != nil {
 			return err
 		}
 	}
 	for {
-		_, err := b.queue.Enqueue(ctx, tags, catalog, payload, b.d.config.QueueMax)
+		b.mu.Lock()
+		pos := b.pos
+		b.mu.Unlock()
+		wait, err := queue.Enqueue(ctx, tags, catalog, payload, pos, b.d.config.QueueMax)
 		switch {
 		case err == nil:
 			b.queued.Add(1)
 			step.At(step.Queued)
 			notify(b.soon)
+			if err := sleep(ctx, wait); err != nil {
+				return fmt.Errorf("cachedpg: write-behind: the write was queued, and others may not see it yet: %w", err)
+			}
 			return nil
 		case !errors.Is(err, redis.ErrQueueFull):
-			return fmt.Errorf("cachedpg: write-behind: the write may not have been queued: %v", err)
+			if cause := ctx.Err(); cause != nil {
+				err = cause
+			}
+			return fmt.Errorf("cachedpg: write-behind: the write may not have been queued: %w", err)
 		}
 		if err := b.drain(ctx, false); err != nil {
 			return fmt.Errorf("%w (cache_queue_max=%d)", err, b.d.config.QueueMax)
@@ -219,7 +244,10 @@ func (b *writeQueue) enqueue(ctx context.Context, tags []store.Tag, catalog stor
 func (b *writeQueue) drain(ctx context.Context, inTx bool) error {
 	last, err := b.queue.Last(ctx)
 	if err != nil {
-		return fmt.Errorf("cachedpg: write-behind: the queue cannot be read, so that nobody knows what must come first: %v", err)
+		if cause := ctx.Err(); cause != nil {
+			err = cause
+		}
+		return fmt.Errorf("cachedpg: write-behind: the queue cannot be read, so that nobody knows what must come first: %w", err)
 	}
 	if last == "" {
 		return nil
@@ -230,7 +258,8 @@ func (b *writeQueue) drain(ctx context.Context, inTx bool) error {
 
 // ask has rounds made until one makes enough true, which is called with mu held.
 // A round that fails is the caller's error, but for a lock that it waited for in vain:
-// whoever has it will give it up, unless it is the caller's own transaction.
+// whoever has it will give it up, unless it is the caller's own transaction. Nor is it
+// the caller's affair that PostgreSQL has chosen the round as the victim of a deadlock.
 func (b *writeQueue) ask(ctx context.Context, inTx bool, enough func() bool) error {
 	for {
 		b.mu.Lock()
@@ -244,10 +273,10 @@ func (b *writeQueue) ask(ctx context.Context, inTx bool, enough func() bool) err
 		notify(b.now)
 		if err := b.await(ctx, mine); err != nil {
 			switch {
-			case !isLockTimeout(err):
-				return err
-			case inTx:
+			case isLockTimeout(err) && inTx:
 				return errBehindLock
+			case !isLockTimeout(err) && !isVictim(err):
+				return err
 			}
 		}
 	}
@@ -285,7 +314,9 @@ func (b *writeQueue) run(ctx context.Context) {
 		var more bool
 		var err error
 		if asked || !a.seen || !b.idle(ctx) {
-			more, pos, err = a.round(ctx)
+			if more, pos, err = a.round(ctx); err != nil {
+				err = applyError(err)
+			}
 		}
 		b.mu.Lock()
 		b.done, b.err = mine, err
@@ -310,6 +341,18 @@ func (b *writeQueue) run(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// applyError is what a round's failure is to those who wait for it. It never is
+// driver.ErrBadConn: their own connections are as good as they were.
+func applyError(err error) error {
+	switch {
+	case errors.Is(err, driver.ErrBadConn):
+		return errors.New("cachedpg: write-behind: the connection broke over which queued writes are applied")
+	case strings.HasPrefix(err.Error(), "cachedpg: "):
+		return err
+	}
+	return fmt.Errorf("cachedpg: write-behind: queued writes cannot be applied: %w", err)
 }
 
 // idle reports that nothing is in the queue, so that PostgreSQL need not be bothered.

@@ -2,6 +2,7 @@ package cachedpg
 
 import (
 	"context"
+	"database/sql"
 	"database/sql/driver"
 	encodingjson "encoding/json"
 	"errors"
@@ -69,7 +70,7 @@ func (a *applier) batch(ctx context.Context, refusing bool) (more bool, pos stri
 		a.c = &Conn{d: b.d, applies: true}
 	}
 	c := a.c
-	tx, err := c.BeginTx(ctx, driver.TxOptions{})
+	tx, err := c.BeginTx(ctx, driver.TxOptions{Isolation: driver.IsolationLevel(sql.LevelReadCommitted)}) // to see the position of others
 	if err != nil {
 		return false, "", err
 	}
@@ -112,6 +113,14 @@ func (a *applier) batch(ctx context.Context, refusing bool) (more bool, pos stri
 		}
 		return false, pos, err
 	}
+	own, err := a.session(ctx)
+	if err != nil {
+		return false, "", err
+	}
+	// What is deferred to COMMIT would fail the whole batch there, again and again.
+	if _, err := c.inner.ExecContext(ctx, setImmediate, nil); err != nil {
+		return false, "", err
+	}
 	dead = nil
 	var letters []DeadLetter
 	for _, e := range entries {
@@ -127,6 +136,9 @@ func (a *applier) batch(ctx context.Context, refusing bool) (more bool, pos stri
 	pos = entries[len(entries)-1].ID
 	refused, err := encodingjson.Marshal(append([]redis.Refused{}, dead...))
 	if err != nil {
+		return false, "", err
+	}
+	if err := a.enterSession(ctx, queuedWrite{Settings: own}); err != nil { // the role of a write need not know the queue
 		return false, "", err
 	}
 	_, err = c.ExecContext(ctx, "UPDATE cachedpg.queue SET position = $2, refused = $3, applied = pg_catalog.clock_timestamp() WHERE stream = $1",
@@ -161,10 +173,18 @@ func named(values ...any) []driver.NamedValue {
 	return args
 }
 
+// behindSettings are those of the transaction that applies. A process that is stopped,
+// and not dead, must not keep the position from others for long, and a transaction
+// that PostgreSQL may forget must not take writes out of the queue.
+const behindSettings = "SELECT pg_catalog.set_config('lock_timeout', '" + behindLock + "', true)" +
+	" || pg_catalog.set_config('statement_timeout', '0', true)" +
+	" || pg_catalog.set_config('idle_in_transaction_session_timeout', '" + behindIdle + "', true)" +
+	" || CASE WHEN pg_catalog.current_setting('synchronous_commit') = 'off' THEN pg_catalog.set_config('synchronous_commit', 'local', true) ELSE '' END"
+
 // position locks the row of the queue, and makes it if there is none.
 func (a *applier) position(ctx context.Context) (pos string, dead []redis.Refused, err error) {
 	c, stream := a.c, quoteLiteral(a.b.queue.QueueName())
-	if _, err := c.inner.text(ctx, "SELECT pg_catalog.set_config('lock_timeout', '"+behindLock+"', true)"); err != nil {
+	if _, err := c.inner.text(ctx, behindSettings); err != nil {
 		return "", nil, err
 	}
 	question := "SELECT coalesce((SELECT position || ' ' || refused FROM cachedpg.queue WHERE stream = " + stream + " FOR UPDATE), '')"
@@ -212,7 +232,7 @@ func (a *applier) apply(ctx context.Context, e redis.Queued, refusing bool) (*De
 	if err != nil {
 		err = &refusedWrite{err}
 	} else {
-		err = a.run(ctx, w, refusing)
+		err = a.run(ctx, w)
 	}
 	if !refusing || err != nil && !isRefusal(err) {
 		return nil, err
@@ -238,7 +258,7 @@ func (a *applier) apply(ctx context.Context, e redis.Queued, refusing bool) (*De
 }
 
 // run runs one statement in the session that it was written for.
-func (a *applier) run(ctx context.Context, w queuedWrite, refusing bool) error {
+func (a *applier) run(ctx context.Context, w queuedWrite) error {
 	c := a.c
 	if err := a.enterSession(ctx, w); err != nil {
 		return err
@@ -248,35 +268,37 @@ func (a *applier) run(ctx context.Context, w queuedWrite, refusing bool) error {
 		args[i].Ordinal = i + 1
 	}
 	_, err := c.ExecContext(ctx, w.SQL, args)
-	if err == nil && refusing {
-		// What is deferred to COMMIT would fail all of the batch there.
-		_, err = c.ExecContext(ctx, setImmediate, nil)
-	}
 	if err != nil && !c.inner.closed() && ctx.Err() == nil && isFinal(err) {
 		return &refusedWrite{err}
 	}
 	return err
 }
 
+// session is the session that the transaction is in, as entries give it.
+func (a *applier) session(ctx context.Context) (settings string, err error) {
+	known, err := a.c.state(ctx)
+	if err != nil {
+		return "", err
+	}
+	if known.session == nil {
+		return "", errors.New("cachedpg: write-behind: the session's settings cannot be read")
+	}
+	return string(known.session.queuedSettings()), nil
+}
+
 // enterSession gives the transaction the settings under which the write was
 // queued, where they are not the applier's own.
 func (a *applier) enterSession(ctx context.Context, w queuedWrite) error {
 	c := a.c
-	known, err := c.state(ctx)
-	if err != nil {
+	now, err := a.session(ctx)
+	if err != nil || now == w.Settings {
 		return err
-	}
-	if known.session == nil {
-		return errors.New("cachedpg: write-behind: the session's settings cannot be read")
-	}
-	if w.Settings == string(known.session.queuedSettings()) {
-		return nil
 	}
 	var wanted map[string]string
 	if err := encodingjson.Unmarshal([]byte(w.Settings), &wanted); err != nil {
 		return &refusedWrite{fmt.Errorf("cachedpg: write-behind: the settings of an entry cannot be read: %w", err)}
 	}
-	own := settingsOf(known.session)
+	own := settingsOf(c.known.session)
 	var calls []string
 	for name, want := range wanted {
 		if own[name] != want {
@@ -287,7 +309,11 @@ func (a *applier) enterSession(ctx context.Context, w queuedWrite) error {
 		return nil
 	}
 	if _, err := c.ExecContext(ctx, "SELECT "+strings.Join(calls, ", "), nil); err != nil {
-		return fmt.Errorf("cachedpg: write-behind: a write was queued in a session that this process cannot enter: %w", err)
+		err = fmt.Errorf("cachedpg: write-behind: a write was queued in a session that this process cannot enter: %w", err)
+		if isGone(err) { // nobody can
+			err = &refusedWrite{err}
+		}
+		return err
 	}
 	c.forget()
 	return nil
@@ -305,6 +331,18 @@ func isFinal(err error) bool {
 		return false
 	}
 	return refused.Code != "55P03" && refused.Code != "25006"
+}
+
+// isGone reports that a setting has a value that there is not any more, such as a role.
+func isGone(err error) bool {
+	var refused *pgconn.PgError
+	return errors.As(err, &refused) && (refused.Code == "22023" || refused.Code == "42704")
+}
+
+// isVictim reports that PostgreSQL has undone the transaction for the sake of another.
+func isVictim(err error) bool {
+	var refused *pgconn.PgError
+	return errors.As(err, &refused) && strings.HasPrefix(refused.Code, "40")
 }
 
 func isLockTimeout(err error) bool {

@@ -335,7 +335,13 @@ func (c *Conn) dial(ctx context.Context) error {
 	if c.dialled.space = c.d.space(); c.dialled.space != nil {
 		c.dialled.view, c.dialled.generation = c.dialled.space.view.Load(), c.dialled.space.gens.Current()
 	}
-	in, err := c.d.connect(ctx, c)
+	var in inner
+	var err error
+	if c.applies && c.d.wrapped != nil {
+		in, err = c.d.dial(ctx) // who waits for it may have the last place in the pool
+	} else {
+		in, err = c.d.connect(ctx, c)
+	}
 	if err != nil {
 		return err
 	}

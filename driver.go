@@ -217,16 +217,17 @@ func (d *connector) Connect(ctx context.Context) (driver.Conn, error) {
 
 // Close gives up the connector's share of the cache; sql.DB.Close calls it.
 func (d *connector) Close() error {
+	var undrained error
 	b := d.behind.Load()
 	if b != nil {
-		b.close()
+		undrained = b.close()
 	}
 	d.mu.Lock()
 	spaces := d.spaces
 	d.spaces, d.closed = nil, true
 	d.mu.Unlock()
 	if late := d.behind.Load(); late != b {
-		late.close()
+		undrained = late.close()
 	}
 	d.known.Store(nil)
 	for _, sp := range spaces {
@@ -239,9 +240,9 @@ func (d *connector) Close() error {
 		sp.leave()
 	}
 	if closer, ok := d.wrapped.(io.Closer); ok {
-		return closer.Close()
+		return errors.Join(undrained, closer.Close())
 	}
-	return nil
+	return undrained
 }
 
 const maxSessions = 1024 // states kept for sharing plans; more than a pool has

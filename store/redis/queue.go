@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	goredis "github.com/redis/go-redis/v9"
 
@@ -22,6 +23,7 @@ import (
 //	cachedpg:{p0}:queue:database       the stream
 //	cachedpg:{p0}:queue:database:dead  those that PostgreSQL has refused
 //	cachedpg:{p0}:queue:database:n…    that a write was queued, for a minute
+//	cachedpg:{p0}:queue:database:look  that somebody has looked, see lastScript
 //
 // A Cluster has tags on other nodes than the stream, and no step of Redis'
 // reaches both, so it has no queue.
@@ -52,27 +54,60 @@ type Refused struct {
 //
 // A call that is repeated because its answer did not arrive finds its nonce.
 //
+// An id that is not behind what PostgreSQL has applied would be taken for applied: a
+// server that was promoted may lack the last ids, and be late by the clock.
+//
+// While readers may have a lease of a server that was replaced, the caller waits
+// before he tells of the write (I16).
+//
 // KEYS: D, L, stream, nonce. ARGV: prefix, most entries, payload, catalog tag, its
-// stamp, schema tag, then the tags.
-// Returns 'ok' and the id, or 'full'.
+// stamp, schema tag, milliseconds and number of the last id known to be applied,
+// lease in milliseconds, 1 if the server has ever replicated, then the tags.
+// Returns 'ok' and how long to wait, or 'full'.
 var enqueueScript = newScript(`
 local d, stream, nonce, prefix = KEYS[1], KEYS[3], KEYS[4], ARGV[1]
-local before = redis.call('GET', nonce)
-if before then return {'ok', before} end
+local wait, e = 0, redis.call('HGET', d, 'e')
+if ARGV[10] == '1' then
+  local t = redis.call('TIME')
+  local now = t[1] * 1000 + math.floor(t[2] / 1000)
+  local age = now - (tonumber(e and redis.call('HGET', d, 'born')) or now)
+  wait = math.max(0, math.min(ARGV[9], ARGV[9] - age))
+end
+if redis.call('EXISTS', nonce) == 1 then return {'ok', wait} end
 if redis.call('XLEN', stream) >= tonumber(ARGV[2]) then return {'full'} end
 local id = redis.call('XADD', stream, '*', 'w', ARGV[3])
-redis.call('SET', nonce, id, 'PX', 60000)
-local e = redis.call('HGET', d, 'e')
+local ms, n = string.match(id, '(%d+)-(%d+)')
+ms, n = tonumber(ms), tonumber(n)
+local toMs, toN = tonumber(ARGV[7]), tonumber(ARGV[8])
+if ms < toMs or ms == toMs and n <= toN then
+  redis.call('XDEL', stream, id)
+  redis.call('XADD', stream, string.format('%.0f-%.0f', toMs, toN + 1), 'w', ARGV[3])
+end
+redis.call('SET', nonce, '', 'PX', 60000)
 if not e then
   redis.call('DEL', KEYS[2])
-  return {'ok', id}
+  return {'ok', wait}
 end
-for i = 7, #ARGV do redis.call('DEL', prefix .. 's' .. e .. ARGV[i]) end
+for i = 11, #ARGV do redis.call('DEL', prefix .. 's' .. e .. ARGV[i]) end
 if redis.call('HEXISTS', d, 't' .. ARGV[4]) == 1 or redis.call('GET', prefix .. 's' .. e .. ARGV[4]) ~= ARGV[5] then
   redis.call('DEL', prefix .. 's' .. e .. ARGV[6])
 end
-return {'ok', id}
+return {'ok', wait}
 `, false)
+
+// The last of the queue. What a server has to say that was replaced by another is
+// worth nothing, and it knows nothing of that. While a lease stands it is good, because
+// who writes to the successor waits for that long; after that the server has to take
+// a write first, which one that is a replica now, or has lost its own, refuses.
+//
+// KEYS: L, stream, a name for the write.
+// Returns the id, or nothing when the queue is empty.
+var lastScript = newScript(`
+if redis.call('EXISTS', KEYS[1]) == 0 then redis.call('SET', KEYS[3], '', 'PX', 1000) end
+local found = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)
+if #found == 0 then return {} end
+return {found[1][1]}
+`, true)
 
 // What PostgreSQL has applied leaves the queue, and what it has refused goes to the
 // dead. That an entry is still there is what makes it happen once.
@@ -125,13 +160,16 @@ func (s *Store) DeadLetters() string { return s.QueueName() + ":dead" }
 
 // Enqueue adds a write to the queue and gives its tags new stamps, in one step.
 // The tags were planned with a catalog loaded when the catalog tag had that stamp;
-// if it has another, the schema tag gets a new stamp too. max is the length at
-// which the answer is ErrQueueFull. After any other error the write may be in the
-// queue or not.
-func (s *Store) Enqueue(ctx context.Context, tags []store.Tag, catalog store.Stamp, payload string, max int64) (id string, err error) {
+// if it has another, the schema tag gets a new stamp too. The write comes behind
+// applied, an id or "". max is the length at which the answer is ErrQueueFull. After
+// any other error the write may be in the queue or not. What is queued must be told
+// to nobody for the time of wait.
+func (s *Store) Enqueue(ctx context.Context, tags []store.Tag, catalog store.Stamp, payload, applied string, max int64) (wait time.Duration, err error) {
 	nonce := s.QueueName() + ":n" + rand.Text()
+	ms, n, _ := ParseQueueID(applied)
 	err = s.queue(ctx, func(p *partition) error {
-		argv := []any{p.prefix, max, payload, catalogTag, appendStamp(nil, catalog), schemaTag}
+		argv := []any{p.prefix, max, payload, catalogTag, appendStamp(nil, catalog), schemaTag,
+			ms, n, store.Lease.Milliseconds(), flag(p.replicated)}
 		for _, t := range tags {
 			argv = append(argv, encodeTag(t))
 		}
@@ -139,16 +177,20 @@ func (s *Store) Enqueue(ctx context.Context, tags []store.Tag, catalog store.Sta
 		if err != nil {
 			return err
 		}
-		switch {
-		case len(reply) == 1 && reply[0] == "full":
+		if len(reply) == 1 && reply[0] == "full" {
 			return ErrQueueFull
-		case len(reply) != 2:
+		}
+		if len(reply) != 2 {
 			return errReply
 		}
-		id, _ = reply[1].(string)
+		left, ok := reply[1].(int64)
+		if !ok {
+			return errReply
+		}
+		wait = time.Duration(left) * time.Millisecond
 		return nil
 	})
-	return id, err
+	return wait, err
 }
 
 // queue runs f on the partition that has the queue.
@@ -164,9 +206,9 @@ func (s *Store) queue(ctx context.Context, f func(*partition) error) error {
 // Last returns the id of the last entry of the queue, "" when it is empty.
 func (s *Store) Last(ctx context.Context) (id string, err error) {
 	err = s.queue(ctx, func(p *partition) error {
-		found, err := s.entries(ctx, p, "XREVRANGE", "+", "-", 1)
-		if err == nil && len(found) > 0 {
-			id = found[0].ID
+		reply, err := p.run(ctx, lastScript, []string{p.lease, s.QueueName(), s.QueueName() + ":look"})
+		if err == nil && len(reply) > 0 {
+			id, _ = reply[0].(string)
 		}
 		return err
 	})

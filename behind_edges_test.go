@@ -1,0 +1,214 @@
+package cachedpg
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cachedpg/cachedpg/internal/redistest"
+)
+
+// queued reports whether a write of f's was queued rather than run.
+func (v via) queues(query string, args ...any) bool {
+	v.f.Helper()
+	before := StatsOf(v.db).Queue.Queued
+	v.exec(query, args...)
+	return StatsOf(v.db).Queue.Queued > before
+}
+
+// makeRole makes a role that may do with hits what it likes, and with the queue nothing.
+func (f *fixture) makeRole(role string) {
+	f.Helper()
+	f.past("CREATE ROLE " + role + "; GRANT ALL ON hits TO " + role +
+		"; DO $$ BEGIN EXECUTE format('GRANT USAGE ON SCHEMA %I TO %I', current_schema(), '" + role + "'); END $$")
+}
+
+// The position is the driver's own affair, whoever wrote last.
+func TestTheRoleOfAWriteNeedNotKnowTheQueue(t *testing.T) {
+	queueing(t, func(f *fixture, _ *redistest.Server) {
+		role := roleOf(f)
+		f.makeRole(role)
+		f.Cleanup(func() { f.past("DROP OWNED BY " + role + "; DROP ROLE " + role) })
+		if err := Invalidate(f.ctx, f.db); err != nil {
+			f.Fatal(err)
+		}
+		_, conn := f.session()
+		if _, err := conn.ExecContext(f.ctx, "SET ROLE "+role+"; SET TimeZone = 'Asia/Tokyo'"); err != nil {
+			f.Fatal(err)
+		}
+		for i := range 2 {
+			if _, err := conn.ExecContext(f.ctx, "UPDATE hits SET n = n + 1, seen = '2026-01-02 00:00' WHERE id = 1"); err != nil {
+				f.Fatal(err)
+			}
+			f.drained()
+			if !f.queues("UPDATE hits SET seen = '2026-01-02 00:00' WHERE id = 2") {
+				f.Fatal("not queued")
+			}
+			f.drained()
+			if got := f.inPostgres("SELECT n, seen = '2026-01-01 15:00Z' FROM hits WHERE id = 1"); got != []string{"1 true", "2 true"}[i] {
+				f.Error(got)
+			}
+			if got := f.inPostgres("SELECT a.seen - b.seen = '9h' FROM hits a, hits b WHERE a.id = 2 AND b.id = 1"); got != "true" {
+				f.Error("a write has the settings of the one before it")
+			}
+		}
+		if _, err := conn.ExecContext(f.ctx, "RESET ROLE"); err != nil {
+			f.Fatal(err)
+		}
+	})
+}
+
+func TestAWriteOfATemporaryTableIsNotQueuedForAnother(t *testing.T) {
+	queueing(t, func(f *fixture, _ *redistest.Server) {
+		_, conn := f.session()
+		exec := func(query string) {
+			f.Helper()
+			if _, err := conn.ExecContext(f.ctx, query); err != nil {
+				f.Fatal(err)
+			}
+		}
+		exec("UPDATE hits SET n = 3 WHERE id = 1")
+		exec("CREATE TEMP TABLE hits (id int PRIMARY KEY, n int, seen timestamptz)")
+		exec("INSERT INTO hits VALUES (1, 10)")
+		exec("UPDATE hits SET n = n + 1 WHERE id = 1")
+		f.drained()
+		if got := f.read(conn, readHit, []any{1}).String(); got != "11" {
+			f.Errorf("the temporary table has %s, want 11", got)
+		}
+		if got := f.inPostgres(readHit, 1); got != "3" {
+			f.Errorf("the other has %s, want 3", got)
+		}
+	})
+}
+
+// What PostgreSQL checks at COMMIT is found out before it, or one such write would
+// keep back all behind it.
+func TestADeferredConstraintRefusesOneWriteOnly(t *testing.T) {
+	queueing(t, func(f *fixture, _ *redistest.Server) {
+		f.past("CREATE TABLE owners (id int PRIMARY KEY); ALTER TABLE hits ADD owner int REFERENCES owners DEFERRABLE INITIALLY DEFERRED")
+		if err := Invalidate(f.ctx, f.db); err != nil {
+			f.Fatal(err)
+		}
+		release := f.heldQueue()
+		if !f.queues(countHit, 1) || !f.queues("UPDATE hits SET owner = 7 WHERE id = $1", 2) || !f.queues(countHit, 3) {
+			f.Fatal("not queued")
+		}
+		release()
+		f.fresh("SELECT n FROM hits ORDER BY id").is("1, 0, 1")
+		if s := StatsOf(f.db).Queue; s.Dead != 1 {
+			f.Errorf("%+v", s)
+		}
+	})
+}
+
+// What a statement reads that its text does not name comes after the queue too.
+func TestCodeThatReadsAQueuedRowComesAfterIt(t *testing.T) {
+	queueing(t, func(f *fixture, _ *redistest.Server) {
+		f.past(`CREATE FUNCTION copy_hit() RETURNS trigger LANGUAGE plpgsql AS
+			$$ BEGIN SELECT h.n INTO NEW.n FROM hits h WHERE h.id = 1; RETURN NEW; END $$;
+			CREATE TABLE copies (id int PRIMARY KEY, n int);
+			CREATE TRIGGER copy BEFORE INSERT ON copies FOR EACH ROW EXECUTE FUNCTION copy_hit();
+			CREATE MATERIALIZED VIEW seen AS SELECT id, n FROM hits;
+			CREATE FUNCTION total() RETURNS bigint STABLE LANGUAGE sql AS 'SELECT sum(n) FROM hits';
+			CREATE TABLE totals (id int PRIMARY KEY, n bigint DEFAULT total());
+			CREATE VIEW sums AS SELECT total() AS n`)
+		if err := Invalidate(f.ctx, f.db); err != nil {
+			f.Fatal(err)
+		}
+		_, conn := f.session()
+		if _, err := conn.ExecContext(f.ctx, "PREPARE p AS SELECT n FROM hits WHERE id = 1"); err != nil {
+			f.Fatal(err)
+		}
+		for i, of := range []struct{ write, read string }{
+			{"INSERT INTO copies VALUES (1, 0)", "SELECT n FROM copies"},
+			{"REFRESH MATERIALIZED VIEW seen", "SELECT n FROM seen WHERE id = 1"},
+			{"", "EXECUTE p"},
+			{"INSERT INTO totals VALUES (1)", "SELECT n FROM totals"},
+			{"", "SELECT n FROM sums"},
+			{"CREATE TABLE own AS SELECT n FROM hits WHERE id = 1", "SELECT n FROM own"},
+			{"SELECT n INTO own2 FROM hits WHERE id = 1", "SELECT n FROM own2"},
+			{"INSERT INTO others SELECT 7, n FROM hits WHERE id = 1", "SELECT n FROM others WHERE id = 7"},
+			{"DO $$ BEGIN UPDATE others SET n = (SELECT n FROM hits WHERE id = 1) WHERE id = 1; END $$", "SELECT n FROM others WHERE id = 1"},
+		} {
+			release := f.heldQueue()
+			f.exec(countHit, 1)
+			got := make(chan string, 1)
+			go func() {
+				if of.write != "" {
+					if _, err := conn.ExecContext(f.ctx, of.write); err != nil {
+						f.Errorf("%s: %v", of.write, err)
+					}
+				}
+				got <- f.read(conn, of.read, nil).String()
+			}()
+			select {
+			case early := <-got:
+				f.Errorf("%s %s: %s before what is queued", of.write, of.read, early)
+				release()
+				continue
+			case <-time.After(100 * time.Millisecond):
+			}
+			release()
+			if n := <-got; n != []string{"1", "2", "3", "4", "5", "6", "7", "8", "9"}[i] {
+				f.Errorf("%s %s: %s, want %d", of.write, of.read, n, i+1)
+			}
+		}
+	})
+}
+
+// A role that is dropped is a reason to refuse what it wrote, and not to keep
+// everybody waiting.
+func TestAWriteOfARoleThatIsGoneIsRefused(t *testing.T) {
+	queueing(t, func(f *fixture, _ *redistest.Server) {
+		role := roleOf(f)
+		f.makeRole(role)
+		_, conn := f.session()
+		if _, err := conn.ExecContext(f.ctx, "SET ROLE "+role); err != nil {
+			f.Fatal(err)
+		}
+		release := f.heldQueue()
+		if _, err := conn.ExecContext(f.ctx, countHit, 1); err != nil {
+			f.Fatal(err)
+		}
+		f.exec(countHit, 2)
+		if _, err := conn.ExecContext(f.ctx, "RESET ROLE"); err != nil {
+			f.Fatal(err)
+		}
+		f.past("DROP OWNED BY " + role + "; DROP ROLE " + role)
+		release()
+		f.fresh("SELECT n FROM hits WHERE id < 3 ORDER BY id").is("0, 1")
+		if s := StatsOf(f.db).Queue; s.Dead != 1 {
+			f.Errorf("%+v", s)
+		}
+	})
+}
+
+func TestCloseTellsWhatIsNotApplied(t *testing.T) {
+	queueing(t, func(f *fixture, _ *redistest.Server) {
+		other := f.with()
+		other.exec(countHit, 1)
+		other.drained()
+		release := f.heldQueue()
+		other.exec(countHit, 1)
+		if err := other.db.Close(); err == nil || !strings.Contains(err.Error(), "write-behind") {
+			f.Errorf("Close: %v", err)
+		}
+		release()
+		f.fresh(readHit, 1).is("2")
+	})
+}
+
+func TestAnEndedContextIsToldAsSuch(t *testing.T) {
+	queueing(t, func(f *fixture, r *redistest.Server) {
+		f.drained()
+		r.Pause()
+		defer r.Resume()
+		ctx, cancel := context.WithTimeout(f.ctx, 20*time.Millisecond)
+		defer cancel()
+		if _, err := f.db.ExecContext(ctx, countHit, 1); !errors.Is(err, context.DeadlineExceeded) {
+			f.Errorf("%v", err)
+		}
+	})
+}
