@@ -67,7 +67,7 @@ func run(database, redis string, dieAfter int, out io.Writer) error {
 	}
 	if _, err := plain.Exec(`
 		DROP TABLE IF EXISTS cachedpg_views; CREATE TABLE cachedpg_views (page text PRIMARY KEY, n int NOT NULL CHECK (n >= 0));
-		INSERT INTO cachedpg_views VALUES ('home', 0)`); err != nil {
+		INSERT INTO cachedpg_views VALUES ('home', 0), ('about', 0)`); err != nil {
 		return err
 	}
 	s := &story{db: db, plain: plain, out: out}
@@ -104,6 +104,10 @@ func (s *story) say(format string, args ...any) {
 }
 
 func (s *story) tell(dead <-chan cachedpg.DeadLetter) {
+	for s.err == nil && cachedpg.StatsOf(s.db).Queue.Queued == 0 { // the cache may have to begin
+		s.exec(count, "about")
+	}
+	queued := cachedpg.StatsOf(s.db).Queue.Queued
 	s.say("Nobody applies anything while PostgreSQL's row of the queue is locked.")
 	s.reads()
 	unlock := s.lock()
@@ -115,7 +119,7 @@ func (s *story) tell(dead <-chan cachedpg.DeadLetter) {
 			}
 		}
 	}
-	s.say("  %d are acknowledged, PostgreSQL has %d", cachedpg.StatsOf(s.db).Queue.Queued, s.truth())
+	s.say("  %d are acknowledged, PostgreSQL has %d", cachedpg.StatsOf(s.db).Queue.Queued-queued, s.truth())
 	unlock()
 
 	s.say("\nA read through the driver comes after them.")
@@ -146,7 +150,7 @@ func (s *story) tell(dead <-chan cachedpg.DeadLetter) {
 	if result := s.exec("UPDATE cachedpg_views SET n = n * 2"); result != nil {
 		n, err := result.RowsAffected()
 		s.err = err
-		s.say("  %d row", n)
+		s.say("  %d rows", n)
 	}
 	s.say("  PostgreSQL has %d", s.truth())
 }
