@@ -99,6 +99,9 @@ func write(ctx context.Context, o options, out io.Writer) error {
 		return err
 	}
 	defer db.Close()
+	if err := warm(ctx, db); err != nil {
+		return err
+	}
 	if _, err := db.ExecContext(ctx, "UPDATE cachedpg_regions SET price = $1 WHERE id = 1", o.price); err != nil {
 		return err
 	}
@@ -108,6 +111,24 @@ func write(ctx context.Context, o options, out io.Writer) error {
 	}
 	fmt.Fprintf(out, "  A: price %d\n", price)
 	return nil
+}
+
+// warm reads until the cache answers. Who writes while its Redis has just begun
+// does not know whether that has seen all changes of the schema, and its event
+// would make everything cold.
+func warm(ctx context.Context, db *sql.DB) error {
+	for until := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
+		var price int
+		if err := db.QueryRowContext(ctx, query, 1).Scan(&price); err != nil {
+			return err
+		}
+		if cachedpg.StatsOf(db).Hits > 0 {
+			return nil
+		}
+		if time.Now().After(until) {
+			return errors.New("region A's cache does not answer")
+		}
+	}
 }
 
 // relay takes region A's outbox to Kafka. It is what cachedpg-kafka produce

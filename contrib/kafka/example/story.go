@@ -142,9 +142,12 @@ func (s *story) tell(id, price int, hit bool) {
 	}
 }
 
+// patience bounds a wait for what other processes do.
+const patience = 20 * time.Second
+
 // await waits for what other processes do.
 func (s *story) await(what string, is func() bool) {
-	for until := time.Now().Add(20 * time.Second); s.err == nil && !is(); time.Sleep(5 * time.Millisecond) {
+	for until := time.Now().Add(patience); s.err == nil && !is(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(until) {
 			s.err = errors.New("not seen: " + what)
 		}
