@@ -66,6 +66,7 @@ type writeQueue struct {
 	risk  atomic.Pointer[string]
 
 	now, soon chan struct{}
+	closing   chan struct{} // closed when no further round is to begin
 	stop      context.CancelFunc
 	ended     chan struct{}
 
@@ -109,7 +110,7 @@ var (
 func newWriteQueue(d *connector, queue *redis.Store) *writeQueue {
 	ctx, cancel := context.WithCancel(context.Background())
 	b := &writeQueue{d: d, queue: queue, served: make(chan struct{}), now: make(chan struct{}, 1), soon: make(chan struct{}, 1),
-		stop: cancel, ended: make(chan struct{})}
+		closing: make(chan struct{}), stop: cancel, ended: make(chan struct{})}
 	go b.run(ctx)
 	return b
 }
@@ -123,8 +124,13 @@ func (c Config) writesBehind() bool {
 // left, or may be: it is in no PostgreSQL until somebody comes.
 func (b *writeQueue) close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), behindClose)
+	defer cancel()
 	err := b.drain(ctx, false)
-	cancel()
+	close(b.closing)
+	select {
+	case <-b.ended:
+	case <-ctx.Done(): // a round that is cut off leaves its marks to whoever meets them
+	}
 	b.stop()
 	<-b.ended
 	if err != nil {
@@ -378,6 +384,8 @@ func (b *writeQueue) pause(ctx context.Context, wait time.Duration, healthy bool
 		case <-soon:
 			timer.Reset(behindLinger)
 			soon = nil
+		case <-b.closing:
+			return false
 		case <-ctx.Done():
 			return false
 		}

@@ -32,12 +32,14 @@ func queueBench(b *testing.B, fsync string) (cached, plain *sql.DB) {
 		b.Cleanup(func() { db.Close() })
 		return db
 	}
-	cached = open("cachedpg", withKeys(database, []string{"cache_store=" + r.URL(), "cache_policy=hits:write-behind"}))
-	b.Cleanup(func() { // before its Redis is gone
-		for sp := connectorOf(cached).space(); sp != nil && sp.writes.Stats().Pending > 0; {
+	var sp *space
+	b.Cleanup(func() { // what Close has applied is released before the Redis is gone
+		for sp != nil && sp.writes.Stats().Pending+sp.writes.Stats().Unresolved > 0 {
 			time.Sleep(time.Millisecond)
 		}
 	})
+	cached = open("cachedpg", withKeys(database, []string{"cache_store=" + r.URL(), "cache_policy=hits:write-behind"}))
+	b.Cleanup(func() { sp = connectorOf(cached).space() })
 	return cached, open("pgx", database)
 }
 
