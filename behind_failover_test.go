@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -27,6 +28,9 @@ func (p *promotedInner) learn(ctx context.Context) (*session, uint32, error) {
 	s, pid, err := p.inner.learn(ctx)
 	if err == nil && p.promoted.Load() {
 		s.id.timeline = "FFFFFFFF"
+		for mode := range s.digests {
+			s.digests[mode][0]++
+		}
 	}
 	return s, pid, err
 }
@@ -65,8 +69,12 @@ func TestAPromotedPostgreSQLHasTheSameQueue(t *testing.T) {
 		v.exec(countHit, 1)
 		v.drained()
 		promoted.Store(true)
+		v.exec("UPDATE others SET n = 1 WHERE id = 1") // dials, and learns of it
 		f.live(v.db)
 		v.again(readHit, 1).is("1")
+		if got := connectorOf(v.db).space().key.timeline; got != "FFFFFFFF" {
+			f.Fatalf("the timeline is %s", got)
+		}
 		if !v.queues(countHit, 1) {
 			f.Fatal("not queued")
 		}
@@ -160,6 +168,7 @@ func TestALargeWriteIsNotQueued(t *testing.T) {
 		if err := Invalidate(f.ctx, f.db); err != nil {
 			f.Fatal(err)
 		}
+		f.again(readHit, 1) // the catalog is known again
 		const update = "UPDATE hits SET note = $2 WHERE id = $1"
 		if !f.queues(update, 1, "small") {
 			f.Error("a small one is not")
@@ -176,14 +185,19 @@ func TestTheDefaultIsolationIsNotThatOfTheQueue(t *testing.T) {
 	queueing(t, func(f *fixture, _ *redistest.Server) {
 		f.past("DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET default_transaction_isolation = serializable', current_database()); END $$")
 		a, b := f.process("a"), f.process("b")
-		for n := 1; n <= 20; n++ {
-			for _, v := range []via{a, b} {
-				v.exec(countHit, 1)
-				if got := v.read(v.db, readHit, []any{1}); got.err != nil {
-					f.Fatal(got.err)
+		var group sync.WaitGroup
+		for _, v := range []via{a, b} {
+			group.Go(func() {
+				for range 50 {
+					_, err := v.db.ExecContext(f.ctx, countHit, 1)
+					if got := v.read(v.db, readHit, []any{1}); err != nil || got.err != nil {
+						f.Errorf("%v, %v", err, got.err)
+						return
+					}
 				}
-			}
+			})
 		}
-		a.fresh(readHit, 1).is("40")
+		group.Wait()
+		a.fresh(readHit, 1).is("100")
 	})
 }
