@@ -212,3 +212,19 @@ func TestAnEndedContextIsToldAsSuch(t *testing.T) {
 		}
 	})
 }
+
+func TestExplainSaysWhatAQueuedWriteRisks(t *testing.T) {
+	queueing(t, func(f *fixture, _ *redistest.Server) {
+		f.drained()
+		x, err := Explain(f.ctx, f.db, countHit)
+		if err != nil {
+			f.Fatal(err)
+		}
+		if notes := strings.Join(x.Notes, " "); !strings.Contains(notes, "It is queued") || !strings.Contains(notes, "may be lost: appendonly is off") {
+			f.Errorf("%s", notes)
+		}
+		if x, err := Explain(f.ctx, f.db, "UPDATE others SET n = 1 WHERE id = 1"); err != nil || strings.Contains(strings.Join(x.Notes, " "), "queued") {
+			f.Errorf("of another table: %v, %v", x, err)
+		}
+	})
+}

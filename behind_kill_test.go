@@ -20,6 +20,7 @@ import (
 const (
 	killedDSN = "CACHEDPG_KILLED_DSN"
 	killedAt  = "CACHEDPG_KILLED_AT"
+	stoppedAt = "CACHEDPG_STOPPED_AT"
 	perLife   = 20
 )
 
@@ -35,6 +36,9 @@ func TestTheOneThatIsKilled(t *testing.T) {
 	step.Hook = func(at string) {
 		if at == step.Queued {
 			queued.Add(1)
+		}
+		if armed.Load() && at == os.Getenv(stoppedAt) {
+			_ = syscall.Kill(os.Getpid(), syscall.SIGSTOP)
 		}
 		if armed.Load() && at == os.Getenv(killedAt) && (at != step.Queued || queued.Load() == perLife) {
 			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
@@ -105,4 +109,38 @@ func TestAProcessKilledAtAnyStepLosesNoQueuedWriteAndRepeatsNone(t *testing.T) {
 		}
 		db.Close()
 	}
+}
+
+// A process that is stopped in the middle of a batch is as good as dead to the others,
+// after a while, and does nothing a second time when it goes on.
+func TestAProcessStoppedInABatchDoesNotStopTheQueue(t *testing.T) {
+	t.Parallel()
+	r := redistest.Start(t)
+	f := newFixture(t, pgtest.Database(t), "cache_statement", counters3, "cache_store="+r.URL(), "cache_policy=hits:write-behind")
+	f.drained()
+	f.db.Close()
+	cmd := exec.CommandContext(f.ctx, os.Args[0], "-test.run=^TestTheOneThatIsKilled$", "-test.timeout=1m")
+	cmd.Env = append(os.Environ(), killedDSN+"="+withKeys(f.dsn, f.keys), killedAt+"=", stoppedAt+"="+step.Applied)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _, _ = cmd.Process.Kill(), cmd.Wait() }()
+	f.until("it to stop", func() bool {
+		var state syscall.WaitStatus
+		pid, err := syscall.Wait4(cmd.Process.Pid, &state, syscall.WUNTRACED|syscall.WNOHANG, nil)
+		return err == nil && pid == cmd.Process.Pid && state.Stopped()
+	})
+	db := f.open("cachedpg", withKeys(f.dsn, f.keys))
+	f.live(db)
+	v := f.asking(db)
+	f.until("PostgreSQL to end its transaction", func() bool {
+		got := v.read(db, readHit, []any{1})
+		return got.err == nil && got.String() == fmt.Sprint(perLife)
+	})
+	if err := cmd.Process.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	v.exec(countHit, 1)
+	v.drained()
+	v.fresh(readHit, 1).is(fmt.Sprint(perLife + 1))
 }

@@ -56,6 +56,19 @@ func (b *writeQueue) stats() QueueStats {
 	return s
 }
 
+// explainQueue says of a statement that is queued what Redis may do to it.
+func (c *Conn) explainQueue(q *call, x *Explanation) {
+	if !q.text.behind || c.tx != nil {
+		return
+	}
+	x.Notes = append(x.Notes, "It is queued, and runs later: strategy write-behind.")
+	if b := c.d.behind.Load(); b != nil {
+		if risk := b.risk.Load(); risk != nil && *risk != "" {
+			x.Notes = append(x.Notes, "What is queued may be lost: "+*risk+".")
+		}
+	}
+}
+
 var errNoQueueTable = errors.New("cachedpg: strategy \"write-behind\" needs the table cachedpg.queue, which \"cachedpg setup\" makes")
 
 // queueTable makes the table in which the position in the queue is recorded.

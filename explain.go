@@ -164,6 +164,7 @@ func (c *Conn) explain(ctx context.Context, query string, args []driver.NamedVal
 	q.explainTags(x)
 	q.explainEffects(x, c.tx != nil, l.others)
 	c.explainThrough(&q, x)
+	c.explainQueue(&q, x)
 	q.explainText(x, statements, parseErr)
 	if unfed != nil {
 		x.Notes = append(x.Notes, "Nothing comes from the cache until the write-ahead log can be followed: "+strings.TrimPrefix(unfed.Error(), "cachedpg: ")+".")
@@ -316,7 +317,6 @@ func (q *call) explainEffects(x *Explanation, inTx, others bool) {
 	momentary := x.Reason == plan.Reason.String() && plan.Lasting == keying.NoReason
 	note(momentary && inTx, "In a transaction what is of its moment is not cached, whatever the ttl.")
 	note(momentary && !inTx, "Where its answer may be old, a comment such as /* cachedpg: ttl=5s */ has it cached by age.")
-	note(q.text.behind && !inTx, "It is queued, and runs later: strategy write-behind.")
 	note(others, "The transaction has changed other rows: only a result with rows may come from the cache.")
 	note(q.text.has(parser.Commit), "It ends the transaction: what that has written is invalidated.")
 	note(q.text.has(parser.PrepareTransaction), "What the transaction has written is not cached until COMMIT PREPARED or ROLLBACK PREPARED.")
