@@ -10,7 +10,6 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
-	"os/user"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -37,36 +36,91 @@ func Pgbouncer(tb testing.TB, poolMode string) string {
 // are kept.
 func PgbouncerTo(tb testing.TB, dsn, poolMode string) string {
 	tb.Helper()
-	program := findPgbouncer(tb)
-	database, err := pgconn.ParseConfig(dsn)
-	if err != nil {
-		tb.Fatal("pgtest: the DSN of the test database cannot be read")
-	}
+	return StartBouncer(tb, dsn, poolMode).DSN()
+}
 
+// Bouncer is a pgbouncer that can be told to lead elsewhere. It ends with the
+// test. Its methods fail the test when they fail.
+type Bouncer struct {
+	tb             testing.TB
+	config         string // the path of its configuration
+	poolMode       string
+	port           int
+	user, database string
+	owner          *syscall.Credential // nil: it runs as ourselves
+}
+
+// StartBouncer is PgbouncerTo for a test that wants more of it than the DSN.
+func StartBouncer(tb testing.TB, dsn, poolMode string) *Bouncer {
+	tb.Helper()
+	program := findPgbouncer(tb)
 	dir, owner := bouncerDir(tb)
-	config := filepath.Join(dir, "pgbouncer.ini")
-	through := url.URL{Scheme: "postgres", User: url.User(database.User), Path: "/" + database.Database, RawQuery: "sslmode=disable"}
+	b := &Bouncer{tb: tb, config: filepath.Join(dir, "pgbouncer.ini"), poolMode: poolMode, owner: owner}
 	for range 5 {
-		port := child.Port(tb)
-		text := bouncerConfig(database, poolMode, port)
-		if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
-			tb.Fatal(err)
-		}
-		cmd := exec.Command(program, config)
+		b.port = child.Port(tb)
+		b.write(dsn)
+		cmd := exec.Command(program, b.config)
 		if owner != nil { // it refuses to run as root
-			if err := os.Chown(config, int(owner.Uid), int(owner.Gid)); err != nil {
-				tb.Fatal(err)
-			}
 			cmd.SysProcAttr = &syscall.SysProcAttr{Credential: owner}
 		}
-		through.Host = net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
 		process := child.Start(tb, dir, cmd)
-		if awaitBouncer(tb, process, through.String()) {
-			return through.String()
+		if awaitBouncer(tb, process, b.DSN()) {
+			return b
 		}
 	}
 	tb.Fatal("pgtest: no port stayed free for pgbouncer")
-	return ""
+	return nil
+}
+
+// DSN returns the URL of the database through pgbouncer.
+func (b *Bouncer) DSN() string { return b.dsn(b.database) }
+
+func (b *Bouncer) dsn(database string) string {
+	u := url.URL{Scheme: "postgres", User: url.User(b.user), Host: net.JoinHostPort("127.0.0.1", strconv.Itoa(b.port)),
+		Path: "/" + database, RawQuery: "sslmode=disable"}
+	return u.String()
+}
+
+// Pause holds what clients send from now on, until Resume, and returns when what
+// is under way has ended and no server is connected any more.
+func (b *Bouncer) Pause() { b.tb.Helper(); b.tell("PAUSE") }
+
+// Resume sends on what was held.
+func (b *Bouncer) Resume() { b.tb.Helper(); b.tell("RESUME") }
+
+// Repoint has pgbouncer lead to the server of another DSN. Clients stay
+// connected; who is in a transaction ends it where it has begun.
+func (b *Bouncer) Repoint(dsn string) {
+	b.tb.Helper()
+	b.write(dsn)
+	b.tell("RELOAD")
+}
+
+// tell runs a command of pgbouncer's console.
+func (b *Bouncer) tell(command string) {
+	b.tb.Helper()
+	if err := runSQL(b.dsn("pgbouncer"), command); err != nil {
+		b.tb.Fatalf("pgtest: pgbouncer: %s: %v", command, err)
+	}
+}
+
+// write writes the configuration for the server of dsn.
+func (b *Bouncer) write(dsn string) {
+	b.tb.Helper()
+	database, err := pgconn.ParseConfig(dsn)
+	if err != nil {
+		b.tb.Fatal("pgtest: the DSN of the test database cannot be read")
+	}
+	b.user, b.database = database.User, database.Database
+	text := bouncerConfig(database, b.poolMode, b.port)
+	if err := os.WriteFile(b.config, []byte(text), 0o600); err != nil {
+		b.tb.Fatal(err)
+	}
+	if b.owner != nil {
+		if err := os.Chown(b.config, int(b.owner.Uid), int(b.owner.Gid)); err != nil {
+			b.tb.Fatal(err)
+		}
+	}
 }
 
 // awaitBouncer waits until a query comes through. It is false when somebody
@@ -112,11 +166,12 @@ listen_addr = 127.0.0.1
 listen_port = %d
 unix_socket_dir =
 auth_type = any
+admin_users = %s
 pool_mode = %s
 default_pool_size = 20
 max_client_conn = 500
 ignore_startup_parameters = extra_float_digits
-`, target, port, poolMode)
+`, target, port, database.User, poolMode)
 }
 
 func findPgbouncer(tb testing.TB) string {
@@ -148,22 +203,12 @@ func bouncerDir(tb testing.TB) (dir string, owner *syscall.Credential) {
 		return dir, nil
 	}
 	for _, name := range []string{"postgres", "nobody"} {
-		u, err := user.Lookup(name)
-		if err != nil {
-			continue
+		if owner := userNamed(name); owner != nil {
+			if err := os.Chown(dir, int(owner.Uid), int(owner.Gid)); err != nil {
+				tb.Fatal(err)
+			}
+			return dir, owner
 		}
-		uid, err := strconv.ParseUint(u.Uid, 10, 32)
-		if err != nil {
-			tb.Fatal(err)
-		}
-		gid, err := strconv.ParseUint(u.Gid, 10, 32)
-		if err != nil {
-			tb.Fatal(err)
-		}
-		if err := os.Chown(dir, int(uid), int(gid)); err != nil {
-			tb.Fatal(err)
-		}
-		return dir, &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
 	}
 	tb.Fatal("pgtest: pgbouncer does not run as root, and there is no user postgres or nobody to run it as")
 	return "", nil
