@@ -35,6 +35,7 @@ type loader struct {
 	bodies     map[uint32]string // of functions that PostgreSQL keeps parsed
 
 	incomplete bool
+	digest     digester
 	interned   map[string]string
 	err        error
 }
@@ -85,6 +86,7 @@ func newLoader() *loader {
 // fact takes one row of facts; see parts for its columns.
 func (l *loader) fact(v [][]byte) {
 	kind, v := string(v[0]), v[1:]
+	l.digest.add(kind, v)
 	switch kind {
 	case kindRelation:
 		schema := l.text(v[1])
@@ -145,6 +147,7 @@ func (l *loader) fact(v [][]byte) {
 		l.typeCode = append(l.typeCode, codeRow{of: l.oid(v[0]), kind: char(v[1]), object: l.oid(v[2])})
 	case kindCast:
 		l.casts = append(l.casts, [3]uint32{l.oid(v[0]), l.oid(v[1]), l.oid(v[2])})
+	case kindVersion:
 	default:
 		l.fail("kind", []byte(kind))
 	}

@@ -59,11 +59,15 @@ const (
 	kindPartition = "b"
 	kindEvent     = "e"
 	kindOperand   = "u"
+	kindVersion   = "n"
 )
 
 // userRelation is true for a pg_class c outside the system schemas.
 const userRelation = `c.relnamespace NOT IN
 	(SELECT oid FROM pg_namespace WHERE nspname IN ('pg_catalog', 'information_schema', 'pg_toast'))`
+
+// ownType is true for a pg_type row that is not made with a relation or another type.
+const ownType = `typtype IN ('b', 'd', 'e', 'r', 'm') AND typsubscript IS DISTINCT FROM 'array_subscript_handler'::regproc`
 
 // object classes in dependencies, one letter each.
 const refKind = `CASE d.refclassid WHEN 'pg_proc'::regclass THEN 'p' WHEN 'pg_operator'::regclass THEN 'o' ELSE 't' END`
@@ -75,14 +79,14 @@ const userObject = `d.refobjid >= 16384
 
 var parts = []part{
 	{kindRelation,
-		[]string{"c.oid", "n.nspname", "c.relname", "c.relkind", "c.relpersistence", "c.relrowsecurity"},
+		[]string{"c.oid", "n.nspname", "c.relname", "c.relkind", "c.relpersistence", "c.relrowsecurity", "c.relowner", "c.relacl"},
 		`FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 		WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')`},
 
 	// Of composite types ('c') the columns say what a type is made of.
 	{kindColumn,
 		[]string{"a.attrelid", "a.attname", "a.attnum", "a.atttypid",
-			"coalesce(l.collisdeterministic, true)", "a.attgenerated"},
+			"coalesce(l.collisdeterministic, true)", "a.attgenerated", "a.xmin"},
 		`FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
 		LEFT JOIN pg_collation l ON l.oid = a.attcollation
 		WHERE a.attnum > 0 AND NOT a.attisdropped
@@ -101,7 +105,7 @@ var parts = []part{
 		`FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid JOIN pg_class c ON c.oid = i.indrelid
 		JOIN pg_am m ON m.oid = x.relam
 		WHERE i.indisunique AND i.indisvalid AND i.indisready AND i.indislive AND NOT i.indisexclusion
-		AND i.indpred IS NULL AND i.indexprs IS NULL AND m.amname = 'btree'
+		AND i.indpred IS NULL AND i.indexprs IS NULL AND m.amname = 'btree' AND c.relkind <> 't'
 		AND NOT ` + odd("i") + ` AND ` + userRelation},
 
 	// A partition that is being detached concurrently counts until it is gone.
@@ -131,6 +135,25 @@ var parts = []part{
 	{kindRule, []string{"ev_class", "ev_type"},
 		`FROM pg_rewrite JOIN pg_class c ON c.oid = ev_class
 		WHERE ev_type <> '1' AND ev_enabled <> 'D' AND ` + userRelation},
+
+	// For the digest alone: which version of a definition this is. A statement
+	// that replaces one writes a new row, ANALYZE, VACUUM and COMMENT do not.
+	{kindVersion, []string{"w.of", "w.class", "w.oid", "w.version"},
+		`FROM (
+			SELECT ev_class AS of, 'pg_rewrite' AS class, pg_rewrite.oid, pg_rewrite.xmin AS version
+				FROM pg_rewrite JOIN pg_class c ON c.oid = ev_class WHERE ` + userRelation + `
+			UNION ALL SELECT polrelid, 'pg_policy', oid, xmin FROM pg_policy
+			UNION ALL SELECT 0, 'pg_namespace', oid, xmin FROM pg_namespace
+				WHERE nspname NOT LIKE 'pg\_temp\_%' AND nspname NOT LIKE 'pg\_toast\_temp\_%'
+			UNION ALL SELECT 0, 'pg_proc', oid, xmin FROM pg_proc WHERE oid >= 16384
+			UNION ALL SELECT 0, 'pg_enum', oid, xmin FROM pg_enum
+			UNION ALL SELECT 0, 'pg_cast', oid, xmin FROM pg_cast WHERE oid >= 16384
+			UNION ALL SELECT 0, 'pg_collation', oid, xmin FROM pg_collation WHERE oid >= 16384
+			UNION ALL SELECT 0, 'pg_operator', oid, xmin FROM pg_operator WHERE oid >= 16384
+			UNION ALL SELECT 0, 'pg_opclass', oid, xmin FROM pg_opclass WHERE oid >= 16384
+			UNION ALL SELECT 0, 'pg_type', oid, xmin FROM pg_type WHERE oid >= 16384 AND ` + ownType + `
+			UNION ALL SELECT 0, 'pg_range', rngtypid, xmin FROM pg_range WHERE rngtypid >= 16384
+		) w`},
 
 	// The function that a trigger calls is in kindTrigger; here are those of its WHEN.
 	{kindCode, []string{"w.rel", refKind, "d.refobjid", "w.clause"},

@@ -27,6 +27,7 @@ type Snapshot struct {
 	outward    bool
 	events     bool
 	typeCode   []uint32 // see TypeWriters
+	digest     Digest
 }
 
 type name struct{ schema, name string }
@@ -43,6 +44,7 @@ type Contents struct {
 
 	// See the methods of Snapshot.
 	Incomplete, Deferrable, Outward, EventTriggers bool
+	Digest                                         Digest
 }
 
 // NewSnapshot makes a Snapshot and takes over what c points to.
@@ -66,6 +68,7 @@ func NewSnapshot(c Contents) *Snapshot {
 		deferrable: c.Deferrable,
 		outward:    c.Outward,
 		events:     c.EventTriggers,
+		digest:     c.Digest,
 	}
 	for _, t := range c.Types {
 		if t.Base == 0 {
@@ -153,6 +156,9 @@ func (s *Snapshot) EventTriggers() bool { return s.events }
 // Outward reports that there is a user-defined function that may change tables
 // over a connection of its own, where the calling transaction does not show it.
 func (s *Snapshot) Outward() bool { return s.outward }
+
+// Digest identifies what the snapshot says. It is zero for one that was made by hand.
+func (s *Snapshot) Digest() Digest { return s.digest }
 
 // Relations yields all relations in OID order, system relations included.
 func (s *Snapshot) Relations() iter.Seq[*Relation] { return slices.Values(s.relations) }
