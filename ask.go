@@ -31,21 +31,23 @@ const setImmediate = "SET CONSTRAINTS ALL IMMEDIATE"
 // transactionWrites is the question. Large objects and statistics are tables of
 // the catalog that nothing cached depends on.
 var transactionWrites = `SELECT pg_catalog.concat_ws('|', coalesce(CASE WHEN ` + holds + ` THEN pg_catalog.pg_current_xact_id()
- ELSE pg_catalog.pg_current_xact_id_if_assigned() END::text, ''),
- (SELECT count(*) FROM pg_catalog.pg_class WHERE relnamespace = 'pg_catalog'::pg_catalog.regnamespace AND relkind = 'r'
-  AND relname NOT LIKE 'pg_largeobject%' AND relname NOT LIKE 'pg_statistic%'
-  AND (pg_catalog.pg_stat_get_xact_tuples_inserted(oid) > 0 OR pg_catalog.pg_stat_get_xact_tuples_updated(oid) > 0
-   OR pg_catalog.pg_stat_get_xact_tuples_deleted(oid) > 0)),
+ ELSE pg_catalog.pg_current_xact_id_if_assigned() END::pg_catalog.text, ''),
+ (SELECT pg_catalog.count(*) FROM pg_catalog.pg_class WHERE relnamespace OPERATOR(pg_catalog.=) 'pg_catalog'::pg_catalog.regnamespace AND relkind OPERATOR(pg_catalog.=) 'r'
+  AND relname OPERATOR(pg_catalog.!~~) 'pg_largeobject%' AND relname OPERATOR(pg_catalog.!~~) 'pg_statistic%'
+  AND (pg_catalog.pg_stat_get_xact_tuples_inserted(oid) OPERATOR(pg_catalog.>) 0 OR pg_catalog.pg_stat_get_xact_tuples_updated(oid) OPERATOR(pg_catalog.>) 0
+   OR pg_catalog.pg_stat_get_xact_tuples_deleted(oid) OPERATOR(pg_catalog.>) 0)),
  pg_catalog.current_setting('track_counts'),
- coalesce((SELECT pg_catalog.string_agg(DISTINCT CASE WHEN c.oid IS NULL THEN 0 ELSE l.relation END::text, ',')
-  FROM pg_catalog.pg_locks l LEFT JOIN pg_catalog.pg_class c ON c.oid = l.relation
-  WHERE l.pid = pg_catalog.pg_backend_pid() AND l.locktype = 'relation' AND l.mode NOT IN ('AccessShareLock', 'RowShareLock')
-  AND (c.oid IS NULL OR c.relkind IN ('r', 'p', 'm', 'f', 'v') AND c.relpersistence <> 't')), ''),
- ` + holds + ` OR EXISTS (SELECT FROM pg_catalog.pg_locks WHERE pid = pg_catalog.pg_backend_pid() AND locktype = 'relation' AND mode = 'AccessExclusiveLock'),
+ coalesce((SELECT pg_catalog.string_agg(DISTINCT CASE WHEN c.oid IS NULL THEN 0 ELSE l.relation END::pg_catalog.text, ',')
+  FROM pg_catalog.pg_locks l LEFT JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) l.relation
+  WHERE l.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid() AND l.locktype OPERATOR(pg_catalog.=) 'relation'
+   AND l.mode OPERATOR(pg_catalog.<>) ALL ('{AccessShareLock,RowShareLock}')
+  AND (c.oid IS NULL OR c.relkind OPERATOR(pg_catalog.=) ANY ('{r,p,m,f,v}') AND c.relpersistence OPERATOR(pg_catalog.<>) 't')), ''),
+ ` + holds + ` OR EXISTS (SELECT FROM pg_catalog.pg_locks WHERE pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()
+  AND locktype OPERATOR(pg_catalog.=) 'relation' AND mode OPERATOR(pg_catalog.=) 'AccessExclusiveLock'),
  ` + sessionState + `)`
 
 // holds is true when COMMIT will run the query of a held cursor, which may write.
-const holds = "EXISTS (SELECT FROM pg_catalog.pg_cursors WHERE is_holdable AND creation_time >= pg_catalog.transaction_timestamp())"
+const holds = "EXISTS (SELECT FROM pg_catalog.pg_cursors WHERE is_holdable AND creation_time OPERATOR(pg_catalog.>=) pg_catalog.transaction_timestamp())"
 
 // writes is PostgreSQL's answer.
 type writes struct {

@@ -141,7 +141,7 @@ func (a *applier) batch(ctx context.Context, refusing bool) (more bool, pos stri
 	if err := a.enterSession(ctx, queuedWrite{Settings: own}); err != nil { // the role of a write need not know the queue
 		return false, "", err
 	}
-	_, err = c.ExecContext(ctx, "UPDATE cachedpg.queue SET position = $2, refused = $3, applied = pg_catalog.clock_timestamp() WHERE stream = $1",
+	_, err = c.ExecContext(ctx, "UPDATE cachedpg.queue SET position = $2, refused = $3, applied = pg_catalog.clock_timestamp() WHERE stream OPERATOR(pg_catalog.=) $1",
 		named(b.queue.QueueName(), pos, string(refused)))
 	if err != nil {
 		return false, "", err
@@ -177,9 +177,9 @@ func named(values ...any) []driver.NamedValue {
 // and not dead, must not keep the position from others for long, and a transaction
 // that PostgreSQL may forget must not take writes out of the queue.
 const behindSettings = "SELECT pg_catalog.set_config('lock_timeout', '" + behindLock + "', true)" +
-	" || pg_catalog.set_config('statement_timeout', '0', true)" +
-	" || pg_catalog.set_config('idle_in_transaction_session_timeout', '" + behindIdle + "', true)" +
-	" || CASE WHEN pg_catalog.current_setting('synchronous_commit') = 'off' THEN pg_catalog.set_config('synchronous_commit', 'local', true) ELSE '' END"
+	" OPERATOR(pg_catalog.||) pg_catalog.set_config('statement_timeout', '0', true)" +
+	" OPERATOR(pg_catalog.||) pg_catalog.set_config('idle_in_transaction_session_timeout', '" + behindIdle + "', true)" +
+	" OPERATOR(pg_catalog.||) CASE WHEN pg_catalog.current_setting('synchronous_commit') OPERATOR(pg_catalog.=) 'off' THEN pg_catalog.set_config('synchronous_commit', 'local', true) ELSE '' END"
 
 // position locks the row of the queue, and makes it if there is none.
 func (a *applier) position(ctx context.Context) (pos string, dead []redis.Refused, err error) {
@@ -187,7 +187,7 @@ func (a *applier) position(ctx context.Context) (pos string, dead []redis.Refuse
 	if _, err := c.inner.text(ctx, behindSettings); err != nil {
 		return "", nil, err
 	}
-	question := "SELECT coalesce((SELECT position || ' ' || refused FROM cachedpg.queue WHERE stream = " + stream + " FOR UPDATE), '')"
+	question := "SELECT coalesce((SELECT position OPERATOR(pg_catalog.||) ' ' OPERATOR(pg_catalog.||) refused FROM cachedpg.queue WHERE stream OPERATOR(pg_catalog.=) " + stream + " FOR UPDATE), '')"
 	answer, err := c.inner.text(ctx, question)
 	if err == nil && answer == "" {
 		if _, err = c.ExecContext(ctx, "INSERT INTO cachedpg.queue (stream, position) VALUES ($1, '0-0') ON CONFLICT DO NOTHING",

@@ -73,10 +73,10 @@ var errNoQueueTable = errors.New("cachedpg: strategy \"write-behind\" needs the 
 
 // queueTable makes the table in which the position in the queue is recorded.
 const queueTable = `CREATE TABLE IF NOT EXISTS cachedpg.queue (
-	stream   text PRIMARY KEY,
-	position text NOT NULL,
-	refused  text NOT NULL DEFAULT '[]',
-	applied  timestamptz NOT NULL DEFAULT now()
+	stream   pg_catalog.text PRIMARY KEY,
+	position pg_catalog.text NOT NULL,
+	refused  pg_catalog.text NOT NULL DEFAULT '[]',
+	applied  pg_catalog.timestamptz NOT NULL DEFAULT pg_catalog.now()
 )`
 
 func quoteLiteral(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }

@@ -103,3 +103,29 @@ func TestNothingIsLeftOpen(t *testing.T) {
 		f.fresh(userByID, 1)
 	})
 }
+
+// CREATE INDEX CONCURRENTLY waits for every older snapshot. What is kept open beside
+// it, because it runs, has none.
+func TestWhatIsKeptOpenHoldsNoSnapshot(t *testing.T) {
+	outage(t, func(f *fixture, r *redistest.Server) {
+		k := f.keeper()
+		n := notice{guard: &k.guard}
+		posted, err := n.post(f.ctx)
+		if err != nil {
+			f.Fatal(err)
+		}
+		defer func() { n.leave(); n.lift() }()
+		free := func(when string) {
+			f.Helper()
+			const held = "SELECT count(*) FROM pg_stat_activity WHERE pid = $1::int8 AND backend_xmin IS NOT NULL"
+			if f.count(held, int64(n.in.backend())) != 0 {
+				f.Errorf("a snapshot is held %s", when)
+			}
+		}
+		free("when the notice is posted")
+		if !n.hold(f.ctx, posted) {
+			f.Fatal("the notice is gone")
+		}
+		free("while a commit needs the notice")
+	})
+}

@@ -388,12 +388,12 @@ func (d *connector) ended(pid uint32, xid string) func(context.Context) (bool, e
 		case pid == 0:
 			return false, nil // behind a pooler without an id nothing can be proved: the tags stay marked
 		case seen == "":
-			seen, err = in.text(ctx, "SELECT extract(epoch FROM pg_catalog.clock_timestamp())::text")
+			seen, err = in.text(ctx, "SELECT extract(epoch FROM pg_catalog.clock_timestamp())::pg_catalog.text")
 			return false, err
 		default:
 			// A backend of the same PID that started later is another one.
 			answer, err = in.text(ctx, fmt.Sprintf("SELECT NOT EXISTS (SELECT FROM pg_catalog.pg_stat_activity"+
-				" WHERE pid = %d AND coalesce(backend_start <= to_timestamp(%s), true))", pid, seen))
+				" WHERE pid OPERATOR(pg_catalog.=) %d AND coalesce(backend_start OPERATOR(pg_catalog.<=) pg_catalog.to_timestamp(%s), true))", pid, seen))
 		}
 		return answer == "true" || answer == "t", err
 	}

@@ -98,14 +98,14 @@ func (f *follower) start(ctx context.Context, stream *walfeed.Stream) error {
 		return err
 	}
 	// The id of the question is above all that were given out, see keeper.newHorizon.
-	xid, err := f.guard.text(ctx, "SELECT pg_catalog.pg_current_xact_id()::text")
+	xid, err := f.guard.text(ctx, "SELECT pg_catalog.pg_current_xact_id()::pg_catalog.text")
 	if err != nil {
 		return err
 	}
 	if f.top, err = strconv.ParseUint(xid, 10, 64); err != nil {
 		return fmt.Errorf("cachedpg: PostgreSQL gives %q as a transaction id", xid)
 	}
-	over := "SELECT pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot()) >= '" + xid + "'::xid8"
+	over := "SELECT pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot()) OPERATOR(pg_catalog.>=) '" + xid + "'::pg_catalog.xid8"
 	for wait := time.Millisecond; ; wait = min(2*wait, 200*time.Millisecond) {
 		if ok, err := f.guard.yes(ctx, over); err != nil {
 			return err
@@ -236,7 +236,7 @@ func (f *follower) advance(ctx context.Context) error {
 	for i, t := range f.pending {
 		questions[i] = "CASE WHEN " + transactionOver(strconv.FormatUint(t.xid, 10)) + " THEN 't' ELSE 'f' END"
 	}
-	answer, err := f.guard.text(ctx, fmt.Sprintf("SELECT pg_catalog.concat_ws(' ', pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), '%X/%X')::int8,"+
+	answer, err := f.guard.text(ctx, fmt.Sprintf("SELECT pg_catalog.concat_ws(' ', pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), '%X/%X')::pg_catalog.int8,"+
 		" pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot()), pg_catalog.array_to_string(ARRAY[%s], ''))",
 		last.LSN>>32, uint32(last.LSN), strings.Join(questions, ", ")))
 	if err != nil {

@@ -91,7 +91,9 @@ func (g *guard) dial(ctx context.Context) (inner, error) {
 }
 
 // dialWith returns a new connection that holds a lock for as long as it is open,
-// in a transaction so that it does so behind a pooler too.
+// in a transaction so that it does so behind a pooler too. What is asked last on it has
+// to be without a portal, as ExecContext is without arguments: a portal keeps its
+// snapshot, for which CREATE INDEX CONCURRENTLY would wait while it is waited for.
 func (g *guard) dialWith(ctx context.Context, object int) (inner, error) {
 	in, err := g.dial(ctx)
 	if err != nil {
@@ -99,7 +101,7 @@ func (g *guard) dialWith(ctx context.Context, object int) (inner, error) {
 	}
 	if _, err = in.ExecContext(ctx, "BEGIN", nil); err == nil {
 		if err = patient(ctx, in); err == nil {
-			_, err = in.text(ctx, lockInTx(object))
+			_, err = in.ExecContext(ctx, lockInTx(object), nil)
 		}
 	}
 	if err != nil {
@@ -146,8 +148,8 @@ func (g *guard) over(ctx context.Context, writers []store.WriterID) []store.Writ
 			questions = append(questions, transactionOver(strconv.FormatUint(xid, 10)))
 		} else if pid, start, ok := w.Backend(); ok {
 			asked = append(asked, w)
-			questions = append(questions, fmt.Sprintf("NOT EXISTS (SELECT FROM pg_catalog.pg_stat_activity WHERE pid = %d"+
-				" AND coalesce((extract(epoch FROM backend_start) * 1000000)::int8 = %d, true))", pid, start.UnixMicro()))
+			questions = append(questions, fmt.Sprintf("NOT EXISTS (SELECT FROM pg_catalog.pg_stat_activity WHERE pid OPERATOR(pg_catalog.=) %d"+
+				" AND coalesce((extract(epoch FROM backend_start) OPERATOR(pg_catalog.*) 1000000)::pg_catalog.int8 OPERATOR(pg_catalog.=) %d, true))", pid, start.UnixMicro()))
 		}
 	}
 	if len(asked) == 0 {
@@ -179,7 +181,7 @@ func (g *guard) over(ctx context.Context, writers []store.WriterID) []store.Writ
 // transactionOver is an SQL expression. Of a transaction from long ago
 // PostgreSQL remembers nothing, not even when it was.
 func transactionOver(xid string) string {
-	return "coalesce(pg_catalog.pg_xact_status('" + xid + "'::xid8), 'forgotten') <> 'in progress'"
+	return "coalesce(pg_catalog.pg_xact_status('" + xid + "'::pg_catalog.xid8), 'forgotten') OPERATOR(pg_catalog.<>) 'in progress'"
 }
 
 // isFuture reports that PostgreSQL has not given out the transaction id yet. It

@@ -163,12 +163,12 @@ type horizon struct {
 // is above all that are. Statements that run outside of transactions may have
 // no id yet; their backends hold a lock.
 func (k *keeper) newHorizon(ctx context.Context, epoch string) (horizon, error) {
-	xid, err := k.guard.text(ctx, "SELECT pg_catalog.pg_current_xact_id()::text")
+	xid, err := k.guard.text(ctx, "SELECT pg_catalog.pg_current_xact_id()::pg_catalog.text")
 	if err != nil {
 		return horizon{}, err
 	}
 	return horizon{epoch, "SELECT NOT " + held(lockNotice) + " AND NOT " + held(lockAlone) +
-		" AND pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot()) >= '" + xid + "'::xid8"}, nil
+		" AND pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot()) OPERATOR(pg_catalog.>=) '" + xid + "'::pg_catalog.xid8"}, nil
 }
 
 // sweep resolves the intents of writers that are over and did not say so:

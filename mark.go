@@ -13,11 +13,11 @@ import (
 
 // transactionID is the question for the id of the open transaction. It has
 // none, and nothing to commit, until it writes.
-const transactionID = "SELECT coalesce(pg_catalog.pg_current_xact_id_if_assigned()::text, '')"
+const transactionID = "SELECT coalesce(pg_catalog.pg_current_xact_id_if_assigned()::pg_catalog.text, '')"
 
 // newTransactionID gives the transaction an id if it has none, because it may
 // yet write while it commits.
-const newTransactionID = "SELECT pg_catalog.pg_current_xact_id()::text"
+const newTransactionID = "SELECT pg_catalog.pg_current_xact_id()::pg_catalog.text"
 
 // markShared is mark in a store that processes share. What is marked there
 // outlives this process, so the marks carry what others can ask PostgreSQL
@@ -130,7 +130,7 @@ func (e *effect) transaction(ctx context.Context) (err error) {
 		e.xid, err = e.c.inner.text(ctx, question)
 		return err
 	}
-	answer, err := e.c.inner.text(ctx, question+" || "+readOnly)
+	answer, err := e.c.inner.text(ctx, question+" OPERATOR(pg_catalog.||) "+readOnly)
 	e.xid, e.readOnly = strings.CutSuffix(answer, readOnlyAnswer)
 	return err
 }
@@ -143,8 +143,8 @@ func (c *Conn) backendWriter(ctx context.Context) store.WriterID {
 		return store.NewWriter()
 	}
 	if c.started == 0 {
-		start, err := c.inner.text(ctx, "SELECT (extract(epoch FROM backend_start) * 1000000)::int8::text"+
-			" FROM pg_catalog.pg_stat_activity WHERE pid = pg_catalog.pg_backend_pid()")
+		start, err := c.inner.text(ctx, "SELECT (extract(epoch FROM backend_start) OPERATOR(pg_catalog.*) 1000000)::pg_catalog.int8::pg_catalog.text"+
+			" FROM pg_catalog.pg_stat_activity WHERE pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()")
 		if err == nil {
 			c.started, err = strconv.ParseInt(start, 10, 64)
 		}

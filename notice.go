@@ -59,13 +59,14 @@ const (
 
 // held is an SQL expression: somebody holds the lock.
 func held(object int) string {
-	return fmt.Sprintf("EXISTS (SELECT FROM pg_catalog.pg_locks WHERE locktype = 'advisory' AND classid = %d AND objid = %d AND objsubid = 2"+
-		" AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()))", lockClass, object)
+	return fmt.Sprintf("EXISTS (SELECT FROM pg_catalog.pg_locks WHERE locktype OPERATOR(pg_catalog.=) 'advisory'"+
+		" AND classid OPERATOR(pg_catalog.=) %d AND objid OPERATOR(pg_catalog.=) %d AND objsubid OPERATOR(pg_catalog.=) 2"+
+		" AND database OPERATOR(pg_catalog.=) (SELECT oid FROM pg_catalog.pg_database WHERE datname OPERATOR(pg_catalog.=) pg_catalog.current_database()))", lockClass, object)
 }
 
 // lock is a statement that calls one of PostgreSQL's functions for such a lock.
 func lock(function string, object int) string {
-	return fmt.Sprintf("SELECT pg_catalog.%s(%d, %d)::text", function, lockClass, object)
+	return fmt.Sprintf("SELECT pg_catalog.%s(%d, %d)::pg_catalog.text", function, lockClass, object)
 }
 
 // lockInTx takes the lock until the open transaction ends.
@@ -139,8 +140,8 @@ func (n *notice) post(ctx context.Context) (time.Time, error) {
 // patient keeps PostgreSQL from ending a transaction that does nothing while it
 // has to wait.
 func patient(ctx context.Context, in inner) error {
-	_, err := in.text(ctx, "SELECT count(pg_catalog.set_config(name, '0', true))::text FROM pg_catalog.pg_settings"+
-		" WHERE name IN ('idle_in_transaction_session_timeout', 'transaction_timeout') AND setting <> '0'")
+	_, err := in.text(ctx, "SELECT pg_catalog.count(pg_catalog.set_config(name, '0', true))::pg_catalog.text FROM pg_catalog.pg_settings"+
+		" WHERE name OPERATOR(pg_catalog.=) ANY ('{idle_in_transaction_session_timeout,transaction_timeout}') AND setting OPERATOR(pg_catalog.<>) '0'")
 	return err
 }
 
@@ -155,7 +156,7 @@ func (n *notice) hold(ctx context.Context, posted time.Time) bool {
 	if n.in == nil || n.posted != posted {
 		return false
 	}
-	if _, err := n.in.text(ctx, "SELECT ''"); err != nil {
+	if _, err := n.in.ExecContext(ctx, "SELECT ''", nil); err != nil {
 		n.dropLocked()
 		return false
 	}

@@ -68,15 +68,15 @@ import (
 //     again.
 const outboxTable = `CREATE TABLE IF NOT EXISTS cachedpg.outbox (
     id      bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    created timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
-    tags    bytea NOT NULL,                 -- 17 bytes each
+    created pg_catalog.timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    tags    pg_catalog.bytea NOT NULL,      -- 17 bytes each
     local   boolean NOT NULL DEFAULT false, -- the writer's own store may not have been told
     alone   boolean NOT NULL DEFAULT false, -- of a statement that runs outside of transactions
-    xid     xid8,                           -- of what stands outside of it: the writer's transaction
-    writer  bytea,                          -- of a request: the id to mark with
+    xid     pg_catalog.xid8,                -- of what stands outside of it: the writer's transaction
+    writer  pg_catalog.bytea,               -- of a request: the id to mark with
     catalog bigint,                         -- of a request: the stamp that the writer planned with
     marked  boolean,                        -- of a request: the answer
-    problem text                            -- why it was set aside
+    problem pg_catalog.text                 -- why it was set aside
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 CREATE INDEX IF NOT EXISTS outbox_requests ON cachedpg.outbox (id) WHERE writer IS NOT NULL`
 
@@ -98,15 +98,15 @@ const (
 // readOnly is an SQL expression that is readOnlyAnswer in a transaction that takes
 // no more writes.
 const (
-	readOnly       = "CASE pg_catalog.current_setting('transaction_read_only') WHEN 'on' THEN '" + readOnlyAnswer + "' ELSE '' END"
+	readOnly       = "CASE WHEN pg_catalog.current_setting('transaction_read_only') OPERATOR(pg_catalog.=) 'on' THEN '" + readOnlyAnswer + "' ELSE '' END"
 	readOnlyAnswer = " read-only"
 )
 
 // mayPost is an SQL expression: the session may write to the outbox.
 // has_table_privilege by name would be an error without the schema.
-const mayPost = "EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace" +
-	" WHERE nspname = 'cachedpg' AND relname = 'outbox'" +
-	" AND pg_catalog.has_schema_privilege(n.oid, 'USAGE') AND pg_catalog.has_table_privilege(c.oid, 'INSERT'))::text"
+const mayPost = "EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace" +
+	" WHERE nspname OPERATOR(pg_catalog.=) 'cachedpg' AND relname OPERATOR(pg_catalog.=) 'outbox'" +
+	" AND pg_catalog.has_schema_privilege(n.oid, 'USAGE') AND pg_catalog.has_table_privilege(c.oid, 'INSERT'))::pg_catalog.text"
 
 // OutboxStats is what the writers of a sql.DB put into the outbox, and what Relay,
 // if it runs with that DB, does with it.
@@ -352,7 +352,7 @@ var (
 func (e *effect) request(ctx context.Context, w store.WriterID, xid uint64, tags []store.Tag, planned store.Stamp) error {
 	g := &e.space.keeper.guard
 	id, err := g.text(ctx, fmt.Sprintf("WITH request AS (INSERT INTO cachedpg.outbox (tags, xid, writer, catalog)"+
-		" SELECT %s, '%d', pg_catalog.decode('%x', 'hex'), %d WHERE %s RETURNING id::text || pg_catalog.pg_notify('%s', '')::text AS id)"+
+		" SELECT %s, '%d', pg_catalog.decode('%x', 'hex'), %d WHERE %s RETURNING id::pg_catalog.text OPERATOR(pg_catalog.||) pg_catalog.pg_notify('%s', '')::pg_catalog.text AS id)"+
 		" SELECT coalesce((SELECT id FROM request), '')", encodeTags(tags), xid, w[:], int64(planned), held(lockRelay), outboxChannel))
 	switch {
 	case err != nil:
@@ -366,7 +366,7 @@ func (e *effect) request(ctx context.Context, w store.WriterID, xid uint64, tags
 		return fmt.Errorf("cachedpg: cache_outbox: PostgreSQL gives %q as a row's id", id)
 	}
 	for wait := time.Millisecond; ; wait = min(2*wait, 20*time.Millisecond) {
-		answer, err := g.text(ctx, "SELECT coalesce((SELECT marked::text FROM cachedpg.outbox WHERE id = "+id+"), '')")
+		answer, err := g.text(ctx, "SELECT coalesce((SELECT marked::pg_catalog.text FROM cachedpg.outbox WHERE id OPERATOR(pg_catalog.=) "+id+"), '')")
 		switch {
 		case answer == "true":
 			return nil

@@ -212,7 +212,7 @@ func (r *relay) round(ctx context.Context) error {
 func (r *relay) look(ctx context.Context) error {
 	var waiting int
 	var lag float64
-	err := r.conn.QueryRow(ctx, "SELECT count(*), coalesce(extract(epoch FROM pg_catalog.clock_timestamp() - min(created)), 0)::float8"+
+	err := r.conn.QueryRow(ctx, "SELECT pg_catalog.count(*), coalesce(extract(epoch FROM pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) pg_catalog.min(created)), 0)::pg_catalog.float8"+
 		" FROM (SELECT created FROM cachedpg.outbox WHERE problem IS NULL ORDER BY id LIMIT 10000) oldest").Scan(&waiting, &lag)
 	if err != nil {
 		return err

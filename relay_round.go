@@ -88,7 +88,7 @@ func (r *relay) mark(ctx context.Context) error {
 			}
 		}
 		for answer, ids := range answers {
-			if _, err := tx.Exec(ctx, "UPDATE cachedpg.outbox SET marked = $1 WHERE id = ANY ($2)", answer, ids); err != nil {
+			if _, err := tx.Exec(ctx, "UPDATE cachedpg.outbox SET marked = $1 WHERE id OPERATOR(pg_catalog.=) ANY ($2)", answer, ids); err != nil {
 				return err
 			}
 		}
@@ -183,11 +183,11 @@ func (r *relay) settle(ctx context.Context, tx pgx.Tx, rows []outboxRow) error {
 			continue
 		}
 		aside = append(aside, row)
-		if _, err := tx.Exec(ctx, "UPDATE cachedpg.outbox SET problem = $2 WHERE id = $1", row.id, row.problem); err != nil {
+		if _, err := tx.Exec(ctx, "UPDATE cachedpg.outbox SET problem = $2 WHERE id OPERATOR(pg_catalog.=) $1", row.id, row.problem); err != nil {
 			return err
 		}
 	}
-	if _, err := tx.Exec(ctx, "DELETE FROM cachedpg.outbox WHERE id = ANY ($1)", done); err != nil {
+	if _, err := tx.Exec(ctx, "DELETE FROM cachedpg.outbox WHERE id OPERATOR(pg_catalog.=) ANY ($1)", done); err != nil {
 		return err
 	}
 	r.d.outbox.delivered.Add(uint64(len(rows)))

@@ -76,16 +76,17 @@ var settings = []string{
 // one a result that was ordered before is not the one that PostgreSQL would give.
 const collations = `ARRAY[
  coalesce((SELECT pg_catalog.pg_collation_actual_version(oid) FROM pg_catalog.pg_collation
-  WHERE collprovider = 'c' AND collcollate NOT IN ('C', 'POSIX') AND collcollate NOT LIKE 'C.%' ORDER BY oid LIMIT 1), ''),
+  WHERE collprovider OPERATOR(pg_catalog.=) 'c' AND collcollate OPERATOR(pg_catalog.<>) ALL ('{C,POSIX}')
+   AND collcollate OPERATOR(pg_catalog.!~~) 'C.%' ORDER BY oid LIMIT 1), ''),
  coalesce((SELECT pg_catalog.pg_collation_actual_version(oid) FROM pg_catalog.pg_collation
-  WHERE collprovider = 'i' AND collname = 'und-x-icu' ORDER BY oid LIMIT 1), '')]::text[]`
+  WHERE collprovider OPERATOR(pg_catalog.=) 'i' AND collname OPERATOR(pg_catalog.=) 'und-x-icu' ORDER BY oid LIMIT 1), '')]::pg_catalog.text[]`
 
 // sessionState is an expression that differs when settings of the session do.
 var sessionState = "pg_catalog.md5(ROW(pg_catalog.current_schemas(true), pg_catalog.current_setting('default_transaction_isolation'), " +
-	settingValues + ")::text)"
+	settingValues + ")::pg_catalog.text)"
 
 // settingValues is the array of what goes into keys as it is.
-var settingValues = "ARRAY[pg_catalog.current_database()::text, session_user::text, current_user::text," +
+var settingValues = "ARRAY[pg_catalog.current_database()::pg_catalog.text, session_user::pg_catalog.text, current_user::pg_catalog.text," +
 	" pg_catalog.current_setting('search_path'), pg_catalog.current_setting('server_version_num')" +
 	func() (calls string) {
 		for _, s := range settings {
@@ -94,12 +95,12 @@ var settingValues = "ARRAY[pg_catalog.current_database()::text, session_user::te
 		return calls
 	}() + "]"
 
-var sessionQuery = `SELECT (SELECT system_identifier FROM pg_catalog.pg_control_system())::text,
- CASE WHEN pg_catalog.pg_is_in_recovery() THEN '' ELSE substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8) END,
- (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())::text,
- pg_catalog.pg_backend_pid()::int8,
- pg_catalog.current_schemas(true)::text[],
- extract(epoch FROM pg_catalog.clock_timestamp())::text,
+var sessionQuery = `SELECT (SELECT system_identifier FROM pg_catalog.pg_control_system())::pg_catalog.text,
+ CASE WHEN pg_catalog.pg_is_in_recovery() THEN '' ELSE pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8) END,
+ (SELECT oid FROM pg_catalog.pg_database WHERE datname OPERATOR(pg_catalog.=) pg_catalog.current_database())::pg_catalog.text,
+ pg_catalog.pg_backend_pid()::pg_catalog.int8,
+ pg_catalog.current_schemas(true)::pg_catalog.text[],
+ extract(epoch FROM pg_catalog.clock_timestamp())::pg_catalog.text,
  pg_catalog.current_setting('default_transaction_isolation'),
  pg_catalog.current_setting('standard_conforming_strings'),
  ` + sessionState + `, ` + settingValues + `, ` + collations

@@ -90,8 +90,8 @@ func setup(ctx context.Context, tx *sql.Tx, roles []string) error {
 	for _, p := range setupPieces {
 		// Who may use what is there need not be allowed to make it.
 		var there bool
-		question := "SELECT EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace" +
-			" WHERE nspname || '.' || relname = '" + p.table + "')"
+		question := "SELECT EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace" +
+			" WHERE nspname OPERATOR(pg_catalog.||) '.' OPERATOR(pg_catalog.||) relname OPERATOR(pg_catalog.=) '" + p.table + "')"
 		if err := tx.QueryRowContext(ctx, question).Scan(&there); err != nil {
 			return err
 		}

@@ -241,9 +241,10 @@ func (sp *space) isWarm(ctx context.Context, in inner) bool {
 	if in == nil || !sp.warming.due(time.Now()) {
 		return false
 	}
-	over, err := in.text(ctx, "SELECT NOT EXISTS (SELECT FROM pg_catalog.pg_stat_activity WHERE datname = pg_catalog.current_database()"+
-		" AND backend_type = 'client backend' AND pid <> pg_catalog.pg_backend_pid()"+
-		" AND (state <> 'idle' AND state NOT LIKE 'idle in%' AND query_start < to_timestamp("+sp.began+") OR backend_xid IS NOT NULL AND xact_start < to_timestamp("+sp.began+")))")
+	began := "pg_catalog.to_timestamp(" + sp.began + ")"
+	over, err := in.text(ctx, "SELECT NOT EXISTS (SELECT FROM pg_catalog.pg_stat_activity WHERE datname OPERATOR(pg_catalog.=) pg_catalog.current_database()"+
+		" AND backend_type OPERATOR(pg_catalog.=) 'client backend' AND pid OPERATOR(pg_catalog.<>) pg_catalog.pg_backend_pid()"+
+		" AND (state OPERATOR(pg_catalog.<>) 'idle' AND state OPERATOR(pg_catalog.!~~) 'idle in%' AND query_start OPERATOR(pg_catalog.<) "+began+" OR backend_xid IS NOT NULL AND xact_start OPERATOR(pg_catalog.<) "+began+"))")
 	if err != nil || over != "t" && over != "true" {
 		return false
 	}

@@ -19,7 +19,7 @@ const SetupSQL = `
 CREATE SCHEMA IF NOT EXISTS cachedpg;
 
 -- Gives a table an identity that has none by which its rows could be told apart.
-CREATE OR REPLACE FUNCTION cachedpg.identify(relation oid) RETURNS void
+CREATE OR REPLACE FUNCTION cachedpg.identify(relation pg_catalog.oid) RETURNS pg_catalog.void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
 	IF EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -31,7 +31,7 @@ BEGIN
 END $$;
 
 -- Tells who follows the log of changes of the schema, which it does not show.
-CREATE OR REPLACE FUNCTION cachedpg.tell_ddl() RETURNS event_trigger
+CREATE OR REPLACE FUNCTION cachedpg.tell_ddl() RETURNS pg_catalog.event_trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	o record;
@@ -66,10 +66,10 @@ CREATE EVENT TRIGGER cachedpg_drop ON sql_drop EXECUTE FUNCTION cachedpg.tell_dd
 ALTER EVENT TRIGGER cachedpg_drop ENABLE ALWAYS;
 GRANT USAGE ON SCHEMA cachedpg TO PUBLIC;
 
-SELECT cachedpg.identify(oid) FROM pg_catalog.pg_class WHERE relkind IN ('r', 'p');
+SELECT cachedpg.identify(oid) FROM pg_catalog.pg_class WHERE relkind OPERATOR(pg_catalog.=) ANY ('{r,p}');
 
 DO $$ BEGIN
-	IF NOT EXISTS (SELECT FROM pg_catalog.pg_publication WHERE pubname = 'cachedpg') THEN
+	IF NOT EXISTS (SELECT FROM pg_catalog.pg_publication WHERE pubname OPERATOR(pg_catalog.=) 'cachedpg') THEN
 		CREATE PUBLICATION cachedpg FOR ALL TABLES WITH (publish = 'insert, update, delete, truncate', publish_via_partition_root = false);
 	END IF;
 END $$;
@@ -78,8 +78,8 @@ END $$;
 // CheckSQL asks, in one text, for what Check looks at.
 const CheckSQL = `SELECT pg_catalog.concat_ws(' ', pg_catalog.current_setting('server_version_num'), pg_catalog.current_setting('wal_level'),
  coalesce((SELECT CASE WHEN puballtables AND pubinsert AND pubupdate AND pubdelete AND pubtruncate AND NOT pubviaroot THEN 'good' ELSE 'other' END
-  FROM pg_catalog.pg_publication WHERE pubname = 'cachedpg'), 'none'),
- (SELECT count(*) FROM pg_catalog.pg_event_trigger WHERE evtname IN ('cachedpg_ddl', 'cachedpg_drop') AND evtenabled = 'A'))`
+  FROM pg_catalog.pg_publication WHERE pubname OPERATOR(pg_catalog.=) 'cachedpg'), 'none'),
+ (SELECT pg_catalog.count(*) FROM pg_catalog.pg_event_trigger WHERE evtname OPERATOR(pg_catalog.=) ANY ('{cachedpg_ddl,cachedpg_drop}') AND evtenabled OPERATOR(pg_catalog.=) 'A'))`
 
 // ConfigError says what PostgreSQL lacks for the feed, and what to do.
 type ConfigError struct{ Problem, Remedy string }
