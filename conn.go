@@ -161,9 +161,9 @@ func (c *Conn) Ping(ctx context.Context) error {
 	return sp.feed.Load().check(ctx)
 }
 
-// ResetSession is called before a pooled connection is used again. What costs
-// a round trip waits until the inner connection is needed.
-func (c *Conn) ResetSession(context.Context) error {
+// ResetSession is called before a pooled connection is used again. Without a hook
+// of the caller, what costs a round trip waits until the inner connection is needed.
+func (c *Conn) ResetSession(ctx context.Context) error {
 	if err := c.enter(); err != nil {
 		return driver.ErrBadConn
 	}
@@ -172,6 +172,9 @@ func (c *Conn) ResetSession(context.Context) error {
 	}
 	if c.inner.closed() || c.inner.txStatus() != 'I' {
 		return driver.ErrBadConn
+	}
+	if c.inner.hooked() {
+		return c.runHook(ctx)
 	}
 	c.needReset = true
 	return nil
@@ -188,7 +191,7 @@ func (c *Conn) Close() error {
 		return nil
 	}
 	err := c.inner.Close()
-	c.settle()
+	c.tx = nil // that of a pool is somebody else's by now, and must not be looked at
 	if c.known.space != nil {
 		c.known.space.leave()
 	}
@@ -347,6 +350,7 @@ func (c *Conn) dial(ctx context.Context) error {
 	}
 	c.inner, c.known, c.pristine, c.started, c.announced = in, state{}, true, 0, 0
 	c.since.view, c.since.session, c.misread = nil, nil, false
+	c.adoptTx()
 	if err := c.learn(ctx); err != nil && in.closed() {
 		if c.known.space != nil {
 			c.known.space.leave()

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"reflect"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/multitracer"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/stdlib"
 
 	"github.com/cachedpg/cachedpg/internal/clock"
@@ -89,7 +91,8 @@ func NewConnector(pgConfig pgx.ConnConfig, config Config) (driver.Connector, err
 	}
 	// A hook of the caller may make sessions differ; then the state of a
 	// connection is not known before it is dialled.
-	d.eager = pgConfig.AfterConnect != nil
+	d.eager = pgConfig.AfterConnect != nil ||
+		pgConfig.ValidateConnect != nil && !definedIn(reflect.ValueOf(pgConfig.ValidateConnect), reflect.TypeFor[pgconn.Config]().PkgPath())
 	return d, nil
 }
 
@@ -99,7 +102,9 @@ func NewConnector(pgConfig pgx.ConnConfig, config Config) (driver.Connector, err
 //
 // Its connections are dialled, and the state of their session is read, when
 // database/sql asks for one and not lazily: hooks may make that state depend on
-// the context. What goes through PgxConn cannot be traced: everything is
+// the context. A hook of stdlib.OptionResetSession or OptionShouldPing runs whenever
+// database/sql takes a connection again, with the context of that, and costs a
+// question more if it has sent anything. What a hook writes itself is not seen. What goes through PgxConn cannot be traced: everything is
 // invalidated while the connection is handed out.
 func WrapConnector(c driver.Connector, config Config) (driver.Connector, error) {
 	d, err := newConnector(config)

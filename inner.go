@@ -27,6 +27,11 @@ type inner interface {
 	driver.Pinger
 	driver.SessionResetter
 
+	// hooked reports that ResetSession runs code of the caller, and reset is
+	// ResetSession, see hooks.go.
+	hooked() bool
+	reset(ctx context.Context) (sent bool, err error)
+
 	// read runs a query and leaves its rows as PostgreSQL sent them.
 	read(ctx context.Context, sql string, args []driver.NamedValue) (wireRows, error)
 	// execInTx begins a transaction, executes a statement in it and then further
@@ -63,12 +68,13 @@ type wireRows interface {
 type pgxInner struct {
 	*stdlib.Conn
 	defaultMode pgx.QueryExecMode
+	hooks       bool
 }
 
 var _ inner = (*pgxInner)(nil)
 
 func newPgxInner(conn *stdlib.Conn) *pgxInner {
-	return &pgxInner{Conn: conn, defaultMode: conn.Conn().Config().DefaultQueryExecMode}
+	return &pgxInner{Conn: conn, defaultMode: conn.Conn().Config().DefaultQueryExecMode, hooks: hooked(conn)}
 }
 
 // resultFormats asks for binary where database/sql has a type of its own, as
@@ -92,6 +98,7 @@ func (in *pgxInner) read(ctx context.Context, sql string, args []driver.NamedVal
 	return rows, nil
 }
 
+func (in *pgxInner) hooked() bool            { return in.hooks }
 func (in *pgxInner) closed() bool            { return in.Conn.Conn().IsClosed() }
 func (in *pgxInner) txStatus() byte          { return in.Conn.Conn().PgConn().TxStatus() }
 func (in *pgxInner) mode() pgx.QueryExecMode { return in.defaultMode }

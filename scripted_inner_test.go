@@ -255,6 +255,10 @@ func (in *scripted) Ping(context.Context) error { return nil }
 
 func (in *scripted) ResetSession(context.Context) error { return nil }
 
+func (in *scripted) hooked() bool { return false }
+
+func (in *scripted) reset(context.Context) (bool, error) { return false, nil }
+
 func (in *scripted) Close() error { return nil } // the script's end closes
 
 func (in *scripted) closed() bool { return in.lost }

@@ -140,6 +140,7 @@ func (c *Conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, e
 	if err := c.ready(ctx); err != nil {
 		return nil, err
 	}
+	c.settle()
 	if b := c.d.behind.Load(); b != nil && !c.applies && sql.IsolationLevel(opts.Isolation) != sql.LevelReadCommitted {
 		// Its snapshot may be older than the statement that reads what is queued.
 		if err := b.drain(ctx, false); err != nil {
@@ -149,6 +150,9 @@ func (c *Conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, e
 	inner, err := c.inner.BeginTx(ctx, opts)
 	if err != nil {
 		return nil, err
+	}
+	if c.tx != nil {
+		return &tx{c: c, ctx: ctx, inner: inner}, nil // it was open before: by a hook, or by a BEGIN
 	}
 	c.tx = &txState{}
 	switch sql.IsolationLevel(opts.Isolation) {
