@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -128,7 +130,7 @@ func (k *keeper) renew(ctx context.Context) bool {
 }
 
 // sure implements what store.Shared.Renew asks for.
-func (k *keeper) sure(ctx context.Context, fresh string) (bool, error) {
+func (k *keeper) sure(ctx context.Context, fresh store.Fresh) (bool, error) {
 	if k.feeds.Load() {
 		led, err := k.guard.yes(ctx, "SELECT "+held(lockFeed))
 		if err == nil {
@@ -138,25 +140,45 @@ func (k *keeper) sure(ctx context.Context, fresh string) (bool, error) {
 			return false, err
 		}
 	}
-	if fresh == "" {
+	switch {
+	case fresh.Epoch == "":
 		return k.guard.yes(ctx, "SELECT NOT "+held(lockNotice))
+	case fresh.Kept:
+		return k.guard.yes(ctx, "SELECT "+nobodyPast)
 	}
-	if k.horizon.epoch != fresh {
-		h, err := k.newHorizon(ctx, fresh)
+	if k.horizon.epoch != fresh.Epoch {
+		h, err := k.newHorizon(ctx, fresh.Epoch)
 		if err != nil {
 			return false, err
 		}
 		k.horizon = h
 	}
-	return k.guard.yes(ctx, k.horizon.question)
+	return k.horizon.over(ctx, &k.guard, fresh.Marked)
 }
 
-// horizon is what a new epoch waits for: every write that was under way when it
-// began, because the marks of such a write may be what the old epoch lost.
+// horizon is what an epoch that has lost the marks of the one before waits for:
+// every write that was under way when it began, because such marks may be its.
+//
+// Who has marked in the new epoch is not waited for, and after a lease that only ran
+// out nobody is: a mark that is in the store is not one that was lost.
+//
+//	writer                          store                   keeper
+//	intend T, acknowledged
+//	                                loses everything
+//	                                new epoch
+//	                                                        writers with marks: none
+//	                                                        (… or it does not wait)
+//	                                                        lease
+//	(a reader fills T)
+//	COMMIT                                                  (hit of old)
 type horizon struct {
-	epoch    string
-	question string // whether they are over
+	epoch string
+	bound string // the id of a transaction: those below it were under way
 }
+
+// nobodyPast is an SQL expression: nobody commits past the store, nor runs a
+// statement alone, which may do so without a lock of its transaction.
+var nobodyPast = "NOT " + held(lockNotice) + " AND NOT " + held(lockAlone)
 
 // newHorizon asks PostgreSQL for the bound of what is under way. A snapshot's
 // xmax would not do: an id above it may be assigned already. The query's own id
@@ -164,11 +186,20 @@ type horizon struct {
 // no id yet; their backends hold a lock.
 func (k *keeper) newHorizon(ctx context.Context, epoch string) (horizon, error) {
 	xid, err := k.guard.text(ctx, "SELECT pg_catalog.pg_current_xact_id()::pg_catalog.text")
-	if err != nil {
-		return horizon{}, err
+	return horizon{epoch, xid}, err
+}
+
+// over asks whether all of it is over, but for marked.
+func (h horizon) over(ctx context.Context, g *guard, marked []store.WriterID) (bool, error) {
+	var known []string
+	for _, w := range marked {
+		if xid, ok := w.Transaction(); ok {
+			known = append(known, strconv.FormatUint(xid, 10))
+		}
 	}
-	return horizon{epoch, "SELECT NOT " + held(lockNotice) + " AND NOT " + held(lockAlone) +
-		" AND pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot()) OPERATOR(pg_catalog.>=) '" + xid + "'::pg_catalog.xid8"}, nil
+	return g.yes(ctx, "SELECT "+nobodyPast+" AND NOT EXISTS (SELECT FROM pg_catalog.pg_snapshot_xip(pg_catalog.pg_current_snapshot()) AS under_way(xid)"+
+		" WHERE xid OPERATOR(pg_catalog.<) '"+h.bound+"'::pg_catalog.xid8"+
+		" AND xid OPERATOR(pg_catalog.<>) ALL ('{"+strings.Join(known, ",")+"}'::pg_catalog.xid8[]))")
 }
 
 // sweep resolves the intents of writers that are over and did not say so:
@@ -206,7 +237,7 @@ func (k *keeper) sweep(ctx context.Context) {
 // What is still on its way through a pooler then cannot be seen.
 func (k *keeper) orphaned(ctx context.Context, due []store.WriterID) (over []store.WriterID) {
 	if k.orphans != nil {
-		if ok, err := k.guard.yes(ctx, k.gone.question); err != nil || !ok {
+		if ok, err := k.gone.over(ctx, &k.guard, nil); err != nil || !ok {
 			return nil
 		}
 		over, k.orphans = k.orphans, nil

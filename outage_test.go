@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -45,6 +46,14 @@ func (v via) stays(d time.Duration, ask func()) {
 // halfway is a writer that has marked what it wrote and not committed.
 func (f *fixture) halfway(name string) (commit func()) {
 	f.Helper()
+	mark, commit := f.unmarked(name)
+	mark()
+	return commit
+}
+
+// unmarked is a writer that has not marked what it wrote.
+func (f *fixture) unmarked(name string) (mark, commit func()) {
+	f.Helper()
 	conn := pgtest.Connect(f.T, f.dsn)
 	tx, err := conn.Begin(f.ctx)
 	if err != nil {
@@ -54,15 +63,74 @@ func (f *fixture) halfway(name string) (commit func()) {
 	if err := tx.QueryRow(f.ctx, "UPDATE users SET name = $1 WHERE id = 1 RETURNING pg_current_xact_id()::text::int8", name).Scan(&xid); err != nil {
 		f.Fatal(err)
 	}
-	if _, err := f.keeper().store.Mark(f.ctx, store.NewTransactionWriter(xid), f.tagsOf(userByID, 1), f.catalog()); err != nil {
-		f.Fatal(err)
+	tags := slices.DeleteFunc(f.tagsOf(userByID, 1), func(tag store.Tag) bool { return tag.Kind != store.TagRow })
+	mark = func() {
+		f.Helper()
+		if err := f.keeper().store.Intend(f.ctx, store.NewTransactionWriter(xid), tags); err != nil {
+			f.Fatal(err)
+		}
 	}
-	return func() {
+	return mark, func() {
 		f.Helper()
 		if err := tx.Commit(f.ctx); err != nil {
 			f.Fatal(err)
 		}
 	}
+}
+
+// lapse ends the lease of a store, and nothing else of it.
+func (f *fixture) lapse(r *redistest.Server) {
+	f.Helper()
+	names, err := r.Client().Keys(f.ctx, "cachedpg:*:l").Result()
+	if err != nil || len(names) != 1 {
+		f.Fatal(names, err)
+	}
+	if err := r.Client().Del(f.ctx, names...).Err(); err != nil {
+		f.Fatal(err)
+	}
+}
+
+// I14: a lease that ran out has lost no mark, so that nobody who has marked, or
+// will, is waited for.
+func TestALeaseThatRanOutWaitsForNoTransaction(t *testing.T) {
+	outage(t, func(f *fixture, r *redistest.Server) {
+		other := f.process("other")
+		other.again(userByID, 2)
+		f.again(userByID, 1)
+		mark, later := f.unmarked("anna")
+		f.lapse(r)
+		other.again(userByID, 2)
+		mark()
+		f.bypass(keying.DirtyTag, userByID, 1)
+		f.lapse(r)
+		other.again(userByID, 2)
+		f.fresh(userByID, 1).is("1 ann Oslo")
+		later()
+		f.again(userByID, 1).is("1 anna Oslo")
+	})
+}
+
+// I14: nor is a writer whose marks are in the store that has lost those of others.
+func TestAStoreThatForgotIntentsWaitsForNoneThatItHas(t *testing.T) {
+	outage(t, func(f *fixture, r *redistest.Server) {
+		other := f.process("other")
+		other.again(userByID, 2)
+		f.again(userByID, 1)
+		mark, commit := f.unmarked("anna")
+		if err := r.Client().FlushAll(f.ctx).Err(); err != nil {
+			f.Fatal(err)
+		}
+		hits := StatsOf(other.db).Hits
+		f.stays(store.Lease, func() { other.fresh(userByID, 2) })
+		if StatsOf(other.db).Hits != hits {
+			f.Error("hits while a writer is under way whose marks may be lost")
+		}
+		mark()
+		other.again(userByID, 2)
+		f.fresh(userByID, 1).is("1 ann Oslo")
+		commit()
+		f.again(userByID, 1).is("1 anna Oslo")
+	})
 }
 
 // I12, I14: a store that has lost intents is cold until every write is over

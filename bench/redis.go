@@ -196,7 +196,7 @@ func openStore(e Env) (Client, error) {
 	ctx, stop := context.WithCancel(context.Background())
 	c := &storeClient{store: storeredis.Open(target, storeredis.Options{Identity: e.Name}), stop: stop}
 	// There is no PostgreSQL here whose writers could be in the way.
-	yes := func(context.Context, string) (bool, error) { return true, nil }
+	yes := func(context.Context, store.Fresh) (bool, error) { return true, nil }
 	err = until(ctx, "a lease", func() (bool, error) { return c.store.Renew(ctx, yes) })
 	if err != nil {
 		return nil, errors.Join(err, c.Close())

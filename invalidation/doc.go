@@ -91,7 +91,9 @@
 //	     after PostgreSQL was asked and knew of nobody who commits past the store.
 //	     A lease that ran out ends the epoch.
 //	I14  An epoch gets its first lease when every write is over that was under
-//	     way after the epoch began.
+//	     way after the epoch began, and has no intent in it; after an epoch whose
+//	     lease ran out, and none of whose intents were lost, when nobody commits
+//	     past the store.
 //	I15  A write that cannot be marked is committed when its process has had a
 //	     notice in PostgreSQL for longer than a lease, and under a notice of its own.
 //	I16  While a lease of a server that was replaced may stand, commits wait.
@@ -264,6 +266,7 @@
 // its successor. A renewal makes sure that the server is the same as when its
 // name was made, so such a lease ends soon; writers who find an epoch
 // younger than a lease, on a server that has replicated, wait for the rest of it (I16).
+// Who has known the server as a master for a lease does not: it was emptied, not replaced.
 //
 // # Failures
 //

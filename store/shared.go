@@ -71,13 +71,10 @@ type Shared interface {
 	// the next. sure is not called while most of the lease is left.
 	//
 	// sure reports that, after it was called, PostgreSQL had nobody who commits
-	// past the store. If fresh is not empty it names an epoch that has begun and
-	// has no lease yet: then sure must also have seen every write over that was
-	// under way when it was first asked with that name. It is asked again at
-	// every Renew until it says so.
+	// past the store, and that it has seen over what fresh says.
 	//
 	// live reports that a lease stands on return.
-	Renew(ctx context.Context, sure func(ctx context.Context, fresh string) (bool, error)) (live bool, err error)
+	Renew(ctx context.Context, sure func(ctx context.Context, fresh Fresh) (bool, error)) (live bool, err error)
 
 	// Check asks the store whether it can be used as configured. An error
 	// names what is wrong: address, credentials, version, role, TLS.
@@ -85,6 +82,22 @@ type Shared interface {
 
 	// SharedStats returns counters of this process since the store was opened.
 	SharedStats() SharedStats
+}
+
+// Fresh is an epoch that has begun and has no lease yet, if Epoch is not empty.
+// Renew asks about it again until it gets one.
+type Fresh struct {
+	// Epoch names it. Every write must be over that was under way when sure was
+	// first asked with that name: its marks may be what the store has lost.
+	Epoch string
+
+	// Marked are writers whose marks are in the store now, all of them. They need
+	// not be waited for.
+	Marked []WriterID
+
+	// Kept: only the lease of the epoch before has run out, and the store has lost no mark.
+	// Then nobody need be waited for but who may commit past the store.
+	Kept bool
 }
 
 // Marked is what Mark found beside setting the intents.

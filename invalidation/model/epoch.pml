@@ -18,6 +18,9 @@
  *   EPOCH      1: D holds epoch and intents, names hold the epoch  0!: neither minting nor hits look at the epoch
  *   HORIZON    2: a new epoch waits for all transactions below an xid of the keeper's own
  *              1!: below pg_snapshot_xmax, which an xid in progress may be above  0!: for none
+ *   MARKED     1: it does not wait for those whose intents are in its D  2!: nor for who had one in a D that was lost
+ *   LAPSE      1: an epoch whose D outlived its lease waits for nobody but who commits past the store  2!: nor for statements that run alone
+ *              0: it waits as if D had been lost
  *   NOTICE     2: one on a connection of the process, and a lock in the transaction that commits  1!: only the first
  *              0!: none, only the wait
  *   WAIT       0!: no wait for a lease after the notice
@@ -67,6 +70,12 @@
 #ifndef HORIZON
 #define HORIZON 2
 #endif
+#ifndef MARKED
+#define MARKED 1
+#endif
+#ifndef LAPSE
+#define LAPSE 1
+#endif
 #ifndef NOTICE
 #define NOTICE 2
 #endif
@@ -98,7 +107,8 @@
 #define BIRTH 64        /* in before: the wait of a young epoch */
 
 /* The store, by server. */
-byte e[NS]; bit cold[NS]; byte dirty[NS];        /* D: epoch (0: none), no lease yet, intents */
+byte e[NS]; byte cold[NS]; byte dirty[NS];       /* D: epoch (0: none), no lease yet (1: D is new, 2: it is not), intents */
+byte gone;                                       /* intents that were lost (MARKED=2) */
 byte lease[NS]; byte before[NS];                 /* L: epoch (0: none); who has waited for it when it is over */
 byte stamp[NS]; byte se[NS];                     /* the stamp, and the epoch in its name */
 byte es[NS]; byte ee[NS]; bit old[NS];           /* the entry: stamp it was filled with (0: none), epoch in its name, out of date */
@@ -122,7 +132,8 @@ byte f, h;
 
 /* What a keeper asks: nobody commits past server s; in a new epoch also: what was under way at the horizon is over. */
 #define NOBODY(s) ((notice[0]|lock[0])==0 && (!ANNOUNCE || (notice[2-s]|lock[2-s])==0))
-#define OVER(k)   (hz[k]==0 && (!LONE || ALONE==0 || (alone==0 && (ALONE==2 || acting==0))))
+#define ALONEOVER (!LONE || ALONE==0 || (alone==0 && (ALONE==2 || acting==0)))
+#define OVER(k,s) ((hz[k]&~((MARKED -> dirty[s] : 0)|(MARKED==2 -> gone : 0)))==0 && ALONEOVER)
 #define USED(x) (e[0]==x || e[NS-1]==x || lease[0]==x || lease[NS-1]==x || se[0]==x || se[NS-1]==x || ee[0]==x || ee[NS-1]==x \
   || ke[0]==x || ke[NK-1]==x || he[0]==x || he[NK-1]==x || re[0]==x || re[NR-1]==x)
 #define STAMPUSED(x) (stamp[0]==x || stamp[NS-1]==x || es[0]==x || es[NS-1]==x || rs[0]==x || rs[NR-1]==x)
@@ -137,7 +148,7 @@ inline birth(s) {       /* a new epoch; what is young is D, which a lease that r
         do :: h<NK -> kbefore[h]=kbefore[h]|BIRTH; h++ :: else -> break od; h=0
   :: else fi;
   f = 1; do :: USED(f) -> f++ :: else -> break od;
-  e[s]=f; cold[s]=1; f = 0
+  cold[s]=(LAPSE && e[s]!=0 -> 2 : 1); e[s]=f; f = 0
 }
 inline waited(who) {    /* one Lease after it was set for who */
   h = 0; do :: h<NS -> if :: (before[h]&(who))!=0 -> expire(h); clean(h) :: else fi; h++ :: else -> break od;
@@ -179,7 +190,7 @@ end:
 
 /* Renew, in a process that has readers or not. */
 proctype Keeper(byte k) {
-  byte s; bit c;
+  byte s, c;
 idle:
 end_idle:
   atomic { ke[k]=0; kbefore[k]=0; late[k]=0; c=0;
@@ -194,14 +205,14 @@ end_idle:
     ke[k]=e[s]; c=cold[s]; kbefore[k]=0;
     if :: he[k]!=0 && he[k]!=ke[k] -> he[k]=0; hz[k]=0 :: else fi }
   if                    /* the horizon: once for each epoch */
-  :: atomic { c && he[k]!=ke[k] -> he[k]=ke[k];
+  :: atomic { c==1 && he[k]!=ke[k] -> he[k]=ke[k];
        hz[k] = (HORIZON==2 -> inprog : 0) | (LONE && ALONE==0 -> acting : 0);
        printf("EV keeper %d takes the horizon of epoch %d: waits for %d\n", k, ke[k], hz[k]) }
-  :: atomic { !(c && he[k]!=ke[k]) -> skip }
+  :: atomic { !(c==1 && he[k]!=ke[k]) -> skip }
   fi;
   atomic {              /* the question */
     if
-    :: NOBODY(s) && (!c || OVER(k)) ->
+    :: NOBODY(s) && (c==0 || (c==1 && OVER(k,s)) || (c==2 && (LAPSE==2 || ALONEOVER))) ->
          printf("EV keeper %d is sure about epoch %d\n", k, ke[k])
     :: else -> goto idle
     fi }
@@ -229,6 +240,7 @@ inline visible() {
   h = 0; printf("EV writer %d COMMIT is visible\n", w)
 }
 inline ended() {        /* nothing of the write is left in PostgreSQL */
+  gone=gone&~b;
   inprog=inprog&~b; backend=backend&~b; acting=acting&~b; alone=alone&~b; lock[0]=lock[0]&~b; lock[1]=lock[1]&~b; lock[2]=lock[2]&~b;
   h = 0; do :: h<NK -> hz[h]=hz[h]&~b; h++ :: else -> break od; h = 0
 }
@@ -269,7 +281,7 @@ marking:
   fi;
 standing:
 #if NOTICE>1
-  atomic { lock[i]=lock[i]|b }
+  atomic { if :: !lone || ANNOUNCE -> lock[i]=lock[i]|b :: else fi }    /* what runs alone has its own, see ALONE */
 #endif
   if
   :: atomic { NOTICE==0 || (notice[i]&b)!=0 -> skip }
@@ -327,7 +339,7 @@ end:
 #define ONCE if :: LOST!=0 -> lost++ :: else fi
 #define FATE(s) \
   :: atomic { lease[s]!=0 -> expire(s); clean(s); printf("EV the lease on server %d is over\n", s) } \
-  :: atomic { LOSS && MORE && (e[s]!=0 || stamp[s]!=0) -> ONCE; e[s]=0; cold[s]=0; dirty[s]=0; todo[s]=0; \
+  :: atomic { LOSS && MORE && (e[s]!=0 || stamp[s]!=0) -> ONCE; gone=(MARKED==2 -> gone|dirty[s] : 0); e[s]=0; cold[s]=0; dirty[s]=0; todo[s]=0; \
        if :: expire(s); stamp[s]=0; se[s]=0; printf("EV FLUSHALL\n") :: printf("EV D is evicted\n") fi; clean(s) } \
   :: atomic { LOSS && MORE && stamp[s]!=0 -> ONCE; stamp[s]=0; se[s]=0; clean(s) } \
   :: atomic { CRASH && MORE && ANNOUNCE && notice[1+s]!=0 -> ONCE; notice[1+s]=0; printf("EV PostgreSQL drops a notice\n") }

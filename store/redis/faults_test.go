@@ -28,7 +28,7 @@ func (u *user) reborn() {
 }
 
 // cold is a PostgreSQL in which a write of before is still under way.
-func cold(_ context.Context, fresh string) (bool, error) { return fresh == "", nil }
+func cold(_ context.Context, fresh store.Fresh) (bool, error) { return fresh.Epoch == "", nil }
 
 // What loses an intent ends its epoch (I12), and the next one is cold until
 // PostgreSQL says that every write of before is over (I14).
@@ -141,7 +141,7 @@ func TestLeaseRunsOut(t *testing.T) {
 		}
 		return errors.Is(err, store.ErrCold)
 	})
-	if live, err := u.Renew(background, func(context.Context, string) (bool, error) { return false, nil }); live || err != nil {
+	if live, err := u.Renew(background, func(context.Context, store.Fresh) (bool, error) { return false, nil }); live || err != nil {
 		t.Fatalf("live %v, %v though PostgreSQL does not agree", live, err)
 	}
 	u.renew()
@@ -157,8 +157,8 @@ func TestLateExtension(t *testing.T) {
 	u.renew()
 	lease := u.inUse.Load().partitions[0].lease
 	r.Client().PExpire(background, lease, 100*time.Millisecond)
-	live, err := u.Renew(background, func(ctx context.Context, fresh string) (bool, error) {
-		if fresh != "" {
+	live, err := u.Renew(background, func(ctx context.Context, fresh store.Fresh) (bool, error) {
+		if fresh.Epoch != "" {
 			t.Error("asked about a new epoch while the old one stands")
 		}
 		u.until("the end of the lease", func() bool { return r.Client().Exists(background, lease).Val() == 0 })
@@ -179,9 +179,9 @@ func TestFreshNamesThePendingEpoch(t *testing.T) {
 	r := redistest.Start(t)
 	u := openURL(t, r.URL(), Options{})
 	var asked []string
-	ask := func(answer bool) func(context.Context, string) (bool, error) {
-		return func(_ context.Context, fresh string) (bool, error) {
-			asked = append(asked, fresh)
+	ask := func(answer bool) func(context.Context, store.Fresh) (bool, error) {
+		return func(_ context.Context, fresh store.Fresh) (bool, error) {
+			asked = append(asked, fresh.Epoch)
 			return answer, nil
 		}
 	}
@@ -228,7 +228,8 @@ func TestDemotionAndBack(t *testing.T) {
 }
 
 // I16: the marks of those who find a young epoch on a server that has replicated
-// make commits wait for the rest of a lease. On one that never did they do not.
+// make commits wait for the rest of a lease. On one that never did they do not, nor
+// on one that was a master a lease ago and has only been emptied.
 func TestYoungEpoch(t *testing.T) {
 	t.Parallel()
 	a := redistest.Start(t)
@@ -247,6 +248,12 @@ func TestYoungEpoch(t *testing.T) {
 		}
 		return later.Wait == 0
 	})
+	if err := b.Client().FlushAll(background).Err(); err != nil {
+		t.Fatal(err)
+	}
+	if marked, err := u.Mark(background, store.NewWriter(), []store.Tag{table}, 0); err != nil || marked.Wait != 0 {
+		t.Errorf("on a server known for longer than a lease that was emptied: %+v, %v", marked, err)
+	}
 
 	v := openURL(t, redistest.Start(t).URL(), Options{})
 	if marked, err := v.Mark(background, store.NewWriter(), []store.Tag{table}, 0); err != nil || marked.Wait != 0 {

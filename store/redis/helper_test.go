@@ -14,7 +14,7 @@ import (
 const patience = 20 * time.Second
 
 // yes is a PostgreSQL in which nothing stands in the way of a lease.
-func yes(context.Context, string) (bool, error) { return true, nil }
+func yes(context.Context, store.Fresh) (bool, error) { return true, nil }
 
 // user is a process: a store and what it does with it.
 type user struct {

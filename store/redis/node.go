@@ -10,6 +10,8 @@ import (
 	"time"
 
 	goredis "github.com/redis/go-redis/v9"
+
+	"github.com/cachedpg/cachedpg/store"
 )
 
 // node is a client that belongs to one life of one server in the role of a
@@ -26,8 +28,9 @@ type node struct {
 	id serverID   // empty before the first connection
 
 	// Set before the node is used.
-	replicated bool // it has replicated: it may be the successor of another
-	flags      bool // it knows the flags of scripts
+	replicated bool      // it has replicated: it may be the successor of another
+	since      time.Time // when it was met
+	flags      bool      // it knows the flags of scripts
 	version    string
 }
 
@@ -129,10 +132,16 @@ func (n *node) fit(info map[string]string) error {
 		return &unfit{fmt.Sprintf("the server's role is %.20q; want a master", info["role"])}
 	}
 	n.flags = major >= 7
+	n.since = time.Now()
 	// The offset of an idle server stays 0; a promotion leaves the second id.
 	n.replicated = info["master_repl_offset"] != "0" || info["second_repl_offset"] != "-1" || info["connected_slaves"] != "0"
 	return nil
 }
+
+// succeeds reports that the server may have taken another's place so lately that
+// a lease of that one stands (I16). It was a master when it was met, so a lease
+// later none does, however young its epoch is: it has only been emptied.
+func (n *node) succeeds() bool { return n.replicated && time.Since(n.since) < store.Lease }
 
 func versionOf(s string) (major, minor int, ok bool) {
 	parts := strings.SplitN(s, ".", 3)

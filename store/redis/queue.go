@@ -62,7 +62,7 @@ type Refused struct {
 //
 // KEYS: D, L, stream, nonce. ARGV: prefix, most entries, payload, catalog tag, its
 // stamp, schema tag, milliseconds and number of the last id known to be applied,
-// lease in milliseconds, 1 if the server has ever replicated, then the tags.
+// lease in milliseconds, 1 if the server may just have taken another's place, then the tags.
 // Returns 'ok' and how long to wait, or 'full'.
 var enqueueScript = newScript(`
 local d, stream, nonce, prefix = KEYS[1], KEYS[3], KEYS[4], ARGV[1]
@@ -169,7 +169,7 @@ func (s *Store) Enqueue(ctx context.Context, tags []store.Tag, catalog store.Sta
 	ms, n, _ := ParseQueueID(applied)
 	err = s.queue(ctx, func(p *partition) error {
 		argv := []any{p.prefix, max, payload, catalogTag, appendStamp(nil, catalog), schemaTag,
-			ms, n, store.Lease.Milliseconds(), flag(p.replicated)}
+			ms, n, store.Lease.Milliseconds(), flag(p.succeeds())}
 		for _, t := range tags {
 			argv = append(argv, encodeTag(t))
 		}

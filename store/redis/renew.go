@@ -12,7 +12,8 @@ import (
 type peek struct {
 	*partition
 	epoch string
-	cold  bool
+	cold  bool          // no lease yet
+	kept  bool          // cold, and D is that of the epoch before
 	left  time.Duration // of the lease
 	now   int64         // milliseconds on the server's clock
 	at    time.Time     // on ours, not after that
@@ -20,7 +21,7 @@ type peek struct {
 
 // Renew implements store.Shared. In this order, which I13 and I16 need: the server's
 // time, is it still the same server, does PostgreSQL agree, extend to a lease after that time.
-func (s *Store) Renew(ctx context.Context, sure func(ctx context.Context, fresh string) (bool, error)) (live bool, err error) {
+func (s *Store) Renew(ctx context.Context, sure func(ctx context.Context, fresh store.Fresh) (bool, error)) (live bool, err error) {
 	err = s.use(ctx, func(in *incarnation) error {
 		live, err = in.renew(ctx, sure)
 		return err
@@ -28,26 +29,24 @@ func (s *Store) Renew(ctx context.Context, sure func(ctx context.Context, fresh 
 	return live && err == nil, err
 }
 
-func (in *incarnation) renew(ctx context.Context, sure func(ctx context.Context, fresh string) (bool, error)) (live bool, err error) {
+func (in *incarnation) renew(ctx context.Context, sure func(ctx context.Context, fresh store.Fresh) (bool, error)) (live bool, err error) {
 	peeks, err := in.peek(ctx)
 	if err != nil {
 		return false, err
 	}
 	live = true
 	var due, cold []*peek
-	var fresh []string
 	for _, p := range peeks {
 		switch {
 		case p.cold:
 			cold = append(cold, p)
-			fresh = append(fresh, p.epoch)
 		case p.left < store.Lease*2/3:
 			due = append(due, p)
 		}
 	}
 	// Apart, so that an epoch that has to wait does not end those that stand.
 	if len(due) > 0 {
-		yes, err := sure(ctx, "")
+		yes, err := sure(ctx, store.Fresh{})
 		if err != nil {
 			return false, err
 		}
@@ -64,7 +63,11 @@ func (in *incarnation) renew(ctx context.Context, sure func(ctx context.Context,
 		}
 	}
 	if len(cold) > 0 {
-		if yes, err := sure(ctx, strings.Join(fresh, " ")); err != nil || !yes {
+		fresh, err := freshOf(ctx, cold)
+		if err != nil {
+			return false, err
+		}
+		if yes, err := sure(ctx, fresh); err != nil || !yes {
 			return false, err
 		}
 		for _, p := range cold {
@@ -76,6 +79,38 @@ func (in *incarnation) renew(ctx context.Context, sure func(ctx context.Context,
 		}
 	}
 	return live, nil
+}
+
+// freshOf describes the epochs that have no lease yet as one. Writers that marked
+// in some of them may have lost marks in another. If D is lost after it was read
+// here, and the marks with it, the epoch is another one, which extend finds.
+func freshOf(ctx context.Context, cold []*peek) (fresh store.Fresh, err error) {
+	fresh.Kept = true
+	var names []string
+	marked := make(map[store.WriterID]int)
+	lost := 0
+	for _, p := range cold {
+		names = append(names, p.epoch)
+		if p.kept {
+			continue
+		}
+		fresh.Kept = false
+		lost++
+		reply, err := p.run(ctx, writersScript, p.keys[:1])
+		if err != nil {
+			return fresh, err
+		}
+		for _, w := range writersReply(reply) {
+			marked[w]++
+		}
+	}
+	for w, n := range marked {
+		if n == lost {
+			fresh.Marked = append(fresh.Marked, w)
+		}
+	}
+	fresh.Epoch = strings.Join(names, " ")
+	return fresh, nil
 }
 
 func (in *incarnation) peek(ctx context.Context) ([]*peek, error) {
@@ -117,7 +152,7 @@ func peekReply(reply []any) (*peek, bool) {
 	cold, ok2 := reply[1].(int64)
 	left, ok3 := reply[2].(int64)
 	now, ok4 := reply[3].(int64)
-	return &peek{epoch: epoch, cold: cold != 0, left: time.Duration(left) * time.Millisecond, now: now},
+	return &peek{epoch: epoch, cold: cold != 0, kept: cold == 2, left: time.Duration(left) * time.Millisecond, now: now},
 		ok1 && ok2 && ok3 && ok4 && len(epoch) == epochBytes
 }
 

@@ -121,7 +121,7 @@ return {'miss', all}
 // not what the tags were planned with makes everything dirty (I10).
 //
 // KEYS: D, L. ARGV: prefix, an epoch's id, writer, lease in milliseconds, 1 if
-// the server has ever replicated, 1 to compare the catalog tag, its stamp, catalog
+// the server may just have taken another's place, 1 to compare the catalog tag, its stamp, catalog
 // tag, schema tag, then the tags.
 // Returns whether the schema tag was marked, how long to wait, the epoch.
 var markScript = newScript(`
@@ -242,11 +242,11 @@ return out
 `, true)
 
 // The start of a renewal. A lease that ran out ends its epoch (I13), and so does a
-// lost D (I12); the next one is cold until somebody extends. Intents are kept. The time is
-// read before PostgreSQL is asked.
+// lost D (I12); the next one is cold until somebody extends. Intents are kept, unless they
+// are what was lost: cold says which, 2 or 1. The time is read before PostgreSQL is asked.
 //
 // KEYS: D, L. ARGV: an epoch's id.
-// Returns the epoch, whether it is cold, milliseconds left of its lease, the time.
+// Returns the epoch, how cold it is or 0, milliseconds left of its lease, the time.
 var peekScript = newScript(`
 local d, l = KEYS[1], KEYS[2]
 local t = redis.call('TIME')
@@ -257,11 +257,11 @@ if not e then
   redis.call('DEL', l)
   return {ARGV[1], 1, 0, now}
 end
-if cold then return {e, 1, 0, now} end
+if cold then return {e, tonumber(cold), 0, now} end
 if redis.call('GET', l) ~= e then
-  redis.call('HSET', d, 'e', ARGV[1], 'cold', '1')
+  redis.call('HSET', d, 'e', ARGV[1], 'cold', '2')
   redis.call('DEL', l)
-  return {ARGV[1], 1, 0, now}
+  return {ARGV[1], 2, 0, now}
 end
 return {e, 0, redis.call('PTTL', l), now}
 `, true)

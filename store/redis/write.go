@@ -28,7 +28,7 @@ func (s *Store) mark(ctx context.Context, w store.WriterID, tags []store.Tag, co
 			if p.index != 0 {
 				c = "0"
 			}
-			argv := []any{p.prefix, newEpoch(), w[:], store.Lease.Milliseconds(), flag(p.replicated), c,
+			argv := []any{p.prefix, newEpoch(), w[:], store.Lease.Milliseconds(), flag(p.succeeds()), c,
 				appendStamp(nil, catalog), catalogTag, schemaTag}
 			for _, t := range shares.tags[p.index] {
 				argv = append(argv, encodeTag(t))
@@ -130,11 +130,8 @@ func (s *Store) Writers(ctx context.Context) (writers []store.WriterID, err erro
 		writers = nil
 		seen := make(map[store.WriterID]bool)
 		for _, reply := range found {
-			for _, v := range reply {
-				// An id of another length is nobody's: it stays, and its tag
-				// with PostgreSQL.
-				id, _ := v.(string)
-				if w := store.WriterID([]byte(pad(id))); len(id) == len(w) && !seen[w] {
+			for _, w := range writersReply(reply) {
+				if !seen[w] {
 					seen[w] = true
 					writers = append(writers, w)
 				}
@@ -145,8 +142,15 @@ func (s *Store) Writers(ctx context.Context) (writers []store.WriterID, err erro
 	return writers, err
 }
 
-func pad(id string) string {
-	return (id + string(make([]byte, len(store.WriterID{}))))[:len(store.WriterID{})]
+// writersReply reads an answer of writersScript. An id of another length is
+// nobody's: it stays, and its tag with PostgreSQL.
+func writersReply(reply []any) (writers []store.WriterID) {
+	for _, v := range reply {
+		if id, _ := v.(string); len(id) == len(store.WriterID{}) {
+			writers = append(writers, store.WriterID([]byte(id)))
+		}
+	}
+	return writers
 }
 
 // Resolve implements store.Shared.
