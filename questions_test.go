@@ -242,7 +242,10 @@ func (q *questioned) keeps() {
 	for range 2 {
 		ours.orphaned(q.ctx, writers)
 	}
-	if _, err := ours.sure(q.ctx, "a new epoch"); err != nil {
+	if _, err := ours.sure(q.ctx, store.Fresh{Epoch: "a new epoch", Marked: writers}); err != nil {
+		q.Error(err)
+	}
+	if _, err := ours.sure(q.ctx, store.Fresh{Epoch: "another", Kept: true}); err != nil {
 		q.Error(err)
 	}
 	ours.notice.guard = &ours.guard
