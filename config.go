@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/cachedpg/cachedpg/internal/redact"
 	"github.com/cachedpg/cachedpg/store/redis"
 )
 
@@ -164,7 +165,7 @@ func (c Config) withDefaults() (Config, error) {
 		case *value == "":
 			*value = choices[0]
 		case !slices.Contains(choices, *value):
-			bad("%s=%s: want %s", key, *value, strings.Join(choices, " or "))
+			bad("%s=%s: want %s", key, redact.Value(*value), strings.Join(choices, " or "))
 		}
 	}
 	oneOf("cache_consistency", &c.Consistency, consistencyStrict, consistencyEventual)
@@ -213,7 +214,7 @@ func (c Config) withDefaults() (Config, error) {
 		case p.Strategy == "":
 			p.Strategy = strategyCacheAside
 		case !slices.Contains(strategies, p.Strategy):
-			bad("cache_policy: %s: unknown strategy %q; want %s", p.Relation, p.Strategy, strings.Join(strategies, ", "))
+			bad("cache_policy: %s: unknown strategy %q; want %s", p.Relation, redact.Value(p.Strategy), strings.Join(strategies, ", "))
 		case p.Strategy == strategyWriteBehind && !shared:
 			bad("cache_policy: %s: strategy %q queues writes in a Redis, and cache_store=%s is none", p.Relation, p.Strategy, c.Store)
 		case p.Strategy == strategyWriteBehind && target != nil && target.ClusterOptions != nil:
@@ -304,7 +305,7 @@ func ParseConfig(dsn string) (pgDSN string, config Config, err error) {
 
 // set applies one DSN key.
 func (c *Config) set(key, value string) (err error) {
-	fail := func(err error) error { return fmt.Errorf("cachedpg: %s=%s: %w", key, value, err) }
+	fail := func(err error) error { return fmt.Errorf("cachedpg: %s=%s: %w", key, redact.Value(value), err) }
 	switch key {
 	case "cache_store":
 		if c.Store = value; value == "" {

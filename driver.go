@@ -19,6 +19,7 @@ import (
 	"github.com/jackc/pgx/v5/stdlib"
 
 	"github.com/cachedpg/cachedpg/internal/clock"
+	"github.com/cachedpg/cachedpg/internal/redact"
 	"github.com/cachedpg/cachedpg/store/redis"
 )
 
@@ -60,15 +61,24 @@ func (d *Driver) OpenConnector(name string) (driver.Connector, error) {
 	if strings.HasPrefix(pgDSN, "registeredConnConfig") && !strings.Contains(pgDSN, "=") {
 		registered, err := stdlib.GetDefaultDriver().(driver.DriverContext).OpenConnector(strings.TrimSpace(pgDSN))
 		if err != nil {
-			return nil, err
+			return nil, dsnError(pgDSN, err)
 		}
 		return WrapConnector(registered, config)
 	}
 	pgConfig, err := pgx.ParseConfig(pgDSN)
 	if err != nil {
-		return nil, err
+		return nil, dsnError(pgDSN, err)
 	}
 	return NewConnector(*pgConfig, config)
+}
+
+// dsnError is pgx's error, which quotes the DSN and has it in a field: as it is where
+// nothing in that can be secret, else without it.
+func dsnError(dsn string, err error) error {
+	if redact.Plain(dsn) {
+		return err
+	}
+	return pgconn.NewParseConfigError("…", redact.DSN(err), nil)
 }
 
 // NewConnector returns a connector for sql.OpenDB that dials with pgConfig,

@@ -342,7 +342,8 @@ func (q *call) explainText(x *Explanation, statements []*parser.Statement, parse
 			strings.TrimPrefix(parseErr.Error(), "cachedpg: "))
 	}
 	if scanned, ok := parser.Scan(q.sql); ok && scanned.Hints.Err != "" {
-		note("The hint is not understood, so that the query always runs: %s.", strings.TrimPrefix(scanned.Hints.Err, "cachedpg: "))
+		problem, _, _ := strings.Cut(strings.TrimPrefix(scanned.Hints.Err, "cachedpg: "), " \"") // what stands there may be anything
+		note("The hint is not understood, so that the query always runs: %s.", problem)
 	}
 	for _, s := range statements {
 		relations := slices.Clone(s.Reads)

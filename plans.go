@@ -127,9 +127,10 @@ func (d *connector) plan(v *view, s *session, sql string) *planned {
 
 func (d *connector) newShape(set *planSet, text, sql string, literals []parser.Literal, readable bool) *shape {
 	statements := []*parser.Statement{{Kind: parser.Opaque}} // not understood
+	understood := false
 	if readable {
 		if parsed, err := parser.Parse(sql, literals); err == nil {
-			statements = parsed
+			statements, understood = parsed, true
 		} else {
 			statements[0] = parser.Unread(sql)
 		}
@@ -140,7 +141,7 @@ func (d *connector) newShape(set *planSet, text, sql string, literals []parser.L
 		ttl:    d.config.TTL,
 		policy: strategyCacheAside,
 	}
-	sh.stats = d.statements.Add(strings.Clone(text), &statementStats{text: normalisedText(text)})
+	sh.stats = d.statements.Add(strings.Clone(text), &statementStats{text: shownText(text, understood)})
 	sh.stats.reason.Store(uint32(sh.plan.Reason))
 	sh.inputs.Store(-1)
 	sh.applyPolicies(d.config, set.view.snapshot)

@@ -6,7 +6,6 @@ import (
 	"database/sql"
 	"fmt"
 	"slices"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -262,14 +261,4 @@ func (c *Conn) invalidate(ctx context.Context, relations []string) error {
 	}
 	// What changed is committed already, so new stamps are enough.
 	return q.space.store.Release(ctx, store.NewWriter(), tags)
-}
-
-// normalisedText is what stats show of a text that could not be taken apart:
-// its first word, because it may hold values.
-func normalisedText(text string) string {
-	if raw, ok := strings.CutPrefix(text, "\x00"); ok {
-		word, _, _ := strings.Cut(strings.TrimSpace(raw), " ")
-		return word + " …"
-	}
-	return text
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/cachedpg/cachedpg"
+	"github.com/cachedpg/cachedpg/internal/redact"
 )
 
 const explainText = `Usage: cachedpg explain [--dsn DSN] [--json] 'SQL' [argument…]
@@ -117,26 +118,9 @@ func parseDSN(command, dsn string) (cachedpg.Config, *pgx.ConnConfig, error) {
 	}
 	pgConfig, err := pgx.ParseConfig(pgDSN)
 	if err != nil {
-		return config, nil, misused("%s: --dsn: %s", command, withoutDSN(err))
+		return config, nil, misused("%s: --dsn: %s", command, redact.DSN(err))
 	}
 	return config, pgConfig, nil
-}
-
-// withoutDSN is what pgx says of a DSN that it cannot parse, but for the DSN
-// itself, which it quotes, and for words of it: in a malformed one passwords are
-// found by guessing only.
-func withoutDSN(err error) string {
-	message := err.Error()
-	if _, rest, ok := strings.Cut(message, "`: "); ok {
-		message = rest
-	}
-	if strings.ContainsAny(message, "\"`'") {
-		message, _, _ = strings.Cut(message, " (")
-	}
-	if strings.ContainsAny(message, "\"`'") {
-		return "not a DSN of PostgreSQL"
-	}
-	return message
 }
 
 // trim takes the project's name off an error that is printed behind it.

@@ -17,6 +17,9 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
+
+	"github.com/cachedpg/cachedpg/internal/redact"
 )
 
 // Exit codes.
@@ -73,7 +76,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (code int
 		fmt.Fprintln(stderr, err)
 		return exitFailed
 	}
-	fmt.Fprintf(stderr, "cachedpg: no command %q\n\n", args[0])
+	fmt.Fprintf(stderr, "cachedpg: no command %q\n\n", redact.Value(args[0]))
 	usage(stderr)
 	return exitUsage
 }
@@ -103,7 +106,12 @@ func parse(flags *flag.FlagSet, args []string, text string, stdout io.Writer) er
 	case errors.Is(err, flag.ErrHelp):
 		fmt.Fprint(stdout, text)
 	case err != nil:
-		return misused("%s: %v", flags.Name(), err)
+		message := err.Error()
+		if _, flag, ok := strings.Cut(message, " for flag "); ok { // the value comes before, and a reason behind
+			flag, _, _ = strings.Cut(flag, ":")
+			message = "the value cannot be used of flag " + flag
+		}
+		return misused("%s: %s", flags.Name(), message)
 	}
 	return err
 }

@@ -56,6 +56,19 @@ type Config struct {
 	Options []kgo.Opt
 }
 
+// String returns the configuration without the password, and without what Options may hold.
+func (c Config) String() string {
+	password := ""
+	if c.Password != "" {
+		password = "…"
+	}
+	return fmt.Sprintf("{Brokers:%q Topic:%s Group:%s TLS:%t User:%s Password:%s Mechanism:%s Timeout:%v}",
+		c.Brokers, c.Topic, c.Group, c.TLS != nil, c.User, password, c.Mechanism, c.Timeout)
+}
+
+// GoString returns what %#v prints, without the password.
+func (c Config) GoString() string { return "kafka.Config" + c.String() }
+
 // validate returns all that is wrong.
 func (c Config) validate() error {
 	var problems []error

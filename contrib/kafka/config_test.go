@@ -3,6 +3,7 @@ package kafka
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -93,5 +94,17 @@ func TestLoginsAndTLS(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestThePasswordIsNotPrinted(t *testing.T) {
+	t.Parallel()
+	config := Config{Topic: "t", User: "u", Password: "s3cret"}
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q"} {
+		for _, value := range []any{config, &config, []Config{config}} {
+			if got := fmt.Sprintf(verb, value); strings.Contains(got, "s3cret") {
+				t.Errorf("%s prints %s", verb, got)
+			}
+		}
 	}
 }

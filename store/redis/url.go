@@ -152,7 +152,7 @@ func (q query) get(name string) string { return q.own.Get(name) }
 
 // speakable is a name that is a misspelt parameter rather than a piece of a
 // password.
-var speakable = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_]{0,39}$`)
+var speakable = regexp.MustCompile(`^[a-z]{1,16}(_[a-z]{1,16}){0,3}$`)
 
 func parseQuery(u *url.URL, s scheme) (query, error) {
 	q := query{url.Values{}, url.Values{}}
