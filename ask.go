@@ -79,6 +79,14 @@ func parseWrites(answer string) (w writes, err error) {
 // questions are what is to be sent before COMMIT; the answer of the last one is
 // for take.
 func (e *effect) questions() []string {
+	questions := e.plainQuestions()
+	if last := &questions[len(questions)-1]; e.drifts {
+		*last = withIdentity(*last)
+	}
+	return questions
+}
+
+func (e *effect) plainQuestions() []string {
 	switch {
 	case !e.asks:
 		return []string{transactionID}
@@ -90,6 +98,7 @@ func (e *effect) questions() []string {
 
 // take adds what the transaction says of itself.
 func (e *effect) take(answer string) error {
+	answer = e.whereFrom(answer)
 	if !e.asks {
 		e.xid = answer
 		return nil

@@ -135,7 +135,11 @@ func mustRunAlone(err error) bool {
 // goAlone marks everything, to run outside of a transaction what was refused
 // inside.
 func (e *effect) goAlone(ctx context.Context) error {
-	e.wraps, e.alone, e.over, e.posted = false, e.space.keeper != nil, false, false
+	e.wraps, e.over, e.posted, e.blind = false, false, false, e.drifts
+	if e.space == nil {
+		return nil
+	}
+	e.alone = e.space.keeper != nil
 	e.leave = e.space.gens.Enter()
 	if e.asks {
 		e.everything()
@@ -149,6 +153,8 @@ func (e *effect) commitMarked(ctx context.Context) error {
 		if err := e.mark(ctx); err != nil {
 			return e.rollback(err)
 		}
+	} else if e.strayed {
+		e.c.known.session = nil
 	}
 	err := e.c.inner.commit(ctx)
 	if !e.c.inner.closed() && e.c.inner.txStatus() != 'I' { // not sent: the context had ended

@@ -35,6 +35,18 @@ func (p *promotedInner) learn(ctx context.Context) (*session, uint32, error) {
 	return s, pid, err
 }
 
+// text has the questions for the promoted one answered.
+func (p *promotedInner) text(ctx context.Context, sql string) (string, error) {
+	s, _, err := p.inner.learn(ctx)
+	if err != nil {
+		return "", err
+	}
+	if p.promoted.Load() {
+		sql = strings.ReplaceAll(sql, "/FFFFFFFF/", "/"+s.id.timeline+"/")
+	}
+	return p.inner.text(ctx, sql)
+}
+
 // A promotion begins a new namespace, and what is queued then kills the stamps of that.
 func TestAPromotedPostgreSQLHasTheSameQueue(t *testing.T) {
 	queueing(t, func(f *fixture, _ *redistest.Server) {

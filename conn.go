@@ -35,9 +35,11 @@ type Conn struct {
 	inner inner // nil until dialled
 
 	known    state
-	pristine bool   // no statement has changed the session: its state is that of a new connection
-	pid      uint32 // of the backend, 0 when it is not known or a pooler may change it
-	started  int64  // of the backend, in microseconds since 1970; 0 when it was not asked for
+	pristine bool      // no statement has changed the session: its state is that of a new connection
+	pid      uint32    // of the backend, 0 when it is not known or a pooler may change it
+	located  bool      // it was found out once where it leads
+	asked    time.Time // when that was
+	started  int64     // of the backend, in microseconds since 1970; 0 when it was not asked for
 
 	// misread says that standard_conforming_strings was off: what was prepared
 	// then means for ever what it meant then.
@@ -349,6 +351,7 @@ func (c *Conn) dial(ctx context.Context) error {
 		return err
 	}
 	c.inner, c.known, c.pristine, c.started, c.announced = in, state{}, true, 0, 0
+	c.pid, c.located = 0, false
 	c.since.view, c.since.session, c.misread = nil, nil, false
 	c.adoptTx()
 	if err := c.learn(ctx); err != nil && in.closed() {

@@ -199,6 +199,8 @@ type connector struct {
 	mu       sync.Mutex // guards the fields below
 	sessions map[[32]byte]*session
 	spaces   map[identity]*space
+	together map[pair]bool // reached at the same time: none of the two has replaced the other
+	kept     []*space      // superseded, and still of use to the queue
 	closed   bool
 }
 
@@ -211,7 +213,7 @@ func newConnector(config Config) (*connector, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &connector{config: config, target: target, sessions: make(map[[32]byte]*session), spaces: make(map[identity]*space),
+	d := &connector{config: config, target: target, sessions: make(map[[32]byte]*session), spaces: make(map[identity]*space), together: make(map[pair]bool),
 		statements: clock.New[string, *statementStats](maxShapes), through: config.writesThrough()}
 	d.driver = &Driver{connector: d}
 	return d, nil
@@ -238,20 +240,18 @@ func (d *connector) Close() error {
 		undrained = b.close()
 	}
 	d.mu.Lock()
-	spaces := d.spaces
-	d.spaces, d.closed = nil, true
+	spaces, kept := d.spaces, d.kept
+	d.spaces, d.kept, d.closed = nil, nil, true
 	d.mu.Unlock()
 	if late := d.behind.Load(); late != b {
 		undrained = late.close()
 	}
 	d.known.Store(nil)
 	for _, sp := range spaces {
-		if sp.keeper != nil {
-			sp.keeper.guard.remove(d)
-		}
-		if f := sp.feed.Load(); f != nil {
-			f.guard.remove(d)
-		}
+		sp.forget(d)
+		sp.leave()
+	}
+	for _, sp := range kept {
 		sp.leave()
 	}
 	if closer, ok := d.wrapped.(io.Closer); ok {
@@ -265,7 +265,7 @@ const maxSessions = 1024 // states kept for sharing plans; more than a pool has
 // adopt takes in what a connection has learned: it returns the shared copy of
 // the session and the space of its database, nil when nothing may be cached
 // there because PostgreSQL is a standby, or because the connector is closed.
-func (d *connector) adopt(s *session) (*session, *space, error) {
+func (d *connector) adopt(s *session, p sighting) (*session, *space, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	learned := s
@@ -281,23 +281,48 @@ func (d *connector) adopt(s *session) (*session, *space, error) {
 		return s, nil, nil
 	}
 	sp := d.spaces[s.id]
-	if sp == nil {
-		var err error
-		if sp, err = joinSpace(d, learned); err != nil || sp == nil {
-			return s, nil, err
-		}
-		d.spaces[s.id] = sp
-		if queue, ok := sp.store.(*redis.Store); ok && d.config.writesBehind() && d.behind.Load() == nil {
-			d.behind.Store(newWriteQueue(d, queue))
-		}
+	if sp != nil && !sp.superseded.Load() {
+		return s, sp, nil
 	}
-	return s, sp, nil
+	ended, err := d.moveLocked(s.id, p)
+	if err != nil {
+		return s, nil, err
+	}
+	next, err := joinSpace(d, learned, p.again && len(ended) == 0)
+	if sp != nil {
+		d.forsakeLocked(sp)
+	}
+	for _, before := range ended {
+		before.supersede()
+		d.forsakeLocked(before)
+	}
+	if next == nil || err != nil {
+		return s, nil, err
+	}
+	d.spaces[s.id] = next
+	if queue, ok := next.store.(*redis.Store); ok && d.config.writesBehind() && d.behind.Load() == nil {
+		d.behind.Store(newWriteQueue(d, queue))
+	}
+	return s, next, nil
 }
 
-// space is that of the connection dialled last, nil before the first.
+// space is that of the connection dialled last, or the only one that the
+// connector has; nil before the first.
 func (d *connector) space() *space {
-	if known := d.known.Load(); known != nil {
+	if known := d.known.Load(); known != nil && !known.space.superseded.Load() {
 		return known.space
 	}
-	return nil
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var only *space
+	for _, sp := range d.spaces {
+		switch {
+		case sp.superseded.Load():
+		case only != nil:
+			return nil
+		default:
+			only = sp
+		}
+	}
+	return only
 }

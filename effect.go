@@ -25,6 +25,12 @@ type effect struct {
 
 	wraps bool // the statement is to run in a transaction of our own, see autocommit.go
 
+	drifts  bool   // it is not sure on which server it runs, see move.go
+	blind   bool   // and the server is asked only after it has
+	located bool   // the transaction was asked where it is
+	strayed bool   // and is elsewhere
+	counted *space // in whose underway it is counted
+
 	// Only with a store that processes share.
 	alone       bool   // it cannot: it is marked before it runs, and may commit while it does
 	beside      inner  // holds the lock of what runs alone where its own connection cannot
@@ -54,7 +60,7 @@ type effect struct {
 // calls are one unit, as in a batch.
 func (c *Conn) begin(ctx context.Context, calls ...*call) (*effect, error) {
 	c.settle()
-	e := &effect{c: c, space: c.known.space}
+	e := &effect{c: c, space: c.known.space, drifts: c.drifts()}
 	visible := c.tx == nil
 	for _, q := range calls {
 		e.add(q)
@@ -65,10 +71,10 @@ func (c *Conn) begin(ctx context.Context, calls ...*call) (*effect, error) {
 			c.forget()
 		}
 	}()
-	if e.space == nil {
+	if e.space == nil && !e.drifts {
 		return e, nil // no cache: nothing to invalidate
 	}
-	if visible {
+	if visible && e.space != nil {
 		e.leave = e.space.gens.Enter()
 	}
 	for _, q := range calls {
@@ -107,15 +113,22 @@ func (c *Conn) begin(ctx context.Context, calls ...*call) (*effect, error) {
 	}
 	e.ends = c.tx != nil && len(calls) == 1 && calls[0].text.endsTransaction()
 	canWrap := c.tx == nil && len(calls) == 1 && calls[0].ours && calls[0].canWrap()
-	if e.space.keeper != nil {
-		e.wraps = (!e.afterwards() || e.posts()) && (len(e.tags) > 0 || e.asks) && canWrap
+	writes := len(e.tags) > 0 || e.asks
+	switch {
+	case e.space == nil: // a read of a standby must not take longer for its functions
+		e.wraps = writes && canWrap && !calls[0].text.has(parser.Select)
+	case e.space.keeper != nil:
+		e.wraps = (!e.afterwards() || e.posts() || e.drifts) && writes && canWrap
 		e.plain = e.wraps && isPlain(calls[0])
 		e.alone = !e.wraps && !e.ends
-	} else {
-		e.wraps = e.asks && canWrap
+	default:
+		e.wraps = (e.asks || e.drifts && writes) && canWrap
 	}
 	if e.wraps {
 		return e, nil // marked when its transaction has an id
+	}
+	if e.blind = e.drifts && writes && !e.ends; e.blind && e.space == nil {
+		return e, nil
 	}
 	if (e.asks || c.tx != nil && c.tx.asks) && !e.ends {
 		e.everything()
@@ -133,7 +146,7 @@ func (c *Conn) begin(ctx context.Context, calls ...*call) (*effect, error) {
 
 // afterwards reports that nothing is marked before the commit, see Config.Consistency.
 func (e *effect) afterwards() bool {
-	return e.space.keeper != nil && e.c.d.config.Consistency == consistencyEventual
+	return e.space != nil && e.space.keeper != nil && e.c.d.config.Consistency == consistencyEventual
 }
 
 // add takes in what the text of a call does beside writing tables.
@@ -148,18 +161,24 @@ func (e *effect) add(q *call) {
 
 // beginCommit marks everything that the transaction wrote.
 func (c *Conn) beginCommit(ctx context.Context) (*effect, error) {
-	e := &effect{c: c, space: c.known.space, commit: true}
+	e := &effect{c: c, space: c.known.space, drifts: c.drifts(), commit: true}
 	c.settle()
-	if c.tx == nil || c.known.space == nil || len(c.tx.tags) == 0 && !c.tx.asks || c.inner.txStatus() == 'E' {
+	if c.tx == nil || e.space == nil && !e.drifts || len(c.tx.tags) == 0 && !c.tx.asks || c.inner.txStatus() == 'E' {
 		return e, nil // nothing written, or PostgreSQL will answer ROLLBACK
 	}
-	e.leave = c.known.space.gens.Enter()
+	if e.space != nil {
+		e.leave = e.space.gens.Enter()
+	}
 	return e, e.mark(ctx)
 }
 
 // beginOpaque marks everything, for statements that are not seen.
 func (c *Conn) beginOpaque(ctx context.Context) (*effect, error) {
-	e := &effect{c: c, space: c.known.space, session: true, catalog: true, tags: everything}
+	if c.moved() {
+		_ = c.learn(ctx)
+	}
+	e := &effect{c: c, space: c.known.space, drifts: c.drifts(), session: true, catalog: true, tags: everything}
+	e.blind = e.drifts
 	c.settle()
 	c.forget()
 	if c.known.space == nil {
@@ -178,7 +197,7 @@ func (c *Conn) beginOpaque(ctx context.Context) (*effect, error) {
 // everything that it wrote.
 func (e *effect) mark(ctx context.Context) error {
 	if tx := e.c.tx; tx != nil && !e.wraps {
-		if tx.mixed || e.space.keeper == nil && tx.view != nil && !tx.view.same(e.space.view.Load()) {
+		if tx.mixed || e.space != nil && e.space.keeper == nil && tx.view != nil && !tx.view.same(e.space.view.Load()) {
 			// Some statement was planned with a catalog that has changed since;
 			// its locks keep its own tables as they were, but not those that
 			// a new foreign key or view leads to.
@@ -203,22 +222,21 @@ func (e *effect) mark(ctx context.Context) error {
 		e.left()
 		return nil
 	}
-	var err error
+	err := e.locate(ctx)
+	if err != nil {
+		e.left()
+		return err
+	}
 	switch {
+	case e.space == nil: // it is a standby
+		return nil
 	case e.afterwards():
 		e.write = e.space.writes.Begin()
 		e.write.Remember(e.tags)
 	case e.space.keeper != nil:
 		err = e.markShared(ctx)
 	default:
-		if e.xid == "" && (e.prepared || e.c.tx != nil && e.c.pid == 0) {
-			// The outcome may have to be asked of PostgreSQL later, and there is
-			// nothing but the transaction's id to ask with. In a failed
-			// transaction there is no answer, and nothing to ask.
-			e.xid, _ = e.c.inner.text(ctx, transactionID)
-		}
-		e.write = e.space.writes.Begin()
-		err = e.write.Intend(ctx, e.tags)
+		err = e.markHere(ctx)
 	}
 	if err == nil {
 		if err = e.post(ctx); err != nil {
@@ -236,8 +254,34 @@ func (e *effect) mark(ctx context.Context) error {
 	return nil
 }
 
+// markHere is mark in a store in this process.
+func (e *effect) markHere(ctx context.Context) error {
+	if e.xid == "" && !e.located && (e.prepared || e.c.tx != nil && e.c.pid == 0) {
+		// The outcome may have to be asked of PostgreSQL later, and there is
+		// nothing but the transaction's id to ask with. In a failed
+		// transaction there is no answer, and nothing to ask.
+		e.xid, _ = e.c.inner.text(ctx, transactionID)
+	}
+	for {
+		e.depart()
+		e.write = e.space.writes.Begin()
+		if err := e.write.Intend(ctx, e.tags); err != nil || !e.space.superseded.Load() {
+			return err
+		}
+		// Who supersedes a space does not see the marks of who comes later.
+		before := e.space
+		if err := e.follow(ctx); err != nil {
+			return err
+		}
+		if e.space == nil || e.space == before {
+			return nil
+		}
+	}
+}
+
 // unmark ends an effect that PostgreSQL was never sent.
 func (e *effect) unmark() {
+	e.arrived()
 	if e.write != nil {
 		e.write.Release()
 		e.write = nil
@@ -271,6 +315,10 @@ func (e *effect) done(err error) {
 	e.over = true
 	c := e.c
 	c.settle()
+	defer e.arrived() // after an outcome that is not known has been counted
+	if e.blind {
+		defer c.lookBack(e)
+	}
 	if tx := c.tx; tx != nil {
 		tx.session = tx.session || e.session
 		if e.level || e.session { // SET transaction_isolation = … is a SET like any other

@@ -55,7 +55,8 @@ func (d *connector) reach(ctx context.Context, db *sql.DB) (*space, error) {
 		if err := c.enter(); err != nil {
 			return err
 		}
-		return c.ready(ctx)
+		_, err := c.state(ctx)
+		return err
 	})
 	return d.space(), err
 }

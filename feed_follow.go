@@ -75,13 +75,10 @@ func (f *follower) run(ctx context.Context) error {
 
 // start returns when everything is heard of that becomes visible from now on.
 func (f *follower) start(ctx context.Context, stream *walfeed.Stream) error {
-	system, timeline, err := stream.Identify(ctx)
-	if err != nil {
+	if where, err := stream.Text(ctx, "SELECT "+identityText); err != nil {
 		return err
-	}
-	if number, err := strconv.ParseUint(f.guard.id.timeline, 16, 32); err != nil ||
-		system != f.guard.id.system || timeline != strconv.FormatUint(number, 10) {
-		return fmt.Errorf("cachedpg: PostgreSQL is not %s any more", f.guard.id)
+	} else if where != f.guard.id.text() {
+		return elsewhere{f.guard.id}
 	}
 	if f.elect {
 		if taken, err := stream.Text(ctx, lock("pg_try_advisory_lock", lockLeader)); err != nil {

@@ -24,27 +24,24 @@ import (
 // everything is cold. Nothing is sent about what sink did not take: after
 // its error Follow begins anew, with such an event.
 //
-// Event.Source is the database's "system/timeline/oid", Event.ID "LSN/XID" (of a
+// Event.Source is that of OriginOf, Event.ID "LSN/XID" (of a
 // start, "start/" and the time), Event.Time the commit by PostgreSQL's clock.
 func Follow(ctx context.Context, db *sql.DB, sink invalidation.Sink) error {
 	d := connectorOf(db)
 	if d == nil {
 		return errNotOurs
 	}
-	s, err := d.ask(ctx)
+	s, err := d.askPrimary(ctx)
 	if err != nil {
 		return err
 	}
-	if s.standby {
-		return errors.New("cachedpg: Follow: PostgreSQL is a replica; connect to the primary")
-	}
 	g := &guard{id: s.id}
 	g.add(d)
-	defer g.close()
-	source := s.id.String()
+	defer func() { g.close() }()
 	wait := feedMinWait
 	for {
 		began := time.Now()
+		source := g.id.String()
 		err := (&follower{
 			guard: g,
 			cold: func(ctx context.Context) error {
@@ -73,7 +70,20 @@ func Follow(ctx context.Context, db *sql.DB, sink invalidation.Sink) error {
 		}
 		_ = sleep(ctx, wait)
 		wait = min(2*wait, feedMaxWait)
+		if s, err := d.askPrimary(ctx); err == nil && s.id != g.id { // it was restarted, or promoted
+			g.close()
+			g = &guard{id: s.id}
+			g.add(d)
+		}
 	}
+}
+
+func (d *connector) askPrimary(ctx context.Context) (*session, error) {
+	s, err := d.ask(ctx)
+	if err == nil && s.standby {
+		err = errors.New("cachedpg: Follow: PostgreSQL is a replica; connect to the primary")
+	}
+	return s, err
 }
 
 // ErrStop, wrapped in the error of a Sink's Send, ends Follow.

@@ -84,7 +84,8 @@ func (g *guard) dial(ctx context.Context) (inner, error) {
 		}
 		_ = in.Close()
 		if err == nil {
-			err = fmt.Errorf("cachedpg: PostgreSQL is not %s any more", g.id)
+			d.heard(s)
+			err = elsewhere{g.id}
 		}
 	}
 	return nil, err
@@ -111,10 +112,34 @@ func (g *guard) dialWith(ctx context.Context, object int) (inner, error) {
 	return in, nil
 }
 
-// text asks a question with one value as its answer.
-func (g *guard) text(ctx context.Context, sql string) (string, error) {
+// text asks the database of the space a question, a SELECT of one value, see
+// identity.only: any other gives no answer.
+func (g *guard) text(ctx context.Context, question string) (string, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if g.id == (identity{}) {
+		return g.textLocked(ctx, question) // whichever database it is
+	}
+	answer, err := g.textLocked(ctx, g.id.only(question))
+	if err != nil {
+		return "", err
+	}
+	if answer, ok := strings.CutPrefix(answer, "="); ok {
+		return answer, nil
+	}
+	g.dropLocked() // what is dialled next tells where it leads
+	return "", elsewhere{g.id}
+}
+
+// write runs a statement that gives one value, and which PostgreSQL does not take
+// as a part of another. Behind a pooler another database may get it.
+func (g *guard) write(ctx context.Context, sql string) (string, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.textLocked(ctx, sql)
+}
+
+func (g *guard) textLocked(ctx context.Context, sql string) (string, error) {
 	if g.in == nil {
 		in, err := g.dial(ctx)
 		if err != nil {

@@ -105,6 +105,12 @@ func (in *pgxInner) mode() pgx.QueryExecMode { return in.defaultMode }
 func (in *pgxInner) typeMap() *pgtype.Map    { return in.Conn.Conn().TypeMap() }
 func (in *pgxInner) backend() uint32         { return in.Conn.Conn().PgConn().PID() }
 
+// parameter is what PostgreSQL has reported of a setting by itself, with the last
+// answer.
+func (in *pgxInner) parameter(name string) string {
+	return in.Conn.Conn().PgConn().ParameterStatus(name)
+}
+
 func (in *pgxInner) learn(ctx context.Context) (*session, uint32, error) {
 	return learnSession(ctx, in.Conn.Conn())
 }

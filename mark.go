@@ -126,13 +126,22 @@ func (e *effect) transaction(ctx context.Context) (err error) {
 	if e.c.tx != nil && e.c.tx.cursor {
 		question = newTransactionID
 	}
-	if !e.posts() {
-		e.xid, err = e.c.inner.text(ctx, question)
+	posts := e.posts()
+	if posts {
+		question += " OPERATOR(pg_catalog.||) " + readOnly
+	}
+	if e.drifts {
+		question = withIdentity(question)
+	}
+	answer, err := e.c.inner.text(ctx, question)
+	if err != nil {
 		return err
 	}
-	answer, err := e.c.inner.text(ctx, question+" OPERATOR(pg_catalog.||) "+readOnly)
-	e.xid, e.readOnly = strings.CutSuffix(answer, readOnlyAnswer)
-	return err
+	e.xid = e.whereFrom(answer)
+	if posts {
+		e.xid, e.readOnly = strings.CutSuffix(e.xid, readOnlyAnswer)
+	}
+	return nil
 }
 
 // backendWriter returns an id by the connection's backend. Behind a pooler it

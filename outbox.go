@@ -273,7 +273,7 @@ func (e *effect) postAlone(ctx context.Context, tags []store.Tag) error {
 // postBeside writes an event outside of the transaction that it tells of: a
 // read-only one, which may have written before it was made so, or none.
 func (e *effect) postBeside(ctx context.Context, tags []store.Tag, xid string) error {
-	_, err := e.space.keeper.guard.text(ctx, fmt.Sprintf("INSERT INTO cachedpg.outbox (tags, local, alone, xid) VALUES (%s, %t, %t, %s) RETURNING ''",
+	_, err := e.space.keeper.guard.write(ctx, fmt.Sprintf("INSERT INTO cachedpg.outbox (tags, local, alone, xid) VALUES (%s, %t, %t, %s) RETURNING ''",
 		encodeTags(tags), e.afterwards(), e.alone, xid))
 	switch {
 	case err == nil:
@@ -351,7 +351,7 @@ var (
 // request writes a request, unless no relay is there, and waits for the answer.
 func (e *effect) request(ctx context.Context, w store.WriterID, xid uint64, tags []store.Tag, planned store.Stamp) error {
 	g := &e.space.keeper.guard
-	id, err := g.text(ctx, fmt.Sprintf("WITH request AS (INSERT INTO cachedpg.outbox (tags, xid, writer, catalog)"+
+	id, err := g.write(ctx, fmt.Sprintf("WITH request AS (INSERT INTO cachedpg.outbox (tags, xid, writer, catalog)"+
 		" SELECT %s, '%d', pg_catalog.decode('%x', 'hex'), %d WHERE %s RETURNING id::pg_catalog.text OPERATOR(pg_catalog.||) pg_catalog.pg_notify('%s', '')::pg_catalog.text AS id)"+
 		" SELECT coalesce((SELECT id FROM request), '')", encodeTags(tags), xid, w[:], int64(planned), held(lockRelay), outboxChannel))
 	switch {

@@ -140,7 +140,7 @@ func (r *relay) connect(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	_, sp, err := r.d.adopt(s)
+	_, sp, err := r.d.adopt(s, sighting{direct: pid == in.backend()})
 	switch {
 	case err != nil:
 		return err
@@ -173,6 +173,9 @@ func (r *relay) disconnect() {
 
 // round does what there is to do, and waits if that was not much.
 func (r *relay) round(ctx context.Context) error {
+	if r.space.superseded.Load() {
+		return elsewhere{r.space.key.identity}
+	}
 	down := r.space.keeper.store.SharedStats().Down
 	// Writers wait only for a relay that can help them.
 	if r.announced == down {

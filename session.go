@@ -8,25 +8,14 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 )
 
 // formatVersion goes into every key: results stored by a version that encodes
 // them differently are never found.
-const formatVersion = 1
-
-// identity names a database across restarts, addresses and poolers. The
-// timeline changes when a standby is promoted, which may lose commits that
-// entries have seen: then everything starts cold.
-type identity struct {
-	system   string // pg_control_system().system_identifier
-	timeline string
-	database string // OID
-}
-
-// String returns the identity as one text that no other identity has.
-func (id identity) String() string { return id.system + "/" + id.timeline + "/" + id.database }
+const formatVersion = 2
 
 // session is what a result depends on outside its text, arguments and tables,
 // as one connection had it when it was asked. It is immutable but for plans
@@ -95,9 +84,7 @@ var settingValues = "ARRAY[pg_catalog.current_database()::pg_catalog.text, sessi
 		return calls
 	}() + "]"
 
-var sessionQuery = `SELECT (SELECT system_identifier FROM pg_catalog.pg_control_system())::pg_catalog.text,
- CASE WHEN pg_catalog.pg_is_in_recovery() THEN '' ELSE pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8) END,
- (SELECT oid FROM pg_catalog.pg_database WHERE datname OPERATOR(pg_catalog.=) pg_catalog.current_database())::pg_catalog.text,
+var sessionQuery = `SELECT ` + systemSQL + `, ` + timelineSQL + `, ` + databaseSQL + `, ` + nameSQL + `, ` + startedSQL + `,
  pg_catalog.pg_backend_pid()::pg_catalog.int8,
  pg_catalog.current_schemas(true)::pg_catalog.text[],
  extract(epoch FROM pg_catalog.clock_timestamp())::pg_catalog.text,
@@ -115,7 +102,7 @@ func learnSession(ctx context.Context, conn *pgx.Conn) (s *session, pid uint32, 
 	var versions []string
 	// Not pgx's simple protocol, which it refuses while standard_conforming_strings is off.
 	result := conn.PgConn().ExecParams(ctx, sessionQuery, nil, nil, nil, nil).Read()
-	for i, dest := range []any{&s.id.system, &s.id.timeline, &s.id.database, &pid, &s.path, &s.now, &isolation, &standardText,
+	for i, dest := range []any{&s.id.system, &s.id.timeline, &s.id.database, &s.id.name, &s.id.started, &pid, &s.path, &s.now, &isolation, &standardText,
 		&s.state, &s.values, &versions} {
 		if result.Err == nil {
 			result.Err = conn.TypeMap().Scan(result.FieldDescriptions[i].DataTypeOID, pgx.TextFormatCode, result.Rows[0][i], dest)
@@ -133,7 +120,7 @@ func learnSession(ctx context.Context, conn *pgx.Conn) (s *session, pid uint32, 
 	}
 
 	b := []byte{formatVersion}
-	for _, v := range slices.Concat([]string{s.id.system, s.id.timeline, s.id.database, s.pathKey, isolation}, versions, s.values) {
+	for _, v := range slices.Concat([]string{s.id.text(), s.pathKey, isolation}, versions, s.values) {
 		b = binary.AppendUvarint(b, uint64(len(v)))
 		b = append(b, v...)
 	}
@@ -169,13 +156,13 @@ func (c *Conn) state(ctx context.Context) (*state, error) {
 		if known := c.d.known.Load(); known.current() {
 			return known, nil
 		}
-	} else if c.joinLate(); c.known.current() {
+	} else if c.joinLate(); c.known.current() && !c.promoted() {
 		return &c.known, nil
 	}
 	if err := c.ready(ctx); err != nil {
 		return nil, err
 	}
-	if c.known.session == nil {
+	if c.known.session == nil || c.moved() {
 		_ = c.learn(ctx) // unknown stays unknown
 	}
 	sp := c.known.space
@@ -190,11 +177,37 @@ func (c *Conn) state(ctx context.Context) (*state, error) {
 			return nil, err
 		}
 	}
-	if v != nil && c.known.view != v {
+	if v != nil && c.known.view != v && c.known.space == sp {
 		_ = c.learn(ctx)
 	}
 	c.renew(ctx, v)
 	return &c.known, nil
+}
+
+// standbyFor is how long it is believed, where PostgreSQL does not tell by
+// itself, that a server is still a standby.
+const standbyFor = 2 * time.Second
+
+// promoted reports that the connection was to a standby which may not be one any
+// more. PostgreSQL tells by itself after the first statement that it answers since.
+func (c *Conn) promoted() bool {
+	s := c.known.session
+	return s != nil && s.standby && (c.inStandby() == "off" || time.Since(c.asked) > standbyFor)
+}
+
+// inStandby is "on" if the server was a standby when it had answered last, "off"
+// if not, or "" where nobody tells.
+func (c *Conn) inStandby() string {
+	if in, ok := c.inner.(*pgxInner); ok && c.pid != 0 {
+		return in.parameter("in_hot_standby")
+	}
+	return ""
+}
+
+// drifts reports that a statement on the connection may reach another server, or a standby that
+// is none any more, than what is known of it says.
+func (c *Conn) drifts() bool {
+	return c.located && (c.pid == 0 || c.known.session != nil && c.known.session.standby)
 }
 
 // joinLate lets a DB that caches nothing join the space of those who do, as
@@ -203,7 +216,7 @@ func (c *Conn) joinLate() {
 	if c.d.config.Store != storeOff || c.known.session == nil || c.known.space != nil {
 		return
 	}
-	if _, sp, err := c.d.adopt(c.known.session); err == nil && sp != nil {
+	if _, sp, err := c.d.adopt(c.known.session, sighting{}); err == nil && sp != nil {
 		sp.enter()
 		c.known.space, c.known.view = sp, nil
 	}
@@ -213,6 +226,7 @@ func (c *Conn) joinLate() {
 // bypass, and writes invalidate everything in the space that was known before.
 func (c *Conn) learn(ctx context.Context) error {
 	expected := c.known.space
+	again := expected != nil && expected.superseded.Load()
 	if expected == nil {
 		expected = c.d.space()
 	}
@@ -236,10 +250,11 @@ func (c *Conn) learn(ctx context.Context) error {
 		c.since.session = unknownSession // for what is prepared from now on
 		return err
 	}
+	c.located, c.asked = true, time.Now()
 	if c.pid = 0; pid == c.inner.backend() {
 		c.pid = pid
 	}
-	session, sp, err := c.d.adopt(s)
+	session, sp, err := c.d.adopt(s, sighting{direct: c.pid != 0, again: again && s.id == expected.key.identity})
 	if err != nil {
 		_ = c.inner.Close()
 		return err

@@ -14,7 +14,9 @@ var (
 
 // Origin says whose events Apply takes for a DB, and where to.
 type Origin struct {
-	// Source is that of the database's events. A promotion changes it.
+	// Source is that of the database's events: "system/timeline/start/name/oid".
+	// It ends with the life of the server: a promotion changes it, a restart, and a
+	// change of the database's name.
 	Source string
 
 	// Shared says that the store is one that processes share, so that one of

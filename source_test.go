@@ -18,7 +18,7 @@ func TestOriginNamesTheDatabaseAndTheStore(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if parts := strings.Split(o.Source, "/"); len(parts) != 3 || o.Shared {
+	if parts := strings.Split(o.Source, "/"); len(parts) != 5 || o.Shared {
 		t.Errorf("in memory: %+v", o)
 	}
 	shared := newFixture(t, pgtest.Database(t), "cache_statement", people, "cache_store="+pgtest.Redis(t))

@@ -2,6 +2,7 @@ package cachedpg
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -42,6 +43,14 @@ type space struct {
 	warm    atomic.Bool
 	warming *backoff
 
+	// superseded: the database is elsewhere, see move.go. In a space in memory
+	// underway counts the statements between their marks and PostgreSQL's answer, adrift
+	// those of them that a pooler may lead elsewhere, and after are the
+	// spaces whose statements this one waits for.
+	superseded       atomic.Bool
+	underway, adrift atomic.Int64
+	after            []*space
+
 	// users are connectors, dialled connections and writers whose outcome is
 	// not known. While there is one a commit of ours may become visible, and a
 	// new space would not hear of it. Guarded by spacesMu.
@@ -73,6 +82,9 @@ func (v *view) same(w *view) bool {
 var (
 	spacesMu sync.Mutex
 	spaces   = make(map[spaceKey]*space)
+	alive    = make(map[pair]bool) // databases that were reached at the same time
+	doubted  = make(map[pair]bool) // and those of which that is to be found out, for DBs without a space
+	past     []*space              // superseded, and not settled
 )
 
 // spaceKey names a space. Process is empty but in tests, which play several
@@ -85,17 +97,47 @@ type spaceKey struct {
 // joinSpace returns the space of a database and counts the caller in; nil if it
 // caches nothing and nobody else does. It is an error to want another store than
 // those who are there: a write through one would leave the other stale.
-func joinSpace(d *connector, s *session) (*space, error) {
+//
+// Who has reached what may have become of another database supersedes that, for
+// others may not know yet where it is. again: it was reached since others were,
+// so all of them are alive.
+func joinSpace(d *connector, s *session, again bool) (sp *space, err error) {
+	var ended []*space
+	defer func() {
+		for _, before := range ended {
+			before.supersede()
+		}
+	}()
 	spacesMu.Lock()
 	defer spacesMu.Unlock()
 	key := spaceKey{s.id, d.process}
-	sp := spaces[key]
-	if sp == nil && d.config.Store == storeOff {
+	sp = spaces[key]
+	off := sp == nil && d.config.Store == storeOff
+	for other, before := range spaces {
+		p := pairOf(key.identity, other.identity)
+		if other.process != key.process || other.system != key.system || !key.related(other.identity) || alive[p] {
+			continue
+		}
+		switch {
+		case again:
+			alive[p] = true
+		case sp == nil && !(off && doubted[p]):
+			ended = append(ended, before)
+			doubted[p] = off
+		}
+	}
+	if off {
 		return nil, nil // nobody caches, yet
 	}
 	if sp == nil {
 		sp = newSpace(d, s)
-		sp.key = key
+		sp.key, sp.after = key, ended
+		past = slices.DeleteFunc(past, func(before *space) bool { return before.settled(before.key.identity) })
+		for _, before := range past {
+			if before.key.process == key.process && (before.key == key || key.related(before.key.identity)) {
+				sp.after = append(sp.after, before)
+			}
+		}
 		spaces[key] = sp
 	}
 	local, isLocal := sp.store.(localStore)
@@ -144,7 +186,7 @@ func (sp *space) leave() {
 	spacesMu.Lock()
 	sp.users--
 	last := sp.users == 0
-	if last {
+	if last && spaces[sp.key] == sp {
 		delete(spaces, sp.key)
 	}
 	spacesMu.Unlock()
@@ -225,7 +267,7 @@ func (sp *space) loadView(ctx context.Context, load func(context.Context) (*cata
 	v := &view{snapshot: snapshot, stamp: stamps[0], catalog: stamps[1]}
 	sp.viewMu.Lock()
 	defer sp.viewMu.Unlock()
-	if sp.gens.Current() == generation {
+	if sp.gens.Current() == generation && !sp.superseded.Load() {
 		sp.view.Store(v)
 	}
 	return v, nil
@@ -238,7 +280,7 @@ func (sp *space) isWarm(ctx context.Context, in inner) bool {
 	if sp.warm.Load() {
 		return true
 	}
-	if in == nil || !sp.warming.due(time.Now()) {
+	if in == nil || !sp.warming.due(time.Now()) || slices.ContainsFunc(sp.after, func(before *space) bool { return !before.settled(sp.key.identity) }) {
 		return false
 	}
 	began := "pg_catalog.to_timestamp(" + sp.began + ")"

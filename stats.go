@@ -226,7 +226,7 @@ func (c *Conn) invalidate(ctx context.Context, relations []string) error {
 	}
 	if len(relations) == 0 {
 		if c.d.space() == nil { // this DB has cached nothing, but others with the same store may have
-			if err := c.ready(ctx); err != nil {
+			if _, err := c.state(ctx); err != nil {
 				return err
 			}
 		}

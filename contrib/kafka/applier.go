@@ -67,7 +67,7 @@ type applier struct {
 	source   string // of the database that db reaches, as far as is known
 
 	// ahead says that events were left out which may concern db one day: they
-	// are of a later timeline of its database. Until it is there nothing is
+	// are of a later life of its database. Until it is there nothing is
 	// committed, so that a restart finds them again.
 	ahead bool
 }
@@ -150,9 +150,13 @@ func (b batch) records() (n int64) {
 	return n
 }
 
-// later reports whether a is what a promotion makes of b.
+// later reports whether a is what a promotion or a restart makes of b: the Source
+// of an event is "system/timeline/start/name/oid".
 func later(a, b string) bool {
 	x, y := strings.Split(a, "/"), strings.Split(b, "/")
-	return len(x) == 3 && len(y) == 3 && x[0] == y[0] && x[2] == y[2] &&
-		(len(x[1]) > len(y[1]) || len(x[1]) == len(y[1]) && x[1] > y[1])
+	if len(x) != 5 || len(y) != 5 || x[0] != y[0] || x[4] != y[4] {
+		return false
+	}
+	greater := func(a, b string) bool { return len(a) > len(b) || len(a) == len(b) && a > b }
+	return greater(x[1], y[1]) || x[1] == y[1] && greater(x[2], y[2])
 }

@@ -356,7 +356,7 @@ func TestEventsOfALaterTimelineAreKept(t *testing.T) {
 	awaitCommitted(t, config, 0)
 	part := strings.Split(r.source, "/")
 	promoted := r.event()
-	promoted.Source = part[0] + "/FFFFFFFF/" + part[2]
+	promoted.Source = strings.Join(append([]string{part[0], "FFFFFFFF"}, part[2:]...), "/")
 	send(t, p, promoted, r.moves(1, "Oslo"))
 	c.await("both", func(s ConsumerStats) bool { return s.Others == 2 && s.Applied == 2 })
 	c.stop()
@@ -364,7 +364,7 @@ func TestEventsOfALaterTimelineAreKept(t *testing.T) {
 		t.Errorf("committed up to %d", at)
 	}
 	// That the region reaches the new server is found out by asking again.
-	a := &applier{consumer: c.Consumer, db: r.db, source: part[0] + "/00000000/" + part[2], ahead: true}
+	a := &applier{consumer: c.Consumer, db: r.db, source: strings.Join(append([]string{part[0], "00000000"}, part[2:]...), "/"), ahead: true}
 	if err := a.apply(t.Context(), newBatch(nil)); err != nil || !a.ahead {
 		t.Errorf("asked without a reason: %v", err)
 	}
@@ -376,19 +376,23 @@ func TestEventsOfALaterTimelineAreKept(t *testing.T) {
 	r.misses(1, "Oslo")
 }
 
-func TestLaterTimelines(t *testing.T) {
+func TestLaterLivesOfADatabase(t *testing.T) {
 	for _, tt := range []struct {
 		a, b string
 		want bool
 	}{
-		{"7/00000002/5", "7/00000001/5", true},
-		{"7/0000000A/5", "7/00000009/5", true},
-		{"7/00000001/5", "7/00000001/5", false},
-		{"7/00000001/5", "7/00000002/5", false},
-		{"8/00000002/5", "7/00000001/5", false},
-		{"7/00000002/6", "7/00000001/5", false},
-		{"", "7/00000001/5", false},
-		{"7/00000002/5", "", false},
+		{"7/00000002/1.5/app/5", "7/00000001/1.5/app/5", true},
+		{"7/0000000A/1.5/app/5", "7/00000009/1.5/app/5", true},
+		{"7/00000001/1.6/app/5", "7/00000001/1.5/app/5", true},
+		{"7/00000001/10.5/app/5", "7/00000001/9.5/app/5", true},
+		{"7/00000001/1.5/old/5", "7/00000001/1.4/app/5", true},
+		{"7/00000001/1.5/app/5", "7/00000001/1.5/app/5", false},
+		{"7/00000001/1.6/app/5", "7/00000002/1.5/app/5", false},
+		{"7/00000001/1.4/app/5", "7/00000001/1.5/app/5", false},
+		{"8/00000002/1.5/app/5", "7/00000001/1.5/app/5", false},
+		{"7/00000002/1.5/app/6", "7/00000001/1.5/app/5", false},
+		{"", "7/00000001/1.5/app/5", false},
+		{"7/00000002/1.5/app/5", "", false},
 	} {
 		if got := later(tt.a, tt.b); got != tt.want {
 			t.Errorf("later(%q, %q) = %t", tt.a, tt.b, got)

@@ -92,18 +92,6 @@ func (s *Stream) command(ctx context.Context, command string) ([][]byte, error) 
 	return nil, nil
 }
 
-// Identify returns the identifier and the timeline of the server.
-func (s *Stream) Identify(ctx context.Context) (system, timeline string, err error) {
-	row, err := s.command(ctx, "IDENTIFY_SYSTEM")
-	if err == nil && len(row) < 2 {
-		err = errors.New("cachedpg: PostgreSQL does not say which system it is")
-	}
-	if err != nil {
-		return "", "", err
-	}
-	return string(row[0]), string(row[1]), nil
-}
-
 // CreateSlot makes a temporary slot. From its return on every commit is decoded
 // whose record is written; it waits for transactions that are under way.
 func (s *Stream) CreateSlot(ctx context.Context) (name string, err error) {
