@@ -37,6 +37,12 @@ func (id identity) text() string {
 	return strings.Join([]string{id.system, id.timeline, id.started, id.name, id.database}, "/")
 }
 
+// families are names that the database shares with what it was, or another was,
+// before a promotion, a restart or a change of names.
+func (id identity) families() []string {
+	return []string{"name " + id.system + "/" + url.QueryEscape(id.name), "database " + id.system + "/" + id.database}
+}
+
 // What PostgreSQL says of itself.
 const (
 	systemSQL   = "(SELECT system_identifier FROM pg_catalog.pg_control_system())::pg_catalog.text"

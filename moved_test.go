@@ -33,7 +33,7 @@ type travel struct {
 func travels(t *testing.T, story func(w *travel)) {
 	t.Helper()
 	t.Parallel()
-	for _, store := range []string{"memory"} {
+	for _, store := range []string{"memory", "redis"} {
 		t.Run(store, func(t *testing.T) {
 			t.Parallel()
 			w := newTravel(t)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	goredis "github.com/redis/go-redis/v9"
 
@@ -28,8 +29,11 @@ type partition struct {
 	*node
 	index  int
 	prefix string
-	keys   []string // D, L
+	space  string   // the namespace
+	keys   []string // D, L, registries
 	lease  string   // L
+
+	registered atomic.Pointer[time.Time] // until when its first commits wait; nil: not yet
 
 	epoch atomic.Pointer[string] // that the lease was last seen for; nil: not yet
 	heard atomic.Pointer[string] // the last one heard of, which may be cold
@@ -65,9 +69,9 @@ func (s *Store) meet(ctx context.Context) (*incarnation, error) {
 	var err error
 	switch t := s.target; {
 	case t.Options != nil:
-		err = in.single(ctx, s.dialNode(t.Options, in), s.identity)
+		err = in.single(ctx, s.dialNode(t.Options, in), s)
 	case t.Failover != nil:
-		err = in.single(ctx, s.dialFailover(t.Failover, in), s.identity)
+		err = in.single(ctx, s.dialFailover(t.Failover, in), s)
 	case t.ClusterOptions != nil:
 		err = in.cluster(ctx, s)
 	default:
@@ -82,13 +86,13 @@ func (s *Store) meet(ctx context.Context) (*incarnation, error) {
 	return in, nil
 }
 
-func (in *incarnation) single(ctx context.Context, n *node, identity string) error {
+func (in *incarnation) single(ctx context.Context, n *node, s *Store) error {
 	in.close = func() { _ = n.client.Close() }
 	in.nodes = []*node{n}
 	if err := n.greet(ctx); err != nil {
 		return err
 	}
-	in.add(n, identity)
+	in.add(n, s)
 	return nil
 }
 
@@ -128,19 +132,23 @@ func (in *incarnation) cluster(ctx context.Context, s *Store) error {
 			greeted[n] = true
 			in.nodes = append(in.nodes, n)
 		}
-		in.add(n, s.identity)
+		in.add(n, s)
 	}
 	return nil
 }
 
-func (in *incarnation) add(n *node, identity string) {
+func (in *incarnation) add(n *node, s *Store) {
 	n.mu.Lock()
 	id := n.id
 	n.mu.Unlock()
 	p := &partition{node: n, index: len(in.partitions)}
-	p.prefix = prefix(p.index, namespace(identity, id.run, id.replication))
+	p.space = namespace(s.identity, id.run, id.replication)
+	p.prefix = prefix(p.index, p.space)
 	p.lease = p.prefix + "l"
 	p.keys = []string{p.prefix + "d", p.lease}
+	for _, family := range s.families {
+		p.keys = append(p.keys, registry(p.index, family, id.run, id.replication))
+	}
 	in.partitions = append(in.partitions, p)
 }
 

@@ -17,11 +17,13 @@ import (
 //	cachedpg:{partition}:namespace:s epoch tag   a stamp, 8 bytes
 //	cachedpg:{partition}:namespace:e epoch key   an entry
 //	cachedpg:{partition}:namespace:f epoch key   the fill lock: the stamps that it is for
+//	cachedpg:{partition}:namespace:w           commits wait while it is there
+//	cachedpg:{partition}:family:r              a hash: namespaces, see registry.go
 //
 // Epoch, tag and key have a fixed length and no blanks between them. The braces
 // keep a partition's keys on one node of a Cluster.
 const (
-	formatVersion = "1" // of names and scripts; entries have one of their own
+	formatVersion = "2" // of names and scripts; entries have one of their own
 
 	epochBytes = 12
 	stampBytes = 8

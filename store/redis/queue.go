@@ -168,6 +168,9 @@ func (s *Store) Enqueue(ctx context.Context, tags []store.Tag, catalog store.Sta
 	nonce := s.QueueName() + ":n" + rand.Text()
 	ms, n, _ := ParseQueueID(applied)
 	err = s.queue(ctx, func(p *partition) error {
+		if err := p.register(ctx); err != nil {
+			return err
+		}
 		argv := []any{p.prefix, max, payload, catalogTag, appendStamp(nil, catalog), schemaTag,
 			ms, n, store.Lease.Milliseconds(), flag(p.succeeds())}
 		for _, t := range tags {
@@ -187,7 +190,9 @@ func (s *Store) Enqueue(ctx context.Context, tags []store.Tag, catalog store.Sta
 		if !ok {
 			return errReply
 		}
-		wait = time.Duration(left) * time.Millisecond
+		if wait = time.Duration(left) * time.Millisecond; wait < p.young() {
+			wait = p.young()
+		}
 		return nil
 	})
 	return wait, err

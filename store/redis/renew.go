@@ -16,6 +16,7 @@ type peek struct {
 	kept  bool          // cold, and D is that of the epoch before
 	left  time.Duration // of the lease
 	now   int64         // milliseconds on the server's clock
+	wait  int64         // milliseconds that commits have to wait
 	at    time.Time     // on ours, not after that
 }
 
@@ -117,7 +118,7 @@ func (in *incarnation) peek(ctx context.Context) ([]*peek, error) {
 	peeks := make([]*peek, len(in.partitions))
 	err := each(in.partitions, func(p *partition) error {
 		at := time.Now()
-		reply, err := p.run(ctx, peekScript, p.keys, newEpoch())
+		reply, err := p.run(ctx, peekScript, p.keys, newEpoch(), p.space, hashTag(p.index)+":", newEpoch(), store.Lease.Milliseconds())
 		if err != nil {
 			return err
 		}
@@ -125,6 +126,7 @@ func (in *incarnation) peek(ctx context.Context) ([]*peek, error) {
 		if !ok {
 			return errReply
 		}
+		p.enroll(found.wait)
 		found.partition, found.at = p, at
 		p.hear(found.epoch)
 		if !found.cold {
@@ -145,15 +147,16 @@ func (in *incarnation) peek(ctx context.Context) ([]*peek, error) {
 }
 
 func peekReply(reply []any) (*peek, bool) {
-	if len(reply) != 4 {
+	if len(reply) != 5 {
 		return nil, false
 	}
 	epoch, ok1 := reply[0].(string)
 	cold, ok2 := reply[1].(int64)
 	left, ok3 := reply[2].(int64)
 	now, ok4 := reply[3].(int64)
-	return &peek{epoch: epoch, cold: cold != 0, kept: cold == 2, left: time.Duration(left) * time.Millisecond, now: now},
-		ok1 && ok2 && ok3 && ok4 && len(epoch) == epochBytes
+	wait, ok5 := reply[4].(int64)
+	return &peek{epoch: epoch, cold: cold != 0, kept: cold == 2, left: time.Duration(left) * time.Millisecond, now: now, wait: wait},
+		ok1 && ok2 && ok3 && ok4 && ok5 && len(epoch) == epochBytes
 }
 
 // extend makes the lease last until a lease after the peek.

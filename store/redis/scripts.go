@@ -245,25 +245,28 @@ return out
 // lost D (I12); the next one is cold until somebody extends. Intents are kept, unless they
 // are what was lost: cold says which, 2 or 1. The time is read before PostgreSQL is asked.
 //
-// KEYS: D, L. ARGV: an epoch's id.
-// Returns the epoch, how cold it is or 0, milliseconds left of its lease, the time.
-var peekScript = newScript(`
+// KEYS: D, L, registries. ARGV: an epoch's id, then as for registerScript.
+// Returns the epoch, how cold it is or 0, milliseconds left of its lease, the time, and
+// for how long commits have to wait.
+var peekScript = newScript(registerLua+`
 local d, l = KEYS[1], KEYS[2]
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
+local wait = 0
+if ARGV[2] then wait = register(ARGV[2], ARGV[3], ARGV[4], ARGV[5], now) end
 local e, cold = redis.call('HGET', d, 'e'), redis.call('HGET', d, 'cold')
 if not e then
   redis.call('HSET', d, 'e', ARGV[1], 'cold', '1', 'born', now)
   redis.call('DEL', l)
-  return {ARGV[1], 1, 0, now}
+  return {ARGV[1], 1, 0, now, wait}
 end
-if cold then return {e, tonumber(cold), 0, now} end
+if cold then return {e, tonumber(cold), 0, now, wait} end
 if redis.call('GET', l) ~= e then
   redis.call('HSET', d, 'e', ARGV[1], 'cold', '2')
   redis.call('DEL', l)
-  return {ARGV[1], 2, 0, now}
+  return {ARGV[1], 2, 0, now, wait}
 end
-return {e, 0, redis.call('PTTL', l), now}
+return {e, 0, redis.call('PTTL', l), now, wait}
 `, true)
 
 // The end of a renewal, perhaps a late one. A cold epoch gets its first lease. One
@@ -346,6 +349,7 @@ redis.call('HSET', KEYS[2], 'e', '')
 redis.call('HGET', KEYS[2], 'e')
 redis.call('HEXISTS', KEYS[2], 'e')
 redis.call('HGETALL', KEYS[2])
+redis.call('INFO', 'stats')
 redis.call('HDEL', KEYS[2], 'e')
 redis.call('DEL', KEYS[1], KEYS[2])
 return {}

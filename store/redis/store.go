@@ -23,9 +23,15 @@ import (
 
 // Options configures a Store.
 type Options struct {
-	// Identity is what the cache is of: system identifier, timeline and database of
-	// a PostgreSQL, in any form. Stores with another one never meet.
+	// Identity is what the cache is of: one life of a database of a PostgreSQL, in any
+	// form. Stores with another one never meet.
 	Identity string
+
+	// Families name what the database has in common with what it was before
+	// it moved to another server, under another Identity. Once there is a commit under
+	// this one, nobody hits what was stored under the others, unless their Renew
+	// says since that they are alive. At most two.
+	Families []string
 
 	// Timeout bounds one round trip. 0 is 250ms.
 	Timeout time.Duration
@@ -39,6 +45,7 @@ const defaultTimeout = 250 * time.Millisecond
 type Store struct {
 	target   *Target
 	identity string
+	families []string
 	timeout  time.Duration
 
 	inUse   atomic.Pointer[incarnation]
@@ -61,7 +68,7 @@ var _ store.Shared = (*Store)(nil)
 // Open returns a store. It does no I/O: connections are made at first use. The
 // caller no longer changes t.
 func Open(t *Target, o Options) *Store {
-	s := &Store{target: t, identity: o.Identity, timeout: o.Timeout, meeting: make(chan struct{}, 1)}
+	s := &Store{target: t, identity: o.Identity, families: o.Families, timeout: o.Timeout, meeting: make(chan struct{}, 1)}
 	if s.timeout <= 0 {
 		s.timeout = defaultTimeout
 	}

@@ -24,6 +24,9 @@ func (s *Store) mark(ctx context.Context, w store.WriterID, tags []store.Tag, co
 		shares := in.shares(tags, compare == "1")
 		found := make([]store.Marked, len(in.partitions))
 		err := each(shares.partitions, func(p *partition) error {
+			if err := p.register(ctx); err != nil {
+				return err
+			}
 			c := compare
 			if p.index != 0 {
 				c = "0"
@@ -42,7 +45,7 @@ func (s *Store) mark(ctx context.Context, w store.WriterID, tags []store.Tag, co
 				return errReply
 			}
 			p.hear(epoch)
-			found[p.index] = store.Marked{Schema: schema != 0, Wait: time.Duration(wait) * time.Millisecond}
+			found[p.index] = store.Marked{Schema: schema != 0, Wait: max(p.young(), time.Duration(wait)*time.Millisecond)}
 			return nil
 		})
 		marked = store.Marked{}

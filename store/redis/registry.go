@@ -1,0 +1,122 @@
+package redis
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/binary"
+	"time"
+
+	"github.com/cachedpg/cachedpg/store"
+)
+
+// A database that has moved has another identity, and so a namespace of its own.
+// Those who have not heard of it would go on hitting the one before, until its lease
+// ends, while commits in the new one have returned. So a namespace is registered, by
+// whatever its database shares with what it was before (Options.Families), before a
+// commit can be marked in it. Who registers it first ends the epochs of the others:
+//
+//	process 1, knows A              process 2, knows B          store
+//	                                registers B                 the epoch of A is cold
+//	                                marks, COMMIT on B
+//	a lookup: cold, asks PostgreSQL
+//	(a hit of A's entries …)
+//
+// The epoch gets another lease if A's server says that it is A still: clones of one
+// database that are alive make each other cold once.
+//
+//	cachedpg:{partition}:family:r   a hash with the namespaces as its fields
+//
+// Redis may evict it. Every renewal puts its own namespace back. Who finds no
+// registry, on a server that has evicted anything, cannot end what it does not know of,
+// and waits for one lease with its first commits.
+
+// registerLua defines register, which returns for how many milliseconds commits
+// have to wait. Its registries are KEYS from the third on. Where there are none
+// it does nothing.
+const registerLua = `
+local function register(space, stem, epoch, lease, now)
+  local new, lost, wait = false, false, stem .. space .. ':w'
+  for i = 3, #KEYS do
+    if redis.call('HSET', KEYS[i], space, now) == 1 then new = true end
+    redis.call('PEXPIRE', KEYS[i], 604800000)
+  end
+  if new then
+    for i = 3, #KEYS do
+      local all = redis.call('HGETALL', KEYS[i])
+      lost = lost or #all == 2
+      for j = 1, #all, 2 do
+        local d = stem .. all[j] .. ':d'
+        if all[j] ~= space then
+          if redis.call('HEXISTS', d, 'e') == 1 then
+            local marks = redis.call('HGET', d, 'cold') == '1' and '1' or '2' -- lost, or kept as they are
+            redis.call('HSET', d, 'e', epoch, 'cold', marks)
+            redis.call('DEL', stem .. all[j] .. ':l')
+          else
+            redis.call('HDEL', KEYS[i], all[j])
+          end
+        end
+      end
+    end
+    if lost and not string.find(redis.call('INFO', 'stats'), 'evicted_keys:0', 1, true) then
+      redis.call('SET', wait, '', 'PX', lease)
+    end
+  end
+  return math.max(0, redis.call('PTTL', wait))
+end
+`
+
+// Registers a namespace, see registry.go.
+//
+// KEYS: D, L, registries. ARGV: namespace, what comes before it in names, an epoch's
+// id, lease in milliseconds.
+// Returns for how many milliseconds commits have to wait.
+var registerScript = newScript(registerLua+`
+local t = redis.call('TIME')
+return {register(ARGV[1], ARGV[2], ARGV[3], ARGV[4], t[1] * 1000 + math.floor(t[2] / 1000))}
+`, true)
+
+// registry names the registry of a family on the partition.
+func registry(partition int, family, runID, replID string) string {
+	h := sha256.New()
+	for _, part := range []string{formatVersion, "family", family, runID, replID} {
+		h.Write(binary.BigEndian.AppendUint64(nil, uint64(len(part))))
+		h.Write([]byte(part))
+	}
+	return prefix(partition, base64.RawURLEncoding.EncodeToString(h.Sum(nil)[:12])) + "r"
+}
+
+// register makes sure that the partition's namespace is registered, once.
+func (p *partition) register(ctx context.Context) error {
+	if len(p.keys) == 2 || p.registered.Load() != nil {
+		return nil
+	}
+	reply, err := p.run(ctx, registerScript, p.keys, p.space, hashTag(p.index)+":", newEpoch(), store.Lease.Milliseconds())
+	if err != nil {
+		return err
+	}
+	wait, ok := int64(0), false
+	if len(reply) == 1 {
+		wait, ok = reply[0].(int64)
+	}
+	if !ok {
+		return errReply
+	}
+	p.enroll(wait)
+	return nil
+}
+
+// enroll notes that the namespace is registered, and until when commits wait.
+func (p *partition) enroll(wait int64) {
+	until := time.Now().Add(time.Duration(wait) * time.Millisecond)
+	p.registered.CompareAndSwap(nil, &until)
+}
+
+// young is how long a commit that is marked now has to wait for leases of
+// namespaces that nobody knows of.
+func (p *partition) young() time.Duration {
+	if until := p.registered.Load(); until != nil {
+		return max(0, time.Until(*until))
+	}
+	return 0
+}
