@@ -14,7 +14,6 @@ import (
 	"github.com/cachedpg/cachedpg/catalog"
 	"github.com/cachedpg/cachedpg/internal/step"
 	"github.com/cachedpg/cachedpg/parser"
-	"github.com/cachedpg/cachedpg/store"
 	"github.com/cachedpg/cachedpg/store/redis"
 )
 
@@ -28,6 +27,7 @@ import (
 //     needs no look.
 //  3. A write is applied as any other write: its tags are marked before COMMIT.
 //  4. The position in the queue is recorded in the transaction that applies.
+//  5. One server of PostgreSQL owns the queue, and applies it alone, see behind_owner.go.
 //
 // With rules 1 and 2 no entry is older than the queue when it is hit:
 //
@@ -61,6 +61,8 @@ type writeQueue struct {
 	err    error      // of that round
 	served chan struct{}
 	pos    string // applied, as far as it is known here
+	given  int64  // the highest sequence number that is known to have been given out
+	roles  map[string]bool // that queue here; true when PostgreSQL knows of it
 
 	ready atomic.Bool // a round has succeeded: the table is there
 	risk  atomic.Pointer[string]
@@ -81,6 +83,13 @@ const (
 	// transaction, and behindLook how often the queue of dead processes is looked at.
 	behindLinger = 10 * time.Millisecond
 	behindLook   = time.Second
+
+	// behindSilent is for how long the owner of the queue must not have been seen before
+	// another server may take it over. Its processes show that it is alive at every look.
+	behindSilent = 5 * time.Second
+
+	// behindWaiting is between two questions whether that time is over.
+	behindWaiting = 50 * time.Millisecond
 
 	// behindBackoff bounds the wait after a round that failed.
 	behindBackoff = 2 * time.Second
@@ -110,7 +119,7 @@ var (
 func newWriteQueue(d *connector, queue *redis.Store) *writeQueue {
 	ctx, cancel := context.WithCancel(context.Background())
 	b := &writeQueue{d: d, queue: queue, served: make(chan struct{}), now: make(chan struct{}, 1), soon: make(chan struct{}, 1),
-		closing: make(chan struct{}), stop: cancel, ended: make(chan struct{})}
+		closing: make(chan struct{}), stop: cancel, ended: make(chan struct{}), roles: make(map[string]bool)}
 	go b.run(ctx)
 	return b
 }
@@ -189,7 +198,8 @@ func (c *Conn) writeBehind(ctx context.Context, q *call) (result driver.Result, 
 	if b == nil || c.applies || !q.text.drains {
 		return nil, false, nil
 	}
-	if !q.text.behind || c.tx != nil || c.inner.txStatus() != 'I' || q.view == noCatalog || q.session == unknownSession || c.misread || c.d.config.Store == storeOff {
+	if !q.text.behind || c.tx != nil || c.inner.txStatus() != 'I' || q.view == noCatalog || q.session == unknownSession || c.misread || c.d.config.Store == storeOff ||
+		!q.session.mayQueue() {
 		return nil, false, b.drain(ctx, c.tx != nil)
 	}
 	may, buf := q.text.plan.MayWait(q.keyingValues(), c.keyBuf)
@@ -204,8 +214,11 @@ func (c *Conn) writeBehind(ctx context.Context, q *call) (result driver.Result, 
 	if !may || !shared || len(payload) > maxQueued {
 		return nil, false, b.drain(ctx, false)
 	}
-	tags := q.text.plan.WriteTags(nil, q.keyingValues())
-	if err := b.enqueue(ctx, queue, tags, q.view.catalog, payload); err != nil {
+	w := redis.Write{Tags: q.text.plan.WriteTags(nil, q.keyingValues()), Catalog: q.view.catalog, Payload: payload, Server: q.session.id.started, Max: c.d.config.QueueMax}
+	switch err := b.enqueue(ctx, queue, q.session.role(), w); {
+	case isNotOwner(err): // the queue is not of the server behind this connection
+		return nil, false, b.drain(ctx, false)
+	case err != nil:
 		return nil, true, err
 	}
 	return queuedResult{}, true, nil
@@ -213,27 +226,39 @@ func (c *Conn) writeBehind(ctx context.Context, q *call) (result driver.Result, 
 
 // enqueue returns when Redis has the write. If Redis cannot be reached it fails: to
 // run the statement on PostgreSQL now could put it before another one of the same row
-// that is in the queue.
-func (b *writeQueue) enqueue(ctx context.Context, queue *redis.Store, tags []store.Tag, catalog store.Stamp, payload string) error {
-	if !b.ready.Load() { // nothing is acknowledged that could not be applied
-		if err := b.ask(ctx, false, func() bool { return b.ready.Load() }); err != nil {
+// that is in the queue. If the queue is another server's it fails with an error that
+// isNotOwner knows, and nothing is queued.
+func (b *writeQueue) enqueue(ctx context.Context, queue *redis.Store, role string, w redis.Write) error {
+	if !b.isReady(role) { // nothing is acknowledged that could not be applied
+		if err := b.prepare(ctx, role); err != nil {
 			return err
 		}
 	}
-	for {
+	for asked := false; ; {
 		b.mu.Lock()
-		pos := b.pos
+		w.Applied, w.Given = b.pos, b.given
 		b.mu.Unlock()
-		wait, err := queue.Enqueue(ctx, tags, catalog, payload, pos, b.d.config.QueueMax)
+		number, wait, err := queue.Enqueue(ctx, w)
 		switch {
 		case err == nil:
 			b.queued.Add(1)
+			b.gave(number)
 			step.At(step.Queued)
 			notify(b.soon)
 			if err := sleep(ctx, wait); err != nil {
 				return fmt.Errorf("cachedpg: write-behind: the write was queued, and others may not see it yet: %w", err)
 			}
 			return nil
+		case errors.Is(err, redis.ErrNotOwner) && !asked: // it may have changed hands, or Redis has forgotten whose it is
+			asked = true
+			if err := b.once(ctx); err != nil && !isLockTimeout(err) && !isVictim(err) {
+				return err
+			}
+			continue
+		case errors.Is(err, redis.ErrNotOwner):
+			return &notOwner{standing: foreign, reason: "the queue belongs to another server of PostgreSQL than that of this connection"}
+		case errors.Is(err, redis.ErrQueueSealed):
+			return errQueueSealed
 		case !errors.Is(err, redis.ErrQueueFull):
 			if cause := ctx.Err(); cause != nil {
 				err = cause
@@ -244,6 +269,39 @@ func (b *writeQueue) enqueue(ctx context.Context, queue *redis.Store, tags []sto
 			return fmt.Errorf("%w (cache_queue_max=%d)", err, b.d.config.QueueMax)
 		}
 	}
+}
+
+// isReady reports that what the role queues can be applied.
+func (b *writeQueue) isReady(role string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.ready.Load() && b.roles[role]
+}
+
+// prepare has the role known to PostgreSQL, and makes sure that once a round has succeeded.
+func (b *writeQueue) prepare(ctx context.Context, role string) error {
+	b.mu.Lock()
+	if _, ok := b.roles[role]; !ok && len(b.roles) >= maxRoles {
+		b.mu.Unlock()
+		return &notOwner{foreign, "more roles write to the queue than it takes"}
+	} else if !ok {
+		b.roles[role] = false
+	}
+	b.mu.Unlock()
+	for !b.isReady(role) {
+		err := b.await(ctx, b.want(), func() bool { return b.isReady(role) })
+		if err != nil && !b.isReady(role) && !isLockTimeout(err) && !isVictim(err) {
+			return err
+		}
+	}
+	return nil
+}
+
+// gave takes notice of a sequence number that was given out.
+func (b *writeQueue) gave(number int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.given = max(b.given, number)
 }
 
 // drain returns when everything is applied that was in the queue when it was called.
@@ -258,8 +316,15 @@ func (b *writeQueue) drain(ctx context.Context, inTx bool) error {
 	if last == "" {
 		return nil
 	}
+	if isForeign(b.stopped()) {
+		return nil // what is queued there concerns nobody here
+	}
 	b.drains.Add(1)
-	return b.ask(ctx, inTx, func() bool { return !queueLess(b.pos, last) })
+	err = b.ask(ctx, inTx, func() bool { return !queueLess(b.pos, last) })
+	if isForeign(err) {
+		return nil
+	}
+	return err
 }
 
 // ask has rounds made until one makes enough true, which is called with mu held.
@@ -273,14 +338,15 @@ func (b *writeQueue) ask(ctx context.Context, inTx bool, enough func() bool) err
 			b.mu.Unlock()
 			return nil
 		}
-		b.wanted++
-		mine := b.wanted
 		b.mu.Unlock()
-		notify(b.now)
-		if err := b.await(ctx, mine); err != nil {
+		if err := b.once(ctx); err != nil {
 			switch {
 			case isLockTimeout(err) && inTx:
 				return errBehindLock
+			case isWaiting(err): // it will be known in some seconds whose the queue is
+				if err := sleep(ctx, behindWaiting); err != nil {
+					return err
+				}
 			case !isLockTimeout(err) && !isVictim(err):
 				return err
 			}
@@ -288,13 +354,32 @@ func (b *writeQueue) ask(ctx context.Context, inTx bool, enough func() bool) err
 	}
 }
 
-// await returns the outcome of a round that began after it was asked for.
-func (b *writeQueue) await(ctx context.Context, mine uint64) error {
+// once has one round made.
+func (b *writeQueue) once(ctx context.Context) error {
+	return b.await(ctx, b.want(), func() bool { return false })
+}
+
+// want asks for a round that has not begun.
+func (b *writeQueue) want() (mine uint64) {
+	b.mu.Lock()
+	b.wanted++
+	mine = b.wanted
+	b.mu.Unlock()
+	notify(b.now)
+	return mine
+}
+
+// await returns the outcome of a round that began after it was asked for, or nil as
+// soon as something that b.served tells of is enough.
+func (b *writeQueue) await(ctx context.Context, mine uint64, enough func() bool) error {
 	for {
 		b.mu.Lock()
 		done, err, served := b.done, b.err, b.served
 		b.mu.Unlock()
-		if done >= mine {
+		switch {
+		case enough():
+			return nil
+		case done >= mine:
 			return err
 		}
 		select {
@@ -319,7 +404,7 @@ func (b *writeQueue) run(ctx context.Context) {
 		b.mu.Unlock()
 		var more bool
 		var err error
-		if asked || !a.seen || !b.idle(ctx) {
+		if asked || !a.seen || !b.idle(ctx) || !a.look(ctx) {
 			if more, pos, err = a.round(ctx); err != nil {
 				err = applyError(err)
 			}
@@ -330,8 +415,7 @@ func (b *writeQueue) run(ctx context.Context) {
 			b.pos = pos
 			b.ready.Store(true)
 		}
-		close(b.served)
-		b.served = make(chan struct{})
+		b.serveLocked()
 		b.mu.Unlock()
 		wait := behindLook
 		switch {
@@ -349,10 +433,18 @@ func (b *writeQueue) run(ctx context.Context) {
 	}
 }
 
+// serveLocked wakes those who wait.
+func (b *writeQueue) serveLocked() {
+	close(b.served)
+	b.served = make(chan struct{})
+}
+
 // applyError is what a round's failure is to those who wait for it. It never is
 // driver.ErrBadConn: their own connections are as good as they were.
 func applyError(err error) error {
 	switch {
+	case isNotOwner(err):
+		return err
 	case errors.Is(err, driver.ErrBadConn):
 		return errors.New("cachedpg: write-behind: the connection broke over which queued writes are applied")
 	case strings.HasPrefix(err.Error(), "cachedpg: "):

@@ -9,9 +9,9 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/cachedpg/cachedpg/catalog"
 	"github.com/cachedpg/cachedpg/internal/step"
 	"github.com/cachedpg/cachedpg/store/redis"
 )
@@ -21,6 +21,7 @@ import (
 // processes may try; the lock of the row with the position lets one at a time.
 //
 //	BEGIN; lock the position
+//	is the queue this server's?
 //	read the entries behind it, run them
 //	record the new position, and those that were refused
 //	COMMIT
@@ -32,12 +33,16 @@ type applier struct {
 	b    *writeQueue
 	c    *Conn
 	seen bool // the queue was compared with the position on this connection
+
+	place   string
+	rival   rival
+	catalog *catalog.Snapshot // of now, for the batch
 }
 
 func (a *applier) close() {
 	if a.c != nil {
 		_ = a.c.Close()
-		a.c, a.seen = nil, false
+		a.c, a.seen, a.place = nil, false, ""
 	}
 }
 
@@ -70,6 +75,12 @@ func (a *applier) batch(ctx context.Context, refusing bool) (more bool, pos stri
 		a.c = &Conn{d: b.d, applies: true}
 	}
 	c := a.c
+	if err := errors.Join(c.enter(), c.ready(ctx)); err != nil {
+		return false, "", err
+	}
+	if err := a.enroll(ctx); err != nil {
+		return false, "", err
+	}
 	tx, err := c.BeginTx(ctx, driver.TxOptions{Isolation: driver.IsolationLevel(sql.LevelReadCommitted)}) // to see the position of others
 	if err != nil {
 		return false, "", err
@@ -79,7 +90,16 @@ func (a *applier) batch(ctx context.Context, refusing bool) (more bool, pos stri
 			_ = tx.Rollback()
 		}
 	}()
-	pos, dead, err := a.position(ctx)
+	a.catalog = nil
+	if a.place == "" {
+		a.place = c.place()
+	}
+	rec, err := a.record(ctx)
+	if err != nil {
+		return false, "", err
+	}
+	pos = rec.position
+	claim, err := a.claim(ctx, rec)
 	if err != nil {
 		return false, "", err
 	}
@@ -96,8 +116,11 @@ func (a *applier) batch(ctx context.Context, refusing bool) (more bool, pos stri
 		}
 		a.seen = true
 	}
-	if len(dead) > 0 { // before they are forgotten
-		if err := b.queue.Applied(ctx, pos, dead); err != nil {
+	if err := a.learn(ctx, rec, claim); err != nil {
+		return false, "", err
+	}
+	if len(rec.refused) > 0 { // before they are forgotten
+		if err := b.queue.Applied(ctx, a.owner(rec), pos, rec.refused); err != nil {
 			return false, "", err
 		}
 	}
@@ -105,11 +128,11 @@ func (a *applier) batch(ctx context.Context, refusing bool) (more bool, pos stri
 	if err != nil {
 		return false, "", err
 	}
-	if len(entries) == 0 {
+	if len(entries) == 0 && !rec.changed {
 		err := tx.Commit() // it may have made the row
 		tx = nil
 		if err == nil {
-			err = b.queue.Applied(ctx, pos, nil)
+					err = b.queue.Applied(ctx, a.owner(rec), pos, nil)
 		}
 		return false, pos, err
 	}
@@ -121,10 +144,10 @@ func (a *applier) batch(ctx context.Context, refusing bool) (more bool, pos stri
 	if _, err := c.inner.ExecContext(ctx, setImmediate, nil); err != nil {
 		return false, "", err
 	}
-	dead = nil
+	var dead []redis.Refused
 	var letters []DeadLetter
 	for _, e := range entries {
-		letter, err := a.apply(ctx, e, refusing)
+		letter, err := a.apply(ctx, e, rec, claim.Given, refusing)
 		if err != nil {
 			return false, "", err
 		}
@@ -133,16 +156,24 @@ func (a *applier) batch(ctx context.Context, refusing bool) (more bool, pos stri
 			dead = append(dead, redis.Refused{ID: letter.ID, SQLState: letter.SQLState, Message: letter.Message})
 		}
 	}
-	pos = entries[len(entries)-1].ID
+	if len(entries) > 0 {
+		pos = entries[len(entries)-1].ID
+	}
+	rec.fence++
+	known, err := encodingjson.Marshal(rec.known)
+	if err != nil {
+		return false, "", err
+	}
 	refused, err := encodingjson.Marshal(append([]redis.Refused{}, dead...))
 	if err != nil {
 		return false, "", err
 	}
-	if err := a.enterSession(ctx, queuedWrite{Settings: own}); err != nil { // the role of a write need not know the queue
+	if err := a.enterSession(ctx, own); err != nil { // the role of a write need not know the queue
 		return false, "", err
 	}
-	_, err = c.ExecContext(ctx, "UPDATE cachedpg.queue SET position = $2, refused = $3, applied = pg_catalog.clock_timestamp() WHERE stream OPERATOR(pg_catalog.=) $1",
-		named(b.queue.QueueName(), pos, string(refused)))
+	_, err = c.ExecContext(ctx, "UPDATE cachedpg.queue SET position = $2, refused = $3, fence = $4, sequence = $5, known = $6,"+
+		" applied = pg_catalog.clock_timestamp() WHERE stream OPERATOR(pg_catalog.=) $1",
+		named(b.queue.QueueName(), pos, string(refused), rec.fence, rec.sequence, string(known)))
 	if err != nil {
 		return false, "", err
 	}
@@ -155,13 +186,15 @@ func (a *applier) batch(ctx context.Context, refusing bool) (more bool, pos stri
 	step.At(step.Recorded)
 	b.applied.Add(uint64(len(entries)))
 	b.dead.Add(uint64(len(dead)))
+	b.lost.Add(uint64(rec.lost))
+	b.gave(rec.sequence)
 	for _, letter := range letters {
 		if hook := b.d.config.OnDeadLetter; hook != nil {
 			hook(letter)
 		}
 	}
 	// If this fails the next round repeats it.
-	err = b.queue.Applied(ctx, pos, dead)
+	err = b.queue.Applied(ctx, a.owner(rec), pos, dead)
 	return len(entries) == behindBatch, pos, err
 }
 
@@ -181,37 +214,6 @@ const behindSettings = "SELECT pg_catalog.set_config('lock_timeout', '" + behind
 	" OPERATOR(pg_catalog.||) pg_catalog.set_config('idle_in_transaction_session_timeout', '" + behindIdle + "', true)" +
 	" OPERATOR(pg_catalog.||) CASE WHEN pg_catalog.current_setting('synchronous_commit') OPERATOR(pg_catalog.=) 'off' THEN pg_catalog.set_config('synchronous_commit', 'local', true) ELSE '' END"
 
-// position locks the row of the queue, and makes it if there is none.
-func (a *applier) position(ctx context.Context) (pos string, dead []redis.Refused, err error) {
-	c, stream := a.c, quoteLiteral(a.b.queue.QueueName())
-	if _, err := c.inner.text(ctx, behindSettings); err != nil {
-		return "", nil, err
-	}
-	question := "SELECT coalesce((SELECT position OPERATOR(pg_catalog.||) ' ' OPERATOR(pg_catalog.||) refused FROM cachedpg.queue WHERE stream OPERATOR(pg_catalog.=) " + stream + " FOR UPDATE), '')"
-	answer, err := c.inner.text(ctx, question)
-	if err == nil && answer == "" {
-		if _, err = c.ExecContext(ctx, "INSERT INTO cachedpg.queue (stream, position) VALUES ($1, '0-0') ON CONFLICT DO NOTHING",
-			named(a.b.queue.QueueName())); err == nil {
-			answer, err = c.inner.text(ctx, question)
-		}
-	}
-	var refused *pgconn.PgError
-	switch {
-	case errors.As(err, &refused) && (refused.Code == "42P01" || refused.Code == "3F000"):
-		return "", nil, errNoQueueTable
-	case err != nil:
-		return "", nil, fmt.Errorf("cachedpg: write-behind: cachedpg.queue: %w", err)
-	}
-	pos, list, _ := strings.Cut(answer, " ")
-	if _, _, ok := redis.ParseQueueID(pos); !ok {
-		return "", nil, fmt.Errorf("cachedpg: write-behind: cachedpg.queue: %.40q is no position", pos)
-	}
-	if err := encodingjson.Unmarshal([]byte(list), &dead); err != nil {
-		return "", nil, fmt.Errorf("cachedpg: write-behind: cachedpg.queue: column refused: %w", err)
-	}
-	return pos, dead, nil
-}
-
 // refusedWrite is a statement that PostgreSQL does not take, now or ever.
 type refusedWrite struct{ cause error }
 
@@ -221,18 +223,16 @@ func (r *refusedWrite) Unwrap() error { return r.cause }
 func isRefusal(err error) bool { return errors.As(err, new(*refusedWrite)) }
 
 // apply runs one entry. With refusing, one that is refused gives a letter.
-func (a *applier) apply(ctx context.Context, e redis.Queued, refusing bool) (*DeadLetter, error) {
+func (a *applier) apply(ctx context.Context, e redis.Queued, rec *queueRecord, given int64, refusing bool) (*DeadLetter, error) {
 	c := a.c
 	if refusing {
 		if _, err := c.inner.ExecContext(ctx, "SAVEPOINT cachedpg", nil); err != nil {
 			return nil, err
 		}
 	}
-	w, err := decodeQueued(e.Payload)
-	if err != nil {
-		err = &refusedWrite{err}
-	} else {
-		err = a.run(ctx, w)
+	w, err := a.open(e, rec, given)
+	if err == nil {
+		err = a.run(ctx, w, rec)
 	}
 	if !refusing || err != nil && !isRefusal(err) {
 		return nil, err
@@ -257,58 +257,38 @@ func (a *applier) apply(ctx context.Context, e redis.Queued, refusing bool) (*De
 	return letter, nil
 }
 
-// run runs one statement in the session that it was written for.
-func (a *applier) run(ctx context.Context, w queuedWrite) error {
-	c := a.c
-	if err := a.enterSession(ctx, w); err != nil {
-		return err
-	}
-	args := append(named(pgx.QueryExecMode(w.Mode)), named(w.Args...)...)
-	for i := range args {
-		args[i].Ordinal = i + 1
-	}
-	_, err := c.ExecContext(ctx, w.SQL, args)
-	if err != nil && !c.inner.closed() && ctx.Err() == nil && isFinal(err) {
-		return &refusedWrite{err}
-	}
-	return err
-}
-
 // session is the session that the transaction is in, as entries give it.
-func (a *applier) session(ctx context.Context) (settings string, err error) {
+func (a *applier) session(ctx context.Context) (settings map[string]string, err error) {
 	known, err := a.c.state(ctx)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	if known.session == nil {
-		return "", errors.New("cachedpg: write-behind: the session's settings cannot be read")
+		return nil, errors.New("cachedpg: write-behind: the session's settings cannot be read")
 	}
-	return string(known.session.queuedSettings()), nil
+	return settingsOf(known.session), nil
 }
 
 // enterSession gives the transaction the settings under which the write was
 // queued, where they are not the applier's own.
-func (a *applier) enterSession(ctx context.Context, w queuedWrite) error {
+func (a *applier) enterSession(ctx context.Context, wanted map[string]string) error {
 	c := a.c
-	now, err := a.session(ctx)
-	if err != nil || now == w.Settings {
+	own, err := a.session(ctx)
+	if err != nil {
 		return err
 	}
-	var wanted map[string]string
-	if err := encodingjson.Unmarshal([]byte(w.Settings), &wanted); err != nil {
-		return &refusedWrite{fmt.Errorf("cachedpg: write-behind: the settings of an entry cannot be read: %w", err)}
-	}
-	own := settingsOf(c.known.session)
 	var calls []string
+	var args []any
 	for name, want := range wanted {
 		if own[name] != want {
-			calls = append(calls, "pg_catalog.set_config("+quoteLiteral(name)+", "+quoteLiteral(want)+", true)")
+			args = append(args, name, want)
+			calls = append(calls, fmt.Sprintf("pg_catalog.set_config($%d, $%d, true)", len(args)-1, len(args)))
 		}
 	}
 	if len(calls) == 0 {
 		return nil
 	}
-	if _, err := c.ExecContext(ctx, "SELECT "+strings.Join(calls, ", "), nil); err != nil {
+	if _, err := c.ExecContext(ctx, "SELECT "+strings.Join(calls, ", "), named(args...)); err != nil {
 		err = fmt.Errorf("cachedpg: write-behind: a write was queued in a session that this process cannot enter: %w", err)
 		if isGone(err) { // nobody can
 			err = &refusedWrite{err}

@@ -31,8 +31,11 @@ type QueueStats struct {
 	Applied uint64 // that this process has applied, of whichever process
 	Dead    uint64 // of which PostgreSQL has refused
 	Drains  uint64 // reads and writes that waited for queued ones
-	Lost    uint64 // times that Redis was found to have lost the end of the queue
+	Lost    uint64 // acknowledged writes that were found missing; one that has no number counts for all that Redis lost at a time
 	Length  int64  // of the queue now, for which Redis is asked; -1 when it does not tell
+
+	// Stopped says why this process neither queues nor applies writes; "" if it does.
+	Stopped string
 
 	// DeadLetters is the name of the stream of refused writes in Redis.
 	DeadLetters string
@@ -48,6 +51,9 @@ func (b *writeQueue) stats() QueueStats {
 	if risk := b.risk.Load(); risk != nil {
 		s.Risk = *risk
 	}
+	if err := b.stopped(); err != nil {
+		s.Stopped = strings.TrimPrefix(err.Error(), "cachedpg: write-behind: ")
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	if n, err := b.queue.QueueLength(ctx); err == nil {
@@ -61,13 +67,22 @@ func (c *Conn) explainQueue(q *call, x *Explanation) {
 	if !q.text.behind || c.tx != nil {
 		return
 	}
+	b := c.d.behind.Load()
+	if b != nil {
+		if err := b.stopped(); err != nil {
+			x.Notes = append(x.Notes, "It is not queued: "+strings.TrimPrefix(err.Error(), "cachedpg: write-behind: ")+".")
+			return
+		}
+	}
 	x.Notes = append(x.Notes, "It is queued, and runs later: strategy write-behind.")
-	if b := c.d.behind.Load(); b != nil {
+	if b != nil {
 		if risk := b.risk.Load(); risk != nil && *risk != "" {
 			x.Notes = append(x.Notes, "What is queued may be lost: "+*risk+".")
 		}
 	}
 }
+
+var errOldQueueTable = errors.New("cachedpg: strategy \"write-behind\": the table cachedpg.queue lacks columns that this version needs; run \"cachedpg setup\" again")
 
 var errNoQueueTable = errors.New("cachedpg: strategy \"write-behind\" needs the table cachedpg.queue, which \"cachedpg setup\" makes")
 
@@ -76,7 +91,13 @@ const queueTable = `CREATE TABLE IF NOT EXISTS cachedpg.queue (
 	stream   pg_catalog.text PRIMARY KEY,
 	position pg_catalog.text NOT NULL,
 	refused  pg_catalog.text NOT NULL DEFAULT '[]',
-	applied  pg_catalog.timestamptz NOT NULL DEFAULT pg_catalog.now()
-)`
+	applied  pg_catalog.timestamptz NOT NULL DEFAULT pg_catalog.now(),
+	fence    pg_catalog.int8 NOT NULL DEFAULT 0,
+	sequence pg_catalog.int8 NOT NULL DEFAULT 0,
+	known    pg_catalog.text NOT NULL DEFAULT '{}'
+);
+ALTER TABLE cachedpg.queue ADD COLUMN IF NOT EXISTS fence pg_catalog.int8 NOT NULL DEFAULT 0,
+	ADD COLUMN IF NOT EXISTS sequence pg_catalog.int8 NOT NULL DEFAULT 0,
+	ADD COLUMN IF NOT EXISTS known pg_catalog.text NOT NULL DEFAULT '{}'`
 
 func quoteLiteral(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }

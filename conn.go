@@ -160,6 +160,11 @@ func (c *Conn) Ping(ctx context.Context) error {
 			return err
 		}
 	}
+	if b := c.d.behind.Load(); b != nil {
+		if err := b.check(ctx); err != nil {
+			return err
+		}
+	}
 	return sp.feed.Load().check(ctx)
 }
 

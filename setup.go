@@ -18,13 +18,14 @@ const ownSchema = "cachedpg"
 // setupPiece is a table that Setup makes.
 type setupPiece struct {
 	table  string
-	sql    string
+	sql    string // what makes the table, then what an older one lacks
+	last   string // a column of the newest version
 	grants string // what the application's roles and those of relays need
 }
 
 var setupPieces = []setupPiece{
-	{"cachedpg.outbox", outboxTable, "SELECT, INSERT, UPDATE, DELETE"},
-	{"cachedpg.queue", queueTable, "SELECT, INSERT, UPDATE"},
+	{"cachedpg.outbox", outboxTable, "", "SELECT, INSERT, UPDATE, DELETE"},
+	{"cachedpg.queue", queueTable, "known", "SELECT, INSERT, UPDATE"},
 }
 
 const createSchema = "CREATE SCHEMA IF NOT EXISTS " + ownSchema
@@ -91,7 +92,9 @@ func setup(ctx context.Context, tx *sql.Tx, roles []string) error {
 		// Who may use what is there need not be allowed to make it.
 		var there bool
 		question := "SELECT EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace" +
-			" WHERE nspname OPERATOR(pg_catalog.||) '.' OPERATOR(pg_catalog.||) relname OPERATOR(pg_catalog.=) '" + p.table + "')"
+			" WHERE nspname OPERATOR(pg_catalog.||) '.' OPERATOR(pg_catalog.||) relname OPERATOR(pg_catalog.=) '" + p.table + "'" +
+			" AND ('" + p.last + "' OPERATOR(pg_catalog.=) '' OR EXISTS (SELECT FROM pg_catalog.pg_attribute" +
+			" WHERE attrelid OPERATOR(pg_catalog.=) c.oid AND attname OPERATOR(pg_catalog.=) '" + p.last + "')))"
 		if err := tx.QueryRowContext(ctx, question).Scan(&there); err != nil {
 			return err
 		}

@@ -166,7 +166,7 @@ func newSpace(d *connector, s *session) *space {
 		sp.writes = invalidation.New(sp.store, invalidation.Options{Local: true})
 		return sp
 	}
-	shared := redis.Open(d.target, redis.Options{Identity: s.id.String(), Families: s.id.families()})
+	shared := redis.Open(d.target, redis.Options{Identity: s.id.String(), Database: s.id.system + "/" + s.id.database, Families: s.id.families()})
 	sp.store = shared
 	sp.writes = invalidation.New(shared, invalidation.Options{Timeout: askTimeout})
 	sp.warm.Store(true)

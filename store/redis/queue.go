@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -20,10 +21,15 @@ import (
 // server nor an epoch, so that a server which restarts with its append-only file, or
 // a replica that is promoted, goes on with it:
 //
-//	cachedpg:{p0}:queue:database       the stream
-//	cachedpg:{p0}:queue:database:dead  those that PostgreSQL has refused
-//	cachedpg:{p0}:queue:database:n…    that a write was queued, for a minute
-//	cachedpg:{p0}:queue:database:look  that somebody has looked, see lastScript
+//	cachedpg:{p0}:queue:database        the stream
+//	cachedpg:{p0}:queue:database:owner  whose it is, see owner.go
+//	cachedpg:{p0}:queue:database:dead   those that PostgreSQL has refused
+//	cachedpg:{p0}:queue:database:n…     that a write was queued, for a minute
+//	cachedpg:{p0}:queue:database:look   that somebody has looked, see lastScript
+//	cachedpg:{p0}:queue:database:turn   who queues next, see enqueueScript
+//
+// An entry of the stream has the write (w), its sequence number (n) and the server that
+// it was queued for (s).
 //
 // A Cluster has tags on other nodes than the stream, and no step of Redis'
 // reaches both, so it has no queue.
@@ -34,10 +40,33 @@ var ErrQueueFull = errors.New("cachedpg: the queue of writes is full")
 // ErrNoQueue is what a Redis Cluster answers.
 var ErrNoQueue = errors.New("cachedpg: strategy \"write-behind\" needs one Redis, or one with Sentinels: a Cluster cannot queue a write and invalidate its tags in one step")
 
+// ErrNotOwner is what Enqueue and Applied answer when the queue is not that server's.
+var ErrNotOwner = errors.New("cachedpg: the queue of writes belongs to another server of PostgreSQL")
+
+// ErrQueueSealed is what Enqueue answers a process whose entries would be refused.
+var ErrQueueSealed = errors.New("cachedpg: the queue of writes is encrypted, which other processes ask for by cache_encryption; give this one the same keys")
+
+// Write is what Enqueue adds to the queue.
+type Write struct {
+	Tags    []store.Tag // that get new stamps
+	Catalog store.Stamp // of the catalog tag when the tags were planned
+	Payload string
+	Server  string // the write is for it, see Owner
+
+	// What is known to be applied, an ID or "", and the highest sequence number that is
+	// known to have been given out: the write comes behind both.
+	Applied string
+	Given   int64
+
+	Max int64 // the length at which the answer is ErrQueueFull
+}
+
 // Queued is an entry of the queue.
 type Queued struct {
-	ID      string // of the stream: "milliseconds-number", in order
-	Payload string
+	ID       string // of the stream: "milliseconds-number", in order
+	Sequence int64  // 1, 2, 3 … in a queue; 0 if the entry says none
+	Server   string // that it was queued for
+	sealed   string // or plain, see OpenQueued
 }
 
 // Refused is an entry that PostgreSQL has refused for good.
@@ -60,12 +89,19 @@ type Refused struct {
 // While readers may have a lease of a server that was replaced, the caller waits
 // before he tells of the write (I16).
 //
-// KEYS: D, L, stream, nonce. ARGV: prefix, most entries, payload, catalog tag, its
-// stamp, schema tag, milliseconds and number of the last id known to be applied,
-// lease in milliseconds, 1 if the server may just have taken another's place, then the tags.
-// Returns 'ok' and how long to wait, or 'full'.
+// Sequence numbers have no gaps and no repetitions. Whoever seals an entry has to
+// say the number before, and tries again if another was faster; then it is his turn,
+// so that one who is far away comes to queue too.
+//
+// KEYS: D, L, stream, nonce, owner, turn. ARGV: prefix, most entries, payload, catalog
+// tag, its stamp, schema tag, milliseconds and number of the last id known to be applied,
+// lease in milliseconds, 1 if the server may just have taken another's place, the server that it is for,
+// the sequence number that it was sealed with or nothing, the highest one known, a name
+// of the caller, then the tags.
+// Returns 'ok', how long to wait and the sequence number; 'again' and the next one; or
+// 'full', 'other', 'sealed', 'plain'.
 var enqueueScript = newScript(`
-local d, stream, nonce, prefix = KEYS[1], KEYS[3], KEYS[4], ARGV[1]
+local d, stream, nonce, o, prefix = KEYS[1], KEYS[3], KEYS[4], KEYS[5], ARGV[1]
 local wait, e = 0, redis.call('HGET', d, 'e')
 if ARGV[10] == '1' then
   local t = redis.call('TIME')
@@ -73,26 +109,41 @@ if ARGV[10] == '1' then
   local age = now - (tonumber(e and redis.call('HGET', d, 'born')) or now)
   wait = math.max(0, math.min(ARGV[9], ARGV[9] - age))
 end
-if redis.call('EXISTS', nonce) == 1 then return {'ok', wait} end
+local done = redis.call('GET', nonce)
+if done then return {'ok', wait, tonumber(done)} end
+if redis.call('HGET', o, 'server') ~= ARGV[11] then return {'other'} end
+local sealed = redis.call('HGET', o, 'sealed') == '1'
+if sealed ~= (ARGV[12] ~= '') then return {sealed and 'sealed' or 'plain'} end
 if redis.call('XLEN', stream) >= tonumber(ARGV[2]) then return {'full'} end
-local id = redis.call('XADD', stream, '*', 'w', ARGV[3])
-local ms, n = string.match(id, '(%d+)-(%d+)')
-ms, n = tonumber(ms), tonumber(n)
-local toMs, toN = tonumber(ARGV[7]), tonumber(ARGV[8])
-if ms < toMs or ms == toMs and n <= toN then
-  redis.call('XDEL', stream, id)
-  redis.call('XADD', stream, string.format('%.0f-%.0f', toMs, toN + 1), 'w', ARGV[3])
+local n = math.max(tonumber(redis.call('HGET', o, 'given')) or 0, tonumber(ARGV[13])) + 1
+if sealed then
+  local turn = redis.call('GET', KEYS[6])
+  if turn and turn ~= ARGV[14] or tonumber(ARGV[12]) ~= n then
+    if not turn then redis.call('SET', KEYS[6], ARGV[14], 'PX', 100) end
+    return {'again', n}
+  end
+  if turn then redis.call('DEL', KEYS[6]) end
 end
-redis.call('SET', nonce, '', 'PX', 60000)
+local number = string.format('%.0f', n)
+local id = redis.call('XADD', stream, '*', 'w', ARGV[3], 'n', number, 's', ARGV[11])
+local ms, k = string.match(id, '(%d+)-(%d+)')
+ms, k = tonumber(ms), tonumber(k)
+local toMs, toK = tonumber(ARGV[7]), tonumber(ARGV[8])
+if ms < toMs or ms == toMs and k <= toK then
+  redis.call('XDEL', stream, id)
+  redis.call('XADD', stream, string.format('%.0f-%.0f', toMs, toK + 1), 'w', ARGV[3], 'n', number, 's', ARGV[11])
+end
+redis.call('HSET', o, 'given', number)
+redis.call('SET', nonce, number, 'PX', 60000)
 if not e then
   redis.call('DEL', KEYS[2])
-  return {'ok', wait}
+  return {'ok', wait, n}
 end
-for i = 11, #ARGV do redis.call('DEL', prefix .. 's' .. e .. ARGV[i]) end
+for i = 15, #ARGV do redis.call('DEL', prefix .. 's' .. e .. ARGV[i]) end
 if redis.call('HEXISTS', d, 't' .. ARGV[4]) == 1 or redis.call('GET', prefix .. 's' .. e .. ARGV[4]) ~= ARGV[5] then
   redis.call('DEL', prefix .. 's' .. e .. ARGV[6])
 end
-return {'ok', wait}
+return {'ok', wait, n}
 `, false)
 
 // The last of the queue. What a server has to say that was replaced by another is
@@ -110,20 +161,33 @@ return {found[1][1]}
 `, true)
 
 // What PostgreSQL has applied leaves the queue, and what it has refused goes to the
-// dead. That an entry is still there is what makes it happen once.
+// dead. That an entry is still there is what makes it happen once. Only its owner may
+// say so: another has not applied what this one needs (I25).
 //
-// KEYS: stream, dead. ARGV: the last id applied, the one after, then id, code and
-// message of each that was refused.
+// KEYS: stream, dead, owner. ARGV: the last id applied, the one after, server, fence and
+// sequence number as recorded, then id, code and message of each that was refused.
+// Returns 1 if it was done.
 var appliedScript = newScript(`
-for i = 3, #ARGV, 3 do
+local o = KEYS[3]
+if redis.call('HGET', o, 'server') ~= ARGV[3] then return {0} end
+for i, field in ipairs({'fence', 'acked', 'given'}) do
+  local value = i == 1 and ARGV[4] or ARGV[5]
+  if tonumber(value) > (tonumber(redis.call('HGET', o, field)) or 0) then redis.call('HSET', o, field, value) end
+end
+for i = 6, #ARGV, 3 do
   local found = redis.call('XRANGE', KEYS[1], ARGV[i], ARGV[i])
   if #found == 1 then
-    redis.call('XADD', KEYS[2], '*', 'id', ARGV[i], 'sqlstate', ARGV[i + 1], 'error', ARGV[i + 2], 'w', found[1][2][2])
+    local entry = {'', ''}
+    for j = 1, #found[1][2], 2 do
+      if found[1][2][j] == 'w' then entry[1] = found[1][2][j + 1] end
+      if found[1][2][j] == 'n' then entry[2] = found[1][2][j + 1] end
+    end
+    redis.call('XADD', KEYS[2], '*', 'id', ARGV[i], 'sqlstate', ARGV[i + 1], 'error', ARGV[i + 2], 'w', entry[1], 'n', entry[2])
     redis.call('XDEL', KEYS[1], ARGV[i])
   end
 end
 redis.call('XTRIM', KEYS[1], 'MINID', '=', ARGV[2])
-return {}
+return {1}
 `, true)
 
 // PostgreSQL has applied up to an id that the stream has never given out: it has
@@ -150,52 +214,123 @@ return {1}
 
 // QueueName is the name of the stream, by which PostgreSQL too knows it.
 func (s *Store) QueueName() string {
-	parts := strings.Split(s.identity, "/") // a promotion changes the timeline, and keeps the queue
-	sum := sha256.Sum256([]byte(parts[0] + "/" + parts[len(parts)-1]))
+	sum := sha256.Sum256([]byte(s.database))
 	return hashTag(0) + ":queue:" + base64.RawURLEncoding.EncodeToString(sum[:12])
 }
 
 // DeadLetters is the name of the stream of writes that PostgreSQL has refused.
 func (s *Store) DeadLetters() string { return s.QueueName() + ":dead" }
 
-// Enqueue adds a write to the queue and gives its tags new stamps, in one step.
-// The tags were planned with a catalog loaded when the catalog tag had that stamp;
-// if it has another, the schema tag gets a new stamp too. The write comes behind
-// applied, an id or "". max is the length at which the answer is ErrQueueFull. After
-// any other error the write may be in the queue or not. What is queued must be told
-// to nobody for the time of wait.
-func (s *Store) Enqueue(ctx context.Context, tags []store.Tag, catalog store.Stamp, payload, applied string, max int64) (wait time.Duration, err error) {
-	nonce := s.QueueName() + ":n" + rand.Text()
-	ms, n, _ := ParseQueueID(applied)
+// Enqueue adds a write to the queue and gives its tags new stamps, in one step. If the
+// catalog tag has another stamp than the write says, the schema tag gets a new one too.
+// After any error but those of this package the write may be in the queue or not. What is
+// queued must be told to nobody for the time of wait.
+func (s *Store) Enqueue(ctx context.Context, w Write) (sequence int64, wait time.Duration, err error) {
+	if s.target.Sealer == nil {
+		return s.enqueue(ctx, w, 0, rand.Text())
+	}
+	// One at a time in a process: two would each make the other's number wrong.
+	select {
+	case s.sealing <- struct{}{}:
+		defer func() { <-s.sealing }()
+	case <-ctx.Done():
+		return 0, 0, ctx.Err()
+	}
+	nonce := rand.Text()
+	for {
+		next, wait, err := s.enqueue(ctx, w, max(s.sealed, w.Given)+1, nonce)
+		var faster *faster
+		switch {
+		case err == nil:
+			s.sealed = next
+			return next, wait, nil
+		case !errors.As(err, &faster):
+			return 0, 0, err
+		}
+		if s.sealed = faster.next - 1; faster.again {
+			if err := pause(ctx); err != nil {
+				return 0, 0, err
+			}
+		}
+	}
+}
+
+// faster says that another has taken the sequence number, or has the turn.
+type faster struct {
+	next  int64
+	again bool
+}
+
+func (f *faster) Error() string { return "cachedpg: the queue goes on with another number" }
+
+// pause lets another have his turn.
+func pause(ctx context.Context) error {
+	timer := time.NewTimer(time.Millisecond)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// enqueue adds a write, sealed with a sequence number unless that is 0.
+func (s *Store) enqueue(ctx context.Context, w Write, number int64, nonce string) (sequence int64, wait time.Duration, err error) {
+	name := s.QueueName()
+	ms, n, _ := ParseQueueID(w.Applied)
+	payload, sealed := w.Payload, ""
+	if number != 0 {
+		payload = string(s.target.Sealer.Seal(nil, []byte(w.Payload), s.queuedAs(number)))
+		sealed = strconv.FormatInt(number, 10)
+	}
 	err = s.queue(ctx, func(p *partition) error {
 		if err := p.register(ctx); err != nil {
 			return err
 		}
-		argv := []any{p.prefix, max, payload, catalogTag, appendStamp(nil, catalog), schemaTag,
-			ms, n, store.Lease.Milliseconds(), flag(p.succeeds())}
-		for _, t := range tags {
+		argv := []any{p.prefix, w.Max, payload, catalogTag, appendStamp(nil, w.Catalog), schemaTag,
+			ms, n, store.Lease.Milliseconds(), flag(p.succeeds()), w.Server, sealed, w.Given, s.name}
+		for _, t := range w.Tags {
 			argv = append(argv, encodeTag(t))
 		}
-		reply, err := p.run(ctx, enqueueScript, []string{p.keys[0], p.keys[1], s.QueueName(), nonce}, argv...)
+		keys := []string{p.keys[0], p.keys[1], name, name + ":n" + nonce, name + ":owner", name + ":turn"}
+		reply, err := p.run(ctx, enqueueScript, keys, argv...)
 		if err != nil {
 			return err
 		}
-		if len(reply) == 1 && reply[0] == "full" {
-			return ErrQueueFull
+		if sequence, wait, err = enqueued(reply, number); err == nil {
+			wait = max(wait, p.young())
 		}
-		if len(reply) != 2 {
-			return errReply
-		}
-		left, ok := reply[1].(int64)
-		if !ok {
-			return errReply
-		}
-		if wait = time.Duration(left) * time.Millisecond; wait < p.young() {
-			wait = p.young()
-		}
-		return nil
+		return err
 	})
-	return wait, err
+	return sequence, wait, err
+}
+
+func enqueued(reply []any, number int64) (sequence int64, wait time.Duration, err error) {
+	if len(reply) == 0 {
+		return 0, 0, errReply
+	}
+	var numbers [2]int64
+	for i, v := range reply[1:min(len(reply), 3)] {
+		n, ok := v.(int64)
+		if !ok {
+			return 0, 0, errReply
+		}
+		numbers[i] = n
+	}
+	switch {
+	case reply[0] == "ok" && len(reply) == 3:
+		return numbers[1], time.Duration(numbers[0]) * time.Millisecond, nil
+	case reply[0] == "again" && len(reply) == 2:
+		return 0, 0, &faster{numbers[0], numbers[0] == number}
+	case reply[0] == "full":
+		return 0, 0, ErrQueueFull
+	case reply[0] == "other", reply[0] == "plain": // its owner says first that it is sealed
+		return 0, 0, ErrNotOwner
+	case reply[0] == "sealed":
+		return 0, 0, ErrQueueSealed
+	}
+	return 0, 0, errReply
 }
 
 // queue runs f on the partition that has the queue.
@@ -237,7 +372,10 @@ func (s *Store) entries(ctx context.Context, p *partition, command, from, to str
 	found := make([]Queued, len(cmd.Val()))
 	for i, m := range cmd.Val() {
 		payload, _ := m.Values["w"].(string)
-		found[i] = Queued{m.ID, payload}
+		number, _ := m.Values["n"].(string)
+		server, _ := m.Values["s"].(string)
+		sequence, _ := strconv.ParseInt(number, 10, 64)
+		found[i] = Queued{m.ID, sequence, server, payload}
 	}
 	return found, nil
 }
@@ -255,19 +393,22 @@ func (s *Store) QueueLength(ctx context.Context) (n int64, err error) {
 	return n, err
 }
 
-// Applied takes entries out of the queue that PostgreSQL has applied, up to and
+// Applied takes entries out of the queue that the owner has applied, up to and
 // with id, and puts those that it has refused among the dead. It may be repeated.
-func (s *Store) Applied(ctx context.Context, id string, refused []Refused) error {
+func (s *Store) Applied(ctx context.Context, o Owner, id string, refused []Refused) error {
 	ms, n, ok := ParseQueueID(id)
 	if !ok {
 		return fmt.Errorf("cachedpg: %q is no id of a queued write", id)
 	}
-	argv := []any{id, fmt.Sprintf("%d-%d", ms, n+1)}
+	argv := []any{id, fmt.Sprintf("%d-%d", ms, n+1), o.Server, o.Fence, o.Sequence}
 	for _, r := range refused {
-		argv = append(argv, r.ID, r.SQLState, r.Message)
+		argv = append(argv, r.ID, r.SQLState, s.sealedMessage(r))
 	}
 	return s.queue(ctx, func(p *partition) error {
-		_, err := p.run(ctx, appliedScript, []string{s.QueueName(), s.DeadLetters()}, argv...)
+		reply, err := p.run(ctx, appliedScript, []string{s.QueueName(), s.DeadLetters(), s.ownerKey()}, argv...)
+		if err == nil && (len(reply) != 1 || reply[0] != int64(1)) {
+			err = ErrNotOwner
+		}
 		return err
 	})
 }

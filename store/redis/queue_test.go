@@ -11,11 +11,21 @@ import (
 
 func (u *user) enqueue(applied string, tags ...store.Tag) (wait time.Duration) {
 	u.Helper()
-	wait, err := u.Enqueue(background, tags, 0, "payload", applied, 1_000_000)
+	_, wait, err := u.Enqueue(background, Write{Tags: tags, Payload: "payload", Server: testServer, Applied: applied, Max: 1_000_000})
 	if err != nil {
 		u.Fatal(err)
 	}
 	return wait
+}
+
+const testServer = "20260102030405000000"
+
+// own has the test's server own the queue.
+func (u *user) own() {
+	u.Helper()
+	if c, err := u.Claim(background, Owner{Server: testServer, Timeline: "00000001"}); err != nil || !c.Owns {
+		u.Fatalf("%+v, %v", c, err)
+	}
 }
 
 func (u *user) last() string {
@@ -35,6 +45,7 @@ func TestAQueuedWriteOfAYoungEpochIsNotToldAtOnce(t *testing.T) {
 	b := redistest.Replica(t, a)
 	b.Promote()
 	u := openURL(t, b.URL(), Options{})
+	u.own()
 	_, table, _ := fresh()
 	if wait := u.enqueue("", table); wait != store.Lease {
 		t.Errorf("without an epoch: %v", wait)
@@ -48,6 +59,7 @@ func TestAQueuedWriteOfAYoungEpochIsNotToldAtOnce(t *testing.T) {
 
 	v := openURL(t, redistest.Start(t).URL(), Options{})
 	v.renew()
+	v.own()
 	if wait := v.enqueue("", table); wait != 0 {
 		t.Errorf("on a server of its own: %v", wait)
 	}
@@ -83,6 +95,7 @@ func TestANewIDComesAfterWhatIsApplied(t *testing.T) {
 	t.Parallel()
 	u := openURL(t, redistest.Start(t).URL(), Options{})
 	u.renew()
+	u.own()
 	for _, step := range []struct{ applied, want string }{
 		{"99999999999999-3", "99999999999999-4"},
 		{"99999999999999-3", "99999999999999-5"},
@@ -106,18 +119,19 @@ func TestAWriteIsQueuedOnce(t *testing.T) {
 	r := redistest.Start(t)
 	u := openURL(t, r.URL(), Options{})
 	u.renew()
+	u.own()
 	p := u.inUse.Load().partitions[0]
 	for range 2 {
-		reply, err := p.run(background, enqueueScript, []string{p.keys[0], p.keys[1], u.QueueName(), "nonce"},
-			p.prefix, 100, "payload", catalogTag, appendStamp(nil, 0), schemaTag, 0, 0, store.Lease.Milliseconds(), "0")
-		if err != nil || len(reply) != 2 || reply[0] != "ok" {
+		reply, err := p.run(background, enqueueScript, []string{p.keys[0], p.keys[1], u.QueueName(), "nonce", u.ownerKey(), "turn"},
+			p.prefix, 100, "payload", catalogTag, appendStamp(nil, 0), schemaTag, 0, 0, store.Lease.Milliseconds(), "0", testServer, "", 0, "u")
+		if err != nil || len(reply) != 3 || reply[0] != "ok" || reply[2] != int64(1) {
 			t.Fatalf("%v, %v", reply, err)
 		}
 	}
 	if n, err := r.Client().XLen(background, u.QueueName()).Result(); n != 1 || err != nil {
 		t.Errorf("%d entries, %v", n, err)
 	}
-	if _, err := u.Enqueue(background, nil, 0, "payload", "", 1); !errors.Is(err, ErrQueueFull) {
+	if _, _, err := u.Enqueue(background, Write{Payload: "payload", Server: testServer, Max: 1}); !errors.Is(err, ErrQueueFull) {
 		t.Errorf("a full queue: %v", err)
 	}
 }

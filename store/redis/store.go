@@ -14,6 +14,7 @@ package redis
 
 import (
 	"context"
+	"crypto/rand"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -33,6 +34,10 @@ type Options struct {
 	// says since that they are alive. At most two.
 	Families []string
 
+	// Database is what the queue of writes is of: system identifier and database. Unlike
+	// Identity it stays the same when the server is restarted or another is promoted.
+	Database string
+
 	// Timeout bounds one round trip. 0 is 250ms.
 	Timeout time.Duration
 }
@@ -46,7 +51,12 @@ type Store struct {
 	target   *Target
 	identity string
 	families []string
+	database string
+	name     string // of this Store among those that queue
 	timeout  time.Duration
+
+	sealing chan struct{} // holds one token: one at a time seals a write for the queue
+	sealed  int64         // the sequence number that was given out last, guarded by sealing
 
 	inUse   atomic.Pointer[incarnation]
 	meeting chan struct{} // holds one token: one at a time connects
@@ -68,7 +78,8 @@ var _ store.Shared = (*Store)(nil)
 // Open returns a store. It does no I/O: connections are made at first use. The
 // caller no longer changes t.
 func Open(t *Target, o Options) *Store {
-	s := &Store{target: t, identity: o.Identity, families: o.Families, timeout: o.Timeout, meeting: make(chan struct{}, 1)}
+	s := &Store{target: t, identity: o.Identity, families: o.Families, database: o.Database, name: rand.Text(), timeout: o.Timeout,
+		meeting: make(chan struct{}, 1), sealing: make(chan struct{}, 1)}
 	if s.timeout <= 0 {
 		s.timeout = defaultTimeout
 	}

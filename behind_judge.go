@@ -1,0 +1,163 @@
+package cachedpg
+
+import (
+	"context"
+	"database/sql/driver"
+	encodingjson "encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/cachedpg/cachedpg/catalog"
+	"github.com/cachedpg/cachedpg/keying"
+	"github.com/cachedpg/cachedpg/parser"
+	"github.com/cachedpg/cachedpg/store/redis"
+)
+
+// Whoever can write to Redis can put something into the queue. So an entry is
+// judged before it runs: it has to be authentic where there are keys, in its place, and what
+// the strategy queues, by the catalog of now. What is not is refused: it never runs, and
+// those behind it do.
+
+// open gives what an entry says, if it is the next one of the queue's.
+func (a *applier) open(e redis.Queued, r *queueRecord, given int64) (w queuedWrite, err error) {
+	queue := a.b.queue
+	payload, err := queue.OpenQueued(e, r.known.Plain != "" && !queueLess(r.known.Plain, e.ID))
+	switch {
+	case redis.IsUnknownKey(err) && slices.Contains(r.known.Keys, e.Key()):
+		return w, fmt.Errorf("cachedpg: write-behind: a process with another key in cache_encryption has queued a write; give this one all keys that are in use")
+	case err != nil:
+		return w, &refusedWrite{err}
+	case e.Sequence <= 0:
+		return w, &refusedWrite{errors.New("cachedpg: write-behind: an entry of the queue was not written by this driver")}
+	case e.Sequence <= r.sequence:
+		return w, &refusedWrite{errors.New("cachedpg: write-behind: an entry of the queue is there a second time, or not in its place")}
+	case e.Sequence > given && queue.QueueKey() == "":
+		return w, &refusedWrite{errors.New("cachedpg: write-behind: an entry of the queue has a number that was never given out")}
+	}
+	r.lost += e.Sequence - r.sequence - 1
+	r.sequence = e.Sequence
+	if w, err = decodeQueued(payload); err != nil {
+		err = &refusedWrite{err}
+	}
+	return w, err
+}
+
+// maySet reports whether an entry may ask for the settings, and why not. Names and roles
+// are of those that this driver's processes queue with; values become parameters.
+func (r *queueRecord) maySet(wanted map[string]string) error {
+	for name := range wanted {
+		if name != "role" && name != "search_path" && !slices.Contains(settings, name) {
+			return fmt.Errorf("cachedpg: write-behind: an entry of the queue sets %.40q", name)
+		}
+	}
+	switch {
+	case !slices.Contains(r.Roles, wanted["role"]):
+		return errors.New("cachedpg: write-behind: an entry of the queue is of a role that no process has queued with")
+	case !readable(wanted):
+		return errors.New("cachedpg: write-behind: an entry of the queue has settings under which a text may mean something else")
+	}
+	return nil
+}
+
+// readable reports that under these settings PostgreSQL reads texts as our parser does.
+func readable(settings map[string]string) bool {
+	return settings["client_encoding"] == "UTF8" && settings["standard_conforming_strings"] == "on"
+}
+
+// mayQueue reports that what is written in the session may be queued.
+func (s *session) mayQueue() bool { return s.standardText && readable(settingsOf(s)) }
+
+func (s *session) role() string { return settingsOf(s)["role"] }
+
+// judge reports whether a call is what the strategy queues. What an old catalog refuses is
+// looked at again with the one of now.
+func (a *applier) judge(ctx context.Context, q *call, k *queueKnown) error {
+	c := a.c
+	if err := c.plan(ctx, q); err != nil {
+		return err
+	}
+	if q.session == unknownSession {
+		return errors.New("cachedpg: write-behind: the session's settings cannot be read")
+	}
+	if q.view != noCatalog && c.mayRun(q.text.plan, q.view.snapshot, q.keyingValues(), k) {
+		return nil
+	}
+	if a.catalog == nil {
+		snapshot, err := c.inner.loadCatalog(ctx)
+		if err != nil {
+			return err
+		}
+		a.catalog = snapshot
+	}
+	if scanned, ok := parser.Scan(q.sql); ok && q.session.standardText {
+		statements, err := parser.Parse(q.sql, scanned.Literals)
+		if err == nil {
+			plan := keying.New(scanned.Text, statements, a.catalog, q.session.path)
+			if c.mayRun(plan, a.catalog, keying.Values{Args: q.values, Literals: scanned.Literals}, k) {
+				return nil
+			}
+		}
+	}
+	return &refusedWrite{errors.New("cachedpg: write-behind: an entry of the queue is not one write of rows by key of a table with that strategy")}
+}
+
+// mayRun reports that a plan is that of a write which one of those that queue could have queued.
+func (c *Conn) mayRun(plan *keying.Plan, snapshot *catalog.Snapshot, v keying.Values, k *queueKnown) bool {
+	if len(plan.Kinds) != 1 || !plan.Later || len(plan.WritesTo()) != 1 {
+		return false
+	}
+	rel := snapshot.ByOID(plan.WritesTo()[0])
+	if rel == nil || rel.Schema == ownSchema || !slices.ContainsFunc(k.Tables, func(table string) bool { return (&Policy{Relation: table}).is(rel) }) {
+		return false
+	}
+	may, buf := plan.MayWait(v, c.keyBuf)
+	c.keyBuf = buf[:0]
+	return may
+}
+
+// run runs one statement in the session that it was written for.
+func (a *applier) run(ctx context.Context, w queuedWrite, r *queueRecord) error {
+	c := a.c
+	if w.Mode < 0 || w.Mode > int32(pgx.QueryExecModeSimpleProtocol) {
+		return &refusedWrite{fmt.Errorf("cachedpg: write-behind: an entry of the queue has the execution mode %d", w.Mode)}
+	}
+	var wanted map[string]string
+	err := encodingjson.Unmarshal([]byte(w.Settings), &wanted)
+	if err == nil {
+		err = r.maySet(wanted)
+	}
+	if err != nil {
+		return &refusedWrite{err}
+	}
+	if err := a.enterSession(ctx, wanted); err != nil {
+		return err
+	}
+	args := append(named(pgx.QueryExecMode(w.Mode)), named(w.Args...)...)
+	for i := range args {
+		args[i].Ordinal = i + 1
+	}
+	if err := c.enter(); err != nil {
+		return err
+	}
+	q, err := c.newCall(ctx, w.SQL, args)
+	if err != nil {
+		return err
+	}
+	if err := a.judge(ctx, &q, &r.known); err != nil {
+		return err
+	}
+	_, err = c.exec(ctx, &q)
+	switch {
+	case c.inner.closed() || ctx.Err() != nil:
+		return err
+	case c.inner.txStatus() == 'I':
+		_ = c.inner.Close() // the position must not be recorded outside of what it is of
+		return errors.Join(errors.New("cachedpg: write-behind: a queued write has ended the transaction that it ran in"), driver.ErrBadConn)
+	case err != nil && isFinal(err):
+		return &refusedWrite{err}
+	}
+	return err
+}

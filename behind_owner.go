@@ -1,0 +1,352 @@
+package cachedpg
+
+import (
+	"context"
+	encodingjson "encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/cachedpg/cachedpg/store/redis"
+)
+
+// The row of the queue in PostgreSQL, and the owner of the queue in Redis, decide
+// together who applies (I25); see store/redis/owner.go. A server that does not own it stands
+// aside: what is written there by its processes goes to it and not into the queue.
+//
+//	production                      its clone
+//	queue: n = n + 1
+//	                                reads the position, the entry behind it
+//	                                (without an owner: applies it, takes it out of the queue;
+//	                                production never does)
+//	                                another server owns the queue, and is alive: stands aside
+//	applies, records, takes it out
+
+// standing is how a server stands to the queue.
+type standing uint8
+
+const (
+	waiting  standing = iota + 1 // another owned it a moment ago, and may be gone
+	foreign                      // another owns it, and is alive
+	doubtful                     // nobody can tell but a person
+)
+
+// notOwner is why a process does not apply the queue.
+type notOwner struct {
+	standing standing
+	reason   string
+}
+
+func (e *notOwner) Error() string { return "cachedpg: write-behind: " + e.reason }
+
+func isNotOwner(err error) bool { return errors.As(err, new(*notOwner)) }
+func isForeign(err error) bool  { return standingOf(err) == foreign }
+func isWaiting(err error) bool  { return standingOf(err) == waiting }
+
+func standingOf(err error) standing {
+	var e *notOwner
+	if errors.As(err, &e) {
+		return e.standing
+	}
+	return 0
+}
+
+const takeOver = "; if this one is to take its place run \"cachedpg queue take-over\" with the DSN of the application, or else give it a Redis of its own"
+
+// stopped says why this process neither queues nor applies.
+func (b *writeQueue) stopped() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if isNotOwner(b.err) || errors.Is(b.err, errQueueSealed) {
+		return b.err
+	}
+	return nil
+}
+
+// check is what Ping says: whose the queue is, and nothing that passes.
+func (b *writeQueue) check(ctx context.Context) error {
+	if b.ready.Load() && b.stopped() == nil {
+		return nil
+	}
+	for {
+		err := b.once(ctx)
+		switch {
+		case isWaiting(err):
+			if err := sleep(ctx, behindWaiting); err != nil {
+				return err
+			}
+			continue
+		case isNotOwner(err), errors.Is(err, errQueueSealed):
+			return err
+		}
+		return nil
+	}
+}
+
+// place is where the connection was dialled to, as the configuration says it. "" is unknown.
+func (c *Conn) place() string {
+	in, ok := c.inner.(*pgxInner)
+	if !ok {
+		return ""
+	}
+	config := in.Conn.Conn().Config()
+	return net.JoinHostPort(config.Host, strconv.Itoa(int(config.Port)))
+}
+
+// queueRecord is the row of the queue, and the server that it was read from.
+type queueRecord struct {
+	Server   string
+	Timeline string
+	Row      *struct { // nil if there is none
+		Position string
+		Refused  string
+		Fence    int64
+		Sequence int64
+		Known    string
+	}
+	Roles []string // that have queued
+
+	position string
+	refused  []redis.Refused
+	fence    int64
+	sequence int64
+	known    queueKnown
+	changed  bool // something is to be recorded though nothing was applied
+	lost     int64
+}
+
+// recordQuestion asks for the row, and with lock keeps it.
+func recordQuestion(stream string, lock bool) string {
+	end, roles := "", ""
+	if lock {
+		end = " FOR UPDATE"
+		prefix := roleRow(stream)
+		roles = fmt.Sprintf(", 'roles', (SELECT pg_catalog.json_agg(pg_catalog.substr(stream, %d)) FROM cachedpg.queue WHERE pg_catalog.starts_with(stream, %s))",
+			len(prefix)+1, quoteLiteral(prefix))
+	}
+	return "SELECT pg_catalog.json_build_object('server', " + startedSQL + ", 'timeline', " + timelineSQL +
+		", 'row', (SELECT pg_catalog.json_build_object('position', position, 'refused', refused, 'fence', fence, 'sequence', sequence, 'known', known)" +
+		" FROM cachedpg.queue WHERE stream OPERATOR(pg_catalog.=) " + quoteLiteral(stream) + end + ")" + roles + ")"
+}
+
+func (a *applier) ask(ctx context.Context, lock bool) (*queueRecord, error) {
+	answer, err := a.c.inner.text(ctx, recordQuestion(a.b.queue.QueueName(), lock))
+	if err != nil {
+		return nil, queueTableError(err)
+	}
+	r := &queueRecord{}
+	if err := encodingjson.Unmarshal([]byte(answer), r); err != nil {
+		return nil, fmt.Errorf("cachedpg: write-behind: cachedpg.queue: %w", err)
+	}
+	return r, nil
+}
+
+func queueTableError(err error) error {
+	var refused *pgconn.PgError
+	switch {
+	case errors.As(err, &refused) && (refused.Code == "42P01" || refused.Code == "3F000"):
+		return errNoQueueTable
+	case errors.As(err, &refused) && refused.Code == "42703":
+		return errOldQueueTable
+	}
+	return fmt.Errorf("cachedpg: write-behind: cachedpg.queue: %w", err)
+}
+
+// record locks the row of the queue, and makes it if there is none.
+func (a *applier) record(ctx context.Context) (*queueRecord, error) {
+	if _, err := a.c.inner.text(ctx, behindSettings); err != nil {
+		return nil, err
+	}
+	r, err := a.ask(ctx, true)
+	if err == nil && r.Row == nil {
+		if _, err = a.c.ExecContext(ctx, "INSERT INTO cachedpg.queue (stream, position) VALUES ($1, '0-0') ON CONFLICT DO NOTHING",
+			named(a.b.queue.QueueName())); err == nil {
+			r, err = a.ask(ctx, true)
+		}
+	}
+	switch {
+	case err != nil:
+		return nil, err
+	case r.Row == nil:
+		return nil, errors.New("cachedpg: write-behind: the row of the queue was taken out of cachedpg.queue")
+	}
+	r.position, r.fence, r.sequence = r.Row.Position, r.Row.Fence, r.Row.Sequence
+	if _, _, ok := redis.ParseQueueID(r.position); !ok {
+		return nil, fmt.Errorf("cachedpg: write-behind: cachedpg.queue: %.40q is no position", r.position)
+	}
+	if err := encodingjson.Unmarshal([]byte(r.Row.Refused), &r.refused); err != nil {
+		return nil, fmt.Errorf("cachedpg: write-behind: cachedpg.queue: column refused: %w", err)
+	}
+	if err := encodingjson.Unmarshal([]byte(r.Row.Known), &r.known); err != nil {
+		return nil, fmt.Errorf("cachedpg: write-behind: cachedpg.queue: column known: %w", err)
+	}
+	return r, nil
+}
+
+// owner is the server as it claims the queue.
+func (a *applier) owner(r *queueRecord) redis.Owner {
+	a.b.mu.Lock()
+	given := a.b.given
+	a.b.mu.Unlock()
+	return redis.Owner{Server: r.Server, Timeline: r.Timeline, Place: a.place, Fence: r.fence, Sequence: r.sequence, Given: given}
+}
+
+// look shows that the server is alive that owns the queue. It is false if a round has
+// to find out more.
+func (a *applier) look(ctx context.Context) bool {
+	r, err := a.ask(ctx, false)
+	if err != nil || r.Row == nil || r.Timeline == "" {
+		if a.c.inner == nil || a.c.inner.closed() {
+			a.close()
+		}
+		return false
+	}
+	r.fence, r.sequence = r.Row.Fence, r.Row.Sequence
+	claim, err := a.b.queue.Look(ctx, a.owner(r))
+	return err == nil && claim.Owns
+}
+
+// rival is the owner of the queue as this applier met it first.
+type rival struct {
+	server, beat string
+	behind       bool // it was alive while this server lacked some of what it has applied: for good
+}
+
+// claim makes sure that the queue is the server's whose row is locked, or says why it is not.
+func (a *applier) claim(ctx context.Context, r *queueRecord) (redis.Claim, error) {
+	c, err := a.b.queue.Claim(ctx, a.owner(r))
+	if err != nil {
+		return c, err
+	}
+	if !c.Owns {
+		if err := a.standing(ctx, r, &c); err != nil {
+			return c, err
+		}
+	}
+	a.rival = rival{}
+	if c.New {
+		r.changed = true // the copies of this server are behind it from now on
+	}
+	if missing := c.Acked - r.sequence; missing > 0 { // a person has said that nothing else is to be had
+		r.lost += missing
+		r.sequence, r.changed = c.Acked, true
+	}
+	return c, nil
+}
+
+// standing says why the queue is not this server's, if it cannot be taken over.
+func (a *applier) standing(ctx context.Context, r *queueRecord, c *redis.Claim) (err error) {
+	if c.Orphan {
+		return &notOwner{doubtful, "Redis does not know which server of PostgreSQL owns the queue, and writes in it were queued for another one" + takeOver}
+	}
+	if a.rival.server != c.Server {
+		a.rival = rival{server: c.Server, beat: c.Beat}
+	}
+	switch alive := c.Silent < behindSilent; {
+	case alive && c.Beat != a.rival.beat:
+		a.rival.behind = a.rival.behind || c.Behind
+		fallthrough
+	case a.rival.behind:
+		return &notOwner{foreign, "another server of PostgreSQL, of which this is a copy, owns the queue (" + c.Server + ", this is " + r.Server +
+			"); writes go to this server at once; give it a Redis of its own"}
+	case alive:
+		return &notOwner{waiting, "another server of PostgreSQL owned the queue a moment ago; this one takes it over when that is gone"}
+	case c.Behind:
+		return &notOwner{doubtful, fmt.Sprintf("the server of PostgreSQL that owns the queue was not seen for %v, and has applied writes that this one does not have",
+			c.Silent.Round(time.Second)) + takeOver}
+	case !c.Known:
+		return &notOwner{doubtful, fmt.Sprintf("the server of PostgreSQL that owns the queue was not seen for %v, and this one may be it or its copy",
+			c.Silent.Round(time.Second)) + takeOver}
+	}
+	taken, err := a.b.queue.Take(ctx, a.owner(r), *c)
+	if err == nil && !taken.Owns {
+		err = &notOwner{waiting, "another server of PostgreSQL has just taken the queue over"}
+	}
+	*c = taken
+	return err
+}
+
+// queueKnown is what PostgreSQL knows of those who queue. Redis may hold anything; what
+// runs is only what a process could have queued that was able to write this.
+type queueKnown struct {
+	Tables []string `json:"tables,omitempty"` // relations of the strategy, as policies name them
+	Keys   []string `json:"keys,omitempty"`   // that entries are sealed with, see redis.Store.QueueKey
+	Sealed bool     `json:"sealed,omitempty"`
+	Plain  string   `json:"plain,omitempty"` // entries up to this id may be from before that
+}
+
+// maxRoles bounds the roles that a process may queue with.
+const maxRoles = 512
+
+// enroll makes the roles known that queue here. Each has a row beside the queue's, so
+// that none waits for those who apply.
+func (a *applier) enroll(ctx context.Context) error {
+	b := a.b
+	if !a.seen { // the applier's own is the usual one
+		if s, err := a.c.state(ctx); err == nil && s.session != nil {
+			b.mu.Lock()
+			b.roles[s.session.role()] = b.roles[s.session.role()]
+			b.mu.Unlock()
+		}
+	}
+	b.mu.Lock()
+	var fresh []string
+	for role, enrolled := range b.roles {
+		if !enrolled {
+			fresh = append(fresh, role)
+		}
+	}
+	b.mu.Unlock()
+	for _, role := range fresh {
+		if _, err := a.c.inner.ExecContext(ctx, "INSERT INTO cachedpg.queue (stream, position) VALUES ($1, '0-0') ON CONFLICT DO NOTHING",
+			named(roleRow(b.queue.QueueName())+role)); err != nil {
+			return queueTableError(err)
+		}
+		b.mu.Lock()
+		b.roles[role] = true
+		b.serveLocked()
+		b.mu.Unlock()
+	}
+	return nil
+}
+
+// roleRow is how the row of a role begins.
+func roleRow(queue string) string { return queue + " role " }
+
+// learn makes what this process is about to queue known.
+func (a *applier) learn(ctx context.Context, r *queueRecord, c redis.Claim) error {
+	b, k := a.b, &r.known
+	add := func(list *[]string, v string, most int) {
+		if !slices.Contains(*list, v) && len(*list) < most {
+			*list, r.changed = append(*list, v), true
+		}
+	}
+	for _, p := range b.d.config.Policies {
+		if p.Strategy == strategyWriteBehind {
+			add(&k.Tables, p.Relation, 4096)
+		}
+	}
+	key := b.queue.QueueKey()
+	if key == "" {
+		if k.Sealed {
+			return errQueueSealed
+		}
+		return nil
+	}
+	add(&k.Keys, key, 64)
+	if k.Sealed && c.Sealed {
+		return nil
+	}
+	plain, err := b.queue.SealQueue(ctx)
+	if err == nil && !k.Sealed {
+		k.Sealed, k.Plain, r.changed = true, plain, true
+	}
+	return err
+}
+
+var errQueueSealed = errors.New("cachedpg: write-behind: the queue is encrypted, because another process has cache_encryption; give this one the same keys")
