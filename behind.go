@@ -60,8 +60,8 @@ type writeQueue struct {
 	done   uint64     // the last of them that a finished round has served
 	err    error      // of that round
 	served chan struct{}
-	pos    string // applied, as far as it is known here
-	given  int64  // the highest sequence number that is known to have been given out
+	pos    string          // applied, as far as it is known here
+	given  int64           // the highest sequence number that is known to have been given out
 	roles  map[string]bool // that queue here; true when PostgreSQL knows of it
 
 	ready atomic.Bool // a round has succeeded: the table is there

@@ -132,7 +132,7 @@ func (a *applier) batch(ctx context.Context, refusing bool) (more bool, pos stri
 		err := tx.Commit() // it may have made the row
 		tx = nil
 		if err == nil {
-					err = b.queue.Applied(ctx, a.owner(rec), pos, nil)
+			err = b.queue.Applied(ctx, a.owner(rec), pos, nil)
 		}
 		return false, pos, err
 	}
@@ -249,7 +249,7 @@ func (a *applier) apply(ctx context.Context, e redis.Queued, rec *queueRecord, g
 	}
 	c.settle()
 	c.forget() // the savepoint has undone what apply has set
-	letter := &DeadLetter{ID: e.ID, Message: err.Error(), SQL: w.SQL}
+	letter := &DeadLetter{ID: e.ID, Message: err.Error(), SQL: w.SQL, Args: w.Args}
 	var refused *pgconn.PgError
 	if errors.As(err, &refused) {
 		letter.SQLState = refused.Code

@@ -232,10 +232,6 @@ func (a *applier) claim(ctx context.Context, r *queueRecord) (redis.Claim, error
 	if c.New {
 		r.changed = true // the copies of this server are behind it from now on
 	}
-	if missing := c.Acked - r.sequence; missing > 0 { // a person has said that nothing else is to be had
-		r.lost += missing
-		r.sequence, r.changed = c.Acked, true
-	}
 	return c, nil
 }
 

@@ -16,13 +16,15 @@ func (queuedResult) LastInsertId() (int64, error) {
 
 func (queuedResult) RowsAffected() (int64, error) { return 0, errRowsAffected }
 
-// DeadLetter is a queued write that PostgreSQL has refused for good. It is kept in
-// the Redis stream that Stats.Queue.DeadLetters names, with its values.
+// DeadLetter is a queued write that was refused for good, by PostgreSQL or because no
+// process of the application can have queued it. It is kept in the Redis stream that
+// Stats.Queue.DeadLetters names, encrypted as the queue is; see DeadLetters.
 type DeadLetter struct {
 	ID       string // in the queue
 	SQLState string // "" if it was not PostgreSQL that refused it
 	Message  string // may hold values, as PostgreSQL's errors do
-	SQL      string // as it was sent, without arguments
+	SQL      string // as it was sent; "" if it cannot be read
+	Args     []any
 }
 
 // QueueStats counts what strategy "write-behind" did in this sql.DB.

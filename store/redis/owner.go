@@ -55,6 +55,7 @@ type Claim struct {
 
 	Given int64 // the last sequence number that was given out
 	Acked int64 // the last that the owner is known to have applied
+	Fence int64 // that it is known to have recorded
 
 	Sealed bool // entries must be sealed
 }
@@ -71,7 +72,8 @@ const (
 // known, the way, and with "take" from which server and when that was seen.
 // Returns whether it owns the queue, whether that is new, whether it is nobody's that had
 // one, the owner, when it was seen, for how long it was not, whether the claimant is behind,
-// whether it is known, the last number given, the last acknowledged, whether it is sealed.
+// whether it is known, the last number given, the last acknowledged, whether it is sealed,
+// the fence.
 var ownerScript = newScript(`
 local o, server, way = KEYS[1], ARGV[1], ARGV[7]
 local t = redis.call('TIME')
@@ -104,7 +106,7 @@ if owns then
   end
 end
 return {owns and 1 or 0, new and 1 or 0, orphan, owner, beat, now - tonumber(beat), behind and 1 or 0, known and 1 or 0, number('given'), number('acked'),
-  redis.call('HGET', o, 'sealed') == '1' and 1 or 0}
+  redis.call('HGET', o, 'sealed') == '1' and 1 or 0, number('fence')}
 `, true)
 
 // From now on entries must be sealed.
@@ -137,7 +139,9 @@ func (s *Store) Take(ctx context.Context, o Owner, from Claim) (Claim, error) {
 }
 
 // Force gives the queue to o, whoever has it.
-func (s *Store) Force(ctx context.Context, o Owner) (Claim, error) { return s.claim(ctx, o, forceQueue) }
+func (s *Store) Force(ctx context.Context, o Owner) (Claim, error) {
+	return s.claim(ctx, o, forceQueue)
+}
 
 func (s *Store) claim(ctx context.Context, o Owner, way string, from ...any) (c Claim, err error) {
 	argv := append([]any{o.Server, o.Timeline, o.Place, o.Fence, o.Sequence, o.Given, way}, from...)
@@ -152,7 +156,7 @@ func (s *Store) claim(ctx context.Context, o Owner, way string, from ...any) (c 
 }
 
 func claimed(reply []any) (c Claim, err error) {
-	if len(reply) != 11 {
+	if len(reply) != 12 {
 		return c, errReply
 	}
 	var ok1, ok2 bool
@@ -161,7 +165,7 @@ func claimed(reply []any) (c Claim, err error) {
 	if !ok1 || !ok2 {
 		return c, errReply
 	}
-	var n [11]int64
+	var n [12]int64
 	for i, v := range reply {
 		if i == 3 || i == 4 {
 			continue
@@ -172,7 +176,7 @@ func claimed(reply []any) (c Claim, err error) {
 		}
 	}
 	c.Owns, c.New, c.Orphan, c.Behind, c.Known, c.Sealed = n[0] != 0, n[1] != 0, n[2] != 0, n[6] != 0, n[7] != 0, n[10] != 0
-	c.Silent, c.Given, c.Acked = time.Duration(n[5])*time.Millisecond, n[8], n[9]
+	c.Silent, c.Given, c.Acked, c.Fence = time.Duration(n[5])*time.Millisecond, n[8], n[9], n[11]
 	return c, nil
 }
 
@@ -214,7 +218,9 @@ func (e Queued) Key() string {
 }
 
 // IsUnknownKey reports that what OpenQueued was given needs a key that it has not.
-func IsUnknownKey(err error) bool { return errors.Is(err, errUnknownKey) || errors.Is(err, errWrongKey) }
+func IsUnknownKey(err error) bool {
+	return errors.Is(err, errUnknownKey) || errors.Is(err, errWrongKey)
+}
 
 // OpenQueued returns the payload of an entry. If the store has keys it must have been
 // sealed for this queue and with the sequence number that it has, or else plain has to allow
