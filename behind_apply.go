@@ -7,6 +7,7 @@ import (
 	encodingjson "encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -127,6 +128,11 @@ func (a *applier) batch(ctx context.Context, refusing bool) (more bool, pos stri
 	entries, err := b.queue.After(ctx, pos, behindBatch)
 	if err != nil {
 		return false, "", err
+	}
+	if slices.ContainsFunc(entries, func(e redis.Queued) bool { return e.Sequence > claim.Given }) { // queued since then, if it was
+		if claim, err = b.queue.Look(ctx, a.owner(rec)); err != nil {
+			return false, "", err
+		}
 	}
 	if len(entries) == 0 && !rec.changed {
 		err := tx.Commit() // it may have made the row

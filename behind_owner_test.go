@@ -252,3 +252,31 @@ func TestWhatRedisHasForgottenIsCounted(t *testing.T) {
 		}
 	})
 }
+
+// A write that is queued while a batch has begun is one of the next numbers, and not a forgery.
+func TestAWriteThatIsQueuedDuringABatchIsApplied(t *testing.T) {
+	queueing(t, func(f *fixture, _ *redistest.Server) {
+		f.drained()
+		writers := make(chan error)
+		for id := 1; id <= 3; id++ {
+			go func() {
+				for range 300 {
+					if _, err := f.db.ExecContext(f.ctx, countHit, id); err != nil {
+						writers <- err
+						return
+					}
+				}
+				writers <- nil
+			}()
+		}
+		for range 3 {
+			if err := <-writers; err != nil {
+				f.Error(err)
+			}
+		}
+		f.fresh("SELECT n FROM hits ORDER BY id").is("300, 300, 300")
+		if q := StatsOf(f.db).Queue; q.Dead != 0 || q.Lost != 0 {
+			f.Errorf("%+v", q)
+		}
+	})
+}
