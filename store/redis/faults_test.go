@@ -124,6 +124,39 @@ func TestOldSnapshot(t *testing.T) {
 	u.never(key, schema, row)
 }
 
+// I12: a database that was swapped away and back within its lease shows an epoch that has
+// ended, with entries that commits meanwhile have made old.
+func TestASwappedDatabaseDoesNotReviveItsEpoch(t *testing.T) {
+	t.Parallel()
+	r := redistest.Start(t)
+	u, other := openURL(t, r.URL(), Options{}), openURL(t, r.URL(), Options{})
+	u.renew()
+	key, table, row := fresh()
+	u.cache(key, "old", schema, row)
+	other.hits(key, "old", schema, row)
+	swap := func() {
+		if err := r.Client().Do(background, "SWAPDB", 0, 1).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	swap()
+	u.renew() // begins another epoch
+	w := store.NewTransactionWriter(1)
+	u.mark(w, row, table)
+	u.release(w, row, table)
+	swap()
+	left, err := r.Client().PTTL(background, u.inUse.Load().partitions[0].lease).Result()
+	if err != nil || left <= 0 {
+		t.Fatalf("the old lease stands for %v, %v: the test shows nothing", left, err)
+	}
+	u.never(key, schema, row)
+	u.renew() // and ends it for those who have seen nothing
+	u.never(key, schema, row)
+	other.never(key, schema, row)
+	u.cache(key, "new", schema, row)
+	other.hits(key, "new", schema, row)
+}
+
 // Nobody renews: hits end with the lease (I13), and do not come back.
 func TestLeaseRunsOut(t *testing.T) {
 	t.Parallel()

@@ -170,19 +170,21 @@ func (p *partition) entryName(epoch string, key store.Key) string {
 	return p.prefix + "e" + epoch + string(key[:])
 }
 
-// hear takes notice of the epoch, which an answer has named.
+// hear takes notice of the epoch, which an answer has named. One that has ended is
+// from a late answer, or has come back, see endedEpochs.
 func (p *partition) hear(epoch string) {
-	if old := p.heard.Load(); old == nil || *old != epoch {
-		if p.heard.CompareAndSwap(old, &epoch) && old != nil {
-			p.store.epochs.Add(1)
-		}
+	old := p.heard.Load()
+	if old != nil && *old == epoch || p.store.ended.has(epoch) || !p.heard.CompareAndSwap(old, &epoch) || old == nil {
+		return
 	}
+	p.store.epochs.Add(1)
+	p.store.ended.add(*old)
 }
 
 // adopt takes an epoch into use, of which a lease stands.
 func (p *partition) adopt(epoch string) {
 	p.hear(epoch)
-	if p.current() != epoch {
+	if p.current() != epoch && !p.store.ended.has(epoch) {
 		p.epoch.Store(&epoch)
 	}
 }

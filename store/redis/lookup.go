@@ -225,7 +225,7 @@ func (q *question) leased() (leased, again bool) {
 		p := &q.parts[i]
 		lease, _ := p.reply[0].(string)
 		switch {
-		case len(lease) != epochBytes:
+		case len(lease) != epochBytes, p.store.ended.has(lease):
 			leased = false
 		case lease != p.epoch:
 			p.adopt(lease)

@@ -118,13 +118,14 @@ func (in *incarnation) peek(ctx context.Context) ([]*peek, error) {
 	peeks := make([]*peek, len(in.partitions))
 	err := each(in.partitions, func(p *partition) error {
 		at := time.Now()
-		reply, err := p.run(ctx, peekScript, p.keys, newEpoch(), p.space, hashTag(p.index)+":", newEpoch(), store.Lease.Milliseconds())
+		found, err := p.peek(ctx)
+		if err == nil && p.store.ended.has(found.epoch) {
+			if _, err = p.run(ctx, endScript, p.keys[:2], found.epoch, newEpoch()); err == nil {
+				found, err = p.peek(ctx)
+			}
+		}
 		if err != nil {
 			return err
-		}
-		found, ok := peekReply(reply)
-		if !ok {
-			return errReply
 		}
 		p.enroll(found.wait)
 		found.partition, found.at = p, at
@@ -144,6 +145,18 @@ func (in *incarnation) peek(ctx context.Context) ([]*peek, error) {
 		}
 	}
 	return peeks, nil
+}
+
+func (p *partition) peek(ctx context.Context) (*peek, error) {
+	reply, err := p.run(ctx, peekScript, p.keys, newEpoch(), p.space, hashTag(p.index)+":", newEpoch(), store.Lease.Milliseconds())
+	if err != nil {
+		return nil, err
+	}
+	found, ok := peekReply(reply)
+	if !ok {
+		return nil, errReply
+	}
+	return found, nil
 }
 
 func peekReply(reply []any) (*peek, bool) {

@@ -61,6 +61,7 @@ type Store struct {
 	inUse   atomic.Pointer[incarnation]
 	meeting chan struct{} // holds one token: one at a time connects
 	breaker breaker
+	ended   endedEpochs
 	fills   filler
 	closing atomic.Bool
 	closed  atomic.Bool
