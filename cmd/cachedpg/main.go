@@ -4,6 +4,7 @@
 //	cachedpg explain --dsn DSN [--json] 'SQL' [argument…]
 //	cachedpg setup --dsn DSN [--role ROLE]… [--wal] [--print]
 //	cachedpg relay --dsn DSN
+//	cachedpg queue --dsn DSN [take-over | dead]
 //
 // It exits with 0 when it did what was asked for, with 1 when it could not, and
 // with 2 when it was called wrongly.
@@ -38,6 +39,7 @@ type command struct {
 
 var commands = []command{
 	{"relay", "work off the outbox", relay},
+	{"queue", "say how the queue of write-behind fares, or take it over", queue},
 	{"setup", "make what the outbox, write-behind and the feed need in the database", setup},
 	{"explain", "say whether a statement is cached, why not, and what it invalidates", explain},
 }
