@@ -152,6 +152,27 @@ func (d *connector) dial(ctx context.Context) (inner, error) {
 	return d.connect(ctx, &Conn{d: d})
 }
 
+// ways are those in which the driver may come to the database of id by itself.
+func (d *connector) ways(id identity) (dial []func(context.Context) (inner, error)) {
+	if home, ok := d.homes.Load(id); ok && home != d.own.Load() {
+		dial = append(dial, func(ctx context.Context) (inner, error) {
+			return dialPgx(ctx, stdlib.GetConnector(*home.(*pgx.ConnConfig)))
+		})
+	}
+	return append(dial, d.dial)
+}
+
+// isHome takes in that the wrapped connector has come to the database of id with in.
+func (d *connector) isHome(id identity, in inner) {
+	ours, ok := in.(*pgxInner)
+	if _, known := d.homes.Load(id); d.wrapped == nil || known || !ok {
+		return
+	}
+	own := ours.Conn.Conn().Config() // a copy
+	own.Tracer = nil
+	d.homes.Store(id, own)
+}
+
 func dialPgx(ctx context.Context, c driver.Connector) (inner, error) {
 	conn, err := c.Connect(ctx)
 	if err != nil {
@@ -178,6 +199,8 @@ type connector struct {
 	// own is how the wrapped connector dialled last. What the driver asks for
 	// itself must not wait for a place in a pool, nor take one.
 	own atomic.Pointer[pgx.ConnConfig]
+	// homes is how it dialled to each database, by identity: it may choose among several.
+	homes sync.Map
 
 	base *pgx.ConnConfig // what NewConnector was given
 

@@ -74,18 +74,20 @@ func (g *guard) dial(ctx context.Context) (inner, error) {
 	g.list.Unlock()
 	err := errNoGuard
 	for _, d := range connectors {
-		var in inner
-		if in, err = d.dial(ctx); err != nil {
-			continue
-		}
-		var s *session
-		if s, _, err = in.learn(ctx); err == nil && !s.standby && s.id == g.id {
-			return in, nil
-		}
-		_ = in.Close()
-		if err == nil {
-			d.heard(s)
-			err = elsewhere{g.id}
+		for _, dial := range d.ways(g.id) {
+			var in inner
+			if in, err = dial(ctx); err != nil {
+				continue
+			}
+			var s *session
+			if s, _, err = in.learn(ctx); err == nil && !s.standby && s.id == g.id {
+				return in, nil
+			}
+			_ = in.Close()
+			if err == nil {
+				d.heard(s)
+				err = elsewhere{g.id}
+			}
 		}
 	}
 	return nil, err

@@ -5,10 +5,19 @@ package cachedpg
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
+	"errors"
 	"fmt"
+	"net"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/stdlib"
+
+	"github.com/cachedpg/cachedpg/internal/child"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 	"github.com/cachedpg/cachedpg/internal/redistest"
 )
@@ -210,7 +219,6 @@ func TestAStandbyThatIsPromotedInvalidates(t *testing.T) {
 			conns[i] = writer.conn()
 			conns[i].sees("first")
 		}
-		open := writer.conn().ask.(*sql.Conn) // in a transaction since before
 		primary.Stop()
 		standby.Promote()
 		reader.hits("first")
@@ -223,7 +231,6 @@ func TestAStandbyThatIsPromotedInvalidates(t *testing.T) {
 			reader.hits(to)
 			conns[i].hits(to)
 		}
-		_ = open
 	})
 }
 
@@ -295,4 +302,256 @@ func TestASwitchoverBehindAPoolerLeavesNobodyBehind(t *testing.T) {
 			}
 		}
 	})
+}
+
+// What the primary had committed and the standby had not got is not answered any
+// more once anybody has found the new server.
+func TestACommitThatAPromotionHasLostIsForgotten(t *testing.T) {
+	travels(t, func(w *travel) {
+		primary := w.server()
+		standby := primary.Standby()
+		primary.Await(standby)
+		pooler := w.pooled(primary.DSN())
+		one, two := w.open("one", through(pooler)), w.open("two", through(pooler))
+		conns := []*visitor{one.conn(), one.conn(), two.conn(), two.conn()}
+		standby.Exec("ALTER SYSTEM SET primary_conninfo = ''", "SELECT pg_reload_conf()")
+		child.Until(t, "the standby hears nothing any more", func() error {
+			if n := standby.Query("SELECT count(*)::text FROM pg_stat_wal_receiver"); n != "0" {
+				return errors.New(n)
+			}
+			return nil
+		})
+		conns[0].moves("lost")
+		for _, v := range conns {
+			v.hits("lost")
+		}
+		pooler.Pause()
+		primary.Crash()
+		standby.Promote()
+		pooler.Repoint(standby.DSN())
+		pooler.Resume()
+		if _, err := conns[1].ask.ExecContext(w.ctx, "INSERT INTO places VALUES (2, 'elsewhere')"); err != nil {
+			t.Fatal(err)
+		}
+		for _, v := range conns {
+			v.sees("first")
+			v.hits("first")
+		}
+	})
+}
+
+// A connection that lies in the pool knows nothing of the failover.
+func TestAnIdleConnectionDoesNotAnswerForAServerThatWasReplaced(t *testing.T) {
+	travels(t, func(w *travel) {
+		primary := w.server()
+		standby := primary.Standby()
+		primary.Await(standby)
+		dsn := withKey(primary.DSNAt(primary.Addr()+","+standby.Addr()), "target_session_attrs", "read-write")
+		one, two := w.open("one", dsn), w.open("two", dsn)
+		idle := []*visitor{one, two}
+		for _, v := range idle {
+			// All of them lie in the pool, dialled, when the server goes.
+			for _, c := range []*visitor{v.conn(), v.conn(), v.conn()} {
+				c.hits("first")
+				c.ask.(*sql.Conn).Close()
+			}
+			v.db.SetMaxIdleConns(5)
+		}
+		primary.Stop()
+		standby.Promote()
+		writer := w.open("one", dsn)
+		writer.moves("second")
+		for _, v := range append(idle, idle...) {
+			v.sees("second")
+			v.hits("second")
+		}
+		two.moves("third")
+		for _, v := range append(idle, writer) {
+			v.sees("third")
+			v.hits("third")
+		}
+	})
+}
+
+// A connection that is still to the server that was replaced is not used for what the new one has.
+func TestAServerThatWasReplacedAndIsAliveIsLeft(t *testing.T) {
+	travels(t, func(w *travel) {
+		primary := w.server()
+		standby := primary.Standby()
+		primary.Await(standby)
+		config, err := pgx.ParseConfig(primary.DSN())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var promoted atomic.Bool
+		config.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
+			if promoted.Load() {
+				addr = standby.Addr()
+			}
+			return (&net.Dialer{}).DialContext(ctx, network, addr)
+		}
+		c, err := NewConnector(*config, w.config())
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.(*connector).process = w.Name()
+		db := sql.OpenDB(c)
+		t.Cleanup(func() { db.Close() })
+		v := &visitor{w: w, name: "one", db: db, ask: db}
+		held := v.conn()
+		held.hits("first")
+		standby.Promote()
+		promoted.Store(true)
+		v.conn().moves("second")
+		held.ask.(*sql.Conn).Close() // back in the pool
+		for range 5 {
+			v.sees("second")
+		}
+		v.hits("second")
+	})
+}
+
+// A name may be given to another database of the same server.
+func TestTwoDatabasesThatChangeTheirNames(t *testing.T) {
+	travels(t, func(w *travel) {
+		server := pgtest.StartServer(t)
+		server.Exec("CREATE DATABASE app", "CREATE DATABASE next")
+		at := func(name string) string { return strings.Replace(server.DSN(), "/postgres?", "/"+name+"?", 1) }
+		for _, name := range []string{"app", "next"} {
+			pgtest.Exec(t, at(name), placesTable+"; INSERT INTO places VALUES (1, '"+name+"')")
+		}
+		pooler := w.pooled(at("app"))
+		app, other := w.open("one", through(pooler)), w.open("two", through(pooler))
+		next := w.open("three", strings.Replace(through(pooler), "/app?", "/next?", 1))
+		idle := app.conn()
+		for _, v := range []*visitor{app, other, idle} {
+			v.hits("app")
+		}
+		next.hits("next")
+		pooler.Pause()
+		server.Exec("ALTER DATABASE app RENAME TO old", "ALTER DATABASE next RENAME TO app", "ALTER DATABASE old RENAME TO next")
+		pooler.Resume()
+		other.moves("app 2")
+		for _, v := range []*visitor{app, other, idle} {
+			v.sees("app 2")
+			v.hits("app 2")
+		}
+		next.moves("next 2")
+		next.hits("next 2")
+		idle.hits("app 2")
+	})
+}
+
+// Two servers with one system identifier and one timeline are two databases.
+func TestCloneAndOriginalDoNotAnswerForEachOther(t *testing.T) {
+	travels(t, func(w *travel) {
+		production := w.server()
+		staging := production.Clone()
+		staging.Exec("UPDATE places SET name = 'staging'")
+		p, s := w.open("one", production.DSN()), w.open("two", staging.DSN())
+		conn := p.conn()
+		for round := range 3 {
+			p.hits([]string{"first", "p0", "p1"}[round])
+			s.hits([]string{"staging", "s0", "s1"}[round])
+			for range 3 { // and they stay
+				before := StatsOf(p.db).Hits
+				conn.sees([]string{"first", "p0", "p1"}[round])
+				s.sees([]string{"staging", "s0", "s1"}[round])
+				if StatsOf(p.db).Hits == before && round > 0 {
+					t.Errorf("round %d: no hit beside a clone: %+v", round, StatsOf(p.db).Bypasses)
+				}
+			}
+			p.moves(fmt.Sprint("p", round))
+			s.moves(fmt.Sprint("s", round))
+		}
+	})
+}
+
+// A restart is a new life: what was cached before is not found.
+func TestARestartBeginsCold(t *testing.T) {
+	travels(t, func(w *travel) {
+		server := w.server()
+		v := w.open("one", server.DSN())
+		v.hits("first")
+		server.Stop()
+		if !w.shared() {
+			v.hits("first") // nobody has seen anything newer
+		}
+		server.Start()
+		server.Exec("UPDATE places SET name = 'meanwhile'")
+		v.db.SetMaxIdleConns(0)
+		if err := v.db.PingContext(w.ctx); err != nil {
+			t.Fatal(err)
+		}
+		v.sees("meanwhile")
+		v.hits("meanwhile")
+	})
+}
+
+// One DB may reach several servers on purpose.
+func TestShardsBehindOneConnectorAreCachedBesideEachOther(t *testing.T) {
+	travels(t, func(w *travel) {
+		for _, related := range []bool{true, false} {
+			one := w.server()
+			two := one.Clone()
+			if !related {
+				two = w.server()
+			}
+			two.Exec("UPDATE places SET name = 'other'")
+			var turn atomic.Int32
+			sharded, err := WrapConnector(shards{&turn, []driver.Connector{w.pgx(one.DSN()), w.pgx(two.DSN())}}, w.config())
+			if err != nil {
+				t.Fatal(err)
+			}
+			sharded.(*connector).process = fmt.Sprint(w.Name(), related)
+			db := sql.OpenDB(sharded)
+			t.Cleanup(func() { db.Close() })
+			v := &visitor{w: w, name: "shards", db: db, ask: db}
+			a := v.conn()
+			turn.Store(1)
+			b := v.conn()
+			for i := range 3 {
+				a.hits([]string{"first", "a0", "a1"}[i])
+				b.hits([]string{"other", "b0", "b1"}[i])
+				before := StatsOf(db).Hits
+				a.sees([]string{"first", "a0", "a1"}[i])
+				b.sees([]string{"other", "b0", "b1"}[i])
+				if got := StatsOf(db).Hits - before; got != 2 && i > 0 {
+					t.Errorf("related %t: %d of 2 reads are hits", related, got)
+				}
+				a.moves(fmt.Sprint("a", i))
+				b.moves(fmt.Sprint("b", i))
+			}
+		}
+	})
+}
+
+// shards dials one of several servers.
+type shards struct {
+	turn *atomic.Int32
+	all  []driver.Connector
+}
+
+func (s shards) Connect(ctx context.Context) (driver.Conn, error) {
+	return s.all[s.turn.Load()].Connect(ctx)
+}
+
+func (s shards) Driver() driver.Driver { return s.all[0].Driver() }
+
+func (w *travel) pgx(dsn string) driver.Connector {
+	w.Helper()
+	c, err := pgx.ParseConfig(dsn)
+	if err != nil {
+		w.Fatal(err)
+	}
+	return stdlib.GetConnector(*c)
+}
+
+func (w *travel) config() Config {
+	w.Helper()
+	_, config, err := ParseConfig(withKeys("postgres://localhost/x", w.keys))
+	if err != nil {
+		w.Fatal(err)
+	}
+	return config
 }

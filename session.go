@@ -259,6 +259,9 @@ func (c *Conn) learn(ctx context.Context) error {
 		_ = c.inner.Close()
 		return err
 	}
+	if sp != nil {
+		c.d.isHome(s.id, c.inner)
+	}
 	c.known.session = session
 	c.misread = c.misread || !session.standardText
 	if sp != c.known.space {
