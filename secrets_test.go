@@ -74,8 +74,7 @@ var secretStatements = []string{
 func TestNoSecretInAStatementIsShown(t *testing.T) {
 	t.Parallel()
 	for _, mode := range []string{"memory", "redis"} {
-		t.Run(mode, func(t *testing.T) {
-			t.Parallel()
+		t.Run(mode, func(t *testing.T) { // not in parallel: a prepared transaction's name is the server's
 			keys := []string{}
 			var server *redistest.Server
 			if mode == "redis" {
@@ -122,9 +121,10 @@ func TestNoSecretInAStatementIsShown(t *testing.T) {
 					if err != nil {
 						f.Fatal(err)
 					}
-					ours(text, run(tx))
+					failed := run(tx)
+					ours(text, failed)
 					_ = tx.Rollback()
-					if strings.HasPrefix(text, "PREPARE TRANSACTION") {
+					if failed == nil && strings.HasPrefix(text, "PREPARE TRANSACTION") {
 						f.past("ROLLBACK PREPARED '" + secret + "'")
 					}
 				}
