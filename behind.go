@@ -160,9 +160,7 @@ func (sh *shape) applyBehind(config Config, v *view) {
 		p.Catalog || p.Beyond
 	of := func(oid uint32) bool {
 		rel := v.snapshot.ByOID(oid)
-		return rel == nil || slices.ContainsFunc(config.Policies, func(p Policy) bool {
-			return p.Strategy == strategyWriteBehind && p.is(rel)
-		})
+		return rel == nil || config.hasStrategy(v.snapshot, rel, strategyWriteBehind)
 	}
 	sh.drains = sh.drains || slices.ContainsFunc(p.Reads(), of) || slices.ContainsFunc(p.WritesTo(), of)
 	// A foreign key makes PostgreSQL look into the other table, which the plan does

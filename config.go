@@ -85,9 +85,12 @@ type Config struct {
 	OnDeadLetter func(DeadLetter)
 
 	// Policies are exceptions per relation. DSN key cache_policy:
-	// "audit_log:off,public.countries:cache-aside:24h". Every process that uses
-	// the same store must have the same ones.
+	// "audit_log:off,public.countries:cache-aside:24h", or what is cached at all:
+	// "default:off,countries:cache-aside". Every process that uses the same store
+	// must have the same ones. Those without effect are in Stats.Policies.
 	Policies []Policy
+
+	patterns []relationPattern // of Policies; withDefaults reads them
 }
 
 // Policy is what applies to the results that read one relation. A result that
@@ -95,8 +98,15 @@ type Config struct {
 // shortest of their TTLs.
 type Policy struct {
 	// Relation is a table or materialised view, as PostgreSQL writes its name:
-	// with or without its schema; without one it means every schema. A view has
-	// the policies of its tables.
+	// folded to lower case but in double quotes, with or without its schema;
+	// without one it means every schema. Outside of quotes * stands for anything:
+	// audit_*, public.*, *. And default is what no other policy names.
+	//
+	// One policy counts for a relation, the most specific: a name before a pattern,
+	// the longer pattern before the shorter, with a schema before without, default last,
+	// of two alike the first. A view has the policies of its tables, and a partition
+	// that is not named that of its table. PostgreSQL's own catalogs are named by
+	// their names, or as pg_catalog.*.
 	Relation string
 
 	// Strategy is
@@ -201,16 +211,24 @@ func (c Config) withDefaults() (Config, error) {
 		bad("cache_max_entry=%d: larger than cache_memory=%d", c.MaxEntry, c.Memory)
 	}
 	policies := make([]Policy, len(c.Policies))
+	c.patterns = make([]relationPattern, len(c.Policies))
 	seen := make(map[string]bool)
 	for i, p := range c.Policies {
-		if p.Relation == "" {
+		pattern, err := parsePattern(p.Relation)
+		switch key := pattern.key(); {
+		case p.Relation == "":
 			bad("cache_policy: a policy without a relation")
-		}
-		if seen[p.Relation] {
+		case err != nil:
+			bad("cache_policy: %s: %w", p.Relation, err)
+		case seen[key]:
 			bad("cache_policy: %s is named twice", p.Relation)
+		default:
+			seen[key] = true
 		}
-		seen[p.Relation] = true
+		c.patterns[i] = pattern
 		switch {
+		case p.Strategy == strategyWriteBehind && err == nil && pattern.wild():
+			bad("cache_policy: %s: strategy %q is for relations that are named: their writes wait, and may be refused when nobody waits for them any more", p.Relation, p.Strategy)
 		case p.Strategy == "":
 			p.Strategy = strategyCacheAside
 		case !slices.Contains(strategies, p.Strategy):
@@ -397,8 +415,8 @@ func parseBytes(s string) (int64, error) {
 // parsePolicies reads relation:strategy[:ttl],…
 func parsePolicies(s string) ([]Policy, error) {
 	var policies []Policy
-	for _, item := range strings.Split(s, ",") {
-		parts := strings.Split(strings.TrimSpace(item), ":")
+	for _, item := range splitUnquoted(s, ',') {
+		parts := splitUnquoted(strings.TrimSpace(item), ':')
 		if len(parts) < 2 || len(parts) > 3 || parts[0] == "" || parts[1] == "" {
 			return nil, errors.New("want relation:strategy[:ttl], …")
 		}

@@ -165,6 +165,11 @@ func (c *Conn) explain(ctx context.Context, query string, args []driver.NamedVal
 	q.explainEffects(x, c.tx != nil, l.others)
 	c.explainThrough(&q, x)
 	c.explainQueue(&q, x)
+	if q.view != noCatalog {
+		for _, idle := range c.d.config.idlePolicies(q.view.snapshot) {
+			x.Notes = append(x.Notes, "A policy has no effect: "+idle+".")
+		}
+	}
 	q.explainText(x, statements, parseErr)
 	if unfed != nil {
 		x.Notes = append(x.Notes, "Nothing comes from the cache until the write-ahead log can be followed: "+strings.TrimPrefix(unfed.Error(), "cachedpg: ")+".")

@@ -162,12 +162,9 @@ func (sh *shape) applyPolicies(config Config, snapshot *catalog.Snapshot) {
 		}
 		sh.off = sh.off || rel.Schema == ownSchema
 		ttl := config.TTL
-		for _, policy := range config.Policies {
-			if !policy.is(rel) {
-				continue
-			}
+		if policy, _ := config.policyOf(snapshot, rel); policy != nil {
 			sh.off = sh.off || policy.Strategy == strategyOff
-			sh.take(policy)
+			sh.take(*policy)
 			if policy.Strategy == strategyTTL {
 				sh.aged, aged = append(sh.aged, oid), append(aged, rel.Schema+"."+rel.Name)
 			}
@@ -186,41 +183,12 @@ func (sh *shape) applyPolicies(config Config, snapshot *catalog.Snapshot) {
 	sh.aged = slices.Compact(sh.aged)
 	sh.excused = excuses(sh.plan, aged)
 	for _, oid := range sh.plan.WritesTo() {
-		for _, policy := range config.Policies {
-			if rel := snapshot.ByOID(oid); rel != nil && policy.is(rel) {
-				sh.take(policy)
+		if rel := snapshot.ByOID(oid); rel != nil {
+			if policy, _ := config.policyOf(snapshot, rel); policy != nil {
+				sh.take(*policy)
 			}
 		}
 	}
-}
-
-// is reports that the policy is the relation's.
-func (p *Policy) is(rel *catalog.Relation) bool {
-	return p.Relation == rel.Name || p.Relation == rel.Schema+"."+rel.Name
-}
-
-// idlePolicies says of policies that have no effect why. A table may be made later,
-// so that this is no reason to fail.
-func idlePolicies(policies []Policy, snapshot *catalog.Snapshot) (idle []string) {
-	for i := range policies {
-		p := &policies[i]
-		why := "there is no such relation"
-		for rel := range snapshot.Relations() {
-			switch {
-			case !p.is(rel):
-				continue
-			case rel.Kind == 'v':
-				why = "it is a view; name the tables that it reads"
-				continue
-			}
-			why = ""
-			break
-		}
-		if why != "" {
-			idle = append(idle, "cache_policy: "+p.Relation+": "+why)
-		}
-	}
-	return idle
 }
 
 func (sh *shape) take(policy Policy) {

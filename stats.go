@@ -164,7 +164,7 @@ func StatsOf(db *sql.DB) Stats {
 			s.Shared = st.SharedStats()
 		}
 		if v := sp.view.Load(); v != nil {
-			s.Policies = idlePolicies(d.config.Policies, v.snapshot)
+			s.Policies = d.config.idlePolicies(v.snapshot)
 		}
 		s.Feed = sp.feed.Load().report()
 		s.Unresolved = sp.writes.Stats().Unresolved

@@ -78,9 +78,7 @@ func (sh *shape) applyThrough(config Config, snapshot *catalog.Snapshot) {
 func throughRelations(config Config, snapshot *catalog.Snapshot, oids []uint32) (through []uint32) {
 	for _, oid := range oids {
 		rel := snapshot.ByOID(oid)
-		if rel != nil && slices.ContainsFunc(config.Policies, func(p Policy) bool {
-			return p.Strategy == strategyWriteThrough && p.is(rel)
-		}) {
+		if rel != nil && config.hasStrategy(snapshot, rel, strategyWriteThrough) {
 			through = append(through, oid)
 		}
 	}

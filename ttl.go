@@ -73,7 +73,7 @@ func (q *call) tooOld(entry *store.Entry) bool {
 // its tags.
 func (c Config) ages(snapshot *catalog.Snapshot, oid uint32) bool {
 	rel := snapshot.ByOID(oid)
-	return rel != nil && slices.ContainsFunc(c.Policies, func(p Policy) bool { return p.Strategy == strategyTTL && p.is(rel) })
+	return rel != nil && c.hasStrategy(snapshot, rel, strategyTTL)
 }
 
 // byAge takes out of the lookup what only the age of the entry bounds.

@@ -95,6 +95,7 @@ func concerns(x *cachedpg.Explanation, relation string) bool {
 		_, name, _ := strings.Cut(tag, " ")
 		name, _, _ = strings.Cut(name, "(")
 		name, _, _ = strings.Cut(name, ",")
+		relation = strings.ReplaceAll(relation, `"`, "")
 		return name == relation || strings.HasSuffix(name, "."+relation)
 	})
 }

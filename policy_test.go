@@ -1,0 +1,154 @@
+package cachedpg
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/cachedpg/cachedpg/catalog"
+	"github.com/cachedpg/cachedpg/keying"
+)
+
+func policiesOf(t *testing.T, text string) (Config, error) {
+	t.Helper()
+	_, c, err := ParseConfig("host=h cache_policy='" + text + "' cache_store=redis://h")
+	if err != nil {
+		return c, err
+	}
+	return c.withDefaults()
+}
+
+// Of the policies that name a relation the most specific counts, in whatever order.
+func TestTheMostSpecificPolicyCounts(t *testing.T) {
+	t.Parallel()
+	const all = `default:off,public.*:ttl:1s,audit_*:cache-aside:2s,*_log:cache-aside:8s,audit_log:cache-aside:3s,public.audit_log:write-through:4s,` +
+		`"Weird.Name":ttl:5s,"a*":ttl:6s,tenant_*.orders:ttl:7s,pg_catalog.pg_class:ttl:9s,"x:y,z":ttl:10s,"q""q":ttl:11s`
+	tests := []struct {
+		schema, name, policies string
+		want                   string // Relation of the policy
+	}{
+		{"public", "audit_log", all, "public.audit_log"},
+		{"other", "audit_log", all, "audit_log"},
+		{"public", "audit_trail", all, "audit_*"},
+		{"other", "audit_trail", all, "audit_*"},
+		{"other", "event_log", all, "*_log"},
+		{"public", "users", all, "public.*"},
+		{"other", "users", all, "default"},
+		{"public", "Weird.Name", all, `"Weird.Name"`},
+		{"public", "weird.name", all, "public.*"},
+		{"x", "a*", all, `"a*"`},
+		{"x", "ab", all, "default"},
+		{"tenant_7", "orders", all, "tenant_*.orders"},
+		{"x", "x:y,z", all, `"x:y,z"`},
+		{"x", `q"q`, all, `"q""q"`},
+		{"public", "users", "*:off", "*"},
+		{"public", "users", "Users:off", "Users"}, // as PostgreSQL folds it
+		{"public", "Users", "Users:off", ""},
+		{"public", "Users", "Users:off,*:ttl:1s", "*"},
+		{"public", "users", "u*:off,*s:ttl:1s", "u*"}, // of two alike the first
+		{"public", "users", "*s:off,u*:ttl:1s", "*s"},
+		{"public", "users", "u*e*s:off", "u*e*s"},
+		{"public", "uses", "u*ee*s:off", ""},
+		{"public", "us", "us*s:off", ""},
+		{"public", "default", `"default":off,default:cache-aside`, `"default"`},
+	}
+	for _, tt := range tests {
+		for _, reversed := range []bool{false, true} {
+			items := splitUnquoted(tt.policies, ',')
+			if reversed && len(items) > 2 {
+				slices.Reverse(items)
+			}
+			c, err := policiesOf(t, strings.Join(items, ","))
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := ""
+			if p, _ := c.policyOf(nil, &catalog.Relation{Schema: tt.schema, Name: tt.name, Kind: 'r'}); p != nil {
+				got = p.Relation
+			}
+			if got != tt.want {
+				t.Errorf("%s.%s under %s: got %q, want %q", tt.schema, tt.name, tt.policies, got, tt.want)
+			}
+		}
+	}
+	system := &catalog.Relation{Schema: "pg_catalog", Name: "pg_class", Kind: 'r', System: true}
+	for policies, want := range map[string]bool{"*:ttl:1s": false, "default:off": false, "pg_*:off": false, "pg_catalog.*:ttl:1s": true, "pg_class:ttl:1s": true} {
+		c, err := policiesOf(t, policies)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p, _ := c.policyOf(nil, system); (p != nil) != want {
+			t.Errorf("%s names a catalog of PostgreSQL: %t", policies, p != nil)
+		}
+	}
+}
+
+func TestPoliciesThatCannotBeMeantAreRefused(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"*:write-behind": "is for relations that are named", "default:write-behind": "is for relations that are named", "public.h*:write-behind": "is for relations that are named",
+		"default:off,*:off": "named twice", "a:off,A:off": "named twice", `a:off,"a":off`: "named twice", "*:off,*.*:off": "named twice",
+		`"a:off`: "want relation:strategy", `"a"b:off`: "quote", `a"b":off`: "want a relation", "a.b.c:off": "want a relation", ".a:off": "want a relation", "a.:off": "want a relation",
+		`"":off`: "want a relation", "a b:off": "want a relation", "*:off:1s": "contradicts strategy", "*:ttl": "needs a ttl",
+	} {
+		if _, err := policiesOf(t, text); err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "cache_policy") {
+			t.Errorf("%s: got %v, want %q", text, err, want)
+		}
+	}
+}
+
+const policed = people + `
+	CREATE TABLE audit_log (id int PRIMARY KEY, line text);
+	CREATE TABLE "Weird.Name" (id int PRIMARY KEY);
+	CREATE TABLE parts (id int PRIMARY KEY, n int) PARTITION BY RANGE (id);
+	CREATE TABLE parts_1 PARTITION OF parts FOR VALUES FROM (1) TO (10);
+	INSERT INTO parts VALUES (1, 1);
+	CREATE VIEW everybody AS SELECT * FROM users;`
+
+// Nothing is cached but what is named, views and partitions of it included.
+func TestAnAllowListOfTables(t *testing.T) {
+	scenarioOnce(t, policed, func(f *fixture) {
+		v := f.with(`cache_policy=default:off,users:cache-aside,parts:cache-aside,"Weird.Name":cache-aside`)
+		v.warm(userByID, 1)
+		v.warm("SELECT name FROM everybody WHERE id = 1")
+		v.warm("SELECT n FROM parts WHERE id = $1", 1)
+		v.warm("SELECT n FROM parts_1 WHERE id = $1", 1)
+		v.warm(`SELECT * FROM "Weird.Name"`)
+		v.bypass(keying.PolicyOff, "SELECT * FROM audit_log")
+		v.bypass(keying.PolicyOff, "SELECT * FROM users, audit_log")
+		v.exec("UPDATE users SET city = 'x' WHERE id = 1")
+		v.miss(userByID, 1)
+		v.exec("CREATE TABLE later (id int)")
+		v.bypass(keying.PolicyOff, "SELECT * FROM later")
+		if idle := StatsOf(v.db).Policies; len(idle) > 0 {
+			f.Errorf("without effect: %q", idle)
+		}
+	})
+}
+
+// A pattern leaves out what is named, and who misspells a name is told.
+func TestPatternsOfPoliciesAndNamesThatDoNotExist(t *testing.T) {
+	scenarioOnce(t, policed, func(f *fixture) {
+		v := f.with(`cache_policy=*:off,audit_*:cache-aside,Weird.Name:off,weird*:ttl:1s,WEIRD_TABLE:off,"usres":off,"AUDIT_LOG":off`)
+		v.warm("SELECT * FROM audit_log")
+		v.bypass(keying.PolicyOff, userByID, 1)
+		idle := StatsOf(v.db).Policies
+		want := []string{"Weird.Name: there is no such relation", "weird*: there is no such relation", "WEIRD_TABLE: there is no such relation",
+			`"usres": there is no such relation`, `"AUDIT_LOG": there is no such relation; the one that is there is written cache_statement.audit_log`}
+		if len(idle) != len(want) {
+			f.Fatalf("got %q", idle)
+		}
+		x, err := Explain(f.ctx, v.db, userByID, 1)
+		if err != nil {
+			f.Fatal(err)
+		}
+		for i := range want {
+			if idle[i] != "cache_policy: "+want[i] {
+				f.Errorf("got %s, want %s", idle[i], want[i])
+			}
+			if !slices.Contains(x.Notes, "A policy has no effect: cache_policy: "+want[i]+".") {
+				f.Errorf("explain does not tell of %s: %q", want[i], x.Notes)
+			}
+		}
+	})
+}
