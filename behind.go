@@ -177,7 +177,13 @@ func (sh *shape) applyBehind(config Config, v *view) {
 		sh.drains = len(rel.References) > 0 && of(rel.OID) &&
 			slices.ContainsFunc(rel.References, func(r catalog.Reference) bool { return slices.Contains(p.WritesTo(), r.Table) })
 	}
-	sh.behind = p.Later && len(p.WritesTo()) == 1 && of(p.WritesTo()[0])
+	// A write of a partition that is not named itself is not one that queues.
+	if p.Later && len(p.WritesTo()) == 1 {
+		if rel := v.snapshot.ByOID(p.WritesTo()[0]); rel != nil {
+			policy, own := config.policyOf(v.snapshot, rel)
+			sh.behind = own && policy != nil && policy.Strategy == strategyWriteBehind
+		}
+	}
 }
 
 // catchUp applies what must come before q.

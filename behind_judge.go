@@ -110,7 +110,7 @@ func (c *Conn) mayRun(plan *keying.Plan, snapshot *catalog.Snapshot, v keying.Va
 		return false
 	}
 	rel := snapshot.ByOID(plan.WritesTo()[0])
-	if rel == nil || rel.Schema == ownSchema || !slices.ContainsFunc(k.Tables, func(table string) bool { return (&Policy{Relation: table}).is(rel) }) {
+	if rel == nil || rel.Schema == ownSchema || !slices.ContainsFunc(k.Tables, func(table string) bool { return isNamed(table, rel) }) {
 		return false
 	}
 	may, buf := plan.MayWait(v, c.keyBuf)

@@ -143,6 +143,12 @@ func (p *relationPattern) everything() bool {
 	return p.fallback || p.name.letters() == 0 && (p.anySchema || p.schema.letters() == 0)
 }
 
+// isNamed reports that a policy's relation is written so, and not by a pattern.
+func isNamed(relation string, rel *catalog.Relation) bool {
+	p, err := parsePattern(relation)
+	return err == nil && !p.wild() && p.matches(rel)
+}
+
 // key is the same for patterns that mean the same.
 func (p *relationPattern) key() string {
 	if p.everything() {
