@@ -52,6 +52,15 @@ type Shared interface {
 	// that are not sure do not make each other unsure for ever.
 	Mark(ctx context.Context, w WriterID, tags []Tag, catalog Stamp) (Marked, error)
 
+	// Agree compares the digest of a catalog with the one that is kept beside the
+	// tags of schema and catalog, one for each version of how digests are made.
+	// stamps are those that the two tags had before the catalog was loaded. If one
+	// of them has moved since, or is dirty, it is Moved. If the digest is another, or
+	// none is kept in this epoch, it is kept from now on, both tags get new stamps,
+	// which are returned in stamps, and nothing that was filled before is a hit again:
+	// all in one step. Without a lease it is ErrCold.
+	Agree(ctx context.Context, version string, digest [32]byte, stamps *[2]Stamp) (Agreement, error)
+
 	// Hold keeps others Busy for another FillLock.
 	Hold(ctx context.Context, key Key, stamps []Stamp) error
 
@@ -110,6 +119,15 @@ type Marked struct {
 	// lease of another one, on a server that has been replaced, may stand.
 	Wait time.Duration
 }
+
+// Agreement is what Agree found.
+type Agreement uint8
+
+const (
+	Agreed   Agreement = iota // the digest is the one that is kept
+	Replaced                  // it is kept now, and everything is cold
+	Moved                     // the catalog may have been loaded before that of the digest
+)
 
 // SharedStats counts what this process met in a shared store.
 type SharedStats struct {
