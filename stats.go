@@ -4,11 +4,13 @@ import (
 	"cmp"
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"slices"
 	"sync/atomic"
 	"time"
 
+	"github.com/cachedpg/cachedpg/catalog"
 	"github.com/cachedpg/cachedpg/keying"
 	"github.com/cachedpg/cachedpg/parser"
 	"github.com/cachedpg/cachedpg/store"
@@ -239,8 +241,15 @@ func (c *Conn) invalidate(ctx context.Context, relations []string) error {
 	if err := c.plan(ctx, &q); err != nil {
 		return err
 	}
-	if q.space == nil || q.view == noCatalog {
-		return nil
+	if q.space == nil {
+		return nil // nothing is cached
+	}
+	if q.view == noCatalog { // the store is cold, or does not answer; others may have a hit soon
+		snapshot, err := c.ownCatalog(ctx)
+		if err != nil {
+			return err
+		}
+		q.view = &view{snapshot: snapshot}
 	}
 	var tags []store.Tag
 	for _, name := range relations {
@@ -261,4 +270,15 @@ func (c *Conn) invalidate(ctx context.Context, relations []string) error {
 	}
 	// What changed is committed already, so new stamps are enough.
 	return q.space.store.Release(ctx, store.NewWriter(), tags)
+}
+
+// ownCatalog loads the catalog for a name to be looked up, whatever the store says.
+func (c *Conn) ownCatalog(ctx context.Context) (*catalog.Snapshot, error) {
+	if err := c.ready(ctx); err != nil {
+		return nil, err
+	}
+	if c.inner.txStatus() != 'I' || c.known.session == nil {
+		return nil, errors.New("cachedpg: Invalidate: the schema could not be loaded to look the names up in")
+	}
+	return c.inner.loadCatalog(ctx)
 }

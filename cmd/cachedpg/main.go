@@ -5,6 +5,7 @@
 //	cachedpg setup --dsn DSN [--role ROLE]… [--wal] [--print]
 //	cachedpg relay --dsn DSN
 //	cachedpg queue --dsn DSN [take-over | dead]
+//	cachedpg invalidate --dsn DSN [table…]
 //
 // It exits with 0 when it did what was asked for, with 1 when it could not, and
 // with 2 when it was called wrongly.
@@ -38,6 +39,7 @@ type command struct {
 }
 
 var commands = []command{
+	{"invalidate", "make results stale in the shared store, after writes past the driver", invalidate},
 	{"relay", "work off the outbox", relay},
 	{"queue", "say how the queue of write-behind fares, or take it over", queue},
 	{"setup", "make what the outbox, write-behind and the feed need in the database", setup},
@@ -86,7 +88,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (code int
 func usage(w io.Writer) {
 	fmt.Fprint(w, "Usage: cachedpg COMMAND …\n\nCommands (each has -h):\n")
 	for _, c := range commands {
-		fmt.Fprintf(w, "  %-10s %s\n", c.name, c.summary)
+		fmt.Fprintf(w, "  %-11s %s\n", c.name, c.summary)
 	}
 }
 
