@@ -88,7 +88,7 @@ func NewConnector(pgConfig pgx.ConnConfig, config Config) (driver.Connector, err
 	if err != nil {
 		return nil, err
 	}
-	d.traced = true
+	d.traced, d.watches = true, true
 	d.base = &pgConfig
 	d.mode = pgConfig.DefaultQueryExecMode
 	d.connect = func(ctx context.Context, c *Conn) (inner, error) {
@@ -121,7 +121,7 @@ func WrapConnector(c driver.Connector, config Config) (driver.Connector, error) 
 	if err != nil {
 		return nil, err
 	}
-	d.eager = true
+	d.eager, d.watches = true, true
 	d.wrapped = c
 	d.connect = func(ctx context.Context, _ *Conn) (inner, error) {
 		in, err := dialPgx(ctx, c)
@@ -194,6 +194,7 @@ type connector struct {
 	connect func(context.Context, *Conn) (inner, error)
 	mode    pgx.QueryExecMode // of a connection that is not dialled yet
 	eager   bool              // dial in Connect
+	watches bool              // PostgreSQL is asked for changes of the catalog
 	traced  bool              // the tracer sees what goes past the driver
 	wrapped driver.Connector
 	// own is how the wrapped connector dialled last. What the driver asks for

@@ -378,6 +378,7 @@ func (v via) own(statements ...string) (via, *sql.Conn) {
 // notExplained are the reasons that Explain never gives: those that pass by
 // themselves, and what only the result or the failure of a call can tell.
 var notExplained = map[keying.Reason]string{
+	keying.Unwatched:  "passes by itself",
 	keying.Warming:    "passes by itself",
 	keying.StoreError: "passes by itself",
 	keying.StoreDown:  "passes by itself",

@@ -343,15 +343,10 @@ func (g *guard) replication() (*pgconn.Config, error) {
 }
 
 // loadCatalog is that of the guard's connection.
-func (g *guard) loadCatalog(ctx context.Context) (*catalog.Snapshot, error) {
-	if _, err := g.text(ctx, "SELECT ''"); err != nil { // it is dialled now
-		return nil, err
-	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.in == nil {
-		return nil, errNoGuard
-	}
-	g.used = time.Now()
-	return g.in.loadCatalog(ctx)
+func (g *guard) loadCatalog(ctx context.Context) (snapshot *catalog.Snapshot, err error) {
+	err = g.with(ctx, func(in inner) error {
+		snapshot, err = in.loadCatalog(ctx)
+		return err
+	})
+	return snapshot, err
 }

@@ -25,9 +25,10 @@ type guard struct {
 	list       sync.Mutex // guards connectors
 	connectors []*connector
 
-	mu   sync.Mutex // guards the fields below, and is held while PostgreSQL answers
-	in   inner
-	used time.Time
+	mu    sync.Mutex // guards the fields below, and is held while PostgreSQL answers
+	in    inner
+	used  time.Time
+	stale bool // see lost
 }
 
 const guardRest = 10 * time.Second
@@ -35,7 +36,9 @@ const guardRest = 10 * time.Second
 func (g *guard) add(d *connector) {
 	g.list.Lock()
 	defer g.list.Unlock()
-	g.connectors = append(g.connectors, d)
+	if !slices.Contains(g.connectors, d) {
+		g.connectors = append(g.connectors, d)
+	}
 }
 
 func (g *guard) remove(d *connector) {
@@ -44,11 +47,11 @@ func (g *guard) remove(d *connector) {
 	g.connectors = slices.DeleteFunc(g.connectors, func(other *connector) bool { return other == d })
 }
 
-// rest closes the connection if it was not used lately.
-func (g *guard) rest() {
+// rest closes the connection if it was not used for a while.
+func (g *guard) rest(while time.Duration) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.in != nil && time.Since(g.used) > guardRest {
+	if g.in != nil && time.Since(g.used) > while {
 		g.dropLocked()
 	}
 }
@@ -116,45 +119,59 @@ func (g *guard) dialWith(ctx context.Context, object int) (inner, error) {
 
 // text asks the database of the space a question, a SELECT of one value, see
 // identity.only: any other gives no answer.
-func (g *guard) text(ctx context.Context, question string) (string, error) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.id == (identity{}) {
-		return g.textLocked(ctx, question) // whichever database it is
-	}
-	answer, err := g.textLocked(ctx, g.id.only(question))
-	if err != nil {
-		return "", err
-	}
-	if answer, ok := strings.CutPrefix(answer, "="); ok {
-		return answer, nil
-	}
-	g.dropLocked() // what is dialled next tells where it leads
-	return "", elsewhere{g.id}
+func (g *guard) text(ctx context.Context, question string) (answer string, err error) {
+	err = g.with(ctx, func(in inner) error {
+		if g.id == (identity{}) {
+			answer, err = in.text(ctx, question) // whichever database it is
+		} else {
+			answer, err = g.id.ask(ctx, in, question)
+		}
+		return err // an elsewhere closes the connection: what is dialled next tells where it leads
+	})
+	return answer, err
 }
 
 // write runs a statement that gives one value, and which PostgreSQL does not take
 // as a part of another. Behind a pooler another database may get it.
-func (g *guard) write(ctx context.Context, sql string) (string, error) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.textLocked(ctx, sql)
+func (g *guard) write(ctx context.Context, sql string) (answer string, err error) {
+	err = g.with(ctx, func(in inner) error {
+		answer, err = in.text(ctx, sql)
+		return err
+	})
+	return answer, err
 }
 
-func (g *guard) textLocked(ctx context.Context, sql string) (string, error) {
+// with lends the connection, dialled if need be. After an error that is not
+// PostgreSQL's it is closed.
+func (g *guard) with(ctx context.Context, f func(inner) error) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.stale = false
 	if g.in == nil {
 		in, err := g.dial(ctx)
 		if err != nil {
-			return "", err
+			return err
 		}
 		g.in = in
+	} else {
+		g.stale = true
 	}
 	g.used = time.Now()
-	answer, err := g.in.text(ctx, sql)
-	if refused := (*pgconn.PgError)(nil); err != nil && !errors.As(err, &refused) {
+	err := f(g.in)
+	if refused := (*pgconn.PgError)(nil); err != nil && (g.in.closed() || !errors.As(err, &refused)) {
 		g.dropLocked()
+	} else {
+		g.stale = false
 	}
-	return answer, err
+	return err
+}
+
+// lost reports that the last question failed with a connection that was there
+// before, and not with a new one.
+func (g *guard) lost() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.stale
 }
 
 func (g *guard) yes(ctx context.Context, sql string) (bool, error) {

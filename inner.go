@@ -119,6 +119,8 @@ func (in *pgxInner) loadCatalog(ctx context.Context) (*catalog.Snapshot, error) 
 	return catalog.Load(ctx, in.Conn.Conn())
 }
 
+func (in *pgxInner) newWatch() *catalog.Watch { return catalog.NewWatch(in.Conn.Conn()) }
+
 func (in *pgxInner) text(ctx context.Context, sql string) (string, error) {
 	// Not pgx's simple protocol, which it refuses while standard_conforming_strings is off.
 	result := in.Conn.Conn().PgConn().ExecParams(ctx, sql, nil, nil, nil, nil).Read()

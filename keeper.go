@@ -21,6 +21,7 @@ type keeper struct {
 	store  store.Shared
 	url    string // as configured: two names for one store are two stores
 	guard  guard
+	watch  watch
 	notice notice
 
 	live     atomic.Bool
@@ -38,6 +39,9 @@ type keeper struct {
 	suspects map[store.WriterID]time.Time // when a sweep saw the writer first
 	orphans  []store.WriterID             // by whose ids nothing can be asked
 	gone     horizon                      // what orphans wait for
+	asked    bool                         // the renewal under way was to be made sure of
+	deferred bool                         // one was left to others
+	life     context.Context
 
 	cancel context.CancelFunc
 	done   chan struct{}
@@ -60,7 +64,8 @@ func newKeeper(s store.Shared, id identity, url string, feeds bool) *keeper {
 		suspects: make(map[store.WriterID]time.Time)}
 	k.guard.id = id
 	k.feeds.Store(feeds)
-	k.notice.guard = &k.guard
+	k.notice.guard, k.watch.guard = &k.guard, &k.guard
+	k.life = ctx
 	go k.run(ctx)
 	return k
 }
@@ -88,7 +93,7 @@ func (k *keeper) run(ctx context.Context) {
 		if k.dirty.Swap(false) || len(k.suspects) > 0 {
 			k.sweep(ctx)
 		}
-		k.guard.rest()
+		k.guard.rest(guardRest)
 		nudged := k.nudged
 		if !live {
 			nudged = nil // it is tried as often as makes sense
@@ -113,7 +118,9 @@ func (k *keeper) renew(ctx context.Context) bool {
 	if k.notice.unused() || k.notice.idle() && k.store.Check(ctx) == nil {
 		k.notice.lift() // nobody commits past the store any more
 	}
+	k.asked = false
 	live, err := k.store.Renew(ctx, k.sure)
+	k.deferred = k.deferred && k.asked
 	if err == nil {
 		k.reached.Store(true)
 	}
@@ -142,8 +149,15 @@ func (k *keeper) sure(ctx context.Context, fresh store.Fresh) (bool, error) {
 	}
 	switch {
 	case fresh.Epoch == "":
-		return k.guard.yes(ctx, "SELECT NOT "+held(lockNotice))
-	case fresh.Kept:
+		k.asked = true
+		if ok, err := k.guard.yes(ctx, "SELECT NOT "+held(lockNotice)); err != nil || !ok {
+			return false, err
+		}
+		return k.sameCatalog(ctx)
+	case k.watch.now() == 0:
+		_, _ = k.watch.ask(ctx) // the catalog that is loaded next need not be loaded again
+	}
+	if fresh.Kept {
 		return k.guard.yes(ctx, "SELECT "+nobodyPast)
 	}
 	if k.horizon.epoch != fresh.Epoch {

@@ -70,6 +70,9 @@ func (sp *space) supersede() {
 	if sp.keeper != nil {
 		sp.keeper.cancel()
 	}
+	if sp.lease != nil {
+		sp.lease.cancel()
+	}
 	if f := sp.feed.Load(); f != nil {
 		f.cancel()
 	}
@@ -136,6 +139,9 @@ func (d *connector) forsakeLocked(sp *space) {
 func (sp *space) forget(d *connector) {
 	if sp.keeper != nil {
 		sp.keeper.guard.remove(d)
+	}
+	if sp.lease != nil {
+		sp.lease.own.remove(d)
 	}
 	if f := sp.feed.Load(); f != nil {
 		f.guard.remove(d)

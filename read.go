@@ -230,6 +230,8 @@ func (c *Conn) mayRead(ctx context.Context, q *call) keying.Reason {
 		return keying.TemporaryObjects
 	case q.space.feed.Load().down():
 		return keying.FeedDown
+	case q.space.lease != nil && !q.space.lease.holds(ctx):
+		return keying.Unwatched
 	case !q.space.isWarm(ctx, c.inner):
 		return keying.Warming
 	case c.tx != nil:

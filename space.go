@@ -22,6 +22,7 @@ type space struct {
 	key     spaceKey
 	store   store.Store
 	keeper  *keeper              // of a store that processes share, else nil
+	lease   *watchLease          // of a store in memory; nil where a test plays PostgreSQL
 	feed    atomic.Pointer[feed] // from the write-ahead log; nil if nobody has asked for it
 	writes  *invalidation.Coordinator
 	gens    *invalidation.Generations
@@ -32,7 +33,11 @@ type space struct {
 	// DDL until someone loads it again.
 	view    atomic.Pointer[view]
 	loading chan struct{} // holds a token while nobody loads
-	viewMu  sync.Mutex    // orders publishing a view and dropping it
+	viewMu  sync.Mutex    // orders publishing a view and dropping it; guards digest
+
+	// digest is that of the catalog which everything in the store in memory was
+	// planned with; zero when nothing is valid that was planned.
+	digest catalog.Digest
 
 	refresh *backoff
 
@@ -152,6 +157,9 @@ func joinSpace(d *connector, s *session, again bool) (sp *space, err error) {
 	if sp.keeper != nil {
 		sp.keeper.guard.add(d)
 	}
+	if sp.lease != nil {
+		sp.lease.own.add(d)
+	}
 	sp.joinFeed(d)
 	sp.users++
 	return sp, nil
@@ -164,6 +172,9 @@ func newSpace(d *connector, s *session) *space {
 	if d.target == nil {
 		sp.store = store.NewMemory(store.Options{Bytes: d.config.Memory})
 		sp.writes = invalidation.New(sp.store, invalidation.Options{Local: true})
+		if d.watches {
+			sp.lease = newWatchLease(sp, d, s.id)
+		}
 		return sp
 	}
 	shared := redis.Open(d.target, redis.Options{Identity: s.id.String(), Database: s.id.system + "/" + s.id.database, Families: s.id.families()})
@@ -194,6 +205,9 @@ func (sp *space) leave() {
 		if f := sp.feed.Load(); f != nil {
 			f.close()
 		}
+		if sp.lease != nil {
+			sp.lease.close()
+		}
 		_ = sp.writes.Close()
 		if sp.keeper != nil {
 			sp.keeper.close()
@@ -218,6 +232,7 @@ func (sp *space) dropView() (generation uint64) {
 	sp.viewMu.Lock()
 	defer sp.viewMu.Unlock()
 	sp.view.Store(nil)
+	sp.digest = catalog.Digest{}
 	return sp.gens.Advance()
 }
 
@@ -253,24 +268,49 @@ func (sp *space) loadView(ctx context.Context, load func(context.Context) (*cata
 	if v := sp.view.Load(); v != nil {
 		return v, nil
 	}
+	var v *view
+	for range loadAttempts {
+		var err error
+		var agreed bool
+		if v, agreed, err = sp.loadOnce(ctx, load); err != nil {
+			return nil, err
+		}
+		if agreed {
+			return v, nil
+		}
+	}
+	v.stamp = 0 // the catalog changes all the time: to plan writes with, no more
+	return v, nil
+}
+
+const loadAttempts = 4
+
+func (sp *space) loadOnce(ctx context.Context, load func(context.Context) (*catalog.Snapshot, error)) (v *view, agreed bool, err error) {
 	generation := sp.gens.Current()
 	var stamps [2]store.Stamp
 	// No entry has this key. The lookup mints the stamps, and they must be read
 	// before the catalog is: a DDL that commits in between moves them.
 	if _, _, err := sp.lookup(ctx, store.Key{}, everything, stamps[:]); err != nil {
-		return nil, err
+		return nil, false, err
 	}
+	watch, number := sp.watched(ctx)
 	snapshot, err := load(ctx)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	v := &view{snapshot: snapshot, stamp: stamps[0], catalog: stamps[1]}
+	if watch != nil {
+		watch.saw(number, snapshot.Digest())
+	}
+	if agreed, err = sp.agree(ctx, snapshot, &stamps, generation, number); err != nil {
+		return nil, false, err
+	}
+	v = &view{snapshot: snapshot, stamp: stamps[0], catalog: stamps[1]}
 	sp.viewMu.Lock()
 	defer sp.viewMu.Unlock()
-	if sp.gens.Current() == generation && !sp.superseded.Load() {
+	if agreed && sp.gens.Current() == generation && !sp.superseded.Load() {
 		sp.view.Store(v)
 	}
-	return v, nil
+	return v, agreed, nil
 }
 
 // isWarm reports that every commit which nobody marked is over. Backends with

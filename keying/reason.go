@@ -46,6 +46,7 @@ const (
 	NamedArgument
 
 	CatalogUnavailable
+	Unwatched
 	Warming
 	InTransactionAfterWrite
 	Isolation
@@ -142,6 +143,8 @@ var reasons = [reasonCount]struct{ name, words, remedy string }{
 
 	CatalogUnavailable: {"catalog-unavailable", "the schema could not be loaded",
 		"Check that the role may read pg_catalog; see the error in the log."},
+	Unwatched: {"unwatched", "PostgreSQL has not answered lately whether anybody has changed the schema",
+		"Check that the driver gets a connection of its own beside the pool: max_connections, the role's CONNECTION LIMIT, the network."},
 	Warming: {"warming", "transactions that PostgreSQL was running when the cache began, or lost its memory, may still commit unseen",
 		"Nothing to do: caching begins when they are over."},
 	InTransactionAfterWrite: {"transaction-wrote", "the transaction may see rows that it wrote itself",

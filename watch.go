@@ -1,0 +1,103 @@
+package cachedpg
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/cachedpg/cachedpg/catalog"
+)
+
+// watch asks PostgreSQL, over a guard's connection, whether anybody has changed
+// the catalog. What it has been told while nothing changed has one number: a
+// catalog that was loaded under the number that the next question gives too is still
+// what PostgreSQL has.
+type watch struct {
+	guard *guard
+
+	asking sync.Mutex // guards the two below
+	in     inner      // that of over
+	over   *catalog.Watch
+
+	mu      sync.Mutex // guards the fields below
+	last    uint64     // number given out
+	number  uint64     // 0 while nothing holds
+	knownAt uint64     // the number under which known was loaded
+	known   catalog.Digest
+}
+
+// catalogTimeout bounds what the driver does with the whole catalog for itself.
+const catalogTimeout = time.Minute
+
+// now is the number to load a catalog under, 0 if there is none.
+func (w *watch) now() uint64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.number
+}
+
+// saw takes in the digest of a catalog that was loaded after number was current.
+func (w *watch) saw(number uint64, digest catalog.Digest) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if number != 0 && number == w.number && digest != (catalog.Digest{}) {
+		w.knownAt, w.known = number, digest
+	}
+}
+
+// ask returns the number that holds at a moment after it was called.
+func (w *watch) ask(ctx context.Context) (number uint64, err error) {
+	w.asking.Lock()
+	defer w.asking.Unlock()
+	err = w.guard.with(ctx, func(in inner) error {
+		p, ok := in.(interface{ newWatch() *catalog.Watch })
+		if !ok {
+			return errNotPgx
+		}
+		fresh := w.in != in
+		if fresh {
+			w.in, w.over = in, p.newWatch()
+			w.over.Also = identityText
+		}
+		answer, err := w.over.Ask(ctx)
+		if err == nil && answer.Also != w.guard.id.text() {
+			err = elsewhere{w.guard.id}
+		}
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		switch {
+		case err != nil:
+			w.number = 0
+		case fresh || !answer.Same || w.number == 0:
+			w.last++
+			w.number = w.last
+		}
+		number = w.number
+		return err
+	})
+	return number, err
+}
+
+// digest returns the digest of the catalog as it was when ask gave number, or
+// later. It loads the catalog if nobody has under that number.
+func (w *watch) digest(ctx context.Context, number uint64) (catalog.Digest, error) {
+	w.mu.Lock()
+	known, ok := w.known, w.knownAt == number
+	w.mu.Unlock()
+	if ok {
+		return known, nil
+	}
+	snapshot, err := w.guard.loadCatalog(ctx)
+	if err != nil {
+		return catalog.Digest{}, err
+	}
+	w.saw(number, snapshot.Digest())
+	return snapshot.Digest(), nil
+}
+
+// armed reports that a question needs neither a connection nor the catalog.
+func (w *watch) armed() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.number != 0 && w.knownAt == w.number
+}

@@ -1,0 +1,258 @@
+package cachedpg
+
+import (
+	"context"
+	"errors"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/cachedpg/cachedpg/store"
+)
+
+// watchLease allows hits in the memory of this process for as long as PostgreSQL
+// was asked lately whether the catalog has changed: store.Lease from when the
+// question was sent. While queries run it is asked twice in a lease; while none
+// does, never, and the first one then waits for the answer. Hits need no clock for
+// it: a timer ends the lease.
+//
+// Where PostgreSQL cannot be asked it matters why. If nobody listens at its address, or it
+// says that it is starting or stopping, nobody gets at it there, so that nobody
+// can have read anything newer, and hits go on. If there is no answer, or one that
+// concerns us alone (a password, the number of connections), others may be changing
+// what we do not see, and hits end.
+//
+//	reader                          watch                   psql
+//	                                question is sent at t
+//	                                                        ALTER TABLE, COMMIT
+//	                                the answer: unchanged
+//	hits of the old form, until t + lease
+//	                                question, at t + lease/2
+//	                                the answer: changed; cold
+type watchLease struct {
+	watch
+	own   guard
+	space *space
+
+	stands atomic.Bool // a lease
+	used   atomic.Bool // a read came by since the last question
+
+	nudged chan struct{} // by a read that is the first since the last question, or has found no lease
+
+	mu      sync.Mutex    // guards the fields below
+	timer   *time.Timer   // ends the lease
+	tried   chan struct{} // closed when PostgreSQL was asked since the lease was found over
+	failing bool          // and has not answered
+
+	cancel context.CancelFunc
+	done   chan struct{}
+}
+
+const (
+	// watchRetry is how soon a question is repeated that has no answer.
+	watchRetry = store.Lease / 8
+
+	// watchRest is how long the connection is kept while no query runs.
+	watchRest = 5 * time.Minute
+)
+
+func newWatchLease(sp *space, d *connector, id identity) *watchLease {
+	ctx, cancel := context.WithCancel(context.Background())
+	l := &watchLease{space: sp, nudged: make(chan struct{}, 1), tried: make(chan struct{}), cancel: cancel, done: make(chan struct{})}
+	l.own.id = id
+	l.own.add(d)
+	l.guard = &l.own
+	l.used.Store(true)
+	l.timer = time.AfterFunc(time.Hour, func() { l.stands.Store(false) })
+	l.timer.Stop()
+	go l.run(ctx)
+	return l
+}
+
+func (l *watchLease) close() {
+	l.cancel()
+	<-l.done
+	l.timer.Stop()
+	l.stands.Store(false)
+	l.own.close()
+}
+
+func (l *watchLease) run(ctx context.Context) {
+	defer close(l.done)
+	for ctx.Err() == nil {
+		l.used.Store(false)
+		sent := time.Now()
+		err := l.check(ctx)
+		l.conclude(sent, err)
+		next := sent.Add(store.Lease / 2)
+		if err != nil {
+			next = time.Now().Add(watchRetry)
+		}
+		for l.pause(ctx, max(0, time.Until(next))) && !l.missed() {
+		}
+		for !l.used.Load() && ctx.Err() == nil {
+			if !l.pause(ctx, watchRest) {
+				l.own.rest(0)
+				l.pause(ctx, -1)
+			}
+		}
+	}
+}
+
+// missed reports that a read waits for a question that need not be put off.
+func (l *watchLease) missed() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return !l.stands.Load() && !l.failing
+}
+
+// pause waits for a time, without end if it is negative, or until a read nudges.
+func (l *watchLease) pause(ctx context.Context, d time.Duration) (nudged bool) {
+	var over <-chan time.Time
+	if d >= 0 {
+		timer := time.NewTimer(d)
+		defer timer.Stop()
+		over = timer.C
+	}
+	select {
+	case <-l.nudged:
+		return true
+	case <-over:
+	case <-ctx.Done():
+	}
+	return false
+}
+
+// check asks, and makes everything cold if the catalog is another than what was
+// planned with.
+func (l *watchLease) check(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, catalogTimeout)
+	defer cancel()
+	number, err := l.ask(ctx)
+	if err != nil && l.own.lost() { // it may have been closed while nobody used it
+		number, err = l.ask(ctx)
+	}
+	if err != nil || !l.space.planned() {
+		return err // who loads the catalog now finds that the number has changed
+	}
+	digest, err := l.digest(ctx, number)
+	if err != nil {
+		return err
+	}
+	if l.space.differs(digest) {
+		return l.space.invalidateAll(ctx)
+	}
+	return nil
+}
+
+// conclude begins a lease counted from when the question was sent, or notes that there
+// was no answer.
+func (l *watchLease) conclude(sent time.Time, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.failing = err != nil && !nobodyThere(err)
+	if left := store.Lease - time.Since(sent); !l.failing && left > 0 {
+		l.timer.Reset(left)
+		l.stands.Store(true)
+	}
+	select {
+	case <-l.tried:
+	default:
+		close(l.tried)
+	}
+}
+
+// holds reports that hits are allowed. Who finds no lease asks for a question and
+// waits for what comes of it, unless the last one had no answer.
+func (l *watchLease) holds(ctx context.Context) bool {
+	if !l.used.Load() {
+		l.used.Store(true)
+		l.nudge()
+	}
+	if l.stands.Load() {
+		return true
+	}
+	l.mu.Lock()
+	select {
+	case <-l.tried:
+		if !l.failing {
+			l.tried = make(chan struct{})
+		}
+	default:
+	}
+	tried := l.tried
+	l.mu.Unlock()
+	l.nudge()
+	timer := time.NewTimer(askTimeout)
+	defer timer.Stop()
+	select {
+	case <-tried:
+	case <-timer.C:
+		l.tire(tried)
+	case <-ctx.Done():
+	}
+	return l.stands.Load()
+}
+
+func (l *watchLease) nudge() {
+	select {
+	case l.nudged <- struct{}{}:
+	default:
+	}
+}
+
+// tire ends the waiting for a question that takes too long, for everybody until it
+// is answered.
+func (l *watchLease) tire(tried chan struct{}) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.tried != tried {
+		return
+	}
+	select {
+	case <-tried:
+	default:
+		l.failing = true
+		close(tried)
+	}
+}
+
+// first waits until PostgreSQL was asked once, so that the catalog which is
+// loaded then needs not be loaded again for its digest.
+func (l *watchLease) first(ctx context.Context) {
+	l.mu.Lock()
+	tried := l.tried
+	l.mu.Unlock()
+	select {
+	case <-tried:
+	case <-ctx.Done():
+	}
+}
+
+// nobodyThere reports that an attempt to connect shows that nobody can: of all
+// addresses that were tried.
+func nobodyThere(err error) bool {
+	switch e := err.(type) {
+	case nil:
+		return false
+	case interface{ Unwrap() []error }:
+		for _, one := range e.Unwrap() {
+			if !nobodyThere(one) {
+				return false
+			}
+		}
+		return len(e.Unwrap()) > 0
+	case *pgconn.PgError:
+		return e.Code == "57P03" // starting up or shutting down
+	case syscall.Errno:
+		return e == syscall.ECONNREFUSED || e == syscall.ENOENT
+	}
+	if err == os.ErrNotExist {
+		return true
+	}
+	return nobodyThere(errors.Unwrap(err))
+}
