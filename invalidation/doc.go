@@ -98,9 +98,15 @@
 //	     notice in PostgreSQL for longer than a lease, and under a notice of its own.
 //	I16  While a lease of a server that was replaced may stand, commits wait.
 //
+// Writes may be queued in the store before PostgreSQL has them (strategy write-behind). For that:
+//
+//	I25  One server of PostgreSQL owns the queue: writes are queued for it alone, and it
+//	     alone applies them and takes them out. Another gets the queue when the
+//	     owner is gone and it has all that the owner has recorded, or a person says so.
+//
 // I1 to I7 are the store's and this package's to keep, I8 and I9 the reader's,
 // I10 is what Generations is for; I12 to I16 are kept by the shared store and
-// the driver's keeper. I11 is not needed for fresh results, only for
+// the driver's keeper, I25 by its queue. I11 is not needed for fresh results, only for
 // cached ones: a tag with a lost intent is served by PostgreSQL for ever.
 //
 // # Races
@@ -267,6 +273,20 @@
 // name was made, so such a lease ends soon; writers who find an epoch
 // younger than a lease, on a server that has replicated, wait for the rest of it (I16).
 // Who has known the server as a master for a lease does not: it was emptied, not replaced.
+//
+// A copy of the database server has the names, the tables and the position in the queue of its
+// original, and lives on (I25). What tells them apart is that the owner is alive, and
+// that its record has moved on since the copy was made:
+//
+//	owner                           its copy                store
+//	position 7, fence 3             position 7, fence 3     owner, fence 3; entry 8
+//	                                reads entry 8
+//	applies 8, fence 4; COMMIT
+//	                                                        fence 4; 8 is taken out
+//	                                (applies 8, takes it out: the owner would never have had it)
+//	                                not the owner: stands aside
+//	dies
+//	                                fence 3 is below 4: not its successor
 //
 // # Failures
 //
