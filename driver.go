@@ -116,6 +116,9 @@ func NewConnector(pgConfig pgx.ConnConfig, config Config) (driver.Connector, err
 // database/sql takes a connection again, with the context of that, and costs a
 // question more if it has sent anything. What a hook writes itself is not seen. What goes through PgxConn cannot be traced: everything is
 // invalidated while the connection is handed out.
+//
+// What is written on a pool directly, by pool.Exec and its like, is not seen: it is a
+// write past the driver, for which there are Invalidate and Config.External.
 func WrapConnector(c driver.Connector, config Config) (driver.Connector, error) {
 	d, err := newConnector(config)
 	if err != nil {
