@@ -98,6 +98,14 @@
 //	     notice in PostgreSQL for longer than a lease, and under a notice of its own.
 //	I16  While a lease of a server that was replaced may stand, commits wait.
 //
+// Others change the catalog without a mark. For them:
+//
+//	I22  Everything that is valid under a stamp of the schema tag was planned with
+//	     the catalog of the one digest that is kept beside it. Another digest gives the
+//	     tag another stamp, and only who read the stamp before the catalog puts one there.
+//	     A hit needs an answer of PostgreSQL that the catalog is the one of the digest, to a
+//	     question sent at most a lease before.
+//
 // Writes may be queued in the store before PostgreSQL has them (strategy write-behind). For that:
 //
 //	I25  One server of PostgreSQL owns the queue: writes are queued for it alone, and it
@@ -212,6 +220,19 @@
 // There a writer runs its statements in a transaction and reads the schema
 // stamp after the last of them: another one than its catalog's, or none, and it
 // intends the schema tag as well.
+//
+// Somebody changes the catalog past the driver, and a process that has loaded it
+// before compares after another that has loaded it since (I22):
+//
+//	reader 1                        psql                    reader 2
+//	stamps; loads: digest 1
+//	                                ALTER TABLE, COMMIT
+//	                                                        stamps; loads: digest 2
+//	                                                        keeps 2, new stamps
+//	(keeps 1 again …)                                       (… and what is filled under
+//	                                                        digest 2 is hit by digest 1)
+//
+// The guard: the stamps that reader 1 has read are not those of now, so it loads again.
 //
 // # A store that processes share
 //
