@@ -14,16 +14,20 @@ func (n *nemesis) serverFaults() []fault {
 		{"slow commits, some cancelled", func(l *lane) {
 			l.slowCommitsThen(func() {
 				l.did("PostgreSQL: the commits that wait are cancelled")
-				l.postgres.do("SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'")
+				l.postgres.Exec("SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'")
 			})
 		}},
 		{"PostgreSQL restarts", func(l *lane) { l.restart("PostgreSQL restarts", syscall.SIGINT) }},
 		{"PostgreSQL crashes", func(l *lane) { l.restart("PostgreSQL is ended at once", syscall.SIGQUIT) }},
+		{"switchover behind pgbouncer", (*lane).switchOver},
+		{"promotion without the last commits", (*lane).promoteBehind},
+		{"crash under synchronous_commit=off", (*lane).crashAsync},
+		{"a clone on the same Redis", (*lane).clone},
 		{"connections terminated", func(l *lane) {
 			l.slow.Lock() // what is done under it has a connection too
 			defer l.slow.Unlock()
 			l.did("PostgreSQL: every connection is terminated")
-			l.postgres.do("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()")
+			l.postgres.Exec("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()")
 		}},
 	}
 	if n.pair == nil {
@@ -82,11 +86,11 @@ func (l *lane) slowCommitsThen(do func()) {
 	l.slow.Lock()
 	defer l.slow.Unlock()
 	l.did("PostgreSQL: commits wait for a standby")
-	l.postgres.do("ALTER SYSTEM SET synchronous_standby_names = 'nobody'", "SELECT pg_reload_conf()")
+	l.postgres.Exec("ALTER SYSTEM SET synchronous_standby_names = 'nobody'", "SELECT pg_reload_conf()")
 	l.pause(500*time.Millisecond, lease)
 	do()
 	l.pause(100*time.Millisecond, lease/2)
-	l.postgres.do("ALTER SYSTEM RESET synchronous_standby_names", "SELECT pg_reload_conf()")
+	l.postgres.Exec("ALTER SYSTEM RESET synchronous_standby_names", "SELECT pg_reload_conf()")
 	l.did("PostgreSQL: commits no longer wait")
 }
 

@@ -61,7 +61,7 @@ func main() {
 		return
 	}
 	var c config
-	flag.DurationVar(&c.duration, "duration", time.Minute, "how long to do harm")
+	flag.DurationVar(&c.duration, "duration", 90*time.Second, "how long to do harm")
 	flag.Uint64Var(&c.seed, "seed", 0, "of what is done; 0 takes one from the clock")
 	flag.StringVar(&c.variant, "variant", strict, "strict, or write-through; or broken on purpose: post-commit, private")
 	flag.StringVar(&c.store, "store", storeRedis, "redis, shared by all processes; or memory, with one process")

@@ -17,6 +17,8 @@ import (
 // again, so that a run of a minute has met nearly all of them.
 type nemesis struct {
 	scope    *scope
+	logs     string
+	seed     uint64
 	postgres *postgres
 	pair     *pair // nil without Redis
 	only     *regexp.Regexp
@@ -25,12 +27,14 @@ type nemesis struct {
 
 	// slow is held by who does harm to PostgreSQL: two lanes do.
 	slow sync.Mutex
+	lost int // times that commits were lost, guarded by slow
 	// memory is held by who does harm to Redis. It is taken after slow.
 	memory sync.Mutex
 
 	mu      sync.Mutex // guards the fields below
 	moments []moment
 	counts  map[string]int
+	bad     []string // what cannot be, beside what the histories show
 }
 
 // moment is something that the nemesis did.
@@ -55,17 +59,17 @@ type lane struct {
 }
 
 // run does harm until ctx ends. It returns when all is healed.
-func (n *nemesis) run(ctx context.Context, seed uint64) error {
+func (n *nemesis) run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	lanes := []*lane{
 		// A server that lost its memory takes a lease to warm up.
-		{faults: n.serverFaults(), gap: 5 * time.Second},
-		{faults: n.workerFaults(), gap: 2 * time.Second},
+		{faults: n.serverFaults(), gap: 8 * time.Second},
+		{faults: n.workerFaults(), gap: 4 * time.Second},
 	}
 	errs := make(chan error, len(lanes))
 	for i, l := range lanes {
-		l.nemesis, l.ctx, l.rng = n, ctx, rand.New(rand.NewPCG(seed, uint64(i)))
+		l.nemesis, l.ctx, l.rng = n, ctx, rand.New(rand.NewPCG(n.seed, uint64(i)))
 		l.faults = slices.DeleteFunc(l.faults, func(f fault) bool { return !n.only.MatchString(f.name) })
 		go func() { errs <- n.scope.attempt(l.run) }()
 	}

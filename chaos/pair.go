@@ -34,6 +34,8 @@ func (p *pair) proxy() *redistest.Proxied {
 	return proxy
 }
 
+func redisURL(proxy *redistest.Proxied) string { return "redis://" + proxy.Addr() + "/0" }
+
 func (p *pair) command(s *redistest.Server, words ...any) {
 	ctx, cancel := context.WithTimeout(context.Background(), child.Wait)
 	defer cancel()

@@ -10,8 +10,6 @@ import (
 	"strings"
 	"sync"
 	"time"
-
-	"github.com/cachedpg/cachedpg/internal/redistest"
 )
 
 // runner is one run.
@@ -32,16 +30,16 @@ func (r *runner) run(ctx context.Context) (good bool) {
 	}
 	fmt.Printf("chaos: seed %d, %v, variant %s, store %s\n", r.seed, r.duration, r.variant, r.store)
 	r.postgres = startPostgres(r.scope)
-	r.postgres.do(tables)
+	r.postgres.Exec(tables)
 	if r.store == storeRedis && r.variant != private {
 		r.pair = startPair(r.scope)
 	}
 	r.began = now()
 	r.startWorkers()
-	n := &nemesis{scope: r.scope, postgres: r.postgres, pair: r.pair, only: r.only, workers: r.workers, out: r.print}
+	n := &nemesis{scope: r.scope, logs: r.logs, seed: r.seed, postgres: r.postgres, pair: r.pair, only: r.only, workers: r.workers, out: r.print}
 	harm, cancel := context.WithTimeout(ctx, r.duration)
 	defer cancel()
-	if err := n.run(harm, r.seed); err != nil {
+	if err := n.run(harm); err != nil {
 		r.scope.Fatal(err)
 	}
 	<-harm.Done()
@@ -53,7 +51,9 @@ func (r *runner) run(ctx context.Context) (good bool) {
 	if err != nil {
 		r.scope.Fatal(err)
 	}
-	return r.judge(newReport(logs), newHistory(logs), n)
+	rep := newReport(logs)
+	rep.bad = append(rep.bad, n.bad...)
+	return r.judge(rep, newHistory(logs), n)
 }
 
 // print says what happens, and when.
@@ -76,14 +76,21 @@ func (r *runner) startWorkers() {
 			base = fmt.Sprintf("w%d", i)
 		}
 		t.Seed = r.seed + uint64(i)
-		p := &proc{scope: r.scope, base: base, dir: filepath.Join(r.logs, base), link: redistest.Proxy(r.scope, r.postgres.addr())}
+		p := &proc{scope: r.scope, base: base, dir: filepath.Join(r.logs, base)}
+		t.Plain = r.postgres.DSNAt(r.postgres.link().Addr()) + "&default_query_exec_mode=exec"
+		if i < len(kinds)/2 || len(kinds) == 1 && r.seed%2 == 0 { // half of them by way of a pooler
+			p.link = r.postgres.pooledLink()
+			t.Cached = r.postgres.DSNAt(p.link.Addr()) + "&default_query_exec_mode=exec"
+		} else {
+			p.link = r.postgres.link()
+			t.Cached = r.postgres.DSNAt(p.link.Addr())
+		}
 		store := storeMemory
 		if r.pair != nil {
 			p.proxy = r.pair.proxy()
-			store = "redis://" + p.proxy.Addr() + "/0"
+			store = redisURL(p.proxy)
 		}
-		t.Plain = r.postgres.dsn(r.postgres.addr()) + "&default_query_exec_mode=exec"
-		t.Cached = r.postgres.dsn(p.link.Addr()) + "&cache_store=" + store
+		t.Cached += "&cache_store=" + store
 		switch r.variant {
 		case postCommit:
 			t.Cached += "&cache_consistency=eventual"

@@ -45,7 +45,7 @@ func (w *worker) write(ctx context.Context, rng *rand.Rand) outcome {
 		return o
 	case n < 420:
 		return w.swap(ctx, id)
-	case n < 500:
+	case n < 440:
 		return w.updateGroup(ctx, rng.IntN(groups))
 	case n < 580:
 		const text = "INSERT INTO item VALUES ($2, $2 % 3, $1) ON CONFLICT (id) DO UPDATE SET v = excluded.v"
@@ -96,7 +96,7 @@ func (w *worker) deleteOrInsert(ctx context.Context, id int) outcome {
 // swap writes a row by Query and tells what it replaced.
 func (w *worker) swap(ctx context.Context, id int) outcome {
 	const text = "WITH old AS (SELECT id, v FROM item WHERE id = $2 FOR UPDATE)" +
-		" UPDATE item SET v = $1 FROM old WHERE item.id = old.id RETURNING item.id, old.v"
+		" UPDATE item SET v = $1 FROM old WHERE item.id = old.id AND item.id = $2 RETURNING item.id, old.v"
 	v := w.value()
 	op := w.log.invoke(record{What: text, Set: values{id: v}})
 	took, err := query{text, []any{v, id}, nil, pairs}.ask(ctx, w.cached)
@@ -214,6 +214,9 @@ func (w *worker) finish(ctx context.Context) outcome {
 	return w.respond(op, record{Outcome: outcomeOf(err)})
 }
 
+// shapeName is the query for the name of the second column of shape.
+const shapeName = "SELECT attname::text FROM pg_attribute WHERE attrelid = 'shape'::regclass AND attnum = 2"
+
 // reshape gives a column a new name, which is a value of its own.
 func (w *worker) reshape(ctx context.Context) outcome {
 	tx, err := w.cached.BeginTx(ctx, nil)
@@ -225,8 +228,7 @@ func (w *worker) reshape(ctx context.Context) outcome {
 		return failed
 	}
 	var old string
-	const name = "SELECT attname FROM pg_attribute WHERE attrelid = 'shape'::regclass AND attnum = 2"
-	if err := tx.QueryRowContext(ctx, name).Scan(&old); err != nil {
+	if err := tx.QueryRowContext(ctx, shapeName).Scan(&old); err != nil {
 		return failed
 	}
 	v := w.value()

@@ -75,9 +75,11 @@ func StartBouncer(tb testing.TB, dsn, poolMode string) *Bouncer {
 // DSN returns the URL of the database through pgbouncer.
 func (b *Bouncer) DSN() string { return b.dsn(b.database) }
 
+// Addr returns pgbouncer's host and port.
+func (b *Bouncer) Addr() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(b.port)) }
+
 func (b *Bouncer) dsn(database string) string {
-	u := url.URL{Scheme: "postgres", User: url.User(b.user), Host: net.JoinHostPort("127.0.0.1", strconv.Itoa(b.port)),
-		Path: "/" + database, RawQuery: "sslmode=disable"}
+	u := url.URL{Scheme: "postgres", User: url.User(b.user), Host: b.Addr(), Path: "/" + database, RawQuery: "sslmode=disable"}
 	return u.String()
 }
 
