@@ -4,7 +4,8 @@
 // Several processes read and write one small table through the driver, on a
 // PostgreSQL and a pair of Redis servers of their own, while a nemesis kills and
 // stops processes between the steps of a read and a commit, cuts them off, and
-// restarts, empties, hangs and replaces the servers. Each process writes down
+// restarts, empties, hangs, copies and replaces the servers. Half of the processes
+// reach PostgreSQL through a pgbouncer. Each process writes down
 // when it asked for what and what it got; some read past the cache, as referees.
 //
 // Afterwards every row's history is checked for linearizability: there must be one

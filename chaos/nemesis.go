@@ -64,8 +64,8 @@ func (n *nemesis) run(ctx context.Context) error {
 	defer cancel()
 	lanes := []*lane{
 		// A server that lost its memory takes a lease to warm up.
-		{faults: n.serverFaults(), gap: 8 * time.Second},
-		{faults: n.workerFaults(), gap: 4 * time.Second},
+		{faults: n.serverFaults(), gap: 10 * time.Second},
+		{faults: n.workerFaults(), gap: 5 * time.Second},
 	}
 	errs := make(chan error, len(lanes))
 	for i, l := range lanes {

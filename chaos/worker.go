@@ -154,7 +154,7 @@ func (w *worker) at(name string) {
 // The longest pauses of a client between two operations.
 const (
 	readPace    = 8 * time.Millisecond
-	writePace   = 400 * time.Millisecond
+	writePace   = 800 * time.Millisecond
 	finishPace  = 300 * time.Millisecond
 	troublePace = 300 * time.Millisecond // after one that failed
 	opTimeout   = 8 * time.Second        // longer than any fault that heals by itself
