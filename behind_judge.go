@@ -121,7 +121,7 @@ func (c *Conn) mayRun(plan *keying.Plan, snapshot *catalog.Snapshot, v keying.Va
 // run runs one statement in the session that it was written for.
 func (a *applier) run(ctx context.Context, w queuedWrite, r *queueRecord) error {
 	c := a.c
-	if w.Mode < 0 || w.Mode > int32(pgx.QueryExecModeSimpleProtocol) {
+	if w.Mode < int32(pgx.QueryExecModeCacheStatement) || w.Mode > int32(pgx.QueryExecModeSimpleProtocol) {
 		return &refusedWrite{fmt.Errorf("cachedpg: write-behind: an entry of the queue has the execution mode %d", w.Mode)}
 	}
 	var wanted map[string]string

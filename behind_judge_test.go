@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/jackc/pgx/v5"
 	goredis "github.com/redis/go-redis/v9"
 
 	"github.com/cachedpg/cachedpg/internal/pgtest"
@@ -42,7 +43,7 @@ func (f *fixture) planted(sql string, settings map[string]string, args ...any) s
 	if err != nil {
 		f.Fatal(err)
 	}
-	w := wireWrite{Format: queuedFormat, SQL: []byte(sql), Settings: raw}
+	w := wireWrite{Format: queuedFormat, SQL: []byte(sql), Mode: int32(pgx.QueryExecModeCacheStatement), Settings: raw}
 	for _, v := range args {
 		a, ok := encodeArg(v)
 		if !ok {

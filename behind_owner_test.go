@@ -152,6 +152,33 @@ func TestAPromotedStandbyGoesOnWithTheQueue(t *testing.T) {
 	})
 }
 
+// I25: one that lacks what the owner has applied is not taken for its successor.
+func TestAStandbyThatWasPromotedWithoutTheLastBatchWaitsForAPerson(t *testing.T) {
+	served(t, func(f *fixture, s *pgtest.Server) {
+		standby := s.Standby()
+		f.exec(countHit, 1)
+		f.drained()
+		s.Await(standby)
+		standby.Stop()
+		f.exec(countHit, 1)
+		f.drained()
+		f.heldQueue() // until the crash
+		f.exec(countHit, 1)
+		s.Crash()
+		standby.Start()
+		standby.Promote()
+		f.db.Close()
+		v := f.at(standby, "promoted")
+		v.stands(doubtful)
+		if _, err := v.db.ExecContext(f.ctx, countHit, 1); err == nil || !strings.Contains(err.Error(), "does not have") {
+			f.Errorf("%v", err)
+		}
+		if got := v.past("SELECT n FROM hits WHERE id = 1"); got != "1" {
+			f.Errorf("n is %s, want 1", got)
+		}
+	})
+}
+
 // What the owner has applied, and this server does not have, is counted when a person
 // says that this one goes on.
 func TestARestoredServerTakesTheQueueOverWhenItIsTold(t *testing.T) {
