@@ -287,3 +287,41 @@ func TestWhoCanBeReached(t *testing.T) {
 		}
 	}
 }
+
+// An answer that did not come is none: what others do meanwhile is not seen.
+func TestASilentPostgreSQLGivesNoLease(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		err  error
+		want bool
+	}{
+		{nil, true},
+		{errors.New("time-out"), false},
+		{&net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}, true},
+	} {
+		l := &watchLease{tried: make(chan struct{})}
+		l.timer = time.AfterFunc(time.Hour, func() {})
+		l.conclude(time.Now(), tt.err)
+		if got := l.stands.Load(); got != tt.want {
+			t.Errorf("%v: a lease %v, want %v", tt.err, got, tt.want)
+		}
+		l.stands.Store(false)
+		if l.conclude(time.Now().Add(-store.Lease), nil); l.stands.Load() {
+			t.Error("a lease from a question that was sent a lease ago")
+		}
+		l.timer.Stop()
+	}
+}
+
+// To invalidate by name says so if nobody can be told.
+func TestInvalidateWithoutTheStoreFails(t *testing.T) {
+	scenarioOnce(t, people, func(f *fixture) {
+		db := f.open("cachedpg", withKey(f.dsn, "cache_store", "redis://127.0.0.1:1"))
+		if err := Invalidate(f.ctx, db, "users"); err == nil {
+			f.Error("no error though the store cannot be reached")
+		}
+		if err := Invalidate(f.ctx, db, "nowhere"); !errors.Is(err, errNoRelation) {
+			f.Errorf("got %v, want %v", err, errNoRelation)
+		}
+	})
+}
