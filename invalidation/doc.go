@@ -98,6 +98,17 @@
 //	     notice in PostgreSQL for longer than a lease, and under a notice of its own.
 //	I16  While a lease of a server that was replaced may stand, commits wait.
 //
+// A database can move from one server of PostgreSQL to another. For that:
+//
+//	I17  The marks of a write are in the namespace of the server on which it
+//	     commits: where the connection may lead elsewhere, the transaction itself was asked.
+//	I18  Before the first commit that is marked in a namespace, the epochs of
+//	     those are ended that its database had before. They get another lease only
+//	     when their own server has been asked. In one process nobody has a hit any more
+//	     in a namespace that was superseded.
+//	I19  What PostgreSQL is asked about a transaction or a lease is answered by the
+//	     server of the namespace, in one statement with the proof that it is that one.
+//
 // Others change the catalog without a mark. For them:
 //
 //	I22  Everything that is valid under a stamp of the schema tag was planned with
@@ -308,6 +319,32 @@
 //	                                not the owner: stands aside
 //	dies
 //	                                fence 3 is below 4: not its successor
+//
+// # A database that moves
+//
+// PostgreSQL alone decides, but which one? A standby is promoted, a pooler is
+// led to another server and keeps its clients, a volume is cloned, a name is given
+// to another database. So entries, stamps and intents are in a namespace that
+// is named by the server's system identifier, timeline and start, and by the
+// database's name and OID. A write that is marked in one namespace and commits in
+// another is not seen by those who read there (I17):
+//
+//	writer, knows A                 pooler                  reader, knows B
+//	BEGIN; UPDATE, on B             leads to B
+//	marks in A's namespace
+//	                                                        miss, SELECT → old, fill
+//	COMMIT, on B
+//	                                                        hit of old
+//
+// And those who have not heard of B go on in A's namespace (I18):
+//
+//	writer                          store                   reader, knows A
+//	finds B, marks there, COMMIT
+//	                                A's lease stands        hit of old
+//
+// A renewal of A's lease that was under way when its epoch was ended names that epoch,
+// and a new one needs A's own server (I19): over a pooler that leads to B by then
+// nobody commits past the store, on B.
 //
 // # Failures
 //
