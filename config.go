@@ -23,6 +23,12 @@ type Config struct {
 	// DSN key cache_store.
 	Store string
 
+	// Mode is "read-write" (default); "write-only": what this process writes is
+	// marked in the shared store, so that others may cache, and its own queries all
+	// go to PostgreSQL; or "off", which is "write-only" where Store names a Redis and
+	// else as if Store were "off". DSN key cache_mode.
+	Mode string
+
 	// Consistency is "strict" (default): nobody reads an older value once a
 	// commit has returned or its value was read. Or "eventual": a commit marks
 	// nothing beforehand and invalidates afterwards, which saves a write its
@@ -129,6 +135,10 @@ const (
 	defaultMaxEntry = 1 << 20
 	defaultMemory   = 64 << 20
 
+	modeReadWrite = "read-write"
+	modeWriteOnly = "write-only"
+	modeOff       = "off"
+
 	storeMemory = "memory"
 	storeOff    = "off"
 
@@ -166,6 +176,9 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Store == "" {
 		c.Store = storeMemory
 	}
+	if c.Store == storeMemory && c.Mode == modeOff {
+		c.Store = storeOff
+	}
 	target, err := c.target()
 	if err != nil {
 		problems = append(problems, err)
@@ -178,6 +191,7 @@ func (c Config) withDefaults() (Config, error) {
 			bad("%s=%s: want %s", key, redact.Value(*value), strings.Join(choices, " or "))
 		}
 	}
+	oneOf("cache_mode", &c.Mode, modeReadWrite, modeWriteOnly, modeOff)
 	oneOf("cache_consistency", &c.Consistency, consistencyStrict, consistencyEventual)
 	oneOf("cache_on_store_down", &c.OnStoreDown, onStoreDownCommit, onStoreDownFail)
 	oneOf("cache_external", &c.External, externalOff, externalWAL)
@@ -201,6 +215,9 @@ func (c Config) withDefaults() (Config, error) {
 	c.RefillMax = positive("cache_refill_max", c.RefillMax, defaultRefillMax)
 	c.QueueMax = positive("cache_queue_max", c.QueueMax, defaultQueueMax)
 	shared := c.Store != storeMemory && c.Store != storeOff
+	if c.Mode == modeWriteOnly && !shared {
+		bad("cache_mode=write-only: cache_store=%s is not shared, so there is nothing to mark in; name a Redis", c.Store)
+	}
 	if c.Outbox == outboxAlways && !shared {
 		bad("cache_outbox=always: cache_store=%s is not shared, so nobody is to be told; name a Redis", c.Store)
 	}
@@ -341,6 +358,8 @@ func (c *Config) set(key, value string) (err error) {
 		if c.Memory, err = parseBytes(value); err != nil {
 			return fail(err)
 		}
+	case "cache_mode":
+		c.Mode = value
 	case "cache_consistency":
 		c.Consistency = value
 	case "cache_on_store_down":
@@ -364,7 +383,7 @@ func (c *Config) set(key, value string) (err error) {
 			return fail(err)
 		}
 	default:
-		return fmt.Errorf("cachedpg: %s: unknown key; want cache_store, cache_consistency, cache_on_store_down, cache_encryption,"+
+		return fmt.Errorf("cachedpg: %s: unknown key; want cache_store, cache_mode, cache_consistency, cache_on_store_down, cache_encryption,"+
 			" cache_ttl, cache_max_entry, cache_memory, cache_external, cache_outbox, cache_refill_max, cache_queue_max or cache_policy", key)
 	}
 	return nil

@@ -69,7 +69,8 @@ type Conn struct {
 
 	owed *debt // of strategy write-through, see refill.go
 
-	announced int // locks of statements that run alone, see alone.go
+	announced int  // locks of statements that run alone, see alone.go
+	shown     post // the lock that shows that it writes, see peers.announceOn
 
 	// Scratch space of one call.
 	keyBuf []byte
@@ -164,6 +165,9 @@ func (c *Conn) Ping(ctx context.Context) error {
 		if err := b.check(ctx); err != nil {
 			return err
 		}
+	}
+	if err := c.withheld(); err != nil {
+		return err
 	}
 	return sp.feed.Load().check(ctx)
 }
@@ -359,6 +363,7 @@ func (c *Conn) dial(ctx context.Context) error {
 	c.pid, c.located = 0, false
 	c.since.view, c.since.session, c.misread = nil, nil, false
 	c.adoptTx()
+	c.shown = post{}
 	if err := c.learn(ctx); err != nil && in.closed() {
 		if c.known.space != nil {
 			c.known.space.leave()

@@ -97,7 +97,7 @@ func TestNothingIsLeftOpen(t *testing.T) {
 			return n == 0
 		})
 		var locks int
-		if err := f.plain.QueryRowContext(f.ctx, "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())").Scan(&locks); err != nil || locks != 0 {
+		if err := f.plain.QueryRowContext(f.ctx, "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND classid = 1667326824 AND database = (SELECT oid FROM pg_database WHERE datname = current_database())").Scan(&locks); err != nil || locks != 0 {
 			f.Error(locks, err)
 		}
 		f.fresh(userByID, 1)

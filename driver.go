@@ -193,6 +193,7 @@ type connector struct {
 	config  Config
 	target  *redis.Target // of a shared store, else nil
 	process string        // see spaceKey
+	build   string        // other than "" a build of another format, in tests
 	driver  *Driver
 	connect func(context.Context, *Conn) (inner, error)
 	mode    pgx.QueryExecMode // of a connection that is not dialled yet
@@ -229,6 +230,9 @@ type connector struct {
 	together map[pair]bool // reached at the same time: none of the two has replaced the other
 	kept     []*space      // superseded, and still of use to the queue
 	closed   bool
+
+	outside map[spaceKey]*outsider // guarded by spacesMu
+	outer   atomic.Pointer[outsider]
 }
 
 func newConnector(config Config) (*connector, error) {
@@ -274,6 +278,7 @@ func (d *connector) Close() error {
 		undrained = late.close()
 	}
 	d.known.Store(nil)
+	d.goAway()
 	for _, sp := range spaces {
 		sp.forget(d)
 		sp.leave()

@@ -71,8 +71,8 @@ func (c *Conn) begin(ctx context.Context, calls ...*call) (*effect, error) {
 			c.forget()
 		}
 	}()
-	if e.space == nil && !e.drifts {
-		return e, nil // no cache: nothing to invalidate
+	if e.space == nil && !e.drifts { // no cache: nothing to invalidate here
+		return e, c.d.outer.Load().announce(ctx, c)
 	}
 	if visible && e.space != nil {
 		e.leave = e.space.gens.Enter()
@@ -182,7 +182,7 @@ func (c *Conn) beginOpaque(ctx context.Context) (*effect, error) {
 	c.settle()
 	c.forget()
 	if c.known.space == nil {
-		return e, nil
+		return e, c.d.outer.Load().announce(ctx, c)
 	}
 	if c.tx != nil {
 		c.tx.session, c.tx.catalog = true, true
@@ -226,6 +226,12 @@ func (e *effect) mark(ctx context.Context) error {
 	if err != nil {
 		e.left()
 		return err
+	}
+	if e.space != nil && (e.space.keeper == nil || e.afterwards()) { // else when the store is known in which it is marked
+		if err := e.space.peers.announce(ctx, e.c); err != nil {
+			e.left()
+			return fmt.Errorf("cachedpg: showing others that the process writes: %w", err)
+		}
 	}
 	switch {
 	case e.space == nil: // it is a standby

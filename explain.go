@@ -82,7 +82,8 @@ type KeyParts struct {
 //
 // What passes by itself is left out: whether the result is in the cache now, a
 // store that cannot be reached, a cache that is still warming up, a commit
-// that is under way. So is what only the result can tell (TooLarge).
+// that is under way. What does not, another process that writes past the cache, is
+// told as far as it has been seen. So is what only the result can tell (TooLarge).
 //
 // It may be called at any time, and asks PostgreSQL for what the driver would
 // have to ask. Its errors are those of connecting, and of calling it wrongly.
@@ -123,9 +124,9 @@ func (c *Conn) explain(ctx context.Context, query string, args []driver.NamedVal
 	if err := c.plan(ctx, &q); err != nil {
 		return nil, err
 	}
-	var unfed error
+	var unfed, withheld error
 	if q.space != nil {
-		unfed = q.space.feed.Load().check(ctx)
+		unfed, withheld = q.space.feed.Load().check(ctx), q.space.peers.trouble()
 	}
 	q.space = calm
 	l, reason := c.lookup(ctx, &q)
@@ -141,6 +142,9 @@ func (c *Conn) explain(ctx context.Context, query string, args []driver.NamedVal
 	}
 	if again, other := c.lookup(ctx, &q); reason == keying.NoReason || reason == keying.CatalogUnavailable {
 		l, reason = again, other
+	}
+	if reason == keying.NoReason && withheld != nil {
+		reason = keying.OtherWriter
 	}
 
 	plan := q.text.plan
@@ -171,6 +175,9 @@ func (c *Conn) explain(ctx context.Context, query string, args []driver.NamedVal
 		}
 	}
 	q.explainText(x, statements, parseErr)
+	if withheld != nil {
+		x.Notes = append(x.Notes, "Stats.Peers says: "+strings.TrimPrefix(withheld.Error(), "cachedpg: ")+".")
+	}
 	if unfed != nil {
 		x.Notes = append(x.Notes, "Nothing comes from the cache until the write-ahead log can be followed: "+strings.TrimPrefix(unfed.Error(), "cachedpg: ")+".")
 	}

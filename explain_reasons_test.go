@@ -351,6 +351,16 @@ var explainedSituations = map[keying.Reason]func(f *fixture) *Explanation{
 	keying.CacheOff: func(f *fixture) *Explanation {
 		return f.limits(limited{}, "cache_store=off").explainUsers()
 	},
+	keying.WriteOnly: func(f *fixture) *Explanation {
+		return f.beside("write-only", "cache_mode=write-only", "cache_store="+pgtest.Redis(f.T)).explainUsers()
+	},
+	keying.OtherWriter: func(f *fixture) *Explanation {
+		reader := f.beside("reader")
+		reader.fresh("SELECT * FROM users")
+		f.exec("UPDATE users SET name = name")
+		f.until("the writer to be seen", func() bool { return reader.peers().check() != nil })
+		return reader.explainUsers()
+	},
 	keying.HotStandby: func(f *fixture) *Explanation { return f.limits(limited{standby: true}).explainUsers() },
 	keying.SessionUnknown: func(f *fixture) *Explanation {
 		return f.limits(limited{noSession: true}).explainUsers()

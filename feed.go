@@ -276,10 +276,13 @@ func (f *feed) down() bool { return f != nil && f.space.keeper == nil && !f.live
 // storeReason is the bypass reason of an error of the space's store.
 func (sp *space) storeReason(err error) keying.Reason {
 	reason := storeReason(err)
-	if reason == keying.Warming && sp.keeper != nil && sp.keeper.feedless.Load() {
+	switch {
+	case reason != keying.Warming || sp.keeper == nil:
+		return reason
+	case sp.keeper.feedless.Load():
 		return keying.FeedDown
 	}
-	return reason
+	return sp.peers.reason()
 }
 
 // joinFeed makes sure that the log is followed if a connector asks for it. Who

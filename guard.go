@@ -29,6 +29,7 @@ type guard struct {
 	in    inner
 	used  time.Time
 	stale bool // see lost
+	posts posts
 }
 
 const guardRest = 10 * time.Second
@@ -63,6 +64,7 @@ func (g *guard) close() {
 }
 
 func (g *guard) dropLocked() {
+	g.posts.dropLocked()
 	if g.in != nil {
 		_ = g.in.Close()
 		g.in = nil
@@ -172,6 +174,18 @@ func (g *guard) lost() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.stale
+}
+
+func (g *guard) connectLocked(ctx context.Context) error {
+	if g.in == nil {
+		in, err := g.dial(ctx)
+		if err != nil {
+			return err
+		}
+		g.in = in
+	}
+	g.used = time.Now()
+	return nil
 }
 
 func (g *guard) yes(ctx context.Context, sql string) (bool, error) {

@@ -23,6 +23,7 @@ type keeper struct {
 	guard  guard
 	watch  watch
 	notice notice
+	peers  *peers
 
 	live     atomic.Bool
 	reached  atomic.Bool   // the store could be used at least once
@@ -58,7 +59,7 @@ const (
 	askTimeout = 2 * time.Second
 )
 
-func newKeeper(s store.Shared, id identity, url string, feeds bool) *keeper {
+func newKeeper(s store.Shared, id identity, url string, feeds bool, peers func(*guard) *peers) *keeper {
 	ctx, cancel := context.WithCancel(context.Background())
 	k := &keeper{store: s, url: url, nudged: make(chan struct{}, 1), first: make(chan struct{}), cancel: cancel, done: make(chan struct{}),
 		suspects: make(map[store.WriterID]time.Time)}
@@ -66,12 +67,14 @@ func newKeeper(s store.Shared, id identity, url string, feeds bool) *keeper {
 	k.feeds.Store(feeds)
 	k.notice.guard, k.watch.guard = &k.guard, &k.guard
 	k.life = ctx
+	k.peers = peers(&k.guard)
 	go k.run(ctx)
 	return k
 }
 
 func (k *keeper) close() {
 	k.cancel()
+	k.peers.close()
 	<-k.done
 	k.notice.lift()
 	k.guard.close()
@@ -93,6 +96,7 @@ func (k *keeper) run(ctx context.Context) {
 		if k.dirty.Swap(false) || len(k.suspects) > 0 {
 			k.sweep(ctx)
 		}
+		k.peers.keep()
 		k.guard.rest(guardRest)
 		nudged := k.nudged
 		if !live {
@@ -147,17 +151,17 @@ func (k *keeper) sure(ctx context.Context, fresh store.Fresh) (bool, error) {
 			return false, err
 		}
 	}
+	if alone, err := k.peers.alone(); err != nil || !alone {
+		return false, err
+	}
 	switch {
 	case fresh.Epoch == "":
 		k.asked = true
-		if ok, err := k.guard.yes(ctx, "SELECT NOT "+held(lockNotice)); err != nil || !ok {
-			return false, err
-		}
 		return k.sameCatalog(ctx)
 	case k.watch.now() == 0:
 		_, _ = k.watch.ask(ctx) // the catalog that is loaded next need not be loaded again
 	}
-	if fresh.Kept {
+	if fresh.Kept && !k.peers.hasMet() {
 		return k.guard.yes(ctx, "SELECT "+nobodyPast)
 	}
 	if k.horizon.epoch != fresh.Epoch {
@@ -333,7 +337,7 @@ func (k *keeper) trouble() keying.Reason {
 	case !k.live.Load() && k.feedless.Load():
 		return keying.FeedDown
 	case !k.live.Load():
-		return keying.Warming
+		return k.peers.reason()
 	}
 	return keying.CatalogUnavailable
 }

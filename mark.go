@@ -47,6 +47,11 @@ func (e *effect) markShared(ctx context.Context) error {
 			return err
 		}
 	}
+	if e.leaveNotice == nil { // else it is past the store that it commits
+		if err := k.peers.announce(ctx, e.c); err != nil {
+			return err
+		}
+	}
 	e.unsure = marked.Schema
 	if v := e.space.view.Load(); marked.Schema && v != nil && v.catalog == planned {
 		e.space.staleView(v)

@@ -137,9 +137,7 @@ func (d *connector) forsakeLocked(sp *space) {
 
 // forget has nothing asked through the connector any more.
 func (sp *space) forget(d *connector) {
-	if sp.keeper != nil {
-		sp.keeper.guard.remove(d)
-	}
+	sp.guard.remove(d)
 	if sp.lease != nil {
 		sp.lease.own.remove(d)
 	}

@@ -46,6 +46,10 @@ const (
 	lockFeed   = 0x6564706a // a feed from the log is live
 	lockRelay  = 0x6564706b // a relay is there that can reach the store
 	lockSetup  = 0x6564706c // the tables are being made
+
+	// Classes of their own, for the object says who holds them: see camp and policyPost.
+	lockCamps    = 0x63616369
+	lockPolicies = 0x6361636a
 )
 
 const (

@@ -238,6 +238,7 @@ func (q *questioned) keeps() {
 	}
 	ours := &keeper{store: k.store}
 	ours.guard.id, ours.guard.connectors = k.guard.id, k.guard.connectors
+	ours.peers = newPeers(&ours.guard, "", k.peers.self, "", nil)
 	defer ours.guard.close()
 	for range 2 {
 		ours.orphaned(q.ctx, writers)

@@ -212,6 +212,8 @@ func (c *Conn) mayRead(ctx context.Context, q *call) keying.Reason {
 		return q.text.plan.Reason
 	case c.d.config.Store == storeOff:
 		return keying.CacheOff
+	case c.d.config.Mode != modeReadWrite:
+		return c.d.config.bypass()
 	case q.session == unknownSession || c.misread:
 		return keying.SessionUnknown
 	case q.session.standby:
@@ -230,6 +232,8 @@ func (c *Conn) mayRead(ctx context.Context, q *call) keying.Reason {
 		return keying.TemporaryObjects
 	case q.space.feed.Load().down():
 		return keying.FeedDown
+	case q.space.keeper == nil && q.space.peers.mayHit(ctx) != keying.NoReason:
+		return q.space.peers.reason()
 	case q.space.lease != nil && !q.space.lease.holds(ctx):
 		return keying.Unwatched
 	case !q.space.isWarm(ctx, c.inner):

@@ -2,6 +2,7 @@ package cachedpg
 
 import (
 	"context"
+	"crypto/rand"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -22,6 +23,8 @@ type space struct {
 	key     spaceKey
 	store   store.Store
 	keeper  *keeper              // of a store that processes share, else nil
+	guard   *guard               // the keeper's, if there is one
+	peers   *peers               // the keeper's, if there is one
 	lease   *watchLease          // of a store in memory; nil where a test plays PostgreSQL
 	feed    atomic.Pointer[feed] // from the write-ahead log; nil if nobody has asked for it
 	writes  *invalidation.Coordinator
@@ -44,7 +47,7 @@ type space struct {
 	// A commit that was under way when a cache in memory began was marked by
 	// nobody, or by a process that has died since; until it is over nothing is
 	// stored. A shared store asks for the same by itself, see keeper.
-	began   string // PostgreSQL's clock when the space was made
+	began   atomic.Pointer[string] // PostgreSQL's clock when the cache began
 	warm    atomic.Bool
 	warming *backoff
 
@@ -132,8 +135,10 @@ func joinSpace(d *connector, s *session, again bool) (sp *space, err error) {
 		}
 	}
 	if off {
+		d.standOutside(key)
 		return nil, nil // nobody caches, yet
 	}
+	d.comeInside(key)
 	if sp == nil {
 		sp = newSpace(d, s)
 		sp.key, sp.after = key, ended
@@ -154,9 +159,7 @@ func joinSpace(d *connector, s *session, again bool) (sp *space, err error) {
 	case isLocal:
 		local.Grow(d.config.Memory)
 	}
-	if sp.keeper != nil {
-		sp.keeper.guard.add(d)
-	}
+	sp.guard.add(d)
 	if sp.lease != nil {
 		sp.lease.own.add(d)
 	}
@@ -166,10 +169,13 @@ func joinSpace(d *connector, s *session, again bool) (sp *space, err error) {
 }
 
 func newSpace(d *connector, s *session) *space {
-	sp := &space{gens: invalidation.NewGenerations(), loading: make(chan struct{}, 1), began: s.now,
+	sp := &space{gens: invalidation.NewGenerations(), loading: make(chan struct{}, 1), guard: &guard{id: s.id},
 		refresh: &backoff{min: time.Second, max: time.Minute}, warming: &backoff{min: 5 * time.Millisecond, max: time.Second}}
 	sp.loading <- struct{}{}
+	sp.began.Store(&s.now)
 	if d.target == nil {
+		sp.peers = newPeers(sp.guard, d.process, newCamp(campMemory, rand.Text()).self(), "", sp.chill)
+		sp.peers.watches = true
 		sp.store = store.NewMemory(store.Options{Bytes: d.config.Memory})
 		sp.writes = invalidation.New(sp.store, invalidation.Options{Local: true})
 		if d.watches {
@@ -177,11 +183,14 @@ func newSpace(d *connector, s *session) *space {
 		}
 		return sp
 	}
-	shared := redis.Open(d.target, redis.Options{Identity: s.id.String(), Database: s.id.system + "/" + s.id.database, Families: s.id.families()})
+	shared := redis.Open(d.target, redis.Options{Identity: s.id.String() + d.format(), Database: s.id.system + "/" + s.id.database, Families: s.id.families()})
 	sp.store = shared
 	sp.writes = invalidation.New(shared, invalidation.Options{Timeout: askTimeout})
 	sp.warm.Store(true)
-	sp.keeper = newKeeper(shared, s.id, d.config.Store, d.config.External == externalWAL)
+	sp.keeper = newKeeper(shared, s.id, d.config.Store, d.config.External == externalWAL, func(g *guard) *peers {
+		return newPeers(g, d.process, sharedCamp(shared), d.config.agreed(), nil)
+	})
+	sp.guard, sp.peers = &sp.keeper.guard, sp.keeper.peers
 	return sp
 }
 
@@ -211,6 +220,9 @@ func (sp *space) leave() {
 		_ = sp.writes.Close()
 		if sp.keeper != nil {
 			sp.keeper.close()
+		} else {
+			sp.peers.close()
+			sp.guard.close()
 		}
 		_ = sp.store.Close()
 	}
@@ -323,7 +335,7 @@ func (sp *space) isWarm(ctx context.Context, in inner) bool {
 	if in == nil || !sp.warming.due(time.Now()) || slices.ContainsFunc(sp.after, func(before *space) bool { return !before.settled(sp.key.identity) }) {
 		return false
 	}
-	began := "pg_catalog.to_timestamp(" + sp.began + ")"
+	began := "pg_catalog.to_timestamp(" + *sp.began.Load() + ")"
 	over, err := in.text(ctx, "SELECT NOT EXISTS (SELECT FROM pg_catalog.pg_stat_activity WHERE datname OPERATOR(pg_catalog.=) pg_catalog.current_database()"+
 		" AND backend_type OPERATOR(pg_catalog.=) 'client backend' AND pid OPERATOR(pg_catalog.<>) pg_catalog.pg_backend_pid()"+
 		" AND (state OPERATOR(pg_catalog.<>) 'idle' AND state OPERATOR(pg_catalog.!~~) 'idle in%' AND query_start OPERATOR(pg_catalog.<) "+began+" OR backend_xid IS NOT NULL AND xact_start OPERATOR(pg_catalog.<) "+began+"))")
@@ -332,6 +344,18 @@ func (sp *space) isWarm(ctx context.Context, in inner) bool {
 	}
 	sp.warm.Store(true)
 	return true
+}
+
+// chill makes the cache in memory begin anew: what it holds may be of before a
+// commit that nobody has marked here.
+func (sp *space) chill(ctx context.Context, now string, first bool) {
+	sp.began.Store(&now)
+	if first {
+		return
+	}
+	sp.warm.Store(false)
+	sp.warming.helped()
+	_ = sp.invalidateAll(ctx) // of a store in this process it cannot fail
 }
 
 // backoff limits how often something is tried that PostgreSQL has to be asked for.

@@ -77,6 +77,9 @@ type Stats struct {
 
 	// Feed is what Config.External = "wal" follows.
 	Feed FeedStats
+
+	// Peers is what this process knows of others.
+	Peers PeerStats
 }
 
 // StatementStats counts one normalised text. Literals and arguments never appear.
@@ -168,6 +171,7 @@ func StatsOf(db *sql.DB) Stats {
 		if v := sp.view.Load(); v != nil {
 			s.Policies = d.config.idlePolicies(v.snapshot)
 		}
+		s.Peers = sp.peers.stats()
 		s.Feed = sp.feed.Load().report()
 		s.Unresolved = sp.writes.Stats().Unresolved
 	}

@@ -359,6 +359,12 @@ func (s *stress) sweep(t *testing.T, cached bool) {
 		db.SetMaxIdleConns(2)
 	}
 	for _, db := range s.dbs {
+		// So may the one by which others see the process: then it is cold.
+		if sp := connectorOf(db).space(); sp != nil && sp.keeper == nil {
+			if err := sp.peers.round(func() bool { return false }); err != nil {
+				t.Fatal(err)
+			}
+		}
 		o := &oracle{plain: s.plain, cached: db, dests: fewDestinations}
 		questions := s.everyRead()
 		if s.kind.views {

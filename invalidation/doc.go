@@ -123,9 +123,20 @@
 //	     alone applies them and takes them out. Another gets the queue when the
 //	     owner is gone and it has all that the owner has recorded, or a person says so.
 //
+// Processes on one database that do not share a store. For them:
+//
+//	I23  A commit that some cache is not told of becomes visible when its process
+//	     has shown in PostgreSQL that it writes, and every hit is over that was
+//	     allowed by a question of before. Hits need such a question, which
+//	     saw no writer of another store, for each store.Lease; who asks has shown
+//	     its cache before, so that a writer that sees none need not wait.
+//	I24  What was cached before a time for which that was not known is never a hit
+//	     after it. The cache begins anew when what was under way then is over, and
+//	     no sooner than a lease after it has seen the last writer.
+//
 // I1 to I7 are the store's and this package's to keep, I8 and I9 the reader's,
 // I10 is what Generations is for; I12 to I16 are kept by the shared store and
-// the driver's keeper, I25 by its queue. I11 is not needed for fresh results, only for
+// the driver's keeper, I23 and I24 by its peers, I25 by its queue. I11 is not needed for fresh results, only for
 // cached ones: a tag with a lost intent is served by PostgreSQL for ever.
 //
 // # Races

@@ -57,11 +57,13 @@ const (
 	StoreError
 	StoreDown
 	FeedDown
+	OtherWriter
 	DirtyTag
 	HintBypass
 	ContextBypass
 	PolicyOff
 	CacheOff
+	WriteOnly
 	TooLarge
 	ResultFormats
 	Rewriter
@@ -165,6 +167,8 @@ var reasons = [reasonCount]struct{ name, words, remedy string }{
 		"Check the store and the network; the queries themselves are not affected, and hits go on by themselves when it is back."},
 	FeedDown: {"feed-down", "the write-ahead log is not followed, so changes by others would not be noticed",
 		"Stats.Feed.Problem and Ping say what PostgreSQL lacks; while it starts, or after a gap, it passes by itself."},
+	OtherWriter: {"other-writer", "a process that does not share this cache writes to the database, so its writes would not be noticed",
+		"Name the same Redis in every process; Ping and Stats.Peers say what the other one is. It passes when that is gone."},
 	DirtyTag: {"write-in-progress", "a write that touches the result is being committed",
 		"Nothing to do: the result is cached again after the commit."},
 	HintBypass: {"hint-bypass", "a comment in the statement asks for PostgreSQL",
@@ -175,6 +179,8 @@ var reasons = [reasonCount]struct{ name, words, remedy string }{
 		"Change cache_policy."},
 	CacheOff: {"cache-off", "the cache is turned off",
 		"Set cache_store."},
+	WriteOnly: {"write-only", "cache_mode says that this process marks its writes and reads nothing from the cache",
+		"Set cache_mode=read-write when every process that writes marks its writes."},
 	TooLarge: {"too-large", "the result is larger than cache_max_entry",
 		"Select fewer rows or columns, or raise cache_max_entry."},
 	ResultFormats: {"result-formats", "the call asks for result formats of its own",

@@ -104,6 +104,9 @@ func concerns(x *cachedpg.Explanation, relation string) bool {
 // program that comes to look must not take part in keeping a cache.
 func readDSN(command, dsn string) (cachedpg.Config, *pgx.ConnConfig, error) {
 	config, pgConfig, err := parseDSN(command, dsn)
+	if config.Mode != "read-write" && config.Mode != "" {
+		config.Store, config.Mode, config.Encryption = "off", "", ""
+	}
 	if config.Store != "off" {
 		config.Store, config.Encryption = "memory", ""
 	}

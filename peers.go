@@ -1,0 +1,511 @@
+package cachedpg
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cachedpg/cachedpg/keying"
+	"github.com/cachedpg/cachedpg/store"
+)
+
+// peers is what a process shows of itself to those that do not share its cache,
+// and what it sees of them. Each camp shows by one lock that it may answer from
+// its cache, by another that it may commit, and both look after they have shown
+// themselves: of two that begin at the same time one sees the other (I23).
+//
+//	process with a cache                 process that writes past it
+//	shows its cache
+//	asks: no writer
+//	hits, for one lease
+//	                                     shows that it writes
+//	                                     asks: a cache
+//	                                     waits one lease and a margin
+//	asks: a writer; no hit any more
+//	                                     COMMIT
+//
+// A writer that sees no cache does not wait: one that comes later sees the writer.
+//
+// A process that has not asked for longer than a lease may have missed one that came,
+// waited, committed and went. So what it had then is never a hit again (I24):
+//
+//	process with a cache                 process that writes past it
+//	asks: no writer
+//	(nothing is asked for a while)
+//	                                     shows that it writes, waits
+//	                                     COMMIT, goes
+//	asks: no writer
+//	(the old entry …)
+//
+// And a writer may not know yet that its lock is gone, because the connection
+// that held it is. It asks at least every lease; so who has seen a writer begins
+// again no sooner than a lease after it saw none.
+//
+// The folder model has this as peers.pml.
+//
+// A process with a cache in memory asks by itself. A shared store has a lease, which
+// nobody extends who sees a writer of another camp; then its epoch ends, see keeper.sure.
+type peers struct {
+	guard    *guard
+	self     func() camp // of now
+	process  string      // see spaceKey
+	policies string      // what all of a camp must agree on
+
+	// cold is called when what was a hit before may be none any more, first when
+	// there is nothing yet; nil if others see to that, or there is no cache. now is
+	// PostgreSQL's clock.
+	cold func(ctx context.Context, now string, first bool)
+
+	watches bool // by itself; else the keeper does, with what it asks anyway
+
+	turn sync.Mutex // one asks at a time
+
+	// On the clock of elapsed.
+	hits    atomic.Int64 // may go on until
+	commits atomic.Int64 // may go on until
+
+	nudged chan struct{}
+	ctx    context.Context
+	cancel context.CancelFunc
+
+	mu       sync.Mutex // guards the fields below
+	closed   bool
+	done     chan struct{} // nil until it asks by itself
+	answered chan struct{} // closed, and made anew, after each round
+	camp     camp
+	writes   bool // it has written, or is about to
+
+	writing time.Time // since when others can see that, without a break
+	covered bool      // by a lock that is another's
+	due     time.Time // commits wait until
+	caching time.Time // since when others can see its cache, without a break
+	asked   time.Time // before the last answer that allowed hits; zero: nothing may be left of before
+	first   bool      // there was no answer yet that did not allow them
+
+	met     []camp    // that write: others than its own
+	metAt   time.Time // zero: never
+	metFrom time.Time // since when there is one in each answer
+	mate    bool      // another process of its camp writes
+	rivals  bool      // one of its camp has other policies
+	notice  bool      // commits go past a shared store
+	problem error     // PostgreSQL does not let it ask
+}
+
+// campWait is how long a commit waits for caches that it has seen, as for a notice.
+const campWait = store.Lease + noticeMargin
+
+// started is what elapsed counts from.
+var started = time.Now()
+
+func elapsed(t time.Time) int64 { return int64(t.Sub(started)) }
+
+func newPeers(g *guard, process string, self func() camp, policies string, cold func(ctx context.Context, now string, first bool)) *peers {
+	p := &peers{guard: g, process: process, self: self, policies: policies, cold: cold, first: true, nudged: make(chan struct{}, 1), answered: make(chan struct{})}
+	p.ctx, p.cancel = context.WithCancel(context.Background())
+	return p
+}
+
+// watch has it ask by itself from now on.
+func (p *peers) watch() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.done == nil && !p.closed {
+		p.done = make(chan struct{})
+		go p.run(p.done)
+	}
+}
+
+func (p *peers) run(done chan struct{}) {
+	defer close(done)
+	for {
+		_ = p.round(func() bool { return false }) // who wants to know looks
+		timer := time.NewTimer(renewEvery)
+		select {
+		case <-timer.C:
+		case <-p.nudged:
+		case <-p.ctx.Done():
+			timer.Stop()
+			return
+		}
+		timer.Stop()
+	}
+}
+
+// close ends the watch. The guard is its owner's to close.
+func (p *peers) close() {
+	p.mu.Lock()
+	p.closed = true
+	done := p.done
+	p.mu.Unlock()
+	p.cancel()
+	if done != nil {
+		<-done
+	}
+	p.turn.Lock()
+	defer p.turn.Unlock()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	kinOf(p.process, p.camp, camp{})
+	p.camp = camp{}
+}
+
+// round asks once, unless enough is true when it is its turn. No caller's context
+// ends it: with the question pgx would end the connection, and the locks with it.
+func (p *peers) round(enough func() bool) error {
+	ctx, cancel := context.WithTimeout(p.ctx, askTimeout)
+	defer cancel()
+	p.turn.Lock()
+	defer p.turn.Unlock()
+	if enough() || p.ctx.Err() != nil {
+		return p.ctx.Err()
+	}
+	p.mu.Lock()
+	was := p.camp
+	p.camp = p.self()
+	kinOf(p.process, was, p.camp)
+	hidden := p.camp.kind == campOff || p.camp.kind == campUnknown || len(p.met) > 0 || !p.restedLocked()
+	p.mu.Unlock()
+	err := p.ask(ctx, hidden)
+	if err != nil && !refused(err) { // PostgreSQL may have ended the connection
+		err = p.ask(ctx, hidden)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if hidden && err == nil && p.camp.kind != campOff && len(p.met) == 0 && p.restedLocked() {
+		p.mu.Unlock()
+		err = p.ask(ctx, false)
+		p.mu.Lock()
+	}
+	close(p.answered)
+	p.answered = make(chan struct{})
+	return err
+}
+
+// restedLocked reports that writers which were seen have been gone for long enough.
+func (p *peers) restedLocked() bool { return p.metAt.IsZero() || time.Since(p.metAt) >= campWait }
+
+// ask shows what there is to show, asks, and draws the conclusions. Who answers
+// nothing from a cache hides it: nobody needs to wait for it.
+func (p *peers) ask(ctx context.Context, hidden bool) error {
+	pooled := p.guard.isPooled()
+	p.mu.Lock()
+	var shown []post
+	hidden = hidden || p.camp.kind == campUnknown
+	if !hidden {
+		shown = append(shown, post{lockCamps, p.camp.cacheLock()})
+	}
+	// Behind a pooler a lock takes one of few connections, so there it is not
+	// taken while those of others have the same effect.
+	holds := !p.writing.IsZero() && !p.covered
+	if p.writes && p.camp.kind != campUnknown && (holds || !pooled || !p.mate && len(p.met) < 2) {
+		shown = append(shown, post{lockCamps, p.camp.writeLock()})
+	}
+	if p.policies != "" && len(shown) > 0 {
+		shown = append(shown, p.policyPost())
+	}
+	p.mu.Unlock()
+	at := time.Now()
+	var s census
+	answer, since, err := p.guard.holding(ctx, shown, censusOf(p.guard.id.database))
+	if err == nil {
+		s, err = parseCensus(answer)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err != nil {
+		p.failedLocked(err)
+		return err
+	}
+	p.problem = nil
+	p.meetLocked(at, s)
+	p.sawWritingLocked(at, s, since[post{lockCamps, p.camp.writeLock()}], pooled)
+	caching := since[post{lockCamps, p.camp.cacheLock()}]
+	if hidden || caching.IsZero() || len(p.met) > 0 {
+		p.asked, p.first = time.Time{}, p.first && p.metAt.IsZero()
+		p.hits.Store(0)
+		return nil
+	}
+	if p.cold != nil && (p.asked.IsZero() || caching != p.caching || time.Since(p.asked) > store.Lease) {
+		first := p.first
+		p.mu.Unlock()
+		p.cold(ctx, s.now, first)
+		p.mu.Lock()
+		p.first = false
+	}
+	p.caching, p.asked = caching, at
+	p.hits.Store(elapsed(at.Add(store.Lease)))
+	return nil
+}
+
+func (p *peers) meetLocked(at time.Time, s census) {
+	p.notice = s.notice
+	p.met = withoutKin(p.process, others(s.writers, p.camp))
+	p.mate = slices.Contains(s.writers, p.camp)
+	if s.notice && p.camp.kind != campShared {
+		p.met = append(p.met, camp{kind: campShared})
+	}
+	if len(p.met) == 0 {
+		p.metFrom = time.Time{}
+	} else if p.metAt = at; p.metFrom.IsZero() {
+		p.metFrom = at
+	}
+	p.rivals = false
+	if p.policies != "" {
+		own := p.policyPost().object
+		p.rivals = slices.ContainsFunc(s.policies, func(o int) bool { return o != own && o>>16 == own>>16 })
+	}
+}
+
+// sawWritingLocked is told since when the lock is held that shows that the process writes.
+func (p *peers) sawWritingLocked(at time.Time, s census, since time.Time, pooled bool) {
+	was := p.covered
+	p.covered = since.IsZero() && p.writes && pooled && (p.mate || len(p.met) > 1)
+	if p.covered {
+		if since = p.writing; !was {
+			since = at
+		}
+	}
+	if since != p.writing {
+		p.writing, p.due = since, time.Time{}
+		if len(withoutKin(p.process, others(s.caches, p.camp))) > 0 || s.young {
+			p.due = time.Now().Add(campWait)
+		}
+	}
+	if p.writing.IsZero() || time.Now().Before(p.due) {
+		p.commits.Store(0)
+	} else {
+		p.commits.Store(elapsed(at.Add(store.Lease)))
+	}
+}
+
+// failedLocked is told that there is no answer. A cache in memory that was alone
+// goes on while nobody answers at all, and is cold when somebody does.
+func (p *peers) failedLocked(err error) {
+	switch {
+	case errors.Is(err, context.Canceled): // of who asked
+	case refused(err):
+		p.problem, p.asked, p.first = err, time.Time{}, false
+		p.hits.Store(0)
+	case !p.asked.IsZero():
+		p.hits.Store(elapsed(time.Now().Add(store.Lease)))
+	default:
+		p.problem = err
+	}
+}
+
+// mayHit reports why nothing may come from a cache in memory now. It waits for an
+// answer that is on its way.
+func (p *peers) mayHit(ctx context.Context) keying.Reason {
+	if p == nil || elapsed(time.Now()) < p.hits.Load() {
+		return keying.NoReason
+	}
+	p.watch()
+	p.mu.Lock()
+	answered, known := p.answered, len(p.met) > 0 || p.problem != nil || !p.restedLocked()
+	p.mu.Unlock()
+	if !known {
+		select {
+		case p.nudged <- struct{}{}:
+		default:
+		}
+		select {
+		case <-answered:
+		case <-ctx.Done():
+		case <-p.ctx.Done():
+		}
+		if elapsed(time.Now()) < p.hits.Load() {
+			return keying.NoReason
+		}
+	}
+	return p.reason()
+}
+
+// reason is that of results which do not come from the cache.
+func (p *peers) reason() keying.Reason {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.met) > 0 || p.problem != nil && refused(p.problem) {
+		return keying.OtherWriter
+	}
+	return keying.Warming
+}
+
+// alone reports that hits in a shared store may go on for a lease from now.
+func (p *peers) alone() (bool, error) {
+	if err := p.round(func() bool { return false }); err != nil {
+		return false, err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return !p.asked.IsZero() && !p.notice, nil
+}
+
+// hasMet reports that writers of other camps were seen: the last commit of one may be
+// under way, and nothing marks it.
+func (p *peers) hasMet() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return !p.metAt.IsZero()
+}
+
+// keep asks if a commit would have to soon.
+func (p *peers) keep() {
+	p.mu.Lock()
+	idle, moved := p.writing.IsZero() && p.asked.IsZero(), p.camp != p.self()
+	p.mu.Unlock()
+	soon := elapsed(time.Now().Add(store.Lease - renewEvery))
+	if !idle && (moved || p.writes && p.commits.Load() < soon) {
+		_ = p.round(func() bool { return !moved && p.commits.Load() >= soon })
+	}
+}
+
+// announce returns when c may commit what it has written.
+func (p *peers) announce(ctx context.Context, c *Conn) error {
+	mayCommit := func() bool { return elapsed(time.Now()) < p.commits.Load() }
+	if p == nil || mayCommit() || p.ctx.Err() != nil {
+		return nil
+	}
+	p.mu.Lock()
+	p.writes = true
+	p.mu.Unlock()
+	if p.watches {
+		p.watch()
+	}
+	for {
+		err := p.round(mayCommit)
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case mayCommit() || p.ctx.Err() != nil:
+			return nil
+		case err != nil:
+			return p.announceOn(ctx, c)
+		}
+		p.mu.Lock()
+		unknown, due := p.camp.kind == campUnknown, p.due
+		p.mu.Unlock()
+		if unknown {
+			return nil // its store is gone meanwhile; who wrote there is told so by its notice
+		}
+		if err := patiently(ctx, c.inner, time.Until(due)); err != nil {
+			return err
+		}
+	}
+}
+
+// announceOn is announce where no connection is to be had but the one that commits.
+func (p *peers) announceOn(ctx context.Context, c *Conn) error {
+	p.mu.Lock()
+	own := p.camp
+	p.mu.Unlock()
+	shown := post{lockCamps, own.writeLock()}
+	function := "pg_advisory_lock_shared"
+	if c.pid == 0 {
+		function = "pg_advisory_xact_lock_shared"
+	}
+	if c.inner.txStatus() == 'E' || own.kind == campUnknown || c.shown == shown {
+		return nil
+	}
+	if _, err := c.inner.text(ctx, shown.call(function)); err != nil {
+		return err
+	}
+	answer, err := c.inner.text(ctx, censusOf(p.guard.id.database))
+	if err != nil {
+		return err
+	}
+	s, err := parseCensus(answer)
+	if err == nil && (s.young || len(others(s.caches, own)) > 0) {
+		err = patiently(ctx, c.inner, campWait)
+	}
+	if err == nil && c.pid != 0 {
+		c.shown = shown
+	}
+	return err
+}
+
+// patiently waits in a transaction, if there is one.
+func patiently(ctx context.Context, in inner, d time.Duration) error {
+	if d > 0 && in.txStatus() == 'T' {
+		if err := patient(ctx, in); err != nil {
+			return err
+		}
+	}
+	return sleep(ctx, d)
+}
+
+// ErrWithheld is what Ping's error is while nothing comes from the cache because
+// of other processes. The database can be used all the same.
+var ErrWithheld = errors.New("cachedpg: nothing comes from the cache")
+
+// trouble says why hits are withheld, nil if they are not.
+func (p *peers) trouble() error {
+	if p == nil {
+		return nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case p.camp.kind == campOff:
+		return nil
+	case len(p.met) > 0 && p.met[0].kind == campShared && p.camp.kind == campShared && time.Since(p.metFrom) < campWait:
+		return nil // it may not have noticed yet that the server was replaced
+	case len(p.met) > 0:
+		return fmt.Errorf("%w: cache_store: %s writes to this database; name the same Redis in all, or see docs/rollout.md", ErrWithheld, p.met[0])
+	case p.problem != nil && refused(p.problem):
+		return fmt.Errorf("%w: PostgreSQL does not let the driver ask who else writes to this database: %w", ErrWithheld, p.problem)
+	}
+	return nil
+}
+
+// check is trouble of now.
+func (p *peers) check() error {
+	if p == nil {
+		return nil
+	}
+	_ = p.round(func() bool { return false }) // an error is for trouble to tell
+	return p.trouble()
+}
+
+// PeerStats is what this process knows of others that use the same database
+// through the driver.
+type PeerStats struct {
+	// Withheld says why no result comes from the cache: another process writes
+	// that does not share it. "" while results may.
+	Withheld string
+
+	// Differs says what is configured otherwise in a process that shares the
+	// cache; "" if nothing is known to be.
+	Differs string
+}
+
+func (p *peers) stats() (s PeerStats) {
+	if p == nil {
+		return s
+	}
+	if err := p.trouble(); err != nil {
+		s.Withheld = err.Error()
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.rivals {
+		s.Differs = "cachedpg: cache_policy, cache_external: another process with the same store has others; they must be equal in all"
+	}
+	return s
+}
+
+// policyPost shows those of the same camp what must be equal in it.
+func (p *peers) policyPost() post {
+	return post{lockPolicies, int(p.camp.id>>13)<<16 | int(newCamp(0, p.policies).id>>12)}
+}
+
+// withheld says why nothing comes from the cache because of other processes.
+func (c *Conn) withheld() error {
+	if c.known.space == nil || c.d.config.Store == storeOff || c.d.config.Mode != modeReadWrite {
+		return nil
+	}
+	return c.known.space.peers.check()
+}

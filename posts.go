@@ -1,0 +1,143 @@
+package cachedpg
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// posts are the shared advisory locks by which a guard shows its process to
+// others. They are its session's: an idle session costs PostgreSQL less than an
+// open transaction. Behind a pooler, which may give each transaction another
+// session, a transaction on a connection of their own holds them.
+type posts struct {
+	of     inner // the guard's connection to which the rest applies
+	pooled bool
+	beside inner // nil unless pooled
+	since  map[post]time.Time
+}
+
+// post is one such lock.
+type post struct{ class, object int }
+
+func (p post) call(function string) string {
+	return fmt.Sprintf("SELECT pg_catalog.%s(%d, %d)::pg_catalog.text", function, p.class, p.object)
+}
+
+// holding makes the process hold exactly the locks, and then asks a question over
+// the connection that holds them, so that an answer proves that it still does.
+// It returns since when it has held each without a break.
+func (g *guard) holding(ctx context.Context, wanted []post, question string) (answer string, since map[post]time.Time, err error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if err := g.connectLocked(ctx); err != nil {
+		return "", nil, err
+	}
+	in, err := g.postLocked(ctx, wanted)
+	if err == nil {
+		answer, err = in.text(ctx, question)
+	}
+	if err != nil { // whatever it was, what is held now is not known
+		g.dropLocked()
+		return "", nil, err
+	}
+	return answer, maps.Clone(g.posts.since), nil
+}
+
+// isPooled reports that a pooler is between the guard and PostgreSQL, as far as is known.
+func (g *guard) isPooled() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.posts.pooled
+}
+
+// postLocked returns the connection that holds the locks.
+func (g *guard) postLocked(ctx context.Context, wanted []post) (in inner, err error) {
+	p := &g.posts
+	if p.of != g.in {
+		p.dropLocked()
+		pid, err := g.in.text(ctx, "SELECT pg_catalog.pg_backend_pid()::pg_catalog.text")
+		if err != nil {
+			return nil, err
+		}
+		*p = posts{of: g.in, pooled: pid != strconv.FormatUint(uint64(g.in.backend()), 10), since: make(map[post]time.Time)}
+	}
+	lock, holder := "pg_advisory_lock_shared", g.in
+	if p.pooled {
+		if !slices.ContainsFunc(wanted, func(w post) bool { return !p.since[w].IsZero() }) {
+			p.dropBeside() // a transaction gives no single lock back
+		}
+		if len(wanted) > 0 && p.beside == nil {
+			if p.beside, err = g.dialBeside(ctx); err != nil {
+				return nil, err
+			}
+		}
+		if lock = "pg_advisory_xact_lock_shared"; p.beside != nil {
+			holder = p.beside
+		}
+	}
+	for held := range p.since {
+		if !p.pooled && !slices.Contains(wanted, held) {
+			if _, err := holder.text(ctx, held.call("pg_advisory_unlock_shared")); err != nil {
+				return nil, err
+			}
+			delete(p.since, held)
+		}
+	}
+	for _, w := range wanted {
+		if p.since[w].IsZero() {
+			if _, err := holder.text(ctx, w.call(lock)); err != nil {
+				return nil, err
+			}
+			p.since[w] = time.Now()
+		}
+	}
+	return holder, nil
+}
+
+// dialBeside returns a connection with an open transaction that keeps no
+// snapshot, so that it is in nobody's way for as long as it lasts.
+func (g *guard) dialBeside(ctx context.Context) (inner, error) {
+	in, err := g.dial(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if _, err = in.ExecContext(ctx, "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY", nil); err == nil {
+		err = patient(ctx, in)
+	}
+	if err != nil {
+		_ = in.Close()
+		return nil, err
+	}
+	return in, nil
+}
+
+func (p *posts) dropBeside() {
+	if p.beside != nil {
+		_ = p.beside.Close()
+		p.beside = nil
+		clear(p.since)
+	}
+}
+
+func (p *posts) dropLocked() {
+	p.dropBeside()
+	*p = posts{}
+}
+
+// refused reports that PostgreSQL, or a pooler, has answered and will not let
+// this process in or ask, rather than that nobody answers.
+func refused(err error) bool {
+	var answer *pgconn.PgError
+	if !errors.As(err, &answer) || len(answer.Code) != 5 {
+		return false
+	}
+	class := answer.Code[:2]
+	return class != "57" && class != "08" // it is starting or shutting down, or has lost the client
+}
