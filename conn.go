@@ -106,7 +106,7 @@ type call struct {
 }
 
 func (q *call) keyingValues() keying.Values {
-	return keying.Values{Args: q.values, Literals: q.text.literals}
+	return keying.Values{Args: q.values, Literals: q.text.literals, Encoded: q.session.encoded}
 }
 
 // QueryContext answers from the cache what is provably the same there, and

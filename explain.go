@@ -349,6 +349,9 @@ func (q *call) explainText(x *Explanation, statements []*parser.Statement, parse
 	case q.session != unknownSession && !q.session.standardText:
 		note("standard_conforming_strings is off: texts then mean something else, and none is understood.")
 		return
+	case q.session.standardText && !q.session.reads(q.sql):
+		note("Of the session's client_encoding only ASCII is understood; what is written otherwise is best passed as an argument.")
+		return
 	case parseErr != nil:
 		note("The parser, that of PostgreSQL 16, says: %s. PostgreSQL judges for itself when the statement is sent.",
 			strings.TrimPrefix(parseErr.Error(), "cachedpg: "))

@@ -22,13 +22,12 @@ const (
 	maxTextLength = 16 << 10
 )
 
-// planSet holds the plans of one connector for one catalog and search_path.
-// Parsing costs tens of microseconds: no text, and no text that differs only
+// planSet holds the plans of one connector for one catalog, search_path and way
+// to read a text. Parsing costs tens of microseconds: no text, and no text that differs only
 // in its literals, is parsed twice.
 type planSet struct {
-	view    *view
-	pathKey string
-	path    []string
+	view *view
+	path []string
 
 	texts  *clock.Cache[string, *planned]
 	shapes *clock.Cache[string, *shape]
@@ -59,10 +58,16 @@ type shape struct {
 	inputs atomic.Int32
 }
 
-// planSets finds the planSet for a path in a view.
+// planSets finds the planSet of a session in a view.
 type planSets struct {
-	mu     sync.Mutex // guards byPath
-	byPath map[string]*planSet
+	mu   sync.Mutex // guards sets
+	sets map[planKey]*planSet
+}
+
+// planKey is what a text's meaning depends on in a session.
+type planKey struct {
+	path string
+	reading
 }
 
 const maxPaths = 256 // search_paths; a schema per tenant may have many
@@ -77,17 +82,18 @@ func (ps *planSets) of(v *view, s *session) *planSet {
 	}
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
-	set := ps.byPath[s.pathKey]
+	key := planKey{s.pathKey, s.reading}
+	set := ps.sets[key]
 	if set == nil || set.view != v {
 		set = &planSet{
-			view: v, pathKey: s.pathKey, path: s.path,
+			view: v, path: s.path,
 			texts:  clock.New[string, *planned](maxTexts),
 			shapes: clock.New[string, *shape](maxShapes),
 		}
-		if ps.byPath == nil || len(ps.byPath) >= maxPaths {
-			ps.byPath = make(map[string]*planSet)
+		if ps.sets == nil || len(ps.sets) >= maxPaths {
+			ps.sets = make(map[planKey]*planSet)
 		}
-		ps.byPath[s.pathKey] = set
+		ps.sets[key] = set
 	}
 	s.plans.Store(set)
 	return set
@@ -103,7 +109,8 @@ func (d *connector) plan(v *view, s *session, sql string) *planned {
 	p := &planned{}
 	text := sql
 	scanned, ok := parser.Scanned{}, false
-	if s.standardText {
+	readable := s.reads(sql)
+	if readable {
 		if scanned, ok = parser.Scan(sql); ok {
 			text = scanned.Text
 			p.literals = scanned.Literals
@@ -117,7 +124,7 @@ func (d *connector) plan(v *view, s *session, sql string) *planned {
 		text = "\x00" + sql // cannot be a normalised text
 	}
 	if p.shape, ok = set.shapes.Get(text); !ok {
-		p.shape = set.shapes.Add(strings.Clone(text), d.newShape(set, text, sql, scanned.Literals, s.standardText))
+		p.shape = set.shapes.Add(strings.Clone(text), d.newShape(set, text, sql, scanned.Literals, readable))
 	}
 	if len(sql) <= maxTextLength {
 		set.texts.Add(strings.Clone(sql), p)

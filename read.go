@@ -145,7 +145,11 @@ func (c *Conn) plan(ctx context.Context, q *call) error {
 	} else if !known.current() || q.view == nil {
 		q.view = noCatalog
 	}
-	q.text = c.d.plan(q.view, q.session, q.sql)
+	reader := q.session
+	if c.misread {
+		reader = reader.unreadable()
+	}
+	q.text = c.d.plan(q.view, reader, q.sql)
 	switch plan := q.text.plan; {
 	case q.view == noCatalog || q.refreshed:
 	case plan.Unknown:

@@ -31,7 +31,7 @@ type session struct {
 	pathKey       string
 	readCommitted bool // default_transaction_isolation
 	temporary     bool // a temporary schema is on the path
-	standardText  bool // standard_conforming_strings: our lexer reads what PostgreSQL reads
+	reading
 
 	// digests goes into keys, one per pgx.QueryExecMode: the mode decides how
 	// arguments are typed and in which format values come back.
@@ -113,7 +113,7 @@ func learnSession(ctx context.Context, conn *pgx.Conn) (s *session, pid uint32, 
 	}
 	s.standby = s.id.timeline == ""
 	s.readCommitted = isolation == "read committed" || isolation == "read uncommitted"
-	s.standardText = standardText == "on"
+	s.reading = newReading(standardText == "on", s.setting("client_encoding"), conn.PgConn().ParameterStatus("server_encoding"))
 	s.pathKey = strings.Join(s.path, "\x00")
 	for _, schema := range s.path {
 		s.temporary = s.temporary || strings.HasPrefix(schema, "pg_temp")
@@ -128,6 +128,15 @@ func learnSession(ctx context.Context, conn *pgx.Conn) (s *session, pid uint32, 
 		s.digests[mode] = sha256.Sum256(append(b, byte(mode)))
 	}
 	return s, pid, nil
+}
+
+// setting is the value of one of settings.
+func (s *session) setting(name string) string {
+	const first = 5 // behind database, session_user, current_user, search_path and version, see settingValues
+	if i := slices.Index(settings, name); i >= 0 && first+i < len(s.values) {
+		return s.values[first+i]
+	}
+	return ""
 }
 
 // same reports whether keys made in s and in other mean the same.

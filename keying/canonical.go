@@ -83,8 +83,26 @@ type operand struct {
 	parser.Operand
 
 	// shared is a parameter that the text uses elsewhere too, so that its type
-	// may come from there: the comparison may be that of float4 or name.
+	// may come from there: the comparison may be that of float4, "char" or oid.
 	shared bool
+}
+
+// doubt says why PostgreSQL may compare with another value than the one given.
+type doubt uint8
+
+const (
+	inferred doubt = 1 << iota // the parameter's type may come from elsewhere in the text
+	encoded                    // the bytes of a text that is not ASCII may be others in PostgreSQL
+)
+
+func (o *operand) doubt(v Values) (d doubt) {
+	if o.shared {
+		d |= inferred
+	}
+	if v.Encoded {
+		d |= encoded
+	}
+	return d
 }
 
 // length is the number of values of the part.
@@ -122,36 +140,36 @@ func (p *part) mix(h rowHash, v Values, i int) (rowHash, bool) {
 	if p.array {
 		return p.element(h, v, i)
 	}
-	o := p.values[i]
+	o := &p.values[i]
 	if o.Literal > 0 {
 		if o.Literal > len(v.Literals) {
 			return h, false
 		}
-		return p.literal(h, v.Literals[o.Literal-1], o.Negated)
+		return p.literal(h, v.Literals[o.Literal-1], o.Negated, o.doubt(v))
 	}
 	a, ok := argument(v, o.Param)
 	if !ok || o.Negated {
 		return h, false
 	}
-	return p.value(h, a, o.shared, 0)
+	return p.value(h, a, o.doubt(v), 0)
 }
 
 func (p *part) element(h rowHash, v Values, i int) (rowHash, bool) {
-	o := p.values[0]
+	o := &p.values[0]
 	a, _ := argument(v, o.Param)
 	switch a := a.(type) {
 	case []int64:
-		return p.integer(h, a[i], o.shared)
+		return p.integer(h, a[i], o.doubt(v))
 	case []int32:
-		return p.integer(h, int64(a[i]), o.shared)
+		return p.integer(h, int64(a[i]), o.doubt(v))
 	case []int:
-		return p.integer(h, int64(a[i]), o.shared)
+		return p.integer(h, int64(a[i]), o.doubt(v))
 	case []string:
-		return p.text(h, a[i], o.shared)
+		return p.text(h, a[i], o.doubt(v))
 	case [][16]byte:
 		return p.uuid(h, &a[i])
 	}
-	return p.value(h, reflect.ValueOf(a).Index(i).Interface(), o.shared, 0)
+	return p.value(h, reflect.ValueOf(a).Index(i).Interface(), o.doubt(v), 0)
 }
 
 func argument(v Values, n int) (any, bool) {
@@ -163,7 +181,7 @@ func argument(v Values, n int) (any, bool) {
 
 // literal takes only literals that the grammar gives the column's type, or no
 // type: 5 and '5' for an integer, 'a' for a text.
-func (p *part) literal(h rowHash, l parser.Literal, negated bool) (rowHash, bool) {
+func (p *part) literal(h rowHash, l parser.Literal, negated bool, d doubt) (rowHash, bool) {
 	switch l.Kind {
 	case parser.Integer, parser.Number:
 		if p.class != intClass && p.class != oidClass || len(l.Text) > 18 {
@@ -182,30 +200,30 @@ func (p *part) literal(h rowHash, l parser.Literal, negated bool) (rowHash, bool
 		if negated {
 			n = -n
 		}
-		return p.integer(h, n, false)
+		return p.integer(h, n, d)
 	case parser.String:
 		if negated {
 			return h, false
 		}
-		return p.text(h, l.Text, false)
+		return p.text(h, l.Text, d)
 	}
 	return h, false
 }
 
 // value takes what pgx would send for the column's type, and nothing about
 // which there could be two opinions.
-func (p *part) value(h rowHash, a any, shared bool, depth int) (rowHash, bool) {
+func (p *part) value(h rowHash, a any, d doubt, depth int) (rowHash, bool) {
 	switch a := a.(type) {
 	case int64:
-		return p.integer(h, a, shared)
+		return p.integer(h, a, d)
 	case int:
-		return p.integer(h, int64(a), shared)
+		return p.integer(h, int64(a), d)
 	case int32:
-		return p.integer(h, int64(a), shared)
+		return p.integer(h, int64(a), d)
 	case int16:
-		return p.integer(h, int64(a), shared)
+		return p.integer(h, int64(a), d)
 	case string:
-		return p.text(h, a, shared)
+		return p.text(h, a, d)
 	case bool:
 		return p.boolean(h, a)
 	case [16]byte:
@@ -229,37 +247,37 @@ func (p *part) value(h rowHash, a any, shared bool, depth int) (rowHash, bool) {
 		if err != nil {
 			return h, false
 		}
-		return p.value(h, value, shared, depth+1)
+		return p.value(h, value, d, depth+1)
 	}
 	if t.opaque {
 		return h, false
 	}
-	return p.kind(h, r, t, shared, depth)
+	return p.kind(h, r, t, d, depth)
 }
 
-func (p *part) kind(h rowHash, r reflect.Value, t *typeInfo, shared bool, depth int) (rowHash, bool) {
+func (p *part) kind(h rowHash, r reflect.Value, t *typeInfo, d doubt, depth int) (rowHash, bool) {
 	switch r.Kind() {
 	case reflect.Pointer:
 		if t.methods {
 			return h, false
 		}
-		return p.value(h, r.Elem().Interface(), shared, depth+1)
+		return p.value(h, r.Elem().Interface(), d, depth+1)
 	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
 		if t.methods && !samePrinted(r.Interface(), strconv.FormatInt(r.Int(), 10), true) {
 			return h, false
 		}
-		return p.integer(h, r.Int(), shared)
+		return p.integer(h, r.Int(), d)
 	case reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
 		if r.Uint() > math.MaxInt64 ||
 			t.methods && !samePrinted(r.Interface(), strconv.FormatUint(r.Uint(), 10), true) {
 			return h, false
 		}
-		return p.integer(h, int64(r.Uint()), shared)
+		return p.integer(h, int64(r.Uint()), d)
 	case reflect.String:
 		if t.methods && !samePrinted(r.Interface(), r.String(), false) {
 			return h, false
 		}
-		return p.text(h, r.String(), shared)
+		return p.text(h, r.String(), d)
 	case reflect.Bool:
 		if t.methods {
 			return h, false
@@ -306,13 +324,13 @@ func samePrinted(v any, plain string, integer bool) (same bool) {
 
 // integer: a value out of the column's range equals no row, or is an error;
 // either way there is no tag for it.
-func (p *part) integer(h rowHash, n int64, shared bool) (rowHash, bool) {
+func (p *part) integer(h rowHash, n int64, d doubt) (rowHash, bool) {
 	if p.class != intClass && p.class != oidClass || n < p.lo || n > p.hi {
 		return h, false
 	}
 	// If the parameter's type comes from elsewhere in the text it may be
-	// float4, which is exact up to here.
-	if shared && (n < -1<<24 || n > 1<<24) {
+	// float4, which is exact up to here, or oid, to which -1 is its largest.
+	if d&inferred != 0 && (n < 0 || n > 1<<24) {
 		return h, false
 	}
 	return h.word(uint64(n)), true
@@ -320,14 +338,14 @@ func (p *part) integer(h rowHash, n int64, shared bool) (rowHash, bool) {
 
 // text takes a string for any class: for an integer in the strict form that has
 // one spelling per value.
-func (p *part) text(h rowHash, s string, shared bool) (rowHash, bool) {
+func (p *part) text(h rowHash, s string, d doubt) (rowHash, bool) {
 	switch p.class {
 	case textClass:
 		if p.stored && strings.HasSuffix(s, " ") {
 			return h, false
 		}
-		// As name it would be cut, as char it would lose blanks.
-		if shared && (len(s) > 63 || strings.HasSuffix(s, " ")) {
+		// As name or "char" it would be cut, as char it would lose blanks.
+		if d&inferred != 0 || d&encoded != 0 && !isASCII(s) {
 			return h, false
 		}
 		return h.bytes(s), true
@@ -336,7 +354,7 @@ func (p *part) text(h rowHash, s string, shared bool) (rowHash, bool) {
 		if !ok {
 			return h, false
 		}
-		return p.integer(h, n, shared)
+		return p.integer(h, n, d)
 	case uuidClass:
 		u, ok := parseUUID(s)
 		if !ok {
@@ -362,4 +380,13 @@ func (p *part) boolean(h rowHash, b bool) (rowHash, bool) {
 		return h.word(1), true
 	}
 	return h.word(0), true
+}
+
+func isASCII(s string) bool {
+	for i := range len(s) {
+		if s[i] >= 0x80 {
+			return false
+		}
+	}
+	return true
 }

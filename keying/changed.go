@@ -81,7 +81,7 @@ func storedKey(rel *catalog.Relation, k catalog.Key, row func(column string) Sto
 			fits = v.Text == "t" || v.Text == "f"
 			h, _ = p.boolean(h, v.Text == "t")
 		} else {
-			h, fits = p.text(h, v.Text, false)
+			h, fits = p.text(h, v.Text, 0)
 		}
 		if !fits {
 			return 0, false, false

@@ -119,10 +119,10 @@ func TestKeyDependsOnEverything(t *testing.T) {
 		"session": func() (store.Key, []byte, Reason) { return New("SELECT 1", nil, nil, nil).Key(&[32]byte{1}, v, nil) },
 		"text":    func() (store.Key, []byte, Reason) { return New("SELECT 2", nil, nil, nil).Key(new([32]byte), v, nil) },
 		"class of literal": func() (store.Key, []byte, Reason) {
-			return New("SELECT 1", nil, nil, nil).Key(new([32]byte), Values{v.Args, []parser.Literal{{Kind: parser.BitString, Text: "b"}}}, nil)
+			return New("SELECT 1", nil, nil, nil).Key(new([32]byte), Values{Args: v.Args, Literals: []parser.Literal{{Kind: parser.BitString, Text: "b"}}}, nil)
 		},
 		"place of literal": func() (store.Key, []byte, Reason) {
-			return New("SELECT 1", nil, nil, nil).Key(new([32]byte), Values{named("b"), []parser.Literal{{Kind: parser.String, Text: "a"}}}, nil)
+			return New("SELECT 1", nil, nil, nil).Key(new([32]byte), Values{Args: named("b"), Literals: []parser.Literal{{Kind: parser.String, Text: "a"}}}, nil)
 		},
 	} {
 		if got, _, _ := key(); got == base {

@@ -106,6 +106,10 @@ type Values struct {
 	// Literals are those that parser.Scan took out of the text; nil when the
 	// text was planned as it is.
 	Literals []parser.Literal
+
+	// Encoded says that the bytes of a text that is not ASCII may be others in
+	// PostgreSQL, or other texts in other sessions: such a text names no row.
+	Encoded bool
 }
 
 // New makes the plan of a text whose statements are given. text is the
