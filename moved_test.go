@@ -436,9 +436,18 @@ func TestTwoDatabasesThatChangeTheirNames(t *testing.T) {
 			v.sees("app 2")
 			v.hits("app 2")
 		}
+		late := w.open("four", through(pooler)) // knows nothing of the names of before
+		for n := range 2 {
+			late.hits(fmt.Sprint("app ", n+2))
+			to := fmt.Sprint("app ", n+3)
+			late.moves(to)
+			for _, v := range []*visitor{app, other, idle} {
+				v.sees(to)
+			}
+		}
 		next.moves("next 2")
 		next.hits("next 2")
-		idle.hits("app 2")
+		idle.hits("app 4")
 	})
 }
 
