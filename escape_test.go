@@ -589,7 +589,7 @@ func TestHitsWhilePostgreSQLIsUnreachable(t *testing.T) {
 		p.hit("SELECT name FROM users ORDER BY id")
 		p.restore()
 		p.fresh(userByID, 1)
-		p.known(userByID, 2)
+		p.again(userByID, 2) // once it is known that nobody else has written meanwhile
 	})
 }
 
