@@ -204,7 +204,7 @@ var journeys = []struct {
 	}},
 }
 
-// A connection that was dialled to a standby writes when that is promoted.
+// I17. A connection that was dialled to a standby writes when that is promoted.
 func TestAStandbyThatIsPromotedInvalidates(t *testing.T) {
 	travels(t, func(w *travel) {
 		primary := w.server()
@@ -269,7 +269,7 @@ func through(pooler *pgtest.Bouncer) string {
 	return withKey(pooler.DSN(), "default_query_exec_mode", "exec")
 }
 
-// A pooler leads the connections that it has to another server.
+// I17, I19. A pooler leads the connections that it has to another server.
 func TestASwitchoverBehindAPoolerLeavesNobodyBehind(t *testing.T) {
 	travels(t, func(w *travel) {
 		primary := w.server()

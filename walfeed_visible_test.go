@@ -113,7 +113,7 @@ func TestACommitThatIsNotVisibleYetIsMarkedUntilItIs(t *testing.T) {
 	}
 	fl.pending = []*followed{change(100, "1")}
 	advance("f")
-	if !strings.Contains(in.questions[0], "'4294967396'::xid8") {
+	if !strings.Contains(in.questions[0], "'4294967396'::pg_catalog.xid8") {
 		t.Errorf("got question %s, want one for the full id of transaction 100", in.questions[0])
 	}
 	outcome("decoded", "1", store.Dirty)

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachedpg/cachedpg"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 	"github.com/cachedpg/cachedpg/internal/redistest"
 )
@@ -26,11 +27,16 @@ func TestTheQueueIsLookedAtAndTakenOver(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	for _, query := range []string{"UPDATE hits SET n = n + 1 WHERE id = 1", "INSERT INTO hits (id, n) VALUES (1, 4711)"} {
+	exec := func(query string) {
+		t.Helper()
 		if _, err := db.ExecContext(ctx, query); err != nil {
 			t.Fatal(err)
 		}
 	}
+	for exec("UPDATE hits SET n = n + 1 WHERE id = 1"); cachedpg.StatsOf(db).Queue.Queued == 0; { // until the queue has its owner
+		exec("UPDATE hits SET n = n + 1 WHERE id = 1")
+	}
+	exec("INSERT INTO hits (id, n) VALUES (1, 4711)")
 	if err := db.Close(); err != nil {
 		t.Fatal(err)
 	}
