@@ -61,7 +61,7 @@ type Conn struct {
 
 	tx        *txState // nil outside transactions
 	needReset bool     // inner.ResetSession is due before inner is used again
-	raw       bool     // the pgx connection was handed out since the last call here
+	raw       bool     // the pgx connection was handed out since the last call here, and is traced
 	rawEffect *effect  // of an untraced hand-out
 	isClosed  bool
 
@@ -272,7 +272,7 @@ func (c *Conn) handOut(ctx context.Context) (*pgx.Conn, error) {
 	if !ok {
 		return nil, errNotPgx
 	}
-	if c.d.traced {
+	if c.d.traced || in.traced() {
 		c.raw = true
 		return in.Conn.Conn(), nil
 	}
@@ -418,8 +418,8 @@ func (c *Conn) rewrite(ctx context.Context, q call, rewriter pgx.QueryRewriter) 
 		if err := c.ready(ctx); err != nil {
 			return q, err
 		}
-		if in, ok := c.inner.(*pgxInner); ok {
-			conn = in.Conn.Conn()
+		if in, ok := c.inner.(interface{ pgx() *pgx.Conn }); ok {
+			conn = in.pgx()
 		}
 	}
 	values := make([]any, len(q.values))

@@ -119,23 +119,39 @@ func NewConnector(pgConfig pgx.ConnConfig, config Config) (driver.Connector, err
 //
 // What is written on a pool directly, by pool.Exec and its like, is not seen: it is a
 // write past the driver, for which there are Invalidate and Config.External.
-func WrapConnector(c driver.Connector, config Config) (driver.Connector, error) {
+//
+// With a Tracer, which the pool must have too, all that is seen.
+func WrapConnector(c driver.Connector, config Config, tracers ...*Tracer) (driver.Connector, error) {
 	d, err := newConnector(config)
 	if err != nil {
 		return nil, err
 	}
 	d.eager, d.watches = true, true
 	d.wrapped = c
-	d.connect = func(ctx context.Context, _ *Conn) (inner, error) {
+	d.connect = func(ctx context.Context, holder *Conn) (inner, error) {
 		in, err := dialPgx(ctx, c)
-		if err == nil {
-			own := in.(*pgxInner).Conn.Conn().Config() // a copy
-			own.Tracer = nil
-			d.own.Store(own)
+		if err != nil {
+			return nil, err
 		}
-		return in, err
+		ours := in.(*pgxInner)
+		d.own.Store(ownConfig(ours.pgxConn))
+		for _, t := range tracers {
+			ours.lent = append(ours.lent, t.lend(ours.pgxConn, holder))
+		}
+		return in, nil
+	}
+	d.tracers = tracers
+	for _, t := range tracers {
+		t.add(d)
 	}
 	return d, nil
+}
+
+// ownConfig is how conn was dialled, for connections of the driver's own.
+func ownConfig(conn *pgx.Conn) *pgx.ConnConfig {
+	own := conn.Config() // a copy
+	own.Tracer = nil
+	return own
 }
 
 // OpenDB is sql.OpenDB(NewConnector(pgConfig, config)).
@@ -167,13 +183,11 @@ func (d *connector) ways(id identity) (dial []func(context.Context) (inner, erro
 
 // isHome takes in that the wrapped connector has come to the database of id with in.
 func (d *connector) isHome(id identity, in inner) {
-	ours, ok := in.(*pgxInner)
+	ours, ok := in.(interface{ pgx() *pgx.Conn })
 	if _, known := d.homes.Load(id); d.wrapped == nil || known || !ok {
 		return
 	}
-	own := ours.Conn.Conn().Config() // a copy
-	own.Tracer = nil
-	d.homes.Store(id, own)
+	d.homes.Store(id, ownConfig(ours.pgx()))
 }
 
 func dialPgx(ctx context.Context, c driver.Connector) (inner, error) {
@@ -201,6 +215,7 @@ type connector struct {
 	watches bool              // PostgreSQL is asked for changes of the catalog
 	traced  bool              // the tracer sees what goes past the driver
 	wrapped driver.Connector
+	tracers []*Tracer // of the wrapped connector's pool
 	// own is how the wrapped connector dialled last. What the driver asks for
 	// itself must not wait for a place in a pool, nor take one.
 	own atomic.Pointer[pgx.ConnConfig]
@@ -285,6 +300,9 @@ func (d *connector) Close() error {
 	}
 	for _, sp := range kept {
 		sp.leave()
+	}
+	for _, t := range d.tracers {
+		t.remove(d)
 	}
 	if closer, ok := d.wrapped.(io.Closer); ok {
 		return errors.Join(undrained, closer.Close())

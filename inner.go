@@ -64,17 +64,37 @@ type wireRows interface {
 	Close()
 }
 
+// pgxSession is the part of inner that is asked of a pgx connection itself.
+type pgxSession struct {
+	pgxConn     *pgx.Conn
+	defaultMode pgx.QueryExecMode
+}
+
+func newPgxSession(conn *pgx.Conn) pgxSession {
+	return pgxSession{pgxConn: conn, defaultMode: conn.Config().DefaultQueryExecMode}
+}
+
 // pgxInner is a connection of pgx's stdlib package.
 type pgxInner struct {
 	*stdlib.Conn
-	defaultMode pgx.QueryExecMode
-	hooks       bool
+	pgxSession
+	hooks bool
+	lent  []*tracedConn // how tracers know the connection, see pooltracer.go
 }
 
 var _ inner = (*pgxInner)(nil)
 
 func newPgxInner(conn *stdlib.Conn) *pgxInner {
-	return &pgxInner{Conn: conn, defaultMode: conn.Conn().Config().DefaultQueryExecMode, hooks: hooked(conn)}
+	return &pgxInner{Conn: conn, pgxSession: newPgxSession(conn.Conn()), hooks: hooked(conn)}
+}
+
+// Close gives a connection back to its pool, if it is of one. From then on it is somebody else's.
+func (in *pgxInner) Close() error {
+	for _, p := range in.lent {
+		p.giveBack()
+	}
+	in.lent = nil
+	return in.Conn.Close()
 }
 
 // resultFormats asks for binary where database/sql has a type of its own, as
@@ -98,32 +118,34 @@ func (in *pgxInner) read(ctx context.Context, sql string, args []driver.NamedVal
 	return rows, nil
 }
 
-func (in *pgxInner) hooked() bool            { return in.hooks }
-func (in *pgxInner) closed() bool            { return in.Conn.Conn().IsClosed() }
-func (in *pgxInner) txStatus() byte          { return in.Conn.Conn().PgConn().TxStatus() }
-func (in *pgxInner) mode() pgx.QueryExecMode { return in.defaultMode }
-func (in *pgxInner) typeMap() *pgtype.Map    { return in.Conn.Conn().TypeMap() }
-func (in *pgxInner) backend() uint32         { return in.Conn.Conn().PgConn().PID() }
+func (in *pgxInner) hooked() bool { return in.hooks }
+
+func (s *pgxSession) closed() bool            { return s.pgxConn.IsClosed() }
+func (s *pgxSession) txStatus() byte          { return s.pgxConn.PgConn().TxStatus() }
+func (s *pgxSession) mode() pgx.QueryExecMode { return s.defaultMode }
+func (s *pgxSession) pgx() *pgx.Conn          { return s.pgxConn }
+func (s *pgxSession) typeMap() *pgtype.Map    { return s.pgxConn.TypeMap() }
+func (s *pgxSession) backend() uint32         { return s.pgxConn.PgConn().PID() }
 
 // parameter is what PostgreSQL has reported of a setting by itself, with the last
 // answer.
-func (in *pgxInner) parameter(name string) string {
-	return in.Conn.Conn().PgConn().ParameterStatus(name)
+func (s *pgxSession) parameter(name string) string {
+	return s.pgxConn.PgConn().ParameterStatus(name)
 }
 
-func (in *pgxInner) learn(ctx context.Context) (*session, uint32, error) {
-	return learnSession(ctx, in.Conn.Conn())
+func (s *pgxSession) learn(ctx context.Context) (*session, uint32, error) {
+	return learnSession(ctx, s.pgxConn)
 }
 
-func (in *pgxInner) loadCatalog(ctx context.Context) (*catalog.Snapshot, error) {
-	return catalog.Load(ctx, in.Conn.Conn())
+func (s *pgxSession) loadCatalog(ctx context.Context) (*catalog.Snapshot, error) {
+	return catalog.Load(ctx, s.pgxConn)
 }
 
-func (in *pgxInner) newWatch() *catalog.Watch { return catalog.NewWatch(in.Conn.Conn()) }
+func (s *pgxSession) newWatch() *catalog.Watch { return catalog.NewWatch(s.pgxConn) }
 
-func (in *pgxInner) text(ctx context.Context, sql string) (string, error) {
+func (s *pgxSession) text(ctx context.Context, sql string) (string, error) {
 	// Not pgx's simple protocol, which it refuses while standard_conforming_strings is off.
-	result := in.Conn.Conn().PgConn().ExecParams(ctx, sql, nil, nil, nil, nil).Read()
+	result := s.pgxConn.PgConn().ExecParams(ctx, sql, nil, nil, nil, nil).Read()
 	switch {
 	case result.Err != nil:
 		return "", result.Err

@@ -207,7 +207,7 @@ func (c *Conn) promoted() bool {
 // inStandby is "on" if the server was a standby when it had answered last, "off"
 // if not, or "" where nobody tells.
 func (c *Conn) inStandby() string {
-	if in, ok := c.inner.(*pgxInner); ok && c.pid != 0 {
+	if in, ok := c.inner.(interface{ parameter(name string) string }); ok && c.pid != 0 {
 		return in.parameter("in_hot_standby")
 	}
 	return ""

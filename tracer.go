@@ -42,7 +42,11 @@ func (t tracer) TraceBatchEnd(ctx context.Context, _ *pgx.Conn, data pgx.TraceBa
 }
 
 func (t tracer) TraceCopyFromStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceCopyFromStartData) context.Context {
-	return t.start(ctx, &pgx.QueuedQuery{SQL: "COPY " + data.TableName.Sanitize() + " FROM STDIN"})
+	return t.start(ctx, copyFrom(data))
+}
+
+func copyFrom(data pgx.TraceCopyFromStartData) *pgx.QueuedQuery {
+	return &pgx.QueuedQuery{SQL: "COPY " + data.TableName.Sanitize() + " FROM STDIN"}
 }
 
 func (t tracer) TraceCopyFromEnd(ctx context.Context, _ *pgx.Conn, data pgx.TraceCopyFromEndData) {

@@ -1,0 +1,426 @@
+package cachedpg
+
+import (
+	"context"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/cachedpg/cachedpg/parser"
+)
+
+var (
+	_ pgx.QueryTracer    = (*Tracer)(nil)
+	_ pgx.BatchTracer    = (*Tracer)(nil)
+	_ pgx.CopyFromTracer = (*Tracer)(nil)
+	_ pgx.PrepareTracer  = (*Tracer)(nil)
+	_ pgx.ConnectTracer  = (*Tracer)(nil)
+)
+
+// Tracer lets the driver see what is sent on a pool directly, by pool.Exec, Begin,
+// SendBatch, CopyFrom and their like: it invalidates as if it came through the sql.DB.
+//
+//	tracer := cachedpg.NewTracer()
+//	config.ConnConfig.Tracer = tracer // or multitracer.New(tracer, yours)
+//	pool, err := pgxpool.NewWithConfig(ctx, config)
+//	connector, err := cachedpg.WrapConnector(stdlib.GetPoolConnector(pool), cachedpg.Config{}, tracer)
+//
+// It begins with WrapConnector and ends when the last sql.DB over such a connector is
+// closed. Reads on the pool are not cached, and what goes through a PgConn is not seen.
+//
+// A tracer of your own around it has to pass on everything that it implements. If what a
+// statement changes cannot be marked, pgx gets a context that is cancelled, and sends nothing.
+//
+// It is safe for concurrent use.
+type Tracer struct {
+	key string // of *tracedConn in a connection's CustomData
+
+	mu         sync.Mutex // guards the fields below
+	connectors []*connector
+	known      map[*tracedConn]struct{} // those with a state of their own
+}
+
+// NewTracer returns a Tracer for the connections of one pool.
+func NewTracer() *Tracer {
+	t := &Tracer{known: make(map[*tracedConn]struct{})}
+	t.key = fmt.Sprintf("cachedpg.Tracer %p", t)
+	return t
+}
+
+// tracedConn is a connection of the pool. At any time either the driver has it in hand,
+// whose own statements are none of the tracer's business, or somebody else has.
+type tracedConn struct {
+	t     *Tracer
+	conn  *pgx.Conn
+	names map[string]string // texts of prepared statements, by name
+
+	complete bool // what pgx tells of connections comes through, so the rest does
+	asking   bool // what is sent now is the tracer's
+	watched  bool
+
+	mu     sync.Mutex // guards the fields below
+	holder *Conn      // who has it in hand for the driver
+	direct *Conn      // what is known of it while nobody has; nil if nothing is
+	open   []*effect  // of statements that are under way on direct
+}
+
+// directEffect is what the context of a statement holds while it runs.
+type directEffect struct {
+	p *tracedConn
+	e *effect
+}
+
+func (t *Tracer) add(d *connector) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.connectors = append(t.connectors, d)
+}
+
+// remove is called when d is closed: nothing is asked through it any more.
+func (t *Tracer) remove(d *connector) {
+	t.mu.Lock()
+	t.connectors = slices.DeleteFunc(t.connectors, func(other *connector) bool { return other == d })
+	known := make([]*tracedConn, 0, len(t.known))
+	for p := range t.known {
+		known = append(known, p)
+	}
+	t.mu.Unlock()
+	for _, p := range known {
+		p.mu.Lock()
+		p.shedLocked()
+		p.mu.Unlock()
+	}
+}
+
+func (t *Tracer) connector() *connector {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.connectors) == 0 {
+		return nil
+	}
+	return t.connectors[0]
+}
+
+func (t *Tracer) has(d *connector) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return slices.Contains(t.connectors, d)
+}
+
+// of returns what is known of conn. Only who has conn in hand may call it.
+func (t *Tracer) of(conn *pgx.Conn) *tracedConn {
+	data := conn.PgConn().CustomData()
+	p, ok := data[t.key].(*tracedConn)
+	if !ok || p.conn != conn {
+		p = &tracedConn{t: t, conn: conn}
+		data[t.key] = p
+	}
+	return p
+}
+
+// lend notes that the driver has conn in hand.
+func (t *Tracer) lend(conn *pgx.Conn, holder *Conn) *tracedConn {
+	p := t.of(conn)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.holder = holder
+	return p
+}
+
+// giveBack notes that it has not any more. What the driver knows of the session then
+// is what the next statement finds.
+func (p *tracedConn) giveBack() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	from, c := p.holder, p.direct
+	if p.holder = nil; c == nil {
+		return
+	}
+	if from.known.space == nil || from.known.space != c.known.space || from.tx != nil || from.inner == nil || from.inner.closed() {
+		p.dropLocked()
+		return
+	}
+	if since := from.since; since.session != nil && (since.session != c.since.session || since.view != c.since.view) {
+		c.since.session = unknownSession // statements of two kinds are prepared
+	}
+	c.known, c.pid, c.located, c.asked, c.started = from.known, from.pid, from.located, from.asked, from.started
+	c.misread = c.misread || from.misread
+	c.tx = nil // a pool takes no connection back in a transaction
+}
+
+// traced reports that statements on the connection reach a tracer.
+func (in *pgxInner) traced() bool {
+	return slices.ContainsFunc(in.lent, func(p *tracedConn) bool { return p.complete })
+}
+
+// TraceConnectStart implements pgx.ConnectTracer.
+func (t *Tracer) TraceConnectStart(ctx context.Context, _ pgx.TraceConnectStartData) context.Context {
+	return ctx
+}
+
+// TraceConnectEnd implements pgx.ConnectTracer.
+func (t *Tracer) TraceConnectEnd(_ context.Context, data pgx.TraceConnectEndData) {
+	if data.Err == nil {
+		t.of(data.Conn).complete = true
+	}
+}
+
+// TracePrepareStart implements pgx.PrepareTracer.
+func (t *Tracer) TracePrepareStart(ctx context.Context, _ *pgx.Conn, data pgx.TracePrepareStartData) context.Context {
+	return context.WithValue(ctx, preparedKey{}, data)
+}
+
+type preparedKey struct{}
+
+// maxNames bounds what is remembered of the statements that are prepared on a connection.
+const maxNames = 1024
+
+// TracePrepareEnd implements pgx.PrepareTracer.
+func (t *Tracer) TracePrepareEnd(ctx context.Context, conn *pgx.Conn, data pgx.TracePrepareEndData) {
+	prepared, ok := ctx.Value(preparedKey{}).(pgx.TracePrepareStartData)
+	switch {
+	case !ok || data.Err != nil || prepared.Name == prepared.SQL || strings.HasPrefix(prepared.Name, "stmtcache_"):
+		return // nobody sends the names of pgx's own
+	}
+	statements, err := parser.Parse(prepared.Name, nil)
+	if err == nil && (len(statements) != 1 || statements[0].Kind != parser.Opaque) {
+		return // a name such as "commit" is a statement once the prepared one is gone
+	}
+	p := t.of(conn)
+	if p.names == nil || len(p.names) >= maxNames {
+		p.names = make(map[string]string)
+	}
+	p.names[prepared.Name] = prepared.SQL
+}
+
+// TraceQueryStart implements pgx.QueryTracer.
+func (t *Tracer) TraceQueryStart(ctx context.Context, conn *pgx.Conn, data pgx.TraceQueryStartData) context.Context {
+	return t.start(ctx, conn, &pgx.QueuedQuery{SQL: data.SQL, Arguments: data.Args})
+}
+
+// TraceQueryEnd implements pgx.QueryTracer.
+func (t *Tracer) TraceQueryEnd(ctx context.Context, _ *pgx.Conn, data pgx.TraceQueryEndData) {
+	t.end(ctx, data.Err)
+}
+
+// TraceBatchStart implements pgx.BatchTracer.
+func (t *Tracer) TraceBatchStart(ctx context.Context, conn *pgx.Conn, data pgx.TraceBatchStartData) context.Context {
+	return t.start(ctx, conn, data.Batch.QueuedQueries...)
+}
+
+// TraceBatchQuery implements pgx.BatchTracer.
+func (t *Tracer) TraceBatchQuery(context.Context, *pgx.Conn, pgx.TraceBatchQueryData) {}
+
+// TraceBatchEnd implements pgx.BatchTracer.
+func (t *Tracer) TraceBatchEnd(ctx context.Context, _ *pgx.Conn, data pgx.TraceBatchEndData) {
+	t.end(ctx, data.Err)
+}
+
+// TraceCopyFromStart implements pgx.CopyFromTracer.
+func (t *Tracer) TraceCopyFromStart(ctx context.Context, conn *pgx.Conn, data pgx.TraceCopyFromStartData) context.Context {
+	return t.start(ctx, conn, copyFrom(data))
+}
+
+// TraceCopyFromEnd implements pgx.CopyFromTracer.
+func (t *Tracer) TraceCopyFromEnd(ctx context.Context, _ *pgx.Conn, data pgx.TraceCopyFromEndData) {
+	t.end(ctx, data.Err)
+}
+
+// start marks what the statements will change, as tracer.start.
+func (t *Tracer) start(ctx context.Context, conn *pgx.Conn, queries ...*pgx.QueuedQuery) context.Context {
+	if outer, ok := ctx.Value(tracedKey{}).(directEffect); ok && outer.e != nil {
+		// A query rewriter of the caller's has come here: the end of what it sends is not the outer one's.
+		ctx = context.WithValue(ctx, tracedKey{}, directEffect{})
+	}
+	if conn.IsClosed() || conn.PgConn().IsBusy() {
+		return ctx // pgx refuses the statement
+	}
+	p := t.of(conn)
+	if p.asking {
+		return ctx
+	}
+	queries = p.named(queries)
+	p.mu.Lock()
+	if holder := p.holder; holder != nil {
+		p.mu.Unlock()
+		return tracer{holder}.start(ctx, queries...) // which does nothing unless it is handed out
+	}
+	defer p.mu.Unlock()
+	c := p.joinLocked()
+	if c == nil {
+		return ctx
+	}
+	p.asking = true
+	defer func() { p.asking = false }()
+	c.retract()
+	e, err := tracer{c}.begin(ctx, queries)
+	if err != nil {
+		refused, cancel := context.WithCancelCause(ctx)
+		cancel(err)
+		return refused
+	}
+	p.open = append(p.open, e)
+	return context.WithValue(ctx, tracedKey{}, directEffect{p, e})
+}
+
+// named returns the queries with the texts of prepared statements in the place of their names.
+func (p *tracedConn) named(queries []*pgx.QueuedQuery) []*pgx.QueuedQuery {
+	if len(p.names) == 0 {
+		return queries
+	}
+	texts := make([]*pgx.QueuedQuery, len(queries))
+	for i, q := range queries {
+		texts[i] = q
+		if text, ok := p.names[q.SQL]; ok {
+			texts[i] = &pgx.QueuedQuery{SQL: text, Arguments: q.Arguments}
+		}
+	}
+	return texts
+}
+
+func (t *Tracer) end(ctx context.Context, err error) {
+	d, ok := ctx.Value(tracedKey{}).(directEffect)
+	if !ok {
+		tracer{}.end(ctx, err) // of a connection that was handed out
+	} else if d.p != nil {
+		d.p.end(d.e, err)
+	}
+}
+
+// end also runs when the caller never asked for the rest of the rows: at the latest with the connection.
+func (p *tracedConn) end(e *effect, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.endLocked(e, err)
+}
+
+func (p *tracedConn) endLocked(e *effect, err error) {
+	p.asking = true
+	defer func() { p.asking = false }()
+	e.done(err)
+	e.c.retract()
+	e.c.disown() // what writes on a pool waits for no refill
+	p.open = slices.DeleteFunc(p.open, func(other *effect) bool { return other == e })
+	p.shedLocked()
+}
+
+// joinLocked returns the Conn that follows the connection while the driver has it
+// not in hand; nil where there is no cache.
+func (p *tracedConn) joinLocked() *Conn {
+	p.shedLocked()
+	if p.direct != nil {
+		return p.direct
+	}
+	d := p.t.connector()
+	if d == nil {
+		return nil
+	}
+	// The driver's own questions must not wait for a place in the pool.
+	d.own.CompareAndSwap(nil, ownConfig(p.conn))
+	c := &Conn{d: d, inner: &directInner{newPgxSession(p.conn)}}
+	c.since.session = unknownSession // what was prepared on it before was not seen
+	c.adoptTx()
+	p.direct = c
+	p.t.mu.Lock()
+	p.t.known[p] = struct{}{}
+	p.t.mu.Unlock()
+	if !p.watched {
+		p.watched = true
+		go p.watch()
+	}
+	return c
+}
+
+// shedLocked gives up what came through a connector that is closed by now.
+func (p *tracedConn) shedLocked() {
+	if p.direct != nil && len(p.open) == 0 && !p.t.has(p.direct.d) {
+		p.dropLocked()
+	}
+}
+
+// dropLocked forgets what is known of the connection.
+func (p *tracedConn) dropLocked() {
+	c := p.direct
+	if c == nil {
+		return
+	}
+	p.direct = nil
+	if c.known.space != nil {
+		c.known.space.leave()
+	}
+	p.t.mu.Lock()
+	delete(p.t.known, p)
+	p.t.mu.Unlock()
+}
+
+// watch waits for the end of the connection. A statement that was under way may still
+// be, for all that pgx says: PostgreSQL is asked.
+func (p *tracedConn) watch() {
+	<-p.conn.PgConn().CleanupDone()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, e := range slices.Clone(p.open) {
+		p.endLocked(e, errClosed)
+	}
+	p.dropLocked()
+}
+
+// directInner is a connection that somebody else has in hand, between two of his statements.
+type directInner struct{ pgxSession }
+
+var _ inner = (*directInner)(nil)
+
+// ExecContext runs the driver's own commands, past tracers.
+func (in *directInner) ExecContext(ctx context.Context, sql string, args []driver.NamedValue) (driver.Result, error) {
+	if len(args) > 0 {
+		return nil, errDirect
+	}
+	results, err := in.pgxConn.PgConn().Exec(ctx, sql).ReadAll()
+	if err != nil || len(results) == 0 {
+		return driver.RowsAffected(0), err
+	}
+	return driver.RowsAffected(results[len(results)-1].CommandTag.RowsAffected()), nil
+}
+
+// Close is for a session that nobody may go on with.
+func (in *directInner) Close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), rollbackTimeout)
+	defer cancel()
+	return in.pgxConn.Close(ctx)
+}
+
+// errDirect: nobody's statements are sent there but by himself.
+var errDirect = errors.New("cachedpg: the connection is the pool's")
+
+func (in *directInner) Begin() (driver.Tx, error)           { return nil, errDirect }
+func (in *directInner) Prepare(string) (driver.Stmt, error) { return nil, errDirect }
+func (in *directInner) Ping(context.Context) error          { return errDirect }
+func (in *directInner) ResetSession(context.Context) error  { return errDirect }
+func (in *directInner) hooked() bool                        { return false }
+func (in *directInner) reset(context.Context) (bool, error) { return false, errDirect }
+func (in *directInner) commit(context.Context) error        { return errDirect }
+
+func (in *directInner) BeginTx(context.Context, driver.TxOptions) (driver.Tx, error) {
+	return nil, errDirect
+}
+
+func (in *directInner) PrepareContext(context.Context, string) (driver.Stmt, error) {
+	return nil, errDirect
+}
+
+func (in *directInner) QueryContext(context.Context, string, []driver.NamedValue) (driver.Rows, error) {
+	return nil, errDirect
+}
+
+func (in *directInner) read(context.Context, string, []driver.NamedValue) (wireRows, error) {
+	return nil, errDirect
+}
+
+func (in *directInner) execInTx(context.Context, string, []driver.NamedValue, []driver.NamedValue, []string) (driver.Result, string, error) {
+	return nil, "", errDirect
+}
