@@ -355,11 +355,12 @@ func (p *peers) hasMet() bool {
 // keep asks if a commit would have to soon.
 func (p *peers) keep() {
 	p.mu.Lock()
-	idle, moved := p.writing.IsZero() && p.asked.IsZero(), p.camp != p.self()
+	idle, moved, writes := p.writing.IsZero() && p.asked.IsZero(), p.camp != p.self(), p.writes
 	p.mu.Unlock()
+	overdue := p.guard.overdue()
 	soon := elapsed(time.Now().Add(store.Lease - renewEvery))
-	if !idle && (moved || p.writes && p.commits.Load() < soon) {
-		_ = p.round(func() bool { return !moved && p.commits.Load() >= soon })
+	if overdue || !idle && (moved || writes && p.commits.Load() < soon) {
+		_ = p.round(func() bool { return !moved && p.commits.Load() >= soon && !p.guard.overdue() })
 	}
 }
 

@@ -10,18 +10,38 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/cachedpg/cachedpg/store"
 )
 
 // posts are the shared advisory locks by which a guard shows its process to
 // others. They are its session's: an idle session costs PostgreSQL less than an
 // open transaction. Behind a pooler, which may give each transaction another
-// session, a transaction on a connection of their own holds them.
+// session, a transaction on a connection of their own holds them. It is not left
+// open for long: PAUSE, with which a planned switchover begins, waits for it. So two
+// connections take turns, and the next has the locks before the last one ends:
+//
+//	beside                  spare                   pgbouncer
+//	holds the locks
+//	                        BEGIN, the locks
+//	COMMIT
+//	                        holds them              PAUSE waits for it
+//	BEGIN: has to wait,
+//	and gives up
+//	                        is closed               is paused
+//
+// Then the locks are gone, and taken anew they are held since then.
 type posts struct {
 	of     inner // the guard's connection to which the rest applies
 	pooled bool
 	beside inner // nil unless pooled
+	spare  inner // nil unless it had its turn
+	begun  time.Time
 	since  map[post]time.Time
 }
+
+// besideTurn is how long one transaction holds the locks behind a pooler.
+const besideTurn = store.Lease / 4
 
 // post is one such lock.
 type post struct{ class, object int }
@@ -77,8 +97,12 @@ func (g *guard) postLocked(ctx context.Context, wanted []post) (in inner, err er
 			if p.beside, err = g.dialBeside(ctx); err != nil {
 				return nil, err
 			}
+			p.begun = time.Now()
 		}
-		if lock = "pg_advisory_xact_lock_shared"; p.beside != nil {
+		if err := g.turnLocked(ctx); err != nil {
+			return nil, err
+		}
+		if lock = lockOfTransaction; p.beside != nil {
 			holder = p.beside
 		}
 	}
@@ -101,6 +125,51 @@ func (g *guard) postLocked(ctx context.Context, wanted []post) (in inner, err er
 	return holder, nil
 }
 
+const lockOfTransaction = "pg_advisory_xact_lock_shared"
+
+// overdue reports that a transaction holds the locks for longer than its turn.
+func (g *guard) overdue() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.posts.overdue()
+}
+
+func (p *posts) overdue() bool { return p.beside != nil && time.Since(p.begun) >= besideTurn }
+
+// turnLocked has the other connection hold the locks, if it is its turn.
+func (g *guard) turnLocked(ctx context.Context) (err error) {
+	p := &g.posts
+	if !p.overdue() {
+		return nil
+	}
+	next := p.spare
+	p.spare = nil
+	if next == nil || next.closed() {
+		next, err = g.dialBeside(ctx)
+	} else {
+		err = beginBeside(ctx, next)
+	}
+	for held := range p.since {
+		if err == nil {
+			_, err = next.text(ctx, held.call(lockOfTransaction))
+		}
+	}
+	if err != nil {
+		if next != nil {
+			_ = next.Close()
+		}
+		return err
+	}
+	last := p.beside
+	p.beside, p.begun = next, time.Now()
+	if _, err := last.ExecContext(ctx, "COMMIT", nil); err != nil {
+		_ = last.Close() // the locks are held all the same
+	} else {
+		p.spare = last
+	}
+	return nil
+}
+
 // dialBeside returns a connection with an open transaction that keeps no
 // snapshot, so that it is in nobody's way for as long as it lasts.
 func (g *guard) dialBeside(ctx context.Context) (inner, error) {
@@ -108,22 +177,28 @@ func (g *guard) dialBeside(ctx context.Context) (inner, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err = in.ExecContext(ctx, "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY", nil); err == nil {
-		err = patient(ctx, in)
-	}
-	if err != nil {
+	if err := beginBeside(ctx, in); err != nil {
 		_ = in.Close()
 		return nil, err
 	}
 	return in, nil
 }
 
-func (p *posts) dropBeside() {
-	if p.beside != nil {
-		_ = p.beside.Close()
-		p.beside = nil
-		clear(p.since)
+func beginBeside(ctx context.Context, in inner) error {
+	if _, err := in.ExecContext(ctx, "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY", nil); err != nil {
+		return err
 	}
+	return patient(ctx, in)
+}
+
+func (p *posts) dropBeside() {
+	for _, in := range []*inner{&p.beside, &p.spare} {
+		if *in != nil {
+			_ = (*in).Close()
+			*in = nil
+		}
+	}
+	clear(p.since)
 }
 
 func (p *posts) dropLocked() {
