@@ -33,6 +33,7 @@ type analysis struct {
 	touched []touched        // what is written
 	visited map[uint32]catalog.Commands
 	uses    map[use]int // what parameters are compared with
+	counts  map[int]int // how often parameters stand in the text; nil before it is asked
 	ran     map[running]bool
 }
 
@@ -79,6 +80,7 @@ func (a *analysis) run(statements []*parser.Statement) {
 	}
 	if p.Lasting == NoReason {
 		a.readPlan(statements[0])
+		a.integers(statements[0])
 	}
 	a.writePlan()
 	a.later(statements)

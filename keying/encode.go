@@ -13,7 +13,7 @@ import (
 // exactly as many bytes as can be told from what was read so far. So it could
 // be decoded, and two different lists of arguments never give the same bytes:
 // the tests decode it. The Go type is part of it, because pgx encodes by type:
-// int64(1) and "1" may be different values to PostgreSQL.
+// int64(1) and "1" may be different values to PostgreSQL. Where they are not, see integers.go.
 const (
 	codeNil byte = iota
 	codeInt64
@@ -40,6 +40,7 @@ const (
 	codeMethod // output of a method that pgx may encode with
 	codeAddr
 	codePrefix
+	codeInteger // of any Go type, for a parameter that is an integer
 )
 
 // maxDepth bounds nested arguments; what is deeper has no encoding.

@@ -88,11 +88,12 @@ type Plan struct {
 	digest [sha256.Size]byte
 	prefix atomic.Pointer[prefix]
 
-	always  []store.Tag // ReadTags of every result
-	lookups []lookup    // relations whose key may be fixed
-	single  bool        // a row of the result is made of one row of the one relation in lookups
-	written []store.Tag // WriteTags of every execution
-	changes []change    // targets whose key may be fixed
+	always   []store.Tag // ReadTags of every result
+	lookups  []lookup    // relations whose key may be fixed
+	integers []span      // by parameter, those that are certainly integers
+	single   bool        // a row of the result is made of one row of the one relation in lookups
+	written  []store.Tag // WriteTags of every execution
+	changes  []change    // targets whose key may be fixed
 
 	reads, writes []uint32
 }
@@ -185,6 +186,9 @@ func (p *Plan) Key(session *[32]byte, v Values, buf []byte) (store.Key, []byte, 
 	for i := range v.Args {
 		if v.Args[i].Name != "" {
 			return store.Key{}, e.buf, NamedArgument
+		}
+		if i < len(p.integers) && e.integer(v.Args[i].Value, p.integers[i]) {
+			continue
 		}
 		if !e.value(v.Args[i].Value) {
 			return store.Key{}, e.buf, Argument

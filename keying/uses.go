@@ -64,13 +64,21 @@ func (a *analysis) countUse(rel *catalog.Relation, column string, o parser.Opera
 
 // shared reports whether a parameter stands where its type may be another.
 func (a *analysis) shared(o parser.Operand, c class, array bool) bool {
-	return o.Param != 0 && occurrences(a.text, o.Param) > a.uses[use{o.Param, c, array}]
+	return o.Param != 0 && a.occurrences(o.Param) > a.uses[use{o.Param, c, array}]
 }
 
-// occurrences counts $n in a text. It may count too many, in an identifier or a
+// occurrences counts $n in the text. It may count too many, in an identifier or a
 // literal, never too few.
-func occurrences(text string, param int) int {
-	count := 0
+func (a *analysis) occurrences(param int) int {
+	if a.counts == nil {
+		a.counts = countParams(a.text)
+	}
+	return a.counts[param]
+}
+
+// countParams counts each $n in one pass: a list may have thousands.
+func countParams(text string) map[int]int {
+	counts := make(map[int]int)
 	for i := 0; i < len(text); i++ {
 		if text[i] != '$' {
 			continue
@@ -80,9 +88,7 @@ func occurrences(text string, param int) int {
 			i++
 			n = n*10 + int(text[i]-'0')
 		}
-		if n == param {
-			count++
-		}
+		counts[n]++
 	}
-	return count
+	return counts
 }
