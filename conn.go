@@ -141,7 +141,8 @@ func (c *Conn) ExecContext(ctx context.Context, query string, args []driver.Name
 func (c *Conn) CheckNamedValue(*driver.NamedValue) error { return nil }
 
 // Ping dials if need be and asks PostgreSQL. It also says what is wrong with a
-// shared store that has never been reached; later that is no reason to fail.
+// shared store that has never been reached, later that is no reason to fail, and
+// with what the write-ahead log is followed by.
 func (c *Conn) Ping(ctx context.Context) error {
 	if err := c.enter(); err != nil {
 		return err
@@ -169,7 +170,7 @@ func (c *Conn) Ping(ctx context.Context) error {
 	if err := c.withheld(); err != nil {
 		return err
 	}
-	return sp.feed.Load().check(ctx)
+	return sp.feed.Load().checkAll(ctx)
 }
 
 // ResetSession is called before a pooled connection is used again. Without a hook

@@ -125,8 +125,10 @@ func (c *Conn) explain(ctx context.Context, query string, args []driver.NamedVal
 		return nil, err
 	}
 	var unfed, withheld error
+	var fed *feed
 	if q.space != nil {
-		unfed, withheld = q.space.feed.Load().check(ctx), q.space.peers.trouble()
+		fed = q.space.feed.Load()
+		unfed, withheld = fed.check(ctx), q.space.peers.trouble()
 	}
 	q.space = calm
 	l, reason := c.lookup(ctx, &q)
@@ -143,8 +145,12 @@ func (c *Conn) explain(ctx context.Context, query string, args []driver.NamedVal
 	if again, other := c.lookup(ctx, &q); reason == keying.NoReason || reason == keying.CatalogUnavailable {
 		l, reason = again, other
 	}
-	if reason == keying.NoReason && withheld != nil {
+	switch {
+	case reason != keying.NoReason:
+	case withheld != nil:
 		reason = keying.OtherWriter
+	case fed.leavesOut(l.tags):
+		reason = keying.NotFollowed
 	}
 
 	plan := q.text.plan

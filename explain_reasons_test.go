@@ -388,14 +388,15 @@ func (v via) own(statements ...string) (via, *sql.Conn) {
 // notExplained are the reasons that Explain never gives: those that pass by
 // themselves, and what only the result or the failure of a call can tell.
 var notExplained = map[keying.Reason]string{
-	keying.Unwatched:  "passes by itself",
-	keying.Warming:    "passes by itself",
-	keying.StoreError: "passes by itself",
-	keying.StoreDown:  "passes by itself",
-	keying.FeedDown:   "passes by itself, or is a note",
-	keying.DirtyTag:   "passes by itself",
-	keying.TooLarge:   "known when the result is",
-	keying.Rewriter:   "the call fails",
+	keying.Unwatched:   "passes by itself",
+	keying.Warming:     "passes by itself",
+	keying.StoreError:  "passes by itself",
+	keying.StoreDown:   "passes by itself",
+	keying.FeedDown:    "passes by itself, or is a note",
+	keying.NotFollowed: "needs version 18, see TestATableWithoutAnIdentityIsLeftOutOfTheCache",
+	keying.DirtyTag:    "passes by itself",
+	keying.TooLarge:    "known when the result is",
+	keying.Rewriter:    "the call fails",
 }
 
 // Every reason that the stats count has a statement or a situation in which

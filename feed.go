@@ -2,10 +2,10 @@ package cachedpg
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -15,12 +15,6 @@ import (
 	"github.com/cachedpg/cachedpg/keying"
 	"github.com/cachedpg/cachedpg/store"
 )
-
-// WALSetupSQL makes in a database what Config.External = "wal" needs: the
-// publication cachedpg, and event triggers that tell of changes of the schema.
-// It can be run again. It needs a superuser, gives tables without a primary key
-// REPLICA IDENTITY FULL, and PostgreSQL 14 or newer.
-const WALSetupSQL = walfeed.SetupSQL
 
 // FeedStats is what this process knows of the feed from the write-ahead log.
 type FeedStats struct {
@@ -33,6 +27,10 @@ type FeedStats struct {
 
 	// Problem is why the log is not followed now; "" while it is.
 	Problem string
+
+	// LeftOut are the tables, separated by commas, that no replica identity can
+	// serve: what reads them goes to PostgreSQL.
+	LeftOut string
 
 	Transactions uint64 // that were followed by this process
 	Changes      uint64 // rows changed and tables truncated in them
@@ -66,19 +64,24 @@ type feed struct {
 	guard guard
 	live  atomic.Bool
 
+	out     atomic.Pointer[walfeed.Out] // the tables that are not followed
 	leads   atomic.Bool
 	ever    atomic.Bool // live once
 	checked chan struct{}
+	again   chan struct{} // what was wrong is mended
 
 	mu      sync.Mutex // guards the fields below
 	problem error
+	found   inspection
 	stats   FeedStats
-	handled uint64    // LSN of the last transaction
+	handled uint64    // LSN of the last transaction after which the cache is used
+	reached uint64    // of the last one
 	once    sync.Once // closes checked
 
 	// left are transactions whose marks a follower has left behind. Of its
 	// goroutine alone.
-	left []*followed
+	left      []*followed
+	inspected time.Time // of that goroutine, too
 
 	cancel context.CancelFunc
 	done   chan struct{}
@@ -94,7 +97,7 @@ const (
 
 func newFeed(sp *space, d *connector) *feed {
 	ctx, cancel := context.WithCancel(context.Background())
-	f := &feed{space: sp, checked: make(chan struct{}), cancel: cancel, done: make(chan struct{})}
+	f := &feed{space: sp, checked: make(chan struct{}), again: make(chan struct{}, 1), cancel: cancel, done: make(chan struct{})}
 	f.guard.id = sp.key.identity
 	f.guard.add(d)
 	go f.run(ctx)
@@ -131,7 +134,17 @@ func (f *feed) run(ctx context.Context) {
 		if time.Since(began) > feedMaxWait {
 			wait = feedMinWait
 		}
-		_ = sleep(ctx, wait)
+		var wrong *walfeed.ConfigError
+		if errors.As(err, &wrong) {
+			wait = min(wait, inspectEvery) // one question tells whether it was mended
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-timer.C:
+		case <-f.again:
+		case <-ctx.Done():
+		}
+		timer.Stop()
 		wait = min(2*wait, feedMaxWait)
 	}
 }
@@ -152,6 +165,9 @@ func (f *feed) fail(err error) {
 func (f *feed) follow(ctx context.Context) error {
 	shared := f.space.keeper != nil
 	if shared {
+		if err := f.inspect(ctx); err != nil {
+			return err
+		}
 		if taken, err := f.guard.yes(ctx, "SELECT "+held(lockLeader)); err != nil {
 			return err
 		} else if taken {
@@ -166,7 +182,8 @@ func (f *feed) follow(ctx context.Context) error {
 			return errFollower
 		}
 	}
-	fl := &follower{
+	var fl *follower
+	fl = &follower{
 		guard: &f.guard, elect: shared,
 		cold: func(ctx context.Context) error {
 			ctx, cancel := context.WithTimeout(ctx, askTimeout)
@@ -187,7 +204,19 @@ func (f *feed) follow(ctx context.Context) error {
 			defer cancel()
 			return f.space.store.Intend(ctx, w, tags)
 		},
-		apply:     f.apply,
+		release: func(ctx context.Context, w store.WriterID, tags []store.Tag) error {
+			ctx, cancel := context.WithTimeout(ctx, askTimeout)
+			defer cancel()
+			err := f.space.store.Release(ctx, w, tags)
+			f.mu.Lock()
+			f.handled = f.reached
+			f.mu.Unlock()
+			return err
+		},
+		apply: func(ctx context.Context, txs []*followed, behind int64) error {
+			return f.apply(ctx, txs, behind, fl.shut == nil)
+		},
+		noticed:   f.noticed,
 		connected: func() { f.fail(errFeedStarts) },
 		started: func() {
 			f.leads.Store(true)
@@ -200,6 +229,9 @@ func (f *feed) follow(ctx context.Context) error {
 		},
 	}
 	err := fl.run(ctx)
+	if fl.shut != nil {
+		f.left = append(f.left, fl.shut)
+	}
 	for _, t := range fl.pending {
 		if t.intended {
 			f.left = append(f.left, t)
@@ -208,16 +240,33 @@ func (f *feed) follow(ctx context.Context) error {
 	return err
 }
 
-// apply invalidates what visible transactions have changed.
-func (f *feed) apply(ctx context.Context, txs []*followed, behind int64) error {
+// inspect looks for one that may not lead, and so hears nothing of changes.
+func (f *feed) inspect(ctx context.Context) error {
+	if time.Since(f.inspected) < inspectEvery {
+		return nil
+	}
+	f.mu.Lock()
+	before := f.found
+	f.mu.Unlock()
+	found, err := f.guard.inspect(ctx, before, false)
+	if err != nil {
+		return err
+	}
+	f.inspected = time.Now()
+	return f.noticed(ctx, found)
+}
+
+// apply invalidates what visible transactions have changed. The cache is used
+// after it, unless the follower withholds it.
+func (f *feed) apply(ctx context.Context, txs []*followed, behind int64, used bool) error {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	for _, t := range txs {
-		if t.everything {
-			if err := f.space.invalidateAll(ctx); err != nil {
-				return fmt.Errorf("cachedpg: cache_external=wal: the store: %w", err)
-			}
+	if slices.ContainsFunc(txs, func(t *followed) bool { return t.everything }) {
+		if err := f.space.invalidateAll(ctx); err != nil {
+			return fmt.Errorf("cachedpg: cache_external=wal: the store: %w", err)
 		}
+	}
+	for _, t := range txs {
 		if err := f.space.store.Release(ctx, t.writer, t.tags); err != nil {
 			return fmt.Errorf("cachedpg: cache_external=wal: the store: %w", err)
 		}
@@ -229,7 +278,10 @@ func (f *feed) apply(ctx context.Context, txs []*followed, behind int64) error {
 		f.stats.Transactions++
 		f.stats.Changes += t.Changes
 		f.stats.Lag = time.Since(t.Committed)
-		f.handled = max(f.handled, t.LSN)
+		f.reached = max(f.reached, t.LSN)
+	}
+	if used {
+		f.handled = f.reached
 	}
 	f.stats.Behind = behind
 	return nil
@@ -247,11 +299,15 @@ func (f *feed) report() FeedStats {
 	if f.problem != nil && !s.Live {
 		s.Problem = f.problem.Error()
 	}
+	if f.found.out != nil {
+		s.LeftOut = f.found.out.Names
+	}
 	return s
 }
 
 // check waits until it is known whether PostgreSQL lets the log be followed, and
-// says why not. Once it was followed, a gap is no reason to fail.
+// says why not. Once it was followed, a gap is no reason to fail; that something was
+// altered is.
 func (f *feed) check(ctx context.Context) error {
 	if f == nil {
 		return nil
@@ -262,11 +318,44 @@ func (f *feed) check(ctx context.Context) error {
 		return ctx.Err()
 	}
 	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.ever.Load() || f.problem == errFeedStarts {
+	problem := f.problem
+	f.mu.Unlock()
+	var wrong *walfeed.ConfigError
+	var altered *badConfig
+	switch {
+	case errors.As(problem, &altered):
+		_, err := f.guard.inspect(ctx, inspection{}, false)
+		if !errors.As(err, &altered) { // mended since
+			select {
+			case f.again <- struct{}{}:
+			default:
+			}
+			return nil
+		}
+		return err
+	case errors.As(problem, &wrong):
+		return problem
+	}
+	if f.ever.Load() || problem == errFeedStarts {
 		return nil
 	}
-	return f.problem
+	return problem
+}
+
+// checkAll is check, and says as well for which tables something is wrong.
+func (f *feed) checkAll(ctx context.Context) error {
+	if err := f.check(ctx); err != nil || f == nil {
+		return err
+	}
+	f.mu.Lock()
+	found := f.found
+	f.mu.Unlock()
+	if found.refused != nil { // perhaps not any more
+		if again, err := f.guard.inspect(ctx, found, true); err == nil {
+			found = again
+		}
+	}
+	return found.err()
 }
 
 // down reports that reads must not use the store because nobody follows the
@@ -299,13 +388,4 @@ func (sp *space) joinFeed(d *connector) {
 		return
 	}
 	sp.feed.Store(newFeed(sp, d))
-}
-
-// SetupWAL runs WALSetupSQL in the database of db, whose driver may be this one
-// or pgx's.
-func SetupWAL(ctx context.Context, db *sql.DB) error {
-	if _, err := db.ExecContext(ctx, WALSetupSQL); err != nil {
-		return fmt.Errorf("cachedpg: setting up for cache_external=wal: %w", err)
-	}
-	return nil
 }

@@ -30,14 +30,24 @@ type follower struct {
 	apply   func(ctx context.Context, txs []*followed, behind int64) error
 	started func()
 
-	connected func() // what may take its time begins; nil if nobody wants to know
+	// release, with intend, lets a change of the schema hold up nobody, see
+	// followedCatalog. It is nil where each event is handed to another.
+	release func(context.Context, store.WriterID, []store.Tag) error
+	writer  func() store.WriterID
 
-	// snapshot is the schema that tags are made with. It may be older or newer than
-	// a change: then the log has, after the change, a transaction that changed the
+	noticed   func(context.Context, inspection) error // nil if nobody wants to know
+	connected func()                                  // what may take its time begins; nil if nobody wants to know
+
+	// snapshot is the schema that tags are made with. It may be newer than a
+	// change: then the log has, after the change, a transaction that changed the
 	// schema, which makes everything cold.
 	snapshot *catalog.Snapshot
-	pending  []*followed // in the order of their commits
-	top      uint64      // a transaction id of about now
+	catalog  followedCatalog
+
+	found   inspection
+	pending []*followed // in the order of their commits
+	top     uint64      // a transaction id of about now
+	shut    *followed   // see followedCatalog
 }
 
 // followed is a transaction on its way.
@@ -47,15 +57,12 @@ type followed struct {
 	writer     store.WriterID
 	tags       []store.Tag
 	everything bool
+	redefines  bool // tags of what comes after it need another catalog
 	intended   bool
 }
 
 func (f *follower) run(ctx context.Context) error {
-	answer, err := f.guard.text(ctx, walfeed.CheckSQL)
-	if err == nil {
-		err = walfeed.Check(answer)
-	}
-	if err != nil {
+	if _, err := f.guard.inspect(ctx, inspection{}, false); err != nil {
 		return err
 	}
 	config, err := f.guard.replication()
@@ -90,6 +97,11 @@ func (f *follower) start(ctx context.Context, stream *walfeed.Stream) error {
 	if f.connected != nil {
 		f.connected()
 	}
+	if f.release != nil {
+		if err := f.identify(ctx, stream); err != nil {
+			return err
+		}
+	}
 	slot, err := stream.CreateSlot(ctx)
 	if err != nil {
 		return err
@@ -113,6 +125,9 @@ func (f *follower) start(ctx context.Context, stream *walfeed.Stream) error {
 			return err
 		}
 	}
+	if err := f.inspect(ctx, true); err != nil { // from now on, all that is altered is noticed
+		return err
+	}
 	if f.snapshot, err = f.guard.loadCatalog(ctx); err != nil {
 		return err
 	}
@@ -131,6 +146,26 @@ func (f *follower) start(ctx context.Context, stream *walfeed.Stream) error {
 	return nil
 }
 
+// identify makes the id of the marks of the follower's own: who finds them after
+// its process has died asks whether its connection is over.
+func (f *follower) identify(ctx context.Context, stream *walfeed.Stream) error {
+	f.writer = store.NewWriter
+	if !f.elect {
+		return nil
+	}
+	started, err := stream.Text(ctx, "SELECT (extract(epoch FROM backend_start) OPERATOR(pg_catalog.*) 1000000)::pg_catalog.int8::pg_catalog.text"+
+		" FROM pg_catalog.pg_stat_activity WHERE pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()")
+	if err != nil {
+		return err
+	}
+	micros, err := strconv.ParseInt(started, 10, 64)
+	if err != nil {
+		return fmt.Errorf("cachedpg: PostgreSQL gives %q as the start of a backend", started)
+	}
+	f.writer = func() store.WriterID { return store.NewBackendWriter(stream.PID(), time.UnixMicro(micros)) }
+	return nil
+}
+
 // stream receives in a goroutine of its own, so that PostgreSQL hears of us
 // while a store takes its time, and handles what has come.
 func (f *follower) stream(ctx context.Context, stream *walfeed.Stream) error {
@@ -144,6 +179,7 @@ func (f *follower) stream(ctx context.Context, stream *walfeed.Stream) error {
 	}()
 	err := f.handle(ctx, received)
 	cancel()
+	f.catalog.wait()
 	cause := <-failed
 	if err == nil {
 		return cause
@@ -183,6 +219,8 @@ func receive(ctx context.Context, stream *walfeed.Stream, received chan<- *walfe
 // yet does not keep the others waiting.
 func (f *follower) handle(ctx context.Context, received <-chan *walfeed.Transaction) error {
 	var wait time.Duration
+	inspect := time.NewTicker(inspectEvery)
+	defer inspect.Stop()
 	for {
 		var again <-chan time.Time
 		var timer *time.Timer
@@ -200,11 +238,22 @@ func (f *follower) handle(ctx context.Context, received <-chan *walfeed.Transact
 			f.pending = append(f.pending, &followed{Transaction: tx})
 			more, wait = true, 0
 		case <-again:
+		case <-inspect.C:
+			if err := f.inspect(ctx, false); err != nil {
+				return err
+			}
+		case loaded := <-f.catalog.loading:
+			if err := f.loaded(ctx, loaded); err != nil {
+				return err
+			}
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 		if timer != nil {
 			timer.Stop()
+		}
+		if len(f.pending) == 0 {
+			continue
 		}
 		for more && len(f.pending) < 256 { // what is there goes together
 			select {
@@ -260,12 +309,22 @@ func (f *follower) advance(ctx context.Context) error {
 		}
 	}
 	if len(visible) > 0 {
+		redefined := slices.ContainsFunc(visible, func(t *followed) bool { return t.redefines })
+		if redefined {
+			if err := f.inspect(ctx, true); err != nil {
+				return err
+			}
+			if err := f.withhold(ctx); err != nil {
+				return err
+			}
+		}
 		if err := f.apply(ctx, visible, behind); err != nil {
 			return err
 		}
+		f.catalog.due = f.catalog.due || redefined
 	}
 	f.pending = waiting
-	return nil
+	return f.reload(ctx)
 }
 
 // plan makes the tags of what is pending.
@@ -275,28 +334,28 @@ func (f *follower) plan(ctx context.Context) error {
 			continue
 		}
 		t.xid = extend(t.XID, f.top)
-		t.writer = store.NewTransactionWriter(t.xid)
-		if t.everything = t.Schema; t.Schema || len(t.Redefined) > 0 {
-			before := f.snapshot
-			after, err := f.guard.loadCatalog(ctx)
+		writer := store.NewTransactionWriter(t.xid)
+		t.everything = t.Schema
+		if !t.Schema && len(t.Redefined) > 0 && !f.catalog.behind {
+			same, err := f.sameKeys(ctx, t.Redefined)
 			if err != nil {
 				return err
 			}
-			f.snapshot = after
-			for _, oid := range t.Redefined {
-				t.everything = t.everything || !sameKeys(before.ByOID(oid), after.ByOID(oid))
-			}
+			t.everything = !same
 		}
-		if t.everything {
+		t.redefines = t.everything
+		f.catalog.behind = f.catalog.behind || t.everything
+		if t.writer = writer; f.catalog.behind {
 			t.tags = everything
 			continue
 		}
+		snapshot := f.snapshot
 		for _, table := range t.Tables {
 			n := len(table.Rows)
 			if table.All {
 				n = -1
 			}
-			t.tags = keying.ChangedTags(t.tags, f.snapshot, table.Relation, n, func(i int, column string) keying.StoredValue {
+			t.tags = keying.ChangedTags(t.tags, snapshot, table.Relation, n, func(i int, column string) keying.StoredValue {
 				for _, field := range table.Rows[i] {
 					if field.Column == column {
 						return keying.StoredValue{Text: field.Text, Null: field.Null, Known: true}
@@ -306,19 +365,10 @@ func (f *follower) plan(ctx context.Context) error {
 			})
 		}
 		for _, oid := range t.Refreshed {
-			t.tags = keying.ChangedTags(t.tags, f.snapshot, oid, -1, nil)
+			t.tags = keying.ChangedTags(t.tags, snapshot, oid, -1, nil)
 		}
 	}
 	return nil
-}
-
-// sameKeys reports that rows of a table are named as before. REINDEX
-// CONCURRENTLY makes new indexes, and tells no event trigger.
-func sameKeys(a, b *catalog.Relation) bool {
-	if a == nil || b == nil {
-		return a == b
-	}
-	return slices.EqualFunc(a.Keys, b.Keys, func(a, b catalog.Key) bool { return a.Index == b.Index })
 }
 
 // extend returns the full id of a transaction that the log names by the last 32

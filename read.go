@@ -119,6 +119,9 @@ func (c *Conn) lookup(ctx context.Context, q *call) (l lookup, reason keying.Rea
 	if moment != keying.NoReason && c.tx != nil {
 		return l, moment // see ttl.go
 	}
+	if reason = q.space.notFollowed(tags); reason != keying.NoReason {
+		return l, reason
+	}
 	others := c.tx != nil && c.tx.wrote(q.view, tags[always:])
 	l = lookup{key: key, tags: tags, always: always, rows: rows, others: others}
 	if q.byAge = moment != keying.NoReason || len(q.text.aged) > 0; q.byAge {

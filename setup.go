@@ -113,3 +113,51 @@ func setup(ctx context.Context, tx *sql.Tx, roles []string) error {
 	}
 	return nil
 }
+
+// RemoveSetupSQL is what RemoveSetup executes, but for ending the feeds that follow
+// the log now.
+func RemoveSetupSQL() string {
+	var text strings.Builder
+	for _, p := range setupPieces {
+		fmt.Fprintf(&text, "DROP TABLE IF EXISTS %s;\n", p.table)
+	}
+	return text.String() + WALRemoveSQL
+}
+
+// RemoveSetup takes away what Setup and SetupWAL have made, the schema included if
+// nothing else is in it. Applications must not need it any more. It is an error if
+// the outbox holds what was not delivered. It can be run again.
+func RemoveSetup(ctx context.Context, db *sql.DB) error {
+	if err := removeTables(ctx, db); err != nil {
+		return fmt.Errorf("cachedpg: setup: %w", err)
+	}
+	return RemoveWAL(ctx, db)
+}
+
+func removeTables(ctx context.Context, db *sql.DB) error {
+	tx, err := db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback()
+	var there, holds bool
+	question := "SELECT EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace" +
+		" WHERE nspname OPERATOR(pg_catalog.=) '" + ownSchema + "' AND relname OPERATOR(pg_catalog.=) 'outbox')"
+	if err := tx.QueryRowContext(ctx, question).Scan(&there); err != nil {
+		return err
+	}
+	if there {
+		if err := tx.QueryRowContext(ctx, "SELECT EXISTS (SELECT FROM cachedpg.outbox)").Scan(&holds); err != nil {
+			return err
+		}
+	}
+	if holds {
+		return errors.New("cachedpg.outbox holds what was not delivered; let cachedpg relay work it off, or delete it")
+	}
+	for _, p := range setupPieces {
+		if _, err := tx.ExecContext(ctx, "DROP TABLE IF EXISTS "+p.table); err != nil {
+			return err
+		}
+	}
+	return tx.Commit()
+}

@@ -58,6 +58,7 @@ const (
 	StoreDown
 	FeedDown
 	OtherWriter
+	NotFollowed
 	DirtyTag
 	HintBypass
 	ContextBypass
@@ -169,6 +170,8 @@ var reasons = [reasonCount]struct{ name, words, remedy string }{
 		"Stats.Feed.Problem and Ping say what PostgreSQL lacks; while it starts, or after a gap, it passes by itself."},
 	OtherWriter: {"other-writer", "a process that does not share this cache writes to the database, so its writes would not be noticed",
 		"Name the same Redis in every process; Ping and Stats.Peers say what the other one is. It passes when that is gone."},
+	NotFollowed: {"not-followed", "no replica identity can serve a table, so the write-ahead log does not tell its changes",
+		"Give it a primary key that is not DEFERRABLE; Ping and Stats.Feed.LeftOut name it."},
 	DirtyTag: {"write-in-progress", "a write that touches the result is being committed",
 		"Nothing to do: the result is cached again after the commit."},
 	HintBypass: {"hint-bypass", "a comment in the statement asks for PostgreSQL",

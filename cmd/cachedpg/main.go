@@ -2,7 +2,7 @@
 // what it needs done beside an application:
 //
 //	cachedpg explain --dsn DSN [--json] 'SQL' [argument…]
-//	cachedpg setup --dsn DSN [--role ROLE]… [--wal] [--print]
+//	cachedpg setup --dsn DSN [--role ROLE]… [--wal] [--remove] [--print]
 //	cachedpg relay --dsn DSN
 //	cachedpg queue --dsn DSN [take-over | dead]
 //	cachedpg invalidate --dsn DSN [table…]

@@ -16,17 +16,20 @@ import (
 	"github.com/cachedpg/cachedpg"
 )
 
-const setupText = `Usage: cachedpg setup [--dsn DSN] [--role ROLE]… [--wal] [--print]
+const setupText = `Usage: cachedpg setup [--dsn DSN] [--role ROLE]… [--wal] [--remove] [--print]
 
 Makes the driver's own tables in the schema cachedpg, where they are not there
 yet: cachedpg.outbox for cache_outbox, cachedpg.queue for strategy write-behind.
-Running it again changes nothing.
+Running it again mends what is missing, and changes nothing else.
 
   --dsn DSN    of a role that may create a schema; $CACHEDPG_DSN if not given
   --role ROLE  let the role of an application, or of a relay, use them;
                may be given several times
   --wal        as well what cache_external=wal needs: the publication and the
                event triggers, as a superuser; see docs/wal-feed.md
+  --remove     take away instead what setup has made, with or without --wal: all of
+               it; with --wal what that needs, and no more. Tables get the replica
+               identity back that they had
   --print      print the SQL instead of running it
 `
 
@@ -50,6 +53,7 @@ func setup(ctx context.Context, args []string, stdout, _ io.Writer) error {
 	flags := flag.NewFlagSet("setup", flag.ContinueOnError)
 	dsn := flags.String("dsn", os.Getenv("CACHEDPG_DSN"), "")
 	wal := flags.Bool("wal", false, "")
+	remove := flags.Bool("remove", false, "")
 	print := flags.Bool("print", false, "")
 	var roles names
 	flags.Var(&roles, "role", "")
@@ -59,6 +63,15 @@ func setup(ctx context.Context, args []string, stdout, _ io.Writer) error {
 	switch {
 	case flags.NArg() > 0:
 		return misused("setup: %d arguments too many", flags.NArg())
+	case *remove && len(roles) > 0:
+		return misused("setup: --role does not go with --remove")
+	case *print && *remove:
+		text := cachedpg.RemoveSetupSQL()
+		if *wal {
+			text = cachedpg.WALRemoveSQL
+		}
+		_, err := io.WriteString(stdout, text)
+		return err
 	case *print:
 		text := cachedpg.SetupSQL(roles...)
 		if *wal {
@@ -77,6 +90,12 @@ func setup(ctx context.Context, args []string, stdout, _ io.Writer) error {
 	defer db.Close()
 	ctx, cancel := context.WithTimeout(ctx, setupTimeout)
 	defer cancel()
+	switch {
+	case *remove && *wal:
+		return cachedpg.RemoveWAL(ctx, db)
+	case *remove:
+		return cachedpg.RemoveSetup(ctx, db)
+	}
 	if err := cachedpg.Setup(ctx, db, roles...); err != nil || !*wal {
 		return err
 	}

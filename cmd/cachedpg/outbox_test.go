@@ -46,6 +46,59 @@ func TestSetupMakesTheTablesAndTheRelayWorksThemOff(t *testing.T) {
 	}
 }
 
+func TestSetupRemovesWhatItHasMade(t *testing.T) {
+	t.Parallel()
+	database := pgtest.Database(t)
+	pgtest.Exec(t, database, "CREATE TABLE loose (id int); CREATE TABLE kept (id int PRIMARY KEY); ALTER TABLE kept REPLICA IDENTITY FULL")
+	conn := pgtest.Connect(t, database)
+	run := func(want int, args ...string) string {
+		t.Helper()
+		code, out, stderr := call(t, append([]string{"setup", "--dsn", database}, args...)...)
+		if code != want {
+			t.Fatalf("%q: exit code %d, want %d\n%s%s", args, code, want, out, stderr)
+		}
+		return stderr
+	}
+	left := func() (s string) {
+		t.Helper()
+		if err := conn.QueryRow(t.Context(), `SELECT concat_ws(' ', (SELECT string_agg(relname || '=' || relreplident::text, ',' ORDER BY relname) FROM pg_class
+			WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'), (SELECT count(*) FROM pg_publication), (SELECT count(*) FROM pg_event_trigger),
+			(SELECT count(*) FROM pg_namespace WHERE nspname = 'cachedpg'), (SELECT count(*) FROM pg_class c WHERE relnamespace = to_regnamespace('cachedpg') AND relkind = 'r'))`).Scan(&s); err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	before := left()
+	run(exitOK, "--wal")
+	if got, want := left(), "kept=f,loose=f 1 2 1 3"; got != want {
+		t.Errorf("set up: got %s, want %s", got, want)
+	}
+	run(exitOK, "--remove", "--wal")
+	if got, want := left(), "kept=f,loose=d 0 0 1 2"; got != want {
+		t.Errorf("without the feed: got %s, want %s", got, want)
+	}
+	run(exitOK, "--wal")
+	pgtest.Exec(t, database, "INSERT INTO cachedpg.outbox (tags, local) VALUES (decode(repeat('00', 17), 'hex'), true)")
+	if stderr := run(exitFailed, "--remove"); !strings.Contains(stderr, "cachedpg.outbox holds") {
+		t.Errorf("with a row in the outbox: %s", stderr)
+	}
+	pgtest.Exec(t, database, "DELETE FROM cachedpg.outbox")
+	for range 2 {
+		run(exitOK, "--remove")
+		if got := left(); got != before {
+			t.Errorf("removed: got %s, want %s", got, before)
+		}
+	}
+	run(exitOK, "--wal") // as if for the first time
+	if code, out, _ := call(t, "setup", "--remove", "--print"); code != exitOK || out != cachedpg.RemoveSetupSQL() {
+		t.Errorf("printed: exit code %d\n%s", code, out)
+	}
+	pgtest.Exec(t, database, cachedpg.RemoveSetupSQL())
+	if got := left(); got != before {
+		t.Errorf("removed by what is printed: got %s, want %s", got, before)
+	}
+}
+
 func TestSetupPrintsWhatItWouldRun(t *testing.T) {
 	t.Parallel()
 	code, out, stderr := call(t, "setup", "--print", "--role", `my"app`)
@@ -70,6 +123,7 @@ func TestTheOutboxCommandsAreCalledWrongly(t *testing.T) {
 		{[]string{"setup", "--dsn", "host=x", "more"}, exitUsage, "too many"},
 		{[]string{"relay", "--dsn", "host=x", "more"}, exitUsage, "too many"},
 		{[]string{"setup", "--role", ""}, exitUsage, "role"},
+		{[]string{"setup", "--remove", "--role", "x"}, exitUsage, "--role"},
 		{[]string{"relay", "--dsn", "host=x cache_outbox=never"}, exitUsage, "cache_outbox"},
 		{[]string{"relay", "--dsn", "host=x password=hush port=y"}, exitUsage, "invalid port"},
 		{[]string{"relay", "--dsn", "host=x"}, exitFailed, "not shared"},

@@ -23,6 +23,7 @@ const (
 	Decoded  = "decoded"  // the log tells of a commit; whether it is visible is not known
 	Intended = "intended" // it is not, so it is marked
 	Fed      = "fed"      // what the log told of is invalidated
+	Reloaded = "reloaded" // a catalog was loaded for it, and is not used yet
 
 	// Of a commit that Redis does not hear of, see Config.Outbox.
 	Asked     = "asked"     // a relay is asked to mark, it has not answered

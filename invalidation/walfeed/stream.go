@@ -68,6 +68,9 @@ func (s *Stream) Close() error {
 	return s.conn.Close(ctx)
 }
 
+// PID is that of the backend.
+func (s *Stream) PID() uint32 { return s.conn.PID() }
+
 // Text runs an SQL statement and returns the first value of its answer. It
 // cannot be used after Start.
 func (s *Stream) Text(ctx context.Context, sql string) (string, error) {
