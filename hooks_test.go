@@ -144,6 +144,7 @@ var everyHook = []hooks{
 	}, 0},
 	{"pool's BeforeAcquire", func(tb testing.TB, dsn string, set func(context.Context, func(string) error) error) driver.Connector {
 		return pooled(tb, dsn, func(config *pgxpool.Config) {
+			//lint:ignore SA1019 older programs use it
 			config.BeforeAcquire = func(ctx context.Context, conn *pgx.Conn) bool { return setterOf(set)(ctx, conn) == nil }
 		})
 	}, 0},

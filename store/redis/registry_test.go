@@ -120,7 +120,7 @@ func TestARegistryThatWasEvictedIsWaitedFor(t *testing.T) {
 		t.Fatal(err)
 	}
 	old.until("an eviction", func() bool {
-		r.Client().SetEx(background, "victim", "x", time.Hour) // refused, once there is nothing to evict
+		r.Client().Set(background, "victim", "x", time.Hour) // refused, once there is nothing to evict
 		keys, err := r.Client().Exists(background, old.inUse.Load().partitions[0].keys[2]).Result()
 		return err == nil && keys == 0
 	})
