@@ -114,13 +114,13 @@ func NewConnector(pgConfig pgx.ConnConfig, config Config) (driver.Connector, err
 // database/sql asks for one and not lazily: hooks may make that state depend on
 // the context. A hook of stdlib.OptionResetSession or OptionShouldPing runs whenever
 // database/sql takes a connection again, with the context of that, and costs a
-// question more if it has sent anything. What a hook writes itself is not seen. What goes through PgxConn cannot be traced: everything is
-// invalidated while the connection is handed out.
+// question more if it has sent anything. What a hook writes itself is not seen.
 //
-// What is written on a pool directly, by pool.Exec and its like, is not seen: it is a
-// write past the driver, for which there are Invalidate and Config.External.
-//
-// With a Tracer, which the pool must have too, all that is seen.
+// With a Tracer, which the pool must have too, what goes through PgxConn and what is
+// written on the pool directly, by pool.Exec and its like, invalidates like the
+// driver's own statements. Without one everything is invalidated while PgxConn has a
+// connection handed out, and a write on the pool is not seen: it is past the driver, for
+// which there are Invalidate and Config.External.
 func WrapConnector(c driver.Connector, config Config, tracers ...*Tracer) (driver.Connector, error) {
 	d, err := newConnector(config)
 	if err != nil {

@@ -134,36 +134,29 @@ var explained = []struct {
 // What Explain says of a statement is what the stats count when it then runs.
 func TestExplainAgreesWithWhatHappens(t *testing.T) {
 	t.Parallel()
-	for _, name := range []string{"memory", "redis"} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			var keys []string
-			if name == "redis" {
-				keys = append(keys, "cache_store="+pgtest.Redis(t))
+	inBothStores(t, func(t *testing.T, keys ...string) {
+		f := newFixture(t, pgtest.Database(t), "cache_statement", explainable, keys...)
+		f.warm(userByID, 1)
+		for _, s := range explained {
+			x := f.explain(s.sql, s.args...)
+			if want := reasonName(s.reason); x.Reason != want || x.Cacheable != (want == "") {
+				t.Errorf("%s: got reason %q, want %q", s.sql, x.Reason, want)
 			}
-			f := newFixture(t, pgtest.Database(t), "cache_statement", explainable, keys...)
-			f.warm(userByID, 1)
-			for _, s := range explained {
-				x := f.explain(s.sql, s.args...)
-				if want := reasonName(s.reason); x.Reason != want || x.Cacheable != (want == "") {
-					t.Errorf("%s: got reason %q, want %q", s.sql, x.Reason, want)
+			f.released()
+			before := StatsOf(f.db)
+			f.runOnce(s.sql, s.args)
+			got, want := difference(before, StatsOf(f.db)), "bypass "+x.Reason
+			if x.Cacheable && (got == "hit" || got == "miss") {
+				if got == "miss" && f.inMemory() {
+					f.stored(s.sql, x)
 				}
-				f.released()
-				before := StatsOf(f.db)
-				f.runOnce(s.sql, s.args)
-				got, want := difference(before, StatsOf(f.db)), "bypass "+x.Reason
-				if x.Cacheable && (got == "hit" || got == "miss") {
-					if got == "miss" && f.inMemory() {
-						f.stored(s.sql, x)
-					}
-					continue
-				}
-				if got != want {
-					t.Errorf("%s: counted as %q, explained as %q", s.sql, got, want)
-				}
+				continue
 			}
-		})
-	}
+			if got != want {
+				t.Errorf("%s: counted as %q, explained as %q", s.sql, got, want)
+			}
+		}
+	})
 }
 
 // runOnce runs a statement, which may fail, on a connection of its own.

@@ -148,17 +148,10 @@ func (g *guard) write(ctx context.Context, sql string) (answer string, err error
 func (g *guard) with(ctx context.Context, f func(inner) error) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.stale = false
-	if g.in == nil {
-		in, err := g.dial(ctx)
-		if err != nil {
-			return err
-		}
-		g.in = in
-	} else {
-		g.stale = true
+	g.stale = g.in != nil
+	if err := g.connectLocked(ctx); err != nil {
+		return err
 	}
-	g.used = time.Now()
 	err := f(g.in)
 	if refused := (*pgconn.PgError)(nil); err != nil && (g.in.closed() || !errors.As(err, &refused)) {
 		g.dropLocked()

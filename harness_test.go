@@ -64,6 +64,19 @@ func redisDatabase(t *testing.T, number int) string {
 	return u.String()
 }
 
+// inBothStores runs a test with each store, in parallel. keys name it.
+func inBothStores(t *testing.T, test func(t *testing.T, keys ...string)) {
+	t.Helper()
+	t.Run("memory", func(t *testing.T) {
+		t.Parallel()
+		test(t)
+	})
+	t.Run("redis", func(t *testing.T) {
+		t.Parallel()
+		test(t, "cache_store="+pgtest.Redis(t))
+	})
+}
+
 // scenarioInMemory is scenario for a story that is another one in a shared store.
 func scenarioInMemory(t *testing.T, setup string, story func(f *fixture)) {
 	t.Helper()

@@ -256,14 +256,7 @@ func TestWritesOnAPoolInvalidateWithoutAConnectionOfTheDB(t *testing.T) {
 		}
 
 		again := f.over(pool, t)
-		tx, err := pool.Begin(f.ctx)
-		if err != nil {
-			f.Fatal(err)
-		}
-		f.Cleanup(func() { _ = tx.Rollback(context.WithoutCancel(f.ctx)) })
-		if _, err := tx.Exec(f.ctx, "UPDATE users SET name = 'second' WHERE id = 1"); err != nil {
-			f.Fatal(err)
-		}
+		tx := f.writesIn(pool, "UPDATE users SET name = 'second' WHERE id = 1")
 		f.known(query, 1).is("first")
 		if err := tx.Commit(f.ctx); err != nil {
 			f.Fatal(err)
@@ -271,6 +264,20 @@ func TestWritesOnAPoolInvalidateWithoutAConnectionOfTheDB(t *testing.T) {
 		f.fresh(query, 1).is("second")
 		again.known(query, 1).is("second")
 	})
+}
+
+// writesIn returns a transaction of the pool that has written and is not over.
+func (f *fixture) writesIn(pool *pgxpool.Pool, sql string) pgx.Tx {
+	f.Helper()
+	tx, err := pool.Begin(f.ctx)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Cleanup(func() { _ = tx.Rollback(context.WithoutCancel(f.ctx)) })
+	if _, err := tx.Exec(f.ctx, sql); err != nil {
+		f.Fatal(err)
+	}
+	return tx
 }
 
 // The transaction was begun, and has written, before there was a DB.
@@ -286,14 +293,7 @@ func TestATransactionThatIsOlderThanTheDBInvalidatesAtItsCommit(t *testing.T) {
 			f.Fatal(err)
 		}
 		f.Cleanup(pool.Close)
-		tx, err := pool.Begin(f.ctx)
-		if err != nil {
-			f.Fatal(err)
-		}
-		f.Cleanup(func() { _ = tx.Rollback(context.WithoutCancel(f.ctx)) })
-		if _, err := tx.Exec(f.ctx, "UPDATE users SET name = 'old' WHERE id = 1"); err != nil {
-			f.Fatal(err)
-		}
+		tx := f.writesIn(pool, "UPDATE users SET name = 'old' WHERE id = 1")
 		db := f.over(pool, t)
 		f.hit(query, 1).is("ann")
 		if err := tx.Commit(f.ctx); err != nil {

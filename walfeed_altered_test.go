@@ -117,48 +117,41 @@ func TestATableWithoutAnIdentityIsLeftOutOfTheCache(t *testing.T) {
 		CREATE VIEW seen AS SELECT id, n FROM odd;`
 	const odd, seen = "SELECT n, twice FROM odd WHERE id = $1", "SELECT n FROM seen WHERE id = $1"
 	t.Parallel()
-	for _, name := range []string{"memory", "redis"} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			var keys []string
-			if name == "redis" {
-				keys = append(keys, "cache_store="+pgtest.Redis(t))
-			}
-			f := newFed(t, fedPeople, keys...)
-			f.past(strings.TrimPrefix(setup, fedPeople))
-			f.until("Ping to tell", func() bool {
-				err := f.db.PingContext(f.ctx)
-				return err != nil && strings.Contains(err.Error(), "no replica identity can serve odd")
-			})
-			f.until("the feed", func() bool { return StatsOf(f.db).Feed.Live && (f.keeper() == nil || f.keeper().live.Load()) })
-			f.known(userByID, 1)
-			for n, text := range []string{odd, seen, odd} {
-				f.bypass(keying.NotFollowed, text, 1)
-				f.past("UPDATE odd SET n = n + 1")
-				f.bypass(keying.NotFollowed, text, 1)
-				if n == 0 {
-					f.heard()
-					f.hit(userByID, 1)
-				}
-			}
-			if s := StatsOf(f.db).Feed; s.LeftOut != "odd" || !s.Live {
-				t.Errorf("got stats %+v", s)
-			}
-			if x := f.explain(odd, 1); x.Cacheable || x.Reason != keying.NotFollowed.String() {
-				t.Errorf("explain:\n%s", x)
-			}
-			f.past("INSERT INTO users VALUES (4, 'dan', NULL)")
-			f.heard()
-			f.known(userByID, 4)
-			f.past("ALTER TABLE odd ADD PRIMARY KEY (id)")
-			f.until("it to be followed", func() bool { return f.db.PingContext(f.ctx) == nil && StatsOf(f.db).Feed.LeftOut == "" })
-			f.follows(f.via)
-			f.known(odd, 1).is("4 8")
-			f.past("UPDATE odd SET n = n + 1")
-			f.heard()
-			f.miss(odd, 1).is("5 10")
+	inBothStores(t, func(t *testing.T, keys ...string) {
+		f := newFed(t, fedPeople, keys...)
+		f.past(strings.TrimPrefix(setup, fedPeople))
+		f.until("Ping to tell", func() bool {
+			err := f.db.PingContext(f.ctx)
+			return err != nil && strings.Contains(err.Error(), "no replica identity can serve odd")
 		})
-	}
+		f.until("the feed", func() bool { return StatsOf(f.db).Feed.Live && (f.keeper() == nil || f.keeper().live.Load()) })
+		f.known(userByID, 1)
+		for n, text := range []string{odd, seen, odd} {
+			f.bypass(keying.NotFollowed, text, 1)
+			f.past("UPDATE odd SET n = n + 1")
+			f.bypass(keying.NotFollowed, text, 1)
+			if n == 0 {
+				f.heard()
+				f.hit(userByID, 1)
+			}
+		}
+		if s := StatsOf(f.db).Feed; s.LeftOut != "odd" || !s.Live {
+			t.Errorf("got stats %+v", s)
+		}
+		if x := f.explain(odd, 1); x.Cacheable || x.Reason != keying.NotFollowed.String() {
+			t.Errorf("explain:\n%s", x)
+		}
+		f.past("INSERT INTO users VALUES (4, 'dan', NULL)")
+		f.heard()
+		f.known(userByID, 4)
+		f.past("ALTER TABLE odd ADD PRIMARY KEY (id)")
+		f.until("it to be followed", func() bool { return f.db.PingContext(f.ctx) == nil && StatsOf(f.db).Feed.LeftOut == "" })
+		f.follows(f.via)
+		f.known(odd, 1).is("4 8")
+		f.past("UPDATE odd SET n = n + 1")
+		f.heard()
+		f.miss(odd, 1).is("5 10")
+	})
 }
 
 // What PostgreSQL refuses though it was set up is told, and no reason not to cache.

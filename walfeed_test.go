@@ -19,16 +19,9 @@ const external = "cache_external=wal"
 func fed(t *testing.T, setup string, story func(f *fixture)) {
 	t.Helper()
 	t.Parallel()
-	for _, name := range []string{"memory", "redis"} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			var keys []string
-			if name == "redis" {
-				keys = append(keys, "cache_store="+pgtest.Redis(t))
-			}
-			story(newFed(t, setup, keys...))
-		})
-	}
+	inBothStores(t, func(t *testing.T, keys ...string) {
+		story(newFed(t, setup, keys...))
+	})
 }
 
 func newFed(t *testing.T, setup string, keys ...string) *fixture {

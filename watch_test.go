@@ -68,30 +68,23 @@ func (v via) noticed(changed time.Time, query string) {
 // Sessions that change the schema stay open, as those of a pool do: nothing tells of
 // the change but PostgreSQL's own invalidation.
 func TestDDLByOthersIsNoticed(t *testing.T) {
-	for _, name := range []string{"memory", "redis"} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			var keys []string
-			if name == "redis" {
-				keys = append(keys, "cache_store="+pgtest.Redis(t))
-			}
-			f := newFixture(t, pgtest.Database(t), "exec", watchedPeople, keys...)
-			other := f.another("other")
-			for _, m := range migrations {
-				f.again(m.query)
-				other.again(m.query)
-				f.past(m.ddl)
-				changed := time.Now()
-				f.noticed(changed, m.query)
-				other.noticed(changed, m.query)
-			}
-			f.again("SELECT name FROM staff WHERE id = 1")
-			f.past("DROP TABLE staff")
+	inBothStores(t, func(t *testing.T, keys ...string) {
+		f := newFixture(t, pgtest.Database(t), "exec", watchedPeople, keys...)
+		other := f.another("other")
+		for _, m := range migrations {
+			f.again(m.query)
+			other.again(m.query)
+			f.past(m.ddl)
 			changed := time.Now()
-			f.noticed(changed, "SELECT name FROM staff WHERE id = 1")
-			other.noticed(changed, "SELECT name FROM staff WHERE id = 1")
-		})
-	}
+			f.noticed(changed, m.query)
+			other.noticed(changed, m.query)
+		}
+		f.again("SELECT name FROM staff WHERE id = 1")
+		f.past("DROP TABLE staff")
+		changed := time.Now()
+		f.noticed(changed, "SELECT name FROM staff WHERE id = 1")
+		other.noticed(changed, "SELECT name FROM staff WHERE id = 1")
+	})
 }
 
 // another is process for either store.
@@ -155,37 +148,30 @@ func TestALoaderOfAnOldCatalogDoesNotPutItBack(t *testing.T) {
 
 // ANALYZE, a comment and temporary tables change nothing: what is cached stays.
 func TestWhatChangesNothingLeavesTheCacheAsItIs(t *testing.T) {
-	for _, name := range []string{"memory", "redis"} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			var keys []string
-			if name == "redis" {
-				keys = append(keys, "cache_store="+pgtest.Redis(t))
-			}
-			f := newFixture(t, pgtest.Database(t), "cache_statement", watchedPeople, keys...)
-			f.again(userByID, 1)
-			for _, sql := range []string{"ANALYZE users", "COMMENT ON TABLE users IS 'people'", "VACUUM users", "CREATE TEMP TABLE mine (id int)", "TRUNCATE staff"} {
-				f.past(sql)
-				v := connectorOf(f.db).space().view.Load()
-				w, _ := connectorOf(f.db).space().watched(f.ctx)
-				for range 2 { // asked twice, and compared
-					number, err := w.ask(f.ctx)
-					if err != nil {
-						f.Fatal(err)
-					}
-					if digest, err := w.digest(f.ctx, number); err != nil || digest != v.snapshot.Digest() {
-						f.Fatalf("%s: another digest, %v", sql, err)
-					}
+	inBothStores(t, func(t *testing.T, keys ...string) {
+		f := newFixture(t, pgtest.Database(t), "cache_statement", watchedPeople, keys...)
+		f.again(userByID, 1)
+		for _, sql := range []string{"ANALYZE users", "COMMENT ON TABLE users IS 'people'", "VACUUM users", "CREATE TEMP TABLE mine (id int)", "TRUNCATE staff"} {
+			f.past(sql)
+			v := connectorOf(f.db).space().view.Load()
+			w, _ := connectorOf(f.db).space().watched(f.ctx)
+			for range 2 { // asked twice, and compared
+				number, err := w.ask(f.ctx)
+				if err != nil {
+					f.Fatal(err)
 				}
-				if l := connectorOf(f.db).space().lease; l != nil {
-					if err := l.check(f.ctx); err != nil {
-						f.Fatal(err)
-					}
+				if digest, err := w.digest(f.ctx, number); err != nil || digest != v.snapshot.Digest() {
+					f.Fatalf("%s: another digest, %v", sql, err)
 				}
-				f.hit(userByID, 1)
 			}
-		})
-	}
+			if l := connectorOf(f.db).space().lease; l != nil {
+				if err := l.check(f.ctx); err != nil {
+					f.Fatal(err)
+				}
+			}
+			f.hit(userByID, 1)
+		}
+	})
 }
 
 // Nothing is asked while no query runs, and the first one after that does not hit

@@ -90,7 +90,6 @@ func (l *lane) clone() {
 	l.slow.Lock()
 	copied := l.postgres.Clone()
 	l.slow.Unlock()
-	copied.Exec("ALTER SYSTEM SET lock_timeout = '1s'", "SELECT pg_reload_conf()")
 	p := &proc{scope: l.scope, base: "clone", dir: filepath.Join(l.logs, "clones", time.Now().Format("150405.000")), link: redistest.Proxy(l.scope, copied.Addr())}
 	if err := os.MkdirAll(p.dir, 0o755); err != nil {
 		l.scope.Fatal(err)

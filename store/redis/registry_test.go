@@ -32,7 +32,7 @@ func lives(t *testing.T, life int, families ...string) Options {
 	return Options{Identity: fmt.Sprint(t.Name(), life), Families: families}
 }
 
-// I18.
+// I18: the first mark finds no lease of the server before any more.
 func TestTheFirstMarkInANamespaceEndsTheOneBefore(t *testing.T) {
 	everyRedis(t, func(t *testing.T, url string) {
 		old := openURL(t, url, lives(t, 1, "name", "oid"))
