@@ -64,9 +64,13 @@ type Config struct {
 	// database shares one store; the largest Memory counts. DSN key cache_memory.
 	Memory int64
 
-	// External is how changes by those who do not use the driver are noticed:
-	// "off" (default), or "wal": PostgreSQL's write-ahead log is followed. What
-	// that needs of PostgreSQL is in docs/wal-feed.md; WALSetupSQL makes it.
+	// External is how changes by those who do not use the driver, or another
+	// store, are noticed: "off" (default); "wal": PostgreSQL's write-ahead log is
+	// followed, and what that needs of PostgreSQL is in docs/wal-feed.md,
+	// WALSetupSQL makes it; or "events": the application sees to it that Apply, or
+	// a consumer such as that of docs/kafka.md, hears of every commit of another
+	// store. With "events" nothing is withheld because others write, and what is
+	// read is as late as the events are.
 	// Every process that shares a store must have the same. DSN key cache_external.
 	External string
 
@@ -148,8 +152,9 @@ const (
 	onStoreDownCommit = "commit"
 	onStoreDownFail   = "fail"
 
-	externalOff = "off"
-	externalWAL = "wal"
+	externalOff    = "off"
+	externalWAL    = "wal"
+	externalEvents = "events"
 
 	outboxAuto   = "auto"
 	outboxAlways = "always"
@@ -194,7 +199,7 @@ func (c Config) withDefaults() (Config, error) {
 	oneOf("cache_mode", &c.Mode, modeReadWrite, modeWriteOnly, modeOff)
 	oneOf("cache_consistency", &c.Consistency, consistencyStrict, consistencyEventual)
 	oneOf("cache_on_store_down", &c.OnStoreDown, onStoreDownCommit, onStoreDownFail)
-	oneOf("cache_external", &c.External, externalOff, externalWAL)
+	oneOf("cache_external", &c.External, externalOff, externalWAL, externalEvents)
 	oneOf("cache_outbox", &c.Outbox, outboxAuto, outboxAlways, outboxOff)
 	positive := func(key string, v, standard int64) int64 {
 		switch {
@@ -221,8 +226,8 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Outbox == outboxAlways && !shared {
 		bad("cache_outbox=always: cache_store=%s is not shared, so nobody is to be told; name a Redis", c.Store)
 	}
-	if c.External == externalWAL && c.Store == storeOff {
-		bad("cache_external=wal: cache_store=off has nothing to invalidate")
+	if c.External != "" && c.External != externalOff && c.Store == storeOff {
+		bad("cache_external=%s: cache_store=off has nothing to invalidate", c.External)
 	}
 	if c.MaxEntry > c.Memory {
 		bad("cache_max_entry=%d: larger than cache_memory=%d", c.MaxEntry, c.Memory)

@@ -62,6 +62,10 @@ type peers struct {
 
 	watches bool // by itself; else the keeper does, with what it asks anyway
 
+	// told says that the commits of other camps are told by events. So it is not
+	// withheld for them, and no writer waits for it.
+	told bool
+
 	turn sync.Mutex // one asks at a time
 
 	// On the clock of elapsed.
@@ -195,7 +199,7 @@ func (p *peers) ask(ctx context.Context, hidden bool) error {
 	p.mu.Lock()
 	var shown []post
 	hidden = hidden || p.camp.kind == campUnknown
-	if !hidden {
+	if !hidden && !p.told {
 		shown = append(shown, post{lockCamps, p.camp.cacheLock()})
 	}
 	// Behind a pooler a lock takes one of few connections, so there it is not
@@ -204,7 +208,7 @@ func (p *peers) ask(ctx context.Context, hidden bool) error {
 	if p.writes && p.camp.kind != campUnknown && (holds || !pooled || !p.mate && len(p.met) < 2) {
 		shown = append(shown, post{lockCamps, p.camp.writeLock()})
 	}
-	if p.policies != "" && len(shown) > 0 {
+	if p.policies != "" && (len(shown) > 0 || p.told) {
 		shown = append(shown, p.policyPost())
 	}
 	p.mu.Unlock()
@@ -224,6 +228,9 @@ func (p *peers) ask(ctx context.Context, hidden bool) error {
 	p.meetLocked(at, s)
 	p.sawWritingLocked(at, s, since[post{lockCamps, p.camp.writeLock()}], pooled)
 	caching := since[post{lockCamps, p.camp.cacheLock()}]
+	if p.told {
+		caching = started
+	}
 	if hidden || caching.IsZero() || len(p.met) > 0 {
 		p.asked, p.first = time.Time{}, p.first && p.metAt.IsZero()
 		p.hits.Store(0)
@@ -243,7 +250,10 @@ func (p *peers) ask(ctx context.Context, hidden bool) error {
 
 func (p *peers) meetLocked(at time.Time, s census) {
 	p.notice = s.notice
-	p.met = withoutKin(p.process, others(s.writers, p.camp))
+	p.met = nil
+	if !p.told {
+		p.met = withoutKin(p.process, others(s.writers, p.camp))
+	}
 	p.mate = slices.Contains(s.writers, p.camp)
 	if s.notice && p.camp.kind != campShared {
 		p.met = append(p.met, camp{kind: campShared})
@@ -455,7 +465,7 @@ func (p *peers) trouble() error {
 	case len(p.met) > 0 && p.met[0].kind == campShared && p.camp.kind == campShared && time.Since(p.metFrom) < campWait:
 		return nil // it may not have noticed yet that the server was replaced
 	case len(p.met) > 0:
-		return fmt.Errorf("%w: cache_store: %s writes to this database; name the same Redis in all, or see docs/rollout.md", ErrWithheld, p.met[0])
+		return fmt.Errorf("%w: cache_store: %s writes to this database; name the same Redis in all, set cache_external=events if Kafka or Apply tells this cache, or see docs/rollout.md", ErrWithheld, p.met[0])
 	case p.problem != nil && refused(p.problem):
 		return fmt.Errorf("%w: PostgreSQL does not let the driver ask who else writes to this database: %w", ErrWithheld, p.problem)
 	}

@@ -4,9 +4,11 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 	"github.com/cachedpg/cachedpg/internal/redistest"
+	"github.com/cachedpg/cachedpg/invalidation"
 )
 
 // The recipes of docs/rollout.md, each under its name there. Pods are played by
@@ -138,6 +140,39 @@ func TestRolloutRedis(t *testing.T) {
 		first.withheldBy("another Redis", userByID, 1)
 		first.stop()
 		second.caches(userByID, 1)
+	})
+}
+
+func TestRolloutRegions(t *testing.T) {
+	rolls(t, func(f *fixture, redis string) {
+		told, other := f.process("told", redis, "cache_external=events"), f.beside("other", "cache_store="+redistest.Start(f.T).URL())
+		told.caches(userByID, 1)
+		other.exec("UPDATE users SET city = 'Bergen' WHERE id = 2")
+		told.caches(userByID, 1)
+		told.exec("UPDATE users SET city = 'Bonn' WHERE id = 2")
+		other.withheldBy("another Redis", userByID, 1) // nobody tells it
+		told.released()
+		told.caches(userByID, 1)
+		if err := told.db.PingContext(f.ctx); err != nil {
+			f.Errorf("Ping of one that is told: %v", err)
+		}
+
+		other.exec("UPDATE users SET city = 'Rome' WHERE id = 1")
+		origin, err := OriginOf(f.ctx, told.db)
+		if err != nil {
+			f.Fatal(err)
+		}
+		if err := Apply(f.ctx, told.db, invalidation.Event{Source: origin.Source, ID: "1", Time: time.Now(), Tags: everything}); err != nil {
+			f.Fatal(err)
+		}
+		told.caches(userByID, 1).is("1 ann Rome")
+
+		f.until("one that is not told, in the same Redis, to differ", func() bool {
+			stray := f.process("stray", redis)
+			stray.fresh(userByID, 1)
+			defer stray.stop()
+			return strings.Contains(StatsOf(stray.db).Peers.Differs, "cache_external")
+		})
 	})
 }
 

@@ -175,7 +175,7 @@ func newSpace(d *connector, s *session) *space {
 	sp.began.Store(&s.now)
 	if d.target == nil {
 		sp.peers = newPeers(sp.guard, d.process, newCamp(campMemory, rand.Text()).self(), "", sp.chill)
-		sp.peers.watches = true
+		sp.peers.watches, sp.peers.told = true, d.config.External == externalEvents
 		sp.store = store.NewMemory(store.Options{Bytes: d.config.Memory})
 		sp.writes = invalidation.New(sp.store, invalidation.Options{Local: true})
 		if d.watches {
@@ -188,7 +188,9 @@ func newSpace(d *connector, s *session) *space {
 	sp.writes = invalidation.New(shared, invalidation.Options{Timeout: askTimeout})
 	sp.warm.Store(true)
 	sp.keeper = newKeeper(shared, s.id, d.config.Store, d.config.External == externalWAL, func(g *guard) *peers {
-		return newPeers(g, d.process, sharedCamp(shared), d.config.agreed(), nil)
+		p := newPeers(g, d.process, sharedCamp(shared), d.config.agreed(), nil)
+		p.told = d.config.External == externalEvents
+		return p
 	})
 	sp.guard, sp.peers = &sp.keeper.guard, sp.keeper.peers
 	return sp

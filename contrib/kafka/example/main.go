@@ -22,6 +22,7 @@ import (
 	"strings"
 	"time"
 
+	_ "github.com/jackc/pgx/v5/stdlib"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -171,22 +172,25 @@ func regions(ctx context.Context, o options, out io.Writer) (err error) {
 	if _, err := admin.CreateTopic(ctx, 1, 1, nil, o.topic); err != nil {
 		return fmt.Errorf("make the topic %s: %w", o.topic, err)
 	}
-	db, err := sql.Open("cachedpg", withKeys(o.database, "cache_store", o.redisB))
+	db, err := sql.Open("cachedpg", withKeys(o.database, "cache_store", o.redisB, "cache_external", "events"))
 	if err != nil {
 		return err
 	}
 	defer db.Close()
-	if _, err := db.ExecContext(ctx, tables); err != nil {
+	// Region B only reads: nobody takes its commits to region A.
+	setup, err := sql.Open("pgx", o.database)
+	if err != nil {
 		return err
 	}
-	if err := cachedpg.Setup(ctx, db); err != nil {
+	defer setup.Close()
+	if _, err := setup.ExecContext(ctx, tables+";"+cachedpg.SetupSQL()); err != nil {
 		return err
 	}
 	s := &story{ctx: ctx, o: o, db: db, out: out}
 	defer func() {
 		s.stop()
 		_, topics := admin.DeleteTopic(ctx, o.topic)
-		_, dropped := db.ExecContext(ctx, "DROP TABLE cachedpg_regions")
+		_, dropped := setup.ExecContext(ctx, "DROP TABLE cachedpg_regions")
 		err = errors.Join(err, topics, dropped)
 	}()
 

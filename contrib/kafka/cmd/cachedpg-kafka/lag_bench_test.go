@@ -20,7 +20,6 @@ import (
 
 	"github.com/cachedpg/cachedpg"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
-	"github.com/cachedpg/cachedpg/internal/redistest"
 )
 
 // BenchmarkLag measures how long after a commit in region A has returned region B
@@ -76,7 +75,7 @@ func newTopic(b *testing.B, brokers string) string {
 
 func measureLag(b *testing.B, from, brokers, topic string) {
 	dsn := pgtest.Database(b)
-	a, other := with(b, dsn, redistest.Start(b).URL()), with(b, dsn, redistest.Start(b).URL())
+	a, other := regions(b, dsn)
 	pgtest.Exec(b, dsn, cachedpg.SetupSQL()+"CREATE TABLE people (id int PRIMARY KEY, city int); INSERT INTO people VALUES (1, 0)")
 	if from == "wal" {
 		pgtest.Exec(b, dsn, cachedpg.WALSetupSQL)

@@ -71,7 +71,7 @@ func TestFromOneRegionToTheOther(t *testing.T) {
 		t.Run(from, func(t *testing.T) {
 			t.Parallel()
 			dsn := pgtest.Database(t)
-			a, b := with(t, dsn, redistest.Start(t).URL()), with(t, dsn, redistest.Start(t).URL())
+			a, b := regions(t, dsn)
 			plain := sql.OpenDB(stdlib.GetConnector(*pgtest.Connect(t, dsn).Config()))
 			t.Cleanup(func() { plain.Close() })
 			if err := cachedpg.Setup(t.Context(), plain); err != nil {
@@ -115,15 +115,21 @@ func TestFromOneRegionToTheOther(t *testing.T) {
 	}
 }
 
-func with(t testing.TB, dsn, redis string) string {
+// regions are the DSNs of region A, which writes, and of region B, which is told.
+func regions(t testing.TB, dsn string) (a, b string) {
+	return with(t, dsn, "cache_outbox", "always"), with(t, dsn, "cache_external", "events")
+}
+
+// with is dsn with a Redis of its own, and a setting.
+func with(t testing.TB, dsn, key, value string) string {
 	t.Helper()
 	u, err := url.Parse(dsn)
 	if err != nil {
 		t.Fatal(err)
 	}
 	q := u.Query()
-	q.Set("cache_store", redis)
-	q.Set("cache_outbox", "always")
+	q.Set("cache_store", redistest.Start(t).URL())
+	q.Set(key, value)
 	u.RawQuery = q.Encode()
 	return u.String()
 }
