@@ -39,6 +39,7 @@ type Conn struct {
 	pid      uint32    // of the backend, 0 when it is not known or a pooler may change it
 	located  bool      // it was found out once where it leads
 	asked    time.Time // when that was
+	refused  bool      // PostgreSQL refuses to say so, such as to a role without rights
 	started  int64     // of the backend, in microseconds since 1970; 0 when it was not asked for
 
 	// misread says that standard_conforming_strings was off: what was prepared

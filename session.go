@@ -5,12 +5,14 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	encodingjson "encoding/json"
+	"errors"
 	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // formatVersion goes into every key: results stored by a version that encodes
@@ -248,8 +250,11 @@ func (c *Conn) learn(ctx context.Context) error {
 		c.known.space = expected
 		expected.enter()
 	}
-	if c.inner.txStatus() == 'E' {
+	switch status := c.inner.txStatus(); {
+	case status == 'E':
 		return nil // PostgreSQL answers nothing there
+	case status == 'T' && c.refused:
+		return nil // the question would end the caller's transaction
 	}
 	if c.tx != nil && c.tx.asks {
 		c.tx.session = true // its code may have set what its end undoes
@@ -257,9 +262,10 @@ func (c *Conn) learn(ctx context.Context) error {
 	s, pid, err := c.inner.learn(ctx)
 	if err != nil {
 		c.since.session = unknownSession // for what is prepared from now on
+		c.refused = errors.As(err, new(*pgconn.PgError))
 		return err
 	}
-	c.located, c.asked = true, time.Now()
+	c.located, c.refused, c.asked = true, false, time.Now()
 	if c.pid = 0; pid == c.inner.backend() {
 		c.pid = pid
 	}

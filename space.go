@@ -127,7 +127,7 @@ func joinSpace(d *connector, s *session, again bool) (sp *space, err error) {
 			continue
 		}
 		switch {
-		case again:
+		case again && other.started != key.started: // else it has lost its name and got it back
 			alive[p] = true
 		case sp == nil && !(off && doubted[p]):
 			ended = append(ended, before)
@@ -183,7 +183,8 @@ func newSpace(d *connector, s *session) *space {
 		}
 		return sp
 	}
-	shared := redis.Open(d.target, redis.Options{Identity: s.id.String() + d.format(), Database: s.id.system + "/" + s.id.database, Families: s.id.families()})
+	shared := redis.Open(d.target, redis.Options{Identity: s.id.String() + d.format(), Database: s.id.system + "/" + s.id.database, Families: s.id.families(),
+		Server: s.id.system + "/" + s.id.started + d.format()}) // who has another format may be alive beside us
 	sp.store = shared
 	sp.writes = invalidation.New(shared, invalidation.Options{Timeout: askTimeout})
 	sp.warm.Store(true)

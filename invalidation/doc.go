@@ -105,7 +105,8 @@
 //	I18  Before the first commit that is marked in a namespace, the epochs of
 //	     those are ended that its database had before. They get another lease only
 //	     when their own server has been asked. In one process nobody has a hit any more
-//	     in a namespace that was superseded.
+//	     in a namespace that was superseded. Of namespaces on one server, where a name can
+//	     come back, each first mark and each first lease ends those of the others.
 //	I19  What PostgreSQL is asked about a transaction or a lease is answered by the
 //	     server of the namespace, in one statement with the proof that it is that one.
 //

@@ -135,3 +135,51 @@ func TestARegistryThatWasEvictedIsWaitedFor(t *testing.T) {
 		}
 	}
 }
+
+// Of one server's databases only one has the name: whichever PostgreSQL has proved to, or writes.
+func TestANameThatIsGivenBackEndsTheNamespaceThatHadIt(t *testing.T) {
+	everyRedis(t, func(t *testing.T, url string) {
+		of := func(life int) Options {
+			o := lives(t, life, "name")
+			o.Server = "server"
+			return o
+		}
+		first := openURL(t, url, of(1))
+		first.renew()
+		key, table, row := fresh()
+		first.cache(key, "first", schema, table, row)
+		second := openURL(t, url, of(2))
+		one, two := store.NewTransactionWriter(1), store.NewTransactionWriter(2)
+		second.mark(one, row, schema)
+		first.never(key, schema, table, row)
+		second.release(one, row, schema)
+		second.renew()
+		second.cache(key, "second", schema, table, row)
+
+		first.mark(two, row, schema) // it knows nothing of the second
+		second.never(key, schema, table, row)
+		first.release(two, row, schema)
+		second.renew()
+		second.cache(key, "second", schema, table, row)
+		first.renew()
+		second.never(key, schema, table, row)
+		if live, _ := second.Renew(background, gone); live {
+			t.Error("a namespace that was replaced has a lease by itself")
+		}
+	})
+}
+
+// What is marked only after its commit ends the namespace before as well.
+func TestAReleaseInANamespaceEndsTheOneBefore(t *testing.T) {
+	everyRedis(t, func(t *testing.T, url string) {
+		old := openURL(t, url, lives(t, 1, "name"))
+		old.renew()
+		key, table, row := fresh()
+		old.cache(key, "old", schema, table, row)
+		next := openURL(t, url, lives(t, 2, "name"))
+		if err := next.Release(background, store.NewWriter(), []store.Tag{schema}); err != nil {
+			t.Fatal(err)
+		}
+		old.never(key, schema, table, row)
+	})
+}

@@ -148,7 +148,7 @@ func (in *incarnation) peek(ctx context.Context) ([]*peek, error) {
 }
 
 func (p *partition) peek(ctx context.Context) (*peek, error) {
-	reply, err := p.run(ctx, peekScript, p.keys, newEpoch(), p.space, hashTag(p.index)+":", newEpoch(), store.Lease.Milliseconds())
+	reply, err := p.run(ctx, peekScript, p.keys, newEpoch(), p.space, hashTag(p.index)+":", newEpoch(), store.Lease.Milliseconds(), p.store.server)
 	if err != nil {
 		return nil, err
 	}
@@ -174,7 +174,7 @@ func peekReply(reply []any) (*peek, bool) {
 
 // extend makes the lease last until a lease after the peek.
 func (p *peek) extend(ctx context.Context) (stands bool, err error) {
-	reply, err := p.run(ctx, extendScript, p.keys, p.epoch, p.now+store.Lease.Milliseconds())
+	reply, err := p.run(ctx, extendScript, p.keys, p.epoch, p.now+store.Lease.Milliseconds(), p.prefix, newEpoch())
 	if err != nil {
 		return false, err
 	}

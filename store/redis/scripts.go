@@ -120,11 +120,11 @@ return {'miss', all}
 // its lease with it (I12): no hit of it is possible from now on. A catalog tag that is
 // not what the tags were planned with makes everything dirty (I10).
 //
-// KEYS: D, L. ARGV: prefix, an epoch's id, writer, lease in milliseconds, 1 if
+// KEYS: D, L, registries. ARGV: prefix, an epoch's id, writer, lease in milliseconds, 1 if
 // the server may just have taken another's place, 1 to compare the catalog tag, its stamp, catalog
 // tag, schema tag, then the tags.
 // Returns whether the schema tag was marked, how long to wait, the epoch.
-var markScript = newScript(`
+var markScript = newScript(rivalsLua+`
 local d, prefix, writer = KEYS[1], ARGV[1], ARGV[3]
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
@@ -134,6 +134,7 @@ if not e then
   redis.call('HSET', d, 'e', e, 'cold', '1', 'born', now)
   redis.call('DEL', KEYS[2])
 end
+if redis.call('GET', KEYS[2]) ~= e then rivals(prefix, ARGV[2]) end
 local function mark(tag)
   local writers = redis.call('HGET', d, 't' .. tag) or ''
   local there = false
@@ -253,7 +254,7 @@ local d, l = KEYS[1], KEYS[2]
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local wait = 0
-if ARGV[2] then wait = register(ARGV[2], ARGV[3], ARGV[4], ARGV[5], now) end
+if ARGV[2] then wait = register(ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]) end
 local e, cold = redis.call('HGET', d, 'e'), redis.call('HGET', d, 'cold')
 if not e then
   redis.call('HSET', d, 'e', ARGV[1], 'cold', '1', 'born', now)
@@ -275,9 +276,9 @@ return {e, 0, redis.call('PTTL', l), now, wait}
 // that time has come (I13). What nobody has asked for in a week may go, and takes
 // its epoch along.
 //
-// KEYS: D, L. ARGV: epoch, until when in milliseconds.
+// KEYS: D, L, registries. ARGV: epoch, until when in milliseconds, prefix, an epoch's id.
 // Returns 1 if the lease stands.
-var extendScript = newScript(`
+var extendScript = newScript(rivalsLua+`
 local d, l, e, to = KEYS[1], KEYS[2], ARGV[1], tonumber(ARGV[2])
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
@@ -287,6 +288,7 @@ if redis.call('HGET', d, 'cold') then
   if to <= now then return {0} end
   redis.call('SET', l, e, 'PXAT', ARGV[2])
   redis.call('HDEL', d, 'cold')
+  rivals(ARGV[3], ARGV[4])
   return {1}
 end
 if redis.call('GET', l) ~= e then return {0} end

@@ -34,6 +34,10 @@ type Options struct {
 	// says since that they are alive. At most two.
 	Families []string
 
+	// Server names the one life of the server that the database is on. Of databases
+	// of one family and server only one is alive at a time. "" is unknown.
+	Server string
+
 	// Database is what the queue of writes is of: system identifier and database. Unlike
 	// Identity it stays the same when the server is restarted or another is promoted.
 	Database string
@@ -51,6 +55,7 @@ type Store struct {
 	target   *Target
 	identity string
 	families []string
+	server   string
 	database string
 	name     string // of this Store among those that queue
 	timeout  time.Duration
@@ -79,7 +84,7 @@ var _ store.Shared = (*Store)(nil)
 // Open returns a store. It does no I/O: connections are made at first use. The
 // caller no longer changes t.
 func Open(t *Target, o Options) *Store {
-	s := &Store{target: t, identity: o.Identity, families: o.Families, database: o.Database, name: rand.Text(), timeout: o.Timeout,
+	s := &Store{target: t, identity: o.Identity, families: o.Families, server: o.Server, database: o.Database, name: rand.Text(), timeout: o.Timeout,
 		meeting: make(chan struct{}, 1), sealing: make(chan struct{}, 1)}
 	if s.timeout <= 0 {
 		s.timeout = defaultTimeout

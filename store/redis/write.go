@@ -116,6 +116,10 @@ func (s *Store) Release(ctx context.Context, w store.WriterID, tags []store.Tag)
 			for _, t := range shares.tags[p.index] {
 				argv = append(argv, encodeTag(t))
 			}
+			// What was not marked is told now at the earliest.
+			if err := p.register(ctx); err != nil {
+				return err
+			}
 			_, err := p.run(ctx, releaseScript, p.keys, argv...)
 			return err
 		})
