@@ -13,14 +13,14 @@ import (
 // Load reads the schema of conn's database, as any role that may connect. It
 // supports PostgreSQL 14 and later.
 //
-// Load takes two round trips of the simple protocol inside one transaction,
+// Load takes one round trip of the simple protocol, or two, which are one transaction,
 // leaves nothing behind in the session, and bypasses conn's tracer; it works
-// through a pooler in transaction mode. It reads no user data and takes no lock
+// through a pooler in any mode. It reads no user data and takes no lock
 // for longer than it runs. All facts are of one moment, except the definitions
 // of views (see Relation.Sources), which are omitted when their tables are
 // locked (see Snapshot.Incomplete).
 //
-// Outside a transaction Load opens one: read-only, REPEATABLE READ. Inside one
+// Outside a transaction Load is one: read-only, REPEATABLE READ. Inside one
 // it sees, and the snapshot contains, what the transaction itself has changed
 // and not committed; it counts as a query of that transaction, which fixes the
 // isolation level and, above READ COMMITTED, the moment that it sees. A failed
@@ -38,8 +38,9 @@ func Load(ctx context.Context, conn *pgx.Conn) (*Snapshot, error) {
 }
 
 const (
-	begin    = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;\n"
-	commit   = "COMMIT"
+	// The commands of one message are one transaction without BEGIN, which a pooler in
+	// statement mode answers by closing the connection.
+	alone    = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY;\n"
 	rollback = "ROLLBACK"
 
 	// Rolling back to a savepoint undoes SET LOCAL, which releasing it would not.
@@ -52,31 +53,57 @@ const (
 )
 
 func load(ctx context.Context, conn *pgconn.PgConn) (Contents, error) {
-	enter, leave, undo := savepoint, leaveSavepoint, leaveSavepoint
 	switch conn.TxStatus() {
 	case statusIdle:
-		enter, leave, undo = begin+unhurried(conn), commit, rollback
+		return loadAlone(ctx, conn)
 	case statusInFailure:
 		return Contents{}, errors.New("the transaction has failed")
 	}
 	l := newLoader()
-	if err := run(ctx, conn, enter+settings+facts, l.fact); err != nil {
-		return Contents{}, errors.Join(err, abandon(ctx, conn, undo))
+	if err := run(ctx, conn, savepoint+settings+facts, l.fact); err != nil {
+		return Contents{}, errors.Join(err, abandon(ctx, conn, leaveSavepoint))
 	}
-	err := run(ctx, conn, views+leave, l.view)
-	var refused *pgconn.PgError
+	err := run(ctx, conn, views+leaveSavepoint, l.view)
 	switch {
 	case err == nil:
-	case errors.As(err, &refused) && ctx.Err() == nil && !conn.IsClosed():
-		// A table is locked, or a view is being dropped.
+	case isRefusal(ctx, conn, err):
 		l.views, l.bodies, l.incomplete = nil, nil, true
-		if err := abandon(ctx, conn, undo); err != nil {
+		if err := abandon(ctx, conn, leaveSavepoint); err != nil {
 			return Contents{}, err
 		}
 	default:
-		return Contents{}, errors.Join(err, abandon(ctx, conn, undo))
+		return Contents{}, errors.Join(err, abandon(ctx, conn, leaveSavepoint))
 	}
 	return l.contents()
+}
+
+// loadAlone is load outside a transaction.
+func loadAlone(ctx context.Context, conn *pgconn.PgConn) (Contents, error) {
+	l := newLoader()
+	enter := alone + unhurried(conn) + settings
+	err := run(ctx, conn, enter+facts+views, func(row [][]byte) {
+		if len(row) == viewColumns {
+			l.view(row)
+		} else {
+			l.fact(row)
+		}
+	})
+	if len(l.relations) > 0 && isRefusal(ctx, conn, err) {
+		l = newLoader()
+		l.incomplete = true
+		err = run(ctx, conn, enter+facts, l.fact)
+	}
+	if err != nil {
+		return Contents{}, errors.Join(err, abandon(ctx, conn, rollback))
+	}
+	return l.contents()
+}
+
+// isRefusal reports that PostgreSQL has answered and the connection can be used: of
+// views that a table is locked, or that one is being dropped.
+func isRefusal(ctx context.Context, conn *pgconn.PgConn, err error) bool {
+	var refused *pgconn.PgError
+	return errors.As(err, &refused) && ctx.Err() == nil && !conn.IsClosed()
 }
 
 // unhurried lifts the time that the session has for a transaction, if the server

@@ -9,10 +9,10 @@ const watched = `relkind IN ('r', 'p', 'v', 'm', 'f', 'c', 'S') AND relpersisten
 const inventory = settle + `SELECT pg_backend_pid(),
 	(SELECT coalesce(string_agg(quote_literal(oid::text), ','), '') FROM pg_class WHERE oid >= 16384 AND ` + watched + `),
 	(SELECT coalesce(string_agg(oid::text, ','), '') FROM pg_type WHERE oid >= 16384 AND ` + ownType + `),
-	(SELECT max(oid) FROM pg_class), (SELECT max(oid) FROM pg_type); COMMIT`
+	(SELECT max(oid) FROM pg_class), (SELECT max(oid) FROM pg_type);`
 
-// settle begins a transaction in which names mean what they say.
-const settle = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;\n" + settings
+// settle begins a message, which is a transaction, in which names mean what they say.
+const settle = alone + settings
 
 // count counts rows of a catalog table, see Watch.
 func count(from string) string {
@@ -62,4 +62,4 @@ var versionsOfAll = settle + `WITH temporary AS (SELECT oid FROM pg_class WHERE 
 		expressions += count(from[0])
 	}
 	return expressions + rest
-}() + `); COMMIT`
+}() + `);`
