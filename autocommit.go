@@ -77,7 +77,7 @@ func (c *Conn) autocommitRows(ctx context.Context, q *call, e *effect) (driver.R
 	if err := e.goAlone(ctx); err != nil {
 		return nil, err
 	}
-	if rows, err = c.inner.QueryContext(ctx, q.sql, q.args); err != nil {
+	if rows, err = c.pass(ctx, q); err != nil {
 		e.done(err)
 		return nil, err
 	}
@@ -97,7 +97,7 @@ func (c *Conn) rowsInTx(ctx context.Context, q *call, e *effect) (driver.Rows, e
 		}
 		return &commitRows{Rows: rows.(*stdlib.Rows), ending: end}, nil
 	}
-	wire, err := c.inner.read(ctx, q.sql, q.args)
+	wire, err := c.inner.read(ctx, q)
 	if err != nil {
 		return nil, asStdlib(err)
 	}

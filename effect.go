@@ -481,9 +481,25 @@ func (r *scriptedRows) Close() error {
 	return err
 }
 
+// effectOwnRows are effectRows that the driver decodes.
+type effectOwnRows struct {
+	*Rows
+	effect *effect
+}
+
+func (r *effectOwnRows) Close() error {
+	err := r.Rows.Close()
+	r.effect.done(err)
+	r.effect.c.refill(context.Background())
+	return err
+}
+
 func withEffect(rows driver.Rows, e *effect) driver.Rows {
-	if r, ok := rows.(*stdlib.Rows); ok {
+	switch r := rows.(type) {
+	case *stdlib.Rows:
 		return &effectRows{Rows: r, effect: e}
+	case *Rows:
+		return &effectOwnRows{Rows: r, effect: e}
 	}
 	return &scriptedRows{Rows: rows, effect: e}
 }

@@ -130,7 +130,7 @@ func (c *Conn) fill(ctx context.Context, q *call, m *fetch, f *flight) (driver.R
 		return nil, err
 	}
 	begin := time.Now()
-	wire, err := c.inner.read(ctx, q.sql, q.args)
+	wire, err := c.inner.read(ctx, q)
 	if err != nil {
 		return nil, asStdlib(err)
 	}

@@ -32,8 +32,11 @@ type inner interface {
 	hooked() bool
 	reset(ctx context.Context) (sent bool, err error)
 
-	// read runs a query and leaves its rows as PostgreSQL sent them.
-	read(ctx context.Context, sql string, args []driver.NamedValue) (wireRows, error)
+	// read runs a query and leaves its rows as PostgreSQL sent them. They are those of
+	// its text, whoever else uses the backend, see pooler.go.
+	read(ctx context.Context, q *call) (wireRows, error)
+	// judge has PostgreSQL analyse a text.
+	judge(ctx context.Context, sql string) error
 	// execInTx begins a transaction, executes a statement in it and then further
 	// ones, the last of which asks for one text, in one round trip where it can.
 	// After an error the transaction may be open or not.
@@ -78,14 +81,19 @@ func newPgxSession(conn *pgx.Conn) pgxSession {
 type pgxInner struct {
 	*stdlib.Conn
 	pgxSession
-	hooks bool
-	lent  []*tracedConn // how tracers know the connection, see pooltracer.go
+	hooks     bool
+	lent      []*tracedConn // how tracers know the connection, see pooltracer.go
+	own       bool          // the backend was the connection's own when it was asked last
+	describes bool          // pgx keeps descriptions, as cache_describe needs
+	trace     ownTrace
 }
 
 var _ inner = (*pgxInner)(nil)
 
 func newPgxInner(conn *stdlib.Conn) *pgxInner {
-	return &pgxInner{Conn: conn, pgxSession: newPgxSession(conn.Conn()), hooks: hooked(conn)}
+	config := conn.Conn().Config()
+	return &pgxInner{Conn: conn, pgxSession: newPgxSession(conn.Conn()), hooks: hooked(conn),
+		describes: config.DescriptionCacheCapacity > 0, trace: ownTrace{conn.Conn(), config.Tracer}}
 }
 
 // Close gives a connection back to its pool, if it is of one. From then on it is somebody else's.
@@ -105,17 +113,10 @@ var resultFormats = pgx.QueryResultFormatsByOID{
 	pgtype.OIDOID: 1, pgtype.TimestampOID: 1, pgtype.TimestamptzOID: 1, pgtype.XIDOID: 1,
 }
 
-func (in *pgxInner) read(ctx context.Context, sql string, args []driver.NamedValue) (wireRows, error) {
-	values := make([]any, 1+len(args))
-	values[0] = resultFormats
-	for i, a := range args {
-		values[1+i] = a.Value
-	}
-	rows, err := in.Conn.Conn().Query(ctx, sql, values...)
-	if err != nil {
-		return nil, err
-	}
-	return rows, nil
+// judge leaves no statement behind: another client's would be in its way behind a pooler.
+func (in *pgxInner) judge(ctx context.Context, sql string) error {
+	_, err := in.pgxConn.Prepare(ctx, "", sql)
+	return err
 }
 
 func (in *pgxInner) hooked() bool { return in.hooks }

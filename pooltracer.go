@@ -417,9 +417,8 @@ func (in *directInner) QueryContext(context.Context, string, []driver.NamedValue
 	return nil, errDirect
 }
 
-func (in *directInner) read(context.Context, string, []driver.NamedValue) (wireRows, error) {
-	return nil, errDirect
-}
+func (in *directInner) read(context.Context, *call) (wireRows, error) { return nil, errDirect }
+func (in *directInner) judge(context.Context, string) error           { return errDirect }
 
 func (in *directInner) execInTx(context.Context, string, []driver.NamedValue, []driver.NamedValue, []string) (driver.Result, string, error) {
 	return nil, "", errDirect

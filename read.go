@@ -261,7 +261,7 @@ func (c *Conn) direct(ctx context.Context, q *call, reason keying.Reason) (drive
 		return nil, err
 	}
 	if !q.text.effects() {
-		return c.inner.QueryContext(ctx, q.sql, q.args)
+		return c.pass(ctx, q)
 	}
 	if err := c.check(ctx, q); err != nil {
 		return nil, err
@@ -274,7 +274,7 @@ func (c *Conn) direct(ctx context.Context, q *call, reason keying.Reason) (drive
 	if e.wraps {
 		return c.autocommitRows(ctx, q, e)
 	}
-	rows, err := c.inner.QueryContext(ctx, q.sql, q.args)
+	rows, err := c.pass(ctx, q)
 	if err != nil {
 		e.done(err)
 		return nil, err

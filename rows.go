@@ -55,6 +55,11 @@ func newRows(c *Conn, entry *store.Entry) *Rows {
 // readRows reads a result up to the limit of an entry. It returns an error
 // only where pgx's stdlib would, before the first row.
 func (c *Conn) readRows(wire wireRows, sh *shape) (*Rows, error) {
+	return c.readRowsUpTo(c.d.config.MaxEntry, wire, sh)
+}
+
+// readRowsUpTo is readRows up to a size. One row is read whatever it is.
+func (c *Conn) readRowsUpTo(size int64, wire wireRows, sh *shape) (*Rows, error) {
 	var data []byte
 	rows, large := 0, false
 	for !large && wire.Next() {
@@ -67,7 +72,7 @@ func (c *Conn) readRows(wire wireRows, sh *shape) (*Rows, error) {
 			data = append(data, v...)
 		}
 		rows++
-		large = int64(len(data)) > c.d.config.MaxEntry
+		large = int64(len(data)) > size
 	}
 	r := &Rows{c: c, left: rows}
 	if large {

@@ -178,8 +178,8 @@ type scripted struct {
 
 var _ inner = (*scripted)(nil)
 
-func (in *scripted) read(ctx context.Context, sql string, args []driver.NamedValue) (wireRows, error) {
-	rows, err := in.Conn.(driver.QueryerContext).QueryContext(ctx, sql, args)
+func (in *scripted) read(ctx context.Context, q *call) (wireRows, error) {
+	rows, err := in.Conn.(driver.QueryerContext).QueryContext(ctx, q.sql, q.args)
 	if err := in.selected.pass(ctx); err != nil {
 		return nil, err
 	}
@@ -190,6 +190,14 @@ func (in *scripted) read(ctx context.Context, sql string, args []driver.NamedVal
 		panic("scripted")
 	}
 	return &scriptedWire{rows: rows}, nil
+}
+
+func (in *scripted) judge(ctx context.Context, sql string) error {
+	stmt, err := in.PrepareContext(ctx, sql)
+	if err != nil {
+		return err
+	}
+	return stmt.Close()
 }
 
 func (in *scripted) QueryContext(ctx context.Context, sql string, args []driver.NamedValue) (driver.Rows, error) {

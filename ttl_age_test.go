@@ -258,8 +258,8 @@ type slowInner struct {
 	pause func()
 }
 
-func (in *slowInner) read(ctx context.Context, sql string, args []driver.NamedValue) (wireRows, error) {
-	rows, err := in.pgxInner.read(ctx, sql, args)
+func (in *slowInner) read(ctx context.Context, q *call) (wireRows, error) {
+	rows, err := in.pgxInner.read(ctx, q)
 	in.pause()
 	return rows, err
 }

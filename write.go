@@ -58,12 +58,12 @@ func (c *Conn) check(ctx context.Context, q *call) error {
 	if !strings.ContainsAny(q.sql, " \t\r\n") {
 		return nil // the name of a statement that a hook has prepared on the pgx connection
 	}
-	stmt, err := c.inner.PrepareContext(ctx, q.sql)
+	err := c.inner.judge(ctx, q.sql)
 	var refused *pgconn.PgError
 	switch {
 	case err == nil:
 		q.single = true
-		return stmt.Close()
+		return nil
 	case q.mode == pgx.QueryExecModeExec && errors.As(err, &refused):
 		return refused // as it comes where pgx does not prepare
 	}

@@ -1,0 +1,195 @@
+package cachedpg
+
+import (
+	"context"
+	"database/sql/driver"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// Behind a pooler each round trip outside a transaction may reach another backend.
+// pgx' describe_exec takes two, with the unnamed statement in between, and the second
+// executes whatever was prepared there last:
+//
+//	this client                     backend 1               backend 2
+//	Parse ""; Describe; Sync        has the text
+//	                                                        Parse "" of another client
+//	Bind ""; Execute; Sync                                  executes the other's text
+//
+// Its rows would become an entry; if it writes, nobody has marked that. So a text and
+// its values are sent together, in one message group, which a pooler leads to one
+// backend:
+//
+//	exec, simple_protocol   do so
+//	cache_describe          does so, once the text was described
+//	describe_exec           describes, and then sends the text again with the values
+//	cache_statement, Stmt   name a statement by a digest of its text. Where the backend is not
+//	                        the connection's own it may have been read long ago, with the tables
+//	                        and settings of then. What is to be stored is sent as by cache_describe
+//
+// That describe_exec does so everywhere costs nothing, and no pooler has to be recognised
+// for it. Inside a transaction the backend stays, and it is pgx that sends.
+
+// learn also finds out whether the backend is the connection's own.
+func (in *pgxInner) learn(ctx context.Context) (*session, uint32, error) {
+	s, pid, err := in.pgxSession.learn(ctx)
+	in.own = err == nil && pid == in.backend()
+	return s, pid, err
+}
+
+// read runs a query so that its rows are those of its text.
+func (in *pgxInner) read(ctx context.Context, q *call) (wireRows, error) {
+	sql, mode := q.sql, q.mode
+	switch {
+	case mode == pgx.QueryExecModeCacheStatement && !in.own && in.describes:
+		// Not the text of a prepared statement, which pgx would take in any mode.
+		sql, mode = sql+" ", pgx.QueryExecModeCacheDescribe
+	case mode == pgx.QueryExecModeCacheStatement && !in.own, mode == pgx.QueryExecModeDescribeExec:
+		return in.together(ctx, q)
+	}
+	args := make([]any, 1, 2+len(q.args))
+	args[0] = resultFormats
+	options := len(q.args) - len(q.values)
+	args = appendValues(args, q.args[:options])
+	if mode != q.mode {
+		args = append(args, mode)
+	}
+	args = appendValues(args, q.args[options:])
+	rows, err := in.pgxConn.Query(ctx, sql, args...)
+	if err != nil {
+		return nil, err
+	}
+	return rows, nil
+}
+
+// pass runs a query of which nothing is stored, as pgx' stdlib would.
+func (c *Conn) pass(ctx context.Context, q *call) (driver.Rows, error) {
+	if q.mode != pgx.QueryExecModeDescribeExec || c.inner.txStatus() != 'I' {
+		return c.inner.QueryContext(ctx, q.sql, q.args)
+	}
+	wire, err := c.inner.read(ctx, q)
+	if err != nil {
+		return nil, asStdlib(err)
+	}
+	rows, err := c.readRowsUpTo(0, wire, &shape{}) // pgx has read the first one too
+	if err != nil {
+		return nil, err
+	}
+	return rows, nil
+}
+
+// ExecContext is pgx' stdlib's, but for describe_exec outside of a transaction.
+func (in *pgxInner) ExecContext(ctx context.Context, sql string, args []driver.NamedValue) (driver.Result, error) {
+	if len(args) == 0 || in.txStatus() != 'I' || in.closed() {
+		return in.Conn.ExecContext(ctx, sql, args)
+	}
+	q := call{sql: sql, args: args, values: args, mode: in.defaultMode}
+	for len(q.values) > 0 {
+		mode, ok := q.values[0].Value.(pgx.QueryExecMode)
+		if !ok {
+			break
+		}
+		q.mode, q.values = mode, q.values[1:]
+	}
+	if q.mode != pgx.QueryExecModeDescribeExec || len(q.values) == 0 {
+		return in.Conn.ExecContext(ctx, sql, args)
+	}
+	ctx = in.trace.start(ctx, sql, appendValues(nil, args))
+	tag, err := in.execTogether(ctx, &q)
+	in.trace.end(ctx, tag, err)
+	return driver.RowsAffected(tag.RowsAffected()), asStdlib(err)
+}
+
+func (in *pgxInner) execTogether(ctx context.Context, q *call) (pgconn.CommandTag, error) {
+	sd, err := in.pgxConn.Prepare(ctx, "", q.sql)
+	if err != nil {
+		return pgconn.CommandTag{}, err
+	}
+	var b pgx.ExtendedQueryBuilder
+	if err := b.Build(in.typeMap(), sd, appendValues(nil, q.values)); err != nil {
+		return pgconn.CommandTag{}, err
+	}
+	result := in.pgxConn.PgConn().ExecParams(ctx, q.sql, b.ParamValues, sd.ParamOIDs, b.ParamFormats, b.ResultFormats).Read()
+	return result.CommandTag, result.Err
+}
+
+// together describes the text and then sends it with the values.
+func (in *pgxInner) together(ctx context.Context, q *call) (wireRows, error) {
+	ctx = in.trace.start(ctx, q.sql, appendValues([]any{resultFormats}, q.args))
+	reader, err := in.sendTogether(ctx, q)
+	if err != nil {
+		in.trace.end(ctx, pgconn.CommandTag{}, err)
+		return nil, err
+	}
+	return &tracedRows{Rows: pgx.RowsFromResultReader(in.typeMap(), reader), trace: in.trace, ctx: ctx}, nil
+}
+
+func (in *pgxInner) sendTogether(ctx context.Context, q *call) (*pgconn.ResultReader, error) {
+	sd, err := in.pgxConn.Prepare(ctx, "", q.sql)
+	if err != nil {
+		return nil, err
+	}
+	values := appendValues(nil, q.values)
+	if len(sd.ParamOIDs) != len(values) {
+		return nil, fmt.Errorf("expected %d arguments, got %d", len(sd.ParamOIDs), len(values)) // as pgx says it
+	}
+	var b pgx.ExtendedQueryBuilder
+	if err := b.Build(in.typeMap(), sd, values); err != nil {
+		return nil, err
+	}
+	byOID := resultFormats
+	for _, option := range q.args[:len(q.args)-len(q.values)] {
+		if own, ok := option.Value.(pgx.QueryResultFormatsByOID); ok && own != nil {
+			byOID = own
+		}
+	}
+	formats := make([]int16, len(sd.Fields))
+	for i, field := range sd.Fields {
+		formats[i] = byOID[field.DataTypeOID]
+	}
+	return in.pgxConn.PgConn().ExecParams(ctx, q.sql, b.ParamValues, sd.ParamOIDs, b.ParamFormats, formats), nil
+}
+
+func appendValues(values []any, args []driver.NamedValue) []any {
+	for _, a := range args {
+		values = append(values, a.Value)
+	}
+	return values
+}
+
+// ownTrace tells the caller's tracer of what does not go through pgx' Query and Exec.
+type ownTrace struct {
+	conn   *pgx.Conn
+	tracer pgx.QueryTracer // nil if there is none
+}
+
+func (t ownTrace) start(ctx context.Context, sql string, args []any) context.Context {
+	if t.tracer == nil {
+		return ctx
+	}
+	return t.tracer.TraceQueryStart(ctx, t.conn, pgx.TraceQueryStartData{SQL: sql, Args: args})
+}
+
+func (t ownTrace) end(ctx context.Context, tag pgconn.CommandTag, err error) {
+	if t.tracer != nil {
+		t.tracer.TraceQueryEnd(ctx, t.conn, pgx.TraceQueryEndData{CommandTag: tag, Err: err})
+	}
+}
+
+// tracedRows end their trace when they are closed.
+type tracedRows struct {
+	pgx.Rows
+	trace  ownTrace
+	ctx    context.Context
+	closed bool
+}
+
+func (r *tracedRows) Close() {
+	r.Rows.Close()
+	if !r.closed {
+		r.closed = true
+		r.trace.end(r.ctx, r.CommandTag(), r.Err())
+	}
+}

@@ -1,0 +1,244 @@
+package cachedpg
+
+import (
+	"cmp"
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/cachedpg/cachedpg/internal/pgtest"
+)
+
+// poolModes are ways to PostgreSQL. All but the first are those of pgbouncer.
+var poolModes = []string{"direct", "session", "transaction"}
+
+const shelfTables = 6
+
+// shelf is a story in one exec mode and one store, by one way to a database of its own.
+type shelf struct {
+	*fixture
+	pool, mode string
+	through    string    // the DSN through the pooler
+	conn       *pgx.Conn // another client of it
+	between    atomic.Bool
+}
+
+// shelves runs a test for every way, exec mode and store. Each has tables of its own:
+// t0, t1, … hold the same ids and say which they are.
+func shelves(t *testing.T, test func(s *shelf)) {
+	t.Helper()
+	t.Parallel()
+	for _, name := range []string{"memory", "redis"} {
+		for _, pool := range poolModes {
+			database := pgtest.Database(t)
+			dsn := database
+			if pool != "direct" {
+				dsn = pgtest.PgbouncerTo(t, database, pool)
+			}
+			for i, mode := range modes {
+				var keys []string
+				if name == "redis" {
+					keys = append(keys, "cache_store="+redisDatabase(t, 1+i))
+				}
+				t.Run(name+"/"+pool+"/"+mode, func(t *testing.T) {
+					var setup strings.Builder
+					for i := range shelfTables {
+						fmt.Fprintf(&setup, "CREATE TABLE t%d (id int PRIMARY KEY, v text NOT NULL); INSERT INTO t%[1]d SELECT id, 't%[1]d-' || id FROM generate_series(1, 30) id;", i)
+					}
+					f := &fixture{T: t, dsn: withKey(withKey(database, "search_path", mode), "default_query_exec_mode", mode), keys: keys}
+					pgtest.Exec(t, database, "CREATE SCHEMA "+mode)
+					pgtest.Exec(t, withKey(database, "search_path", mode), setup.String())
+					ctx, cancel := context.WithTimeout(context.Background(), testTimeout)
+					t.Cleanup(cancel)
+					f.ctx = ctx
+					s := &shelf{fixture: f, pool: pool, mode: mode, through: withKey(dsn, "default_query_exec_mode", mode)}
+					f.plain = f.open("pgx", f.dsn) // the truth goes past the pooler
+					f.db = s.open()
+					f.via = via{f: f, db: f.db, ask: f.db, truth: f.plain}
+					test(s)
+				})
+			}
+		}
+	}
+}
+
+// open returns a DB through the pooler. Between two messages of its connections the
+// other client prepares a statement, while s.between says so.
+func (s *shelf) open() *sql.DB {
+	s.Helper()
+	dsn, config, err := ParseConfig(withKeys(s.through, s.keys))
+	if err != nil {
+		s.Fatal(err)
+	}
+	pg, err := pgx.ParseConfig(dsn)
+	if err != nil {
+		s.Fatal("the DSN cannot be read")
+	}
+	pg.Tracer = s
+	s.conn = pgtest.Connect(s.T, s.through)
+	c, err := NewConnector(*pg, config)
+	if err != nil {
+		s.Fatal(err)
+	}
+	return openDB(s.fixture, c)
+}
+
+func (s *shelf) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
+	return ctx
+}
+func (s *shelf) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
+
+func (s *shelf) TracePrepareStart(ctx context.Context, _ *pgx.Conn, data pgx.TracePrepareStartData) context.Context {
+	return context.WithValue(ctx, tracedKey{}, data.SQL)
+}
+
+// harmless begins a text between whose messages the other client prepares a write.
+const harmless = "/* harmless */ "
+
+// TracePrepareEnd has the other client prepare what takes the same arguments.
+func (s *shelf) TracePrepareEnd(ctx context.Context, _ *pgx.Conn, _ pgx.TracePrepareEndData) {
+	if !s.between.Load() {
+		return
+	}
+	mine, _ := ctx.Value(tracedKey{}).(string)
+	other := strings.Replace(mine, s.mode+".t0", s.mode+".t1", 1)
+	if strings.HasPrefix(mine, harmless) {
+		other = "UPDATE " + s.table(1) + " SET v = v || 'x' WHERE id = $1"
+	}
+	if _, err := s.conn.Prepare(s.ctx, "", other); err != nil {
+		s.Error(err)
+	}
+}
+
+func (s *shelf) table(i int) string { return fmt.Sprintf("%s.t%d", s.mode, i) }
+
+func (s *shelf) byID(i int) string { return "SELECT v FROM " + s.table(i) + " WHERE id = $1" }
+
+// asPgxFails reports an error that pgx has too: a named statement was prepared over
+// another backend, or is there already.
+func (s *shelf) asPgxFails(err error) bool {
+	var refused *pgconn.PgError
+	return s.mode == "cache_statement" && s.pool != "direct" && s.pool != "session" && errors.As(err, &refused) &&
+		(refused.Code == "26000" || refused.Code == "42P05")
+}
+
+// Whatever runs on the backend between two messages of a connection: what it gets, stores and
+// changes is what its text says.
+func TestATextIsAnsweredAndNoOtherBehindAPooler(t *testing.T) {
+	shelves(t, func(s *shelf) {
+		s.caches(s.byID(2), 1)
+		mine, others := s.table(0), s.table(1)
+		s.between.Store(true)
+		for id := range 3 {
+			s.known(s.byID(0), id+1)
+			s.fresh(s.byID(0)+" AND now() > $2", id+1, "2000-01-01")
+		}
+		tx, err := s.db.BeginTx(s.ctx, nil)
+		if err == nil {
+			s.on(tx).fresh(s.byID(0), 4)
+			err = tx.Commit()
+		}
+		if err != nil {
+			s.Fatal(err)
+		}
+		prepared, err := s.db.PrepareContext(s.ctx, s.byID(0))
+		if err == nil {
+			for range 2 {
+				var v string
+				if err = prepared.QueryRowContext(s.ctx, 5).Scan(&v); err == nil && v != "t0-5" {
+					t.Errorf("a prepared statement gives %s, want t0-5", v)
+				}
+			}
+		}
+		if err != nil && !s.asPgxFails(err) {
+			t.Error(err)
+		}
+
+		for id := range 3 {
+			s.known(s.byID(1), id+1)
+			s.known("SELECT count(*) FROM "+mine+" WHERE v LIKE $1", "%!%")
+			_, err := s.db.ExecContext(s.ctx, "UPDATE "+mine+" SET v = v || $2 WHERE id = $1", id+1, "!")
+			if err == nil {
+				var v string
+				if err = s.db.QueryRowContext(s.ctx, "UPDATE "+mine+" SET v = v || $2 WHERE id = $1 RETURNING v", id+1, "?").Scan(&v); err == nil && v != fmt.Sprintf("t0-%d!?", id+1) {
+					t.Errorf("RETURNING gives %s", v)
+				}
+			}
+			if err == nil { // as a text that the driver does not understand
+				_, err = s.db.ExecContext(s.ctx, "EXPLAIN ANALYZE UPDATE "+mine+" SET v = v || $2 WHERE id = $1", id+1, ".")
+			}
+			if err == nil {
+				_, err = s.db.ExecContext(s.ctx, harmless+s.byID(0), id+1)
+			}
+			if err != nil && !s.asPgxFails(err) {
+				t.Error(err)
+			}
+			for range 2 {
+				s.fresh(s.byID(0), id+1)
+				s.fresh(s.byID(1), id+1)
+				s.fresh("SELECT count(*) FROM "+mine+" WHERE v LIKE $1", "%!%")
+			}
+		}
+		s.between.Store(false)
+		s.same("SELECT string_agg(v, ',' ORDER BY id) FROM "+others, "SELECT string_agg('t1-' || id, ',' ORDER BY id) FROM generate_series(1, 30) id")
+	})
+}
+
+// same compares two answers of PostgreSQL.
+func (s *shelf) same(got, want string) {
+	s.Helper()
+	if got, want := s.fixture.read(s.plain, got, nil).String(), s.fixture.read(s.plain, want, nil).String(); got != want {
+		s.Errorf("got %s, want %s", got, want)
+	}
+}
+
+// Many read different tables over a few backends at once, and what they have stored is right.
+func TestReadersAtOnceBehindAPoolerStoreWhatIsTrue(t *testing.T) {
+	shelves(t, func(s *shelf) {
+		s.caches("SELECT count(*) FROM " + s.table(0))
+		ask := func(i, id int) error {
+			var v string
+			err := s.db.QueryRowContext(s.ctx, s.byID(i), id).Scan(&v)
+			if want := fmt.Sprintf("t%d-%d", i, id); err == nil && v != want {
+				return fmt.Errorf("got %s, want %s", v, want)
+			}
+			return err
+		}
+		s.db.SetMaxOpenConns(shelfTables)
+		failed := make(chan error, shelfTables)
+		var start, ended sync.WaitGroup
+		start.Add(1)
+		for i := range shelfTables {
+			ended.Go(func() {
+				start.Wait()
+				var failure error
+				for id := range 30 {
+					if err := ask(i, id+1); err != nil && !s.asPgxFails(err) {
+						failure = cmp.Or(failure, err)
+					}
+				}
+				failed <- failure
+			})
+		}
+		start.Done()
+		ended.Wait()
+		for range shelfTables {
+			if err := <-failed; err != nil {
+				t.Error(err)
+			}
+		}
+		for i := range shelfTables {
+			for id := range 30 {
+				s.known(s.byID(i), id+1).is(fmt.Sprintf("t%d-%d", i, id+1))
+			}
+		}
+	})
+}
