@@ -44,7 +44,7 @@ var transactionWrites = `SELECT pg_catalog.concat_ws('|', coalesce(CASE WHEN ` +
   AND (c.oid IS NULL OR c.relkind OPERATOR(pg_catalog.=) ANY ('{r,p,m,f,v}') AND c.relpersistence OPERATOR(pg_catalog.<>) 't')), ''),
  ` + holds + ` OR EXISTS (SELECT FROM pg_catalog.pg_locks WHERE pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()
   AND locktype OPERATOR(pg_catalog.=) 'relation' AND mode OPERATOR(pg_catalog.=) 'AccessExclusiveLock'),
- ` + sessionState + `)`
+ ` + sessionState + `, ` + pinnedCommit + `)`
 
 // holds is true when COMMIT will run the query of a held cursor, which may write.
 const holds = "EXISTS (SELECT FROM pg_catalog.pg_cursors WHERE is_holdable AND creation_time OPERATOR(pg_catalog.>=) pg_catalog.transaction_timestamp())"
@@ -55,14 +55,16 @@ type writes struct {
 	catalog   bool   // it changed the catalog, or may have, or is not at its end
 	relations []uint32
 	state     string // of the session
+	commits   commitMode
 }
 
 func parseWrites(answer string) (w writes, err error) {
 	field := strings.Split(answer, "|")
-	if len(field) != 6 {
-		return w, fmt.Errorf("cachedpg: PostgreSQL gives %d facts about the transaction, not 6", len(field))
+	if len(field) != 7 {
+		return w, fmt.Errorf("cachedpg: PostgreSQL gives %d facts about the transaction, not 7", len(field))
 	}
-	w = writes{xid: field[0], catalog: field[1] != "0" || field[2] != "on" || field[4] != "f", state: field[5]}
+	w = writes{xid: field[0], catalog: field[1] != "0" || field[2] != "on" || field[4] != "f", state: field[5],
+		commits: commitModeOf(field[6])}
 	if field[3] == "" {
 		return w, nil
 	}
@@ -89,7 +91,7 @@ func (e *effect) questions() []string {
 func (e *effect) plainQuestions() []string {
 	switch {
 	case !e.asks:
-		return []string{transactionID}
+		return []string{transactionFacts}
 	case e.view == nil || e.view.snapshot.Deferrable():
 		return []string{setImmediate, transactionWrites}
 	}
@@ -100,14 +102,17 @@ func (e *effect) plainQuestions() []string {
 func (e *effect) take(answer string) error {
 	answer = e.whereFrom(answer)
 	if !e.asks {
-		e.xid = answer
+		e.takeFacts(answer)
 		return nil
 	}
 	w, err := parseWrites(answer)
 	if err != nil {
 		return err
 	}
-	e.xid = w.xid
+	e.xid, e.commits = w.xid, w.commits
+	if w.commits != e.c.commits {
+		e.session, e.durability = true, true
+	}
 	if known := e.c.known.session; known != nil && known.state != w.state {
 		e.session = true
 	}

@@ -398,12 +398,12 @@ func TestWhatATransactionSaysThatItWrote(t *testing.T) {
 			f.Error("the session's state has changed")
 		}
 	})
-	for _, answer := range []string{"", "1|0|on|12|f", "1|0|on|x|f|s", "1|0|on|1,|f|s"} {
+	for _, answer := range []string{"", "1|0|on|12|f|s", "1|0|on|x|f|s|on", "1|0|on|1,|f|s|on"} {
 		if _, err := parseWrites(answer); err == nil {
 			t.Errorf("%q: no error", answer)
 		}
 	}
-	if w, err := parseWrites("7|0|off|1,2|f|s"); err != nil || !w.catalog || len(w.relations) != 2 {
+	if w, err := parseWrites("7|0|off|1,2|f|s|on"); err != nil || !w.catalog || len(w.relations) != 2 {
 		t.Errorf("without counts: %+v, %v", w, err)
 	}
 }

@@ -60,6 +60,8 @@ type Conn struct {
 		generation uint64
 	}
 
+	commits commitMode // of a transaction that changes nothing about it
+
 	tx        *txState // nil outside transactions
 	needReset bool     // inner.ResetSession is due before inner is used again
 	raw       bool     // the pgx connection was handed out since the last call here, and is traced
@@ -362,7 +364,7 @@ func (c *Conn) dial(ctx context.Context) error {
 		return err
 	}
 	c.inner, c.known, c.pristine, c.started, c.announced = in, state{}, true, 0, 0
-	c.pid, c.located = 0, false
+	c.pid, c.located, c.commits = 0, false, commitUnknown
 	c.since.view, c.since.session, c.misread = nil, nil, false
 	c.adoptTx()
 	c.shown = post{}

@@ -93,6 +93,7 @@ func NewConnector(pgConfig pgx.ConnConfig, config Config) (driver.Connector, err
 	d.mode = pgConfig.DefaultQueryExecMode
 	d.connect = func(ctx context.Context, c *Conn) (inner, error) {
 		dialled := pgConfig // a shallow copy, so that Tracer is this connection's own
+		asPrimary(ctx, &dialled)
 		dialled.Tracer = tracer{c}
 		if pgConfig.Tracer != nil {
 			dialled.Tracer = multitracer.New(tracer{c}, pgConfig.Tracer)
@@ -166,7 +167,9 @@ func OpenDB(pgConfig pgx.ConnConfig, config Config) (*sql.DB, error) {
 // dial returns a connection for the driver's own questions.
 func (d *connector) dial(ctx context.Context) (inner, error) {
 	if own := d.own.Load(); own != nil {
-		return dialPgx(ctx, stdlib.GetConnector(*own))
+		config := *own
+		asPrimary(ctx, &config)
+		return dialPgx(ctx, stdlib.GetConnector(config))
 	}
 	return d.connect(ctx, &Conn{d: d})
 }
@@ -175,7 +178,9 @@ func (d *connector) dial(ctx context.Context) (inner, error) {
 func (d *connector) ways(id identity) (dial []func(context.Context) (inner, error)) {
 	if home, ok := d.homes.Load(id); ok && home != d.own.Load() {
 		dial = append(dial, func(ctx context.Context) (inner, error) {
-			return dialPgx(ctx, stdlib.GetConnector(*home.(*pgx.ConnConfig)))
+			config := *home.(*pgx.ConnConfig)
+			asPrimary(ctx, &config)
+			return dialPgx(ctx, stdlib.GetConnector(config))
 		})
 	}
 	return append(dial, d.dial)

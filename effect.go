@@ -3,6 +3,7 @@ package cachedpg
 import (
 	"context"
 	"database/sql/driver"
+	"errors"
 	"fmt"
 
 	"github.com/jackc/pgx/v5/stdlib"
@@ -52,6 +53,10 @@ type effect struct {
 	xid      string
 	over     bool // done was called
 
+	durability bool       // synchronous_commit may have changed, see flush.go
+	opaque     bool       // anything may have
+	commits    commitMode // of the transaction; once it is marked, or where it was asked for
+
 	told chan struct{} // by whom the release is awaited, see refill.go
 }
 
@@ -69,6 +74,9 @@ func (c *Conn) begin(ctx context.Context, calls ...*call) (*effect, error) {
 	defer func() {
 		if e.session {
 			c.forget()
+		}
+		if e.durability || e.opaque {
+			c.commits = commitUnknown
 		}
 	}()
 	if e.space == nil && !e.drifts { // no cache: nothing to invalidate here
@@ -104,6 +112,7 @@ func (c *Conn) begin(ctx context.Context, calls ...*call) (*effect, error) {
 	if c.tx != nil {
 		c.tx.session = c.tx.session || e.session
 		c.tx.catalog = c.tx.catalog || e.catalog
+		c.tx.durability = c.tx.durability || e.durability || e.opaque
 		for _, q := range calls {
 			c.tx.cursor = c.tx.cursor || q.text.has(parser.Cursor)
 		}
@@ -153,6 +162,8 @@ func (e *effect) afterwards() bool {
 func (e *effect) add(q *call) {
 	e.asks = e.asks || q.text.plan.Asks
 	e.session = e.session || q.text.plan.Session
+	e.durability = e.durability || q.text.plan.Durability
+	e.opaque = e.opaque || q.text.plan.Opaque && q.text.plan.Session
 	e.catalog = e.catalog || q.text.plan.Catalog
 	e.level = e.level || q.text.has(parser.SetTransaction)
 	e.prepared = e.prepared || q.text.has(parser.PrepareTransaction)
@@ -177,15 +188,16 @@ func (c *Conn) beginOpaque(ctx context.Context) (*effect, error) {
 	if c.moved() {
 		_ = c.learn(ctx)
 	}
-	e := &effect{c: c, space: c.known.space, drifts: c.drifts(), session: true, catalog: true, tags: everything}
+	e := &effect{c: c, space: c.known.space, drifts: c.drifts(), session: true, catalog: true, opaque: true, commits: c.commitDoubtful(), tags: everything}
 	e.blind = e.drifts
 	c.settle()
 	c.forget()
+	c.commits = commitUnknown
 	if c.known.space == nil {
 		return e, c.d.outer.Load().announce(ctx, c)
 	}
 	if c.tx != nil {
-		c.tx.session, c.tx.catalog = true, true
+		c.tx.session, c.tx.catalog, c.tx.durability = true, true, true
 		c.tx.add(noCatalog, e.tags)
 	}
 	e.leave, e.alone = c.known.space.gens.Enter(), true
@@ -249,6 +261,9 @@ func (e *effect) mark(ctx context.Context) error {
 			e.unmark()
 			return err
 		}
+		if e.write != nil {
+			e.commits = e.commitModeNow(ctx)
+		}
 	}
 	if err != nil {
 		e.unmark()
@@ -266,7 +281,9 @@ func (e *effect) markHere(ctx context.Context) error {
 		// The outcome may have to be asked of PostgreSQL later, and there is
 		// nothing but the transaction's id to ask with. In a failed
 		// transaction there is no answer, and nothing to ask.
-		e.xid, _ = e.c.inner.text(ctx, transactionID)
+		if answer, err := e.c.inner.text(ctx, transactionFacts); err == nil {
+			e.takeFacts(answer)
+		}
 	}
 	for {
 		e.depart()
@@ -299,6 +316,7 @@ func (e *effect) unmark() {
 func (e *effect) left() {
 	if e.alone {
 		e.c.retract()
+		e.alone = false
 	}
 	if e.beside != nil {
 		_ = e.beside.Close()
@@ -333,6 +351,9 @@ func (e *effect) done(err error) {
 		if tx.session {
 			c.forget() // a ROLLBACK TO may have undone a SET
 		}
+		if tx.durability {
+			c.commits = commitUnknown
+		}
 		if e.write != nil { // a text that opened a transaction, or went on after a COMMIT
 			tx.catalog = tx.catalog || e.catalog
 			tx.add(e.view, e.tags)
@@ -340,6 +361,9 @@ func (e *effect) done(err error) {
 	}
 	if e.session {
 		c.forget()
+	}
+	if e.durability || e.opaque {
+		c.commits = commitUnknown
 	}
 	if e.resolved && e.space != nil {
 		e.space.writes.Kick()
@@ -365,13 +389,20 @@ func (e *effect) done(err error) {
 		// It may be on its way still, and only PostgreSQL knows. driver.ErrBadConn
 		// proves nothing: pgx reports a connection that broke after the statement
 		// was sent as one that was closed before.
-		e.abandon(c.d.ended(c.pid, e.xid))
+		e.abandon(c.d.ended(e.space, c.pid, e.xid, e.commits))
 	case e.prepared && err == nil && e.xid != "":
-		e.abandon(c.d.ended(0, e.xid))
+		e.abandon(c.d.ended(e.space, 0, e.xid, commitSync)) // to commit it waits for the disk, whatever is set
 	default:
 		step.At(step.Committed)
+		if e.commits == commitDoubtful && c.onDisk(e.space) {
+			e.commits = commitSync
+		}
 		if err == nil {
 			c.owe(e)
+		}
+		if e.commits != commitSync {
+			e.releaseFlushed()
+			return
 		}
 		e.release()
 	}
@@ -400,7 +431,13 @@ func (e *effect) abandon(ended func(context.Context) (bool, error)) {
 	dropped := false
 	e.write.Abandon(func(ctx context.Context) (bool, error) {
 		if !dropped {
-			if ok, err := ended(ctx); !ok || err != nil {
+			ok, err := ended(ctx)
+			if errors.Is(err, errServerReplaced) { // nobody asks for what was cached of that server: its marks may stay
+				e.left()
+				go e.space.leave() // it may end the resolver that is calling
+				return false, fmt.Errorf("%w: %w", invalidation.ErrNever, err)
+			}
+			if !ok || err != nil {
 				return false, err
 			}
 			dropped = true
@@ -419,38 +456,6 @@ func (e *effect) abandon(ended func(context.Context) (bool, error)) {
 			return false, nil
 		}
 	})
-}
-
-// ended returns how to find out that a transaction has ended whose answer did
-// not arrive: by its id, or by its backend being gone. A backend ends only
-// after its transaction has, and a transaction's effect is visible, or never
-// will be, when its id is no longer in progress.
-func (d *connector) ended(pid uint32, xid string) func(context.Context) (bool, error) {
-	var seen string // PostgreSQL's clock at the first question
-	return func(ctx context.Context) (bool, error) {
-		in, err := d.dial(ctx)
-		if err != nil {
-			return false, err
-		}
-		defer in.Close()
-		var answer string
-		switch {
-		case xid != "":
-			if answer, err = in.text(ctx, "SELECT "+transactionOver(xid)); isFuture(err) {
-				return true, nil
-			}
-		case pid == 0:
-			return false, nil // behind a pooler without an id nothing can be proved: the tags stay marked
-		case seen == "":
-			seen, err = in.text(ctx, "SELECT extract(epoch FROM pg_catalog.clock_timestamp())::pg_catalog.text")
-			return false, err
-		default:
-			// A backend of the same PID that started later is another one.
-			answer, err = in.text(ctx, fmt.Sprintf("SELECT NOT EXISTS (SELECT FROM pg_catalog.pg_stat_activity"+
-				" WHERE pid OPERATOR(pg_catalog.=) %d AND coalesce(backend_start OPERATOR(pg_catalog.<=) pg_catalog.to_timestamp(%s), true))", pid, seen))
-		}
-		return answer == "true" || answer == "t", err
-	}
 }
 
 // effectRows are the rows of a statement with an effect, which ends when they

@@ -194,7 +194,8 @@ func (c *Conn) explain(ctx context.Context, query string, args []driver.NamedVal
 // which there could be trouble to tell.
 var calm = func() *space {
 	sp := &space{}
-	sp.warm.Store(true)
+	sp.before.Store(new(underWay))
+	sp.before.Load().warm.Store(true)
 	return sp
 }()
 

@@ -71,17 +71,20 @@ func (g *guard) dropLocked() {
 	}
 }
 
+func (g *guard) all() []*connector {
+	g.list.Lock()
+	defer g.list.Unlock()
+	return slices.Clone(g.connectors)
+}
+
 // dial returns a new connection to the database of the space. A server of
 // another identity, as after a failover, is none.
 func (g *guard) dial(ctx context.Context) (inner, error) {
-	g.list.Lock()
-	connectors := slices.Clone(g.connectors)
-	g.list.Unlock()
 	err := errNoGuard
-	for _, d := range connectors {
+	for _, d := range g.all() {
 		for _, dial := range d.ways(g.id) {
 			var in inner
-			if in, err = dial(ctx); err != nil {
+			if in, err = dial(context.WithValue(ctx, primaryOnly{}, true)); err != nil {
 				continue
 			}
 			var s *session

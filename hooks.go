@@ -94,6 +94,7 @@ func (c *Conn) runHook(ctx context.Context) error {
 	switch {
 	case c.inner.closed():
 		c.forget()
+		c.commits = commitUnknown
 		return driver.ErrBadConn
 	case err == driver.ErrBadConn: // database/sql closes the connection
 		return err
@@ -101,6 +102,7 @@ func (c *Conn) runHook(ctx context.Context) error {
 		return err
 	}
 	c.forget()
+	c.commits = commitUnknown
 	c.adoptTx()
 	if ctx.Err() == nil {
 		// Now and not by the next statement, which may be one that PostgreSQL accepts
@@ -114,6 +116,6 @@ func (c *Conn) runHook(ctx context.Context) error {
 // in it was not seen.
 func (c *Conn) adoptTx() {
 	if c.settle(); c.tx != nil {
-		c.tx.asks, c.tx.session = true, true
+		c.tx.asks, c.tx.session, c.tx.durability = true, true, true
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -19,6 +20,7 @@ import (
 // resolves the intents of writers that died.
 type keeper struct {
 	store  store.Shared
+	log    *walLog
 	url    string // as configured: two names for one store are two stores
 	guard  guard
 	watch  watch
@@ -43,6 +45,7 @@ type keeper struct {
 	asked    bool                         // the renewal under way was to be made sure of
 	deferred bool                         // one was left to others
 	life     context.Context
+	unsure   []*unflushed // over, but not known to be on disk
 
 	cancel context.CancelFunc
 	done   chan struct{}
@@ -59,9 +62,9 @@ const (
 	askTimeout = 2 * time.Second
 )
 
-func newKeeper(s store.Shared, id identity, url string, feeds bool, peers func(*guard) *peers) *keeper {
+func newKeeper(s store.Shared, id identity, url string, feeds bool, log *walLog, peers func(*guard) *peers) *keeper {
 	ctx, cancel := context.WithCancel(context.Background())
-	k := &keeper{store: s, url: url, nudged: make(chan struct{}, 1), first: make(chan struct{}), cancel: cancel, done: make(chan struct{}),
+	k := &keeper{store: s, log: log, url: url, nudged: make(chan struct{}, 1), first: make(chan struct{}), cancel: cancel, done: make(chan struct{}),
 		suspects: make(map[store.WriterID]time.Time)}
 	k.guard.id = id
 	k.feeds.Store(feeds)
@@ -96,13 +99,17 @@ func (k *keeper) run(ctx context.Context) {
 		if k.dirty.Swap(false) || len(k.suspects) > 0 {
 			k.sweep(ctx)
 		}
+		pause := wait
+		if len(k.unsure) > 0 {
+			pause = min(wait, flushMaxWait)
+		}
 		k.peers.keep()
 		k.guard.rest(guardRest)
 		nudged := k.nudged
 		if !live {
 			nudged = nil // it is tried as often as makes sense
 		}
-		timer := time.NewTimer(wait)
+		timer := time.NewTimer(pause)
 		select {
 		case <-timer.C:
 		case <-nudged:
@@ -171,7 +178,7 @@ func (k *keeper) sure(ctx context.Context, fresh store.Fresh) (bool, error) {
 		}
 		k.horizon = h
 	}
-	return k.horizon.over(ctx, &k.guard, fresh.Marked)
+	return k.horizon.over(ctx, &k.guard, k.log, fresh.Marked)
 }
 
 // horizon is what an epoch that has lost the marks of the one before waits for:
@@ -192,6 +199,7 @@ func (k *keeper) sure(ctx context.Context, fresh store.Fresh) (bool, error) {
 type horizon struct {
 	epoch string
 	bound string // the id of a transaction: those below it were under way
+	disk  flushPoint
 }
 
 // nobodyPast is an SQL expression: nobody commits past the store, nor runs a
@@ -204,20 +212,30 @@ var nobodyPast = "NOT " + held(lockNotice) + " AND NOT " + held(lockAlone)
 // no id yet; their backends hold a lock.
 func (k *keeper) newHorizon(ctx context.Context, epoch string) (horizon, error) {
 	xid, err := k.guard.text(ctx, "SELECT pg_catalog.pg_current_xact_id()::pg_catalog.text")
-	return horizon{epoch, xid}, err
+	return horizon{epoch: epoch, bound: xid}, err
 }
 
-// over asks whether all of it is over, but for marked.
-func (h horizon) over(ctx context.Context, g *guard, marked []store.WriterID) (bool, error) {
+// over asks whether all of it is over, but for marked, and on disk (I21). Prepared
+// transactions are under way like any other. One that is known to belong to another
+// database, where it stays to its end, is not waited for; every role sees that.
+func (h *horizon) over(ctx context.Context, g *guard, log *walLog, marked []store.WriterID) (bool, error) {
 	var known []string
 	for _, w := range marked {
 		if xid, ok := w.Transaction(); ok {
 			known = append(known, strconv.FormatUint(xid, 10))
 		}
 	}
-	return g.yes(ctx, "SELECT "+nobodyPast+" AND NOT EXISTS (SELECT FROM pg_catalog.pg_snapshot_xip(pg_catalog.pg_current_snapshot()) AS under_way(xid)"+
+	ok, err := g.yes(ctx, "SELECT "+nobodyPast+" AND NOT EXISTS (SELECT FROM pg_catalog.pg_snapshot_xip(pg_catalog.pg_current_snapshot()) AS under_way(xid)"+
 		" WHERE xid OPERATOR(pg_catalog.<) '"+h.bound+"'::pg_catalog.xid8"+
-		" AND xid OPERATOR(pg_catalog.<>) ALL ('{"+strings.Join(known, ",")+"}'::pg_catalog.xid8[]))")
+		" AND xid OPERATOR(pg_catalog.<>) ALL ('{"+strings.Join(known, ",")+"}'::pg_catalog.xid8[])"+
+		" AND NOT EXISTS (SELECT FROM pg_catalog.pg_stat_activity WHERE backend_xid OPERATOR(pg_catalog.=) xid::pg_catalog.xid"+
+		" AND datid::pg_catalog.text OPERATOR(pg_catalog.<>) "+databaseSQL+")"+
+		" AND NOT EXISTS (SELECT FROM pg_catalog.pg_prepared_xacts WHERE transaction OPERATOR(pg_catalog.=) xid::pg_catalog.xid"+
+		" AND database OPERATOR(pg_catalog.<>) pg_catalog.current_database()))")
+	if err != nil || !ok {
+		return false, err
+	}
+	return h.disk.forced(ctx, log, g.text)
 }
 
 // sweep resolves the intents of writers that are over and did not say so:
@@ -244,9 +262,45 @@ func (k *keeper) sweep(ctx context.Context) {
 		}
 	}
 	k.suspects = seen
-	if over := append(k.guard.over(ctx, due), k.orphaned(ctx, due)...); len(over) > 0 {
+	// One that is over already is not asked for again.
+	due = slices.DeleteFunc(due, func(w store.WriterID) bool {
+		return slices.ContainsFunc(k.unsure, func(u *unflushed) bool { return slices.Contains(u.writers, w) })
+	})
+	over := append(k.guard.over(ctx, due), k.orphaned(ctx, due)...)
+	if over = k.onDisk(ctx, over); len(over) > 0 {
 		_ = k.store.Resolve(ctx, over) // what it does not take is met again
 	}
+}
+
+// unflushed are writers that are over, but for a crash of PostgreSQL.
+type unflushed struct {
+	writers []store.WriterID
+	disk    flushPoint
+}
+
+// onDisk returns of writers that are over, now or at a call before, those that a
+// crash cannot undo.
+func (k *keeper) onDisk(ctx context.Context, over []store.WriterID) (sure []store.WriterID) {
+	var unsure []store.WriterID
+	for _, w := range over {
+		if w.Async() {
+			unsure = append(unsure, w)
+		} else {
+			sure = append(sure, w)
+		}
+	}
+	if len(unsure) > 0 {
+		k.unsure = append(k.unsure, &unflushed{writers: unsure})
+	}
+	k.unsure = slices.DeleteFunc(k.unsure, func(u *unflushed) bool {
+		ok, err := u.disk.forced(ctx, k.log, k.guard.text)
+		if err != nil || !ok {
+			return false
+		}
+		sure = append(sure, u.writers...)
+		return true
+	})
+	return sure
 }
 
 // orphaned returns writers of which nothing but the announcement says that they
@@ -255,7 +309,7 @@ func (k *keeper) sweep(ctx context.Context) {
 // What is still on its way through a pooler then cannot be seen.
 func (k *keeper) orphaned(ctx context.Context, due []store.WriterID) (over []store.WriterID) {
 	if k.orphans != nil {
-		if ok, err := k.gone.over(ctx, &k.guard, nil); err != nil || !ok {
+		if ok, err := k.gone.over(ctx, &k.guard, k.log, nil); err != nil || !ok {
 			return nil
 		}
 		over, k.orphans = k.orphans, nil

@@ -11,13 +11,19 @@ import (
 	"github.com/cachedpg/cachedpg/store"
 )
 
-// transactionID is the question for the id of the open transaction. It has
-// none, and nothing to commit, until it writes.
-const transactionID = "SELECT coalesce(pg_catalog.pg_current_xact_id_if_assigned()::pg_catalog.text, '')"
+// transactionFacts is the question for the id of the open transaction, and whether
+// its commit waits for the disk. It has no id, and nothing to commit, until it writes.
+const transactionFacts = "SELECT pg_catalog.concat(pg_catalog.pg_current_xact_id_if_assigned(), ' ', " + pinnedCommit + ")"
 
-// newTransactionID gives the transaction an id if it has none, because it may
+// newTransactionFacts gives the transaction an id if it has none, because it may
 // yet write while it commits.
-const newTransactionID = "SELECT pg_catalog.pg_current_xact_id()::pg_catalog.text"
+const newTransactionFacts = "SELECT pg_catalog.concat(pg_catalog.pg_current_xact_id(), ' ', " + pinnedCommit + ")"
+
+// takeFacts reads the answer.
+func (e *effect) takeFacts(answer string) {
+	xid, setting, _ := strings.Cut(answer, " ")
+	e.xid, e.commits = xid, commitModeOf(setting)
+}
 
 // markShared is mark in a store that processes share. What is marked there
 // outlives this process, so the marks carry what others can ask PostgreSQL
@@ -119,6 +125,9 @@ func (e *effect) writer(ctx context.Context) (id store.WriterID, err error) {
 	if err != nil {
 		return id, fmt.Errorf("cachedpg: PostgreSQL gives %q as a transaction id", e.xid)
 	}
+	if e.commits != commitSync {
+		return store.NewAsyncWriter(xid), nil
+	}
 	return store.NewTransactionWriter(xid), nil
 }
 
@@ -127,9 +136,9 @@ func (e *effect) transaction(ctx context.Context) (err error) {
 	if e.wraps || e.xid != "" {
 		return nil // it was asked for beside the statement
 	}
-	question := transactionID
+	question := transactionFacts
 	if e.c.tx != nil && e.c.tx.cursor {
-		question = newTransactionID
+		question = newTransactionFacts
 	}
 	posts := e.posts()
 	if posts {
@@ -142,10 +151,11 @@ func (e *effect) transaction(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	e.xid = e.whereFrom(answer)
+	answer = e.whereFrom(answer)
 	if posts {
-		e.xid, e.readOnly = strings.CutSuffix(e.xid, readOnlyAnswer)
+		answer, e.readOnly = strings.CutSuffix(answer, readOnlyAnswer)
 	}
+	e.takeFacts(answer)
 	return nil
 }
 

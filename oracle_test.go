@@ -63,7 +63,7 @@ func awaitCaching(tb testing.TB, db *sql.DB) {
 			tb.Fatal(err)
 		}
 		rows.Close()
-		if sp := connectorOf(db).space(); sp.warm.Load() {
+		if sp := connectorOf(db).space(); sp.before.Load().warm.Load() {
 			return
 		}
 		if time.Now().After(deadline) {

@@ -239,7 +239,7 @@ func (q *questioned) keeps() {
 	if over := k.guard.over(q.ctx, writers); len(over) != 2 {
 		q.Errorf("%d writers of two are over", len(over))
 	}
-	ours := &keeper{store: k.store}
+	ours := &keeper{store: k.store, log: k.log}
 	ours.guard.id, ours.guard.connectors = k.guard.id, k.guard.connectors
 	ours.watch.guard, ours.life = &ours.guard, q.ctx
 	ours.peers = newPeers(&ours.guard, "", k.peers.self, "", nil)
@@ -269,7 +269,7 @@ func (q *questioned) keeps() {
 	}
 	defer c.Close()
 	conn := &Conn{d: connectorOf(q.db), inner: c, pid: c.backend()}
-	byPID, byID := conn.d.ended(1, ""), conn.d.ended(0, "3")
+	byPID, byID := conn.d.ended(conn.d.space(), 1, "", commitSync), conn.d.ended(conn.d.space(), 0, "3", commitAsync)
 	for i, ended := range []func(context.Context) (bool, error){byPID, byPID, byID} {
 		if over, err := ended(q.ctx); err != nil || over != (i > 0) {
 			q.Errorf("a writer is over: %t, %v", over, err)

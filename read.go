@@ -243,7 +243,7 @@ func (c *Conn) mayRead(ctx context.Context, q *call) keying.Reason {
 		return q.space.peers.reason()
 	case q.space.lease != nil && !q.space.lease.holds(ctx):
 		return keying.Unwatched
-	case !q.space.isWarm(ctx, c.inner):
+	case !q.space.isWarm(ctx, c.inner, q.session, q.view):
 		return keying.Warming
 	case c.tx != nil:
 		return c.tx.mayRead(ctx, c)

@@ -80,6 +80,9 @@ func (c *Conn) owe(e *effect) {
 		return // everything was invalidated
 	}
 	limit := int(min(c.d.config.RefillMax, maxRecipes))
+	if e.commits != commitSync {
+		limit = 0 // what is not on disk yet is not cached
+	}
 	if c.owed != nil { // several commits while the connection was lent out
 		limit -= len(c.owed.due)
 	}

@@ -111,6 +111,12 @@ func (r *relay) deliver(ctx context.Context, reachable bool) (n int, err error) 
 		if err := patient(ctx, r.in); err != nil {
 			return err
 		}
+		// What a crash of PostgreSQL undoes must not have been told: a cache would be
+		// filled from it (I21).
+		if ok, err := new(flushPoint).forced(ctx, &r.space.log, r.space.guard.text); err != nil || !ok {
+			n = 0 // later
+			return err
+		}
 		if err := r.tellStore(ctx, rows); err != nil {
 			return err
 		}

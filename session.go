@@ -27,6 +27,9 @@ type session struct {
 	standby bool
 	now     string // PostgreSQL's clock, in seconds
 
+	// commits is the connection's own that has learned it: it is in no key.
+	commits commitMode
+
 	state         string   // sessionState
 	values        []string // of settingValues
 	path          []string // current_schemas(true)
@@ -92,6 +95,7 @@ var sessionQuery = `SELECT ` + systemSQL + `, ` + timelineSQL + `, ` + databaseS
  extract(epoch FROM pg_catalog.clock_timestamp())::pg_catalog.text,
  pg_catalog.current_setting('default_transaction_isolation'),
  pg_catalog.current_setting('standard_conforming_strings'),
+ pg_catalog.current_setting('synchronous_commit'),
  ` + sessionState + `, ` + settingValues + `, ` + collations
 
 // learnSession asks PostgreSQL for the state of the session that conn is in,
@@ -100,11 +104,11 @@ var sessionQuery = `SELECT ` + systemSQL + `, ` + timelineSQL + `, ` + databaseS
 // pgx was told.
 func learnSession(ctx context.Context, conn *pgx.Conn) (s *session, pid uint32, err error) {
 	s = &session{}
-	var isolation, standardText string
+	var isolation, standardText, synchronous string
 	var versions []string
 	// Not pgx's simple protocol, which it refuses while standard_conforming_strings is off.
 	result := conn.PgConn().ExecParams(ctx, sessionQuery, nil, nil, nil, nil).Read()
-	for i, dest := range []any{&s.id.system, &s.id.timeline, &s.id.database, &s.id.name, &s.id.started, &pid, &s.path, &s.now, &isolation, &standardText,
+	for i, dest := range []any{&s.id.system, &s.id.timeline, &s.id.database, &s.id.name, &s.id.started, &pid, &s.path, &s.now, &isolation, &standardText, &synchronous,
 		&s.state, &s.values, &versions} {
 		if result.Err == nil {
 			result.Err = conn.TypeMap().Scan(result.FieldDescriptions[i].DataTypeOID, pgx.TextFormatCode, result.Rows[0][i], dest)
@@ -116,6 +120,7 @@ func learnSession(ctx context.Context, conn *pgx.Conn) (s *session, pid uint32, 
 	s.standby = s.id.timeline == ""
 	s.readCommitted = isolation == "read committed" || isolation == "read uncommitted"
 	s.reading = newReading(standardText == "on", s.setting("client_encoding"), conn.PgConn().ParameterStatus("server_encoding"))
+	s.commits = commitModeOf(synchronous)
 	s.pathKey = strings.Join(s.path, "\x00")
 	for _, schema := range s.path {
 		s.temporary = s.temporary || strings.HasPrefix(schema, "pg_temp")
@@ -269,6 +274,7 @@ func (c *Conn) learn(ctx context.Context) error {
 	if c.pid = 0; pid == c.inner.backend() {
 		c.pid = pid
 	}
+	c.commits = s.commits
 	session, sp, err := c.d.adopt(s, sighting{direct: c.pid != 0, again: again && s.id == expected.key.identity})
 	if err != nil {
 		_ = c.inner.Close()
@@ -287,6 +293,9 @@ func (c *Conn) learn(ctx context.Context) error {
 			c.known.space.leave()
 		}
 		c.known.space = sp
+	}
+	if sp != nil && s.commits == commitAsync {
+		sp.asynchronous.Store(true)
 	}
 	if c.known.view = before; sp != expected {
 		c.known.view = nil

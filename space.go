@@ -26,6 +26,8 @@ type space struct {
 	guard   *guard               // the keeper's, if there is one
 	peers   *peers               // the keeper's, if there is one
 	lease   *watchLease          // of a store in memory; nil where a test plays PostgreSQL
+	flushed flusher              // what waits for the log to be on disk
+	log     walLog               // of PostgreSQL
 	feed    atomic.Pointer[feed] // from the write-ahead log; nil if nobody has asked for it
 	writes  *invalidation.Coordinator
 	gens    *invalidation.Generations
@@ -47,9 +49,10 @@ type space struct {
 	// A commit that was under way when a cache in memory began was marked by
 	// nobody, or by a process that has died since; until it is over nothing is
 	// stored. A shared store asks for the same by itself, see keeper.
-	began   atomic.Pointer[string] // PostgreSQL's clock when the cache began
-	warm    atomic.Bool
+	before  atomic.Pointer[underWay]
 	warming *backoff
+
+	asynchronous atomic.Bool // some session has had synchronous_commit=off
 
 	// superseded: the database is elsewhere, see move.go. In a space in memory
 	// underway counts the statements between their marks and PostgreSQL's answer, adrift
@@ -172,7 +175,8 @@ func newSpace(d *connector, s *session) *space {
 	sp := &space{gens: invalidation.NewGenerations(), loading: make(chan struct{}, 1), guard: &guard{id: s.id},
 		refresh: &backoff{min: time.Second, max: time.Minute}, warming: &backoff{min: 5 * time.Millisecond, max: time.Second}}
 	sp.loading <- struct{}{}
-	sp.began.Store(&s.now)
+	sp.flushed.sp = sp
+	sp.before.Store(new(underWay))
 	if d.target == nil {
 		sp.peers = newPeers(sp.guard, d.process, newCamp(campMemory, rand.Text()).self(), "", sp.chill)
 		sp.peers.watches, sp.peers.told = true, d.config.External == externalEvents
@@ -187,8 +191,8 @@ func newSpace(d *connector, s *session) *space {
 		Server: s.id.system + "/" + s.id.started + d.format()}) // who has another format may be alive beside us
 	sp.store = shared
 	sp.writes = invalidation.New(shared, invalidation.Options{Timeout: askTimeout})
-	sp.warm.Store(true)
-	sp.keeper = newKeeper(shared, s.id, d.config.Store, d.config.External == externalWAL, func(g *guard) *peers {
+	sp.before.Load().warm.Store(true)
+	sp.keeper = newKeeper(shared, s.id, d.config.Store, d.config.External == externalWAL, &sp.log, func(g *guard) *peers {
 		p := newPeers(g, d.process, sharedCamp(shared), d.config.agreed(), nil)
 		p.told = d.config.External == externalEvents
 		return p
@@ -220,6 +224,7 @@ func (sp *space) leave() {
 		if sp.lease != nil {
 			sp.lease.close()
 		}
+		sp.flushed.close()
 		_ = sp.writes.Close()
 		if sp.keeper != nil {
 			sp.keeper.close()
@@ -328,37 +333,14 @@ func (sp *space) loadOnce(ctx context.Context, load func(context.Context) (*cata
 	return v, agreed, nil
 }
 
-// isWarm reports that every commit which nobody marked is over. Backends with
-// an open transaction or statement are waited for; one that is idle has
-// nothing to commit that it has not been sent since.
-func (sp *space) isWarm(ctx context.Context, in inner) bool {
-	if sp.warm.Load() {
-		return true
-	}
-	if in == nil || !sp.warming.due(time.Now()) || slices.ContainsFunc(sp.after, func(before *space) bool { return !before.settled(sp.key.identity) }) {
-		return false
-	}
-	began := "pg_catalog.to_timestamp(" + *sp.began.Load() + ")"
-	over, err := in.text(ctx, "SELECT NOT EXISTS (SELECT FROM pg_catalog.pg_stat_activity WHERE datname OPERATOR(pg_catalog.=) pg_catalog.current_database()"+
-		" AND backend_type OPERATOR(pg_catalog.=) 'client backend' AND pid OPERATOR(pg_catalog.<>) pg_catalog.pg_backend_pid()"+
-		" AND (state OPERATOR(pg_catalog.<>) 'idle' AND state OPERATOR(pg_catalog.!~~) 'idle in%' AND query_start OPERATOR(pg_catalog.<) "+began+" OR backend_xid IS NOT NULL AND xact_start OPERATOR(pg_catalog.<) "+began+"))")
-	if err != nil || over != "t" && over != "true" {
-		return false
-	}
-	sp.warm.Store(true)
-	return true
-}
-
 // chill makes the cache in memory begin anew: what it holds may be of before a
 // commit that nobody has marked here.
-func (sp *space) chill(ctx context.Context, now string, first bool) {
-	sp.began.Store(&now)
-	if first {
-		return
-	}
-	sp.warm.Store(false)
+func (sp *space) chill(ctx context.Context, _ string, first bool) {
+	sp.before.Store(new(underWay))
 	sp.warming.helped()
-	_ = sp.invalidateAll(ctx) // of a store in this process it cannot fail
+	if !first {
+		_ = sp.invalidateAll(ctx) // of a store in this process it cannot fail
+	}
 }
 
 // backoff limits how often something is tried that PostgreSQL has to be asked for.

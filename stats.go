@@ -62,6 +62,12 @@ type Stats struct {
 
 	Unresolved int // writers of this process whose outcome is being asked for
 
+	// Unflushed are commits of this process with synchronous_commit=off that are not
+	// known to be on disk: what they changed is not cached until they are.
+	// UnflushedProblem says why the role cannot ask PostgreSQL, and what counts then.
+	Unflushed        int
+	UnflushedProblem string
+
 	// Policies are those of Config.Policies that have no effect, each with the
 	// reason: there is no such relation, or it is a view.
 	Policies []string
@@ -174,6 +180,7 @@ func StatsOf(db *sql.DB) Stats {
 		s.Peers = sp.peers.stats()
 		s.Feed = sp.feed.Load().report()
 		s.Unresolved = sp.writes.Stats().Unresolved
+		s.Unflushed, s.UnflushedProblem = sp.flushed.pending(), sp.log.problem()
 	}
 	return s
 }

@@ -14,11 +14,12 @@ var _ driver.Tx = (*tx)(nil)
 // txState is what the driver knows of the transaction that is open on a
 // connection, however it was begun.
 type txState struct {
-	tags    map[store.Tag]struct{} // of everything written so far; a rolled-back savepoint keeps its tags
-	catalog bool                   // it changed the catalog
-	session bool                   // it changed settings, which its end may undo
-	asks    bool                   // it ran code that is not understood, see ask.go
-	cursor  bool                   // it declared a cursor: COMMIT runs the query of one WITH HOLD, which may write then
+	tags       map[store.Tag]struct{} // of everything written so far; a rolled-back savepoint keeps its tags
+	catalog    bool                   // it changed the catalog
+	session    bool                   // it changed settings, which its end may undo
+	durability bool                   // synchronous_commit may be one of them
+	asks       bool                   // it ran code that is not understood, see ask.go
+	cursor     bool                   // it declared a cursor: COMMIT runs the query of one WITH HOLD, which may write then
 	// view is the catalog that its writes were planned with; mixed says that
 	// there were several.
 	view  *view
@@ -147,6 +148,9 @@ func (c *Conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, e
 			return nil, err
 		}
 	}
+	if sp := c.known.space; sp != nil {
+		sp.isWarm(ctx, c.inner, c.known.session, c.known.view) // not in the transaction, which may be all that there ever is
+	}
 	inner, err := c.inner.BeginTx(ctx, opts)
 	if err != nil {
 		return nil, err
@@ -216,6 +220,9 @@ func (c *Conn) settle() {
 	case !inTx && c.tx != nil:
 		if c.tx.session {
 			c.forget() // SET LOCAL ends, or a rollback has undone a SET
+		}
+		if c.tx.durability {
+			c.commits = commitUnknown
 		}
 		c.tx = nil
 	}

@@ -110,6 +110,15 @@
 //	I19  What PostgreSQL is asked about a transaction or a lease is answered by the
 //	     server of the namespace, in one statement with the proof that it is that one.
 //
+// PostgreSQL shows a commit with synchronous_commit=off before it is on disk, and a crash
+// undoes it. So:
+//
+//	I20  The intents of a write stay until what it committed is on this server's disk,
+//	     or the server has crashed since. Who is asked whether a write is over, or how
+//	     far the log is, is the very server that it was sent to: not a standby.
+//	I21  What counts as over for a cache that begins, or an epoch that does, is on
+//	     disk as well.
+//
 // Others change the catalog without a mark. For them:
 //
 //	I22  Everything that is valid under a stamp of the schema tag was planned with
@@ -117,12 +126,6 @@
 //	     tag another stamp, and only who read the stamp before the catalog puts one there.
 //	     A hit needs an answer of PostgreSQL that the catalog is the one of the digest, to a
 //	     question sent at most a lease before.
-//
-// Writes may be queued in the store before PostgreSQL has them (strategy write-behind). For that:
-//
-//	I25  One server of PostgreSQL owns the queue: writes are queued for it alone, and it
-//	     alone applies them and takes them out. Another gets the queue when the
-//	     owner is gone and it has all that the owner has recorded, or a person says so.
 //
 // Processes on one database that do not share a store. For them:
 //
@@ -134,6 +137,12 @@
 //	I24  What was cached before a time for which that was not known is never a hit
 //	     after it. The cache begins anew when what was under way then is over, and
 //	     no sooner than a lease after it has seen the last writer.
+//
+// Writes may be queued in the store before PostgreSQL has them (strategy write-behind). For that:
+//
+//	I25  One server of PostgreSQL owns the queue: writes are queued for it alone, and it
+//	     alone applies them and takes them out. Another gets the queue when the
+//	     owner is gone and it has all that the owner has recorded, or a person says so.
 //
 // I1 to I7 are the store's and this package's to keep, I8 and I9 the reader's,
 // I10 is what Generations is for; I12 to I16 are kept by the shared store and

@@ -8,6 +8,11 @@ import (
 	"github.com/cachedpg/cachedpg/store"
 )
 
+// ErrNever is the error of a question given to Write.Abandon that will never have an
+// answer: who could have given it is gone, and so is everybody who reads what the
+// intents protect.
+var ErrNever = errors.New("cachedpg: the outcome of a write will never be known")
+
 var errOver = errors.New("cachedpg: the write is over")
 
 // Write is one writer: a transaction, or a statement outside of one. Its
@@ -125,13 +130,16 @@ func (w *Write) ReleaseTelling(told chan<- struct{}) {
 // another goroutine, again and again but not concurrently with itself, with a
 // context that ends after Options.Timeout; it must heed that.
 //
-// After Close the intents stay.
+// After Close the intents stay, and after an error that is ErrNever.
 func (w *Write) Abandon(over func(ctx context.Context) (bool, error)) {
 	if !w.end() {
 		return
 	}
 	w.c.resolver.add(func(ctx context.Context) bool {
 		ok, err := over(ctx)
+		if errors.Is(err, ErrNever) {
+			return true
+		}
 		if err != nil || !ok {
 			return false
 		}

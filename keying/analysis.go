@@ -160,7 +160,7 @@ func (a *analysis) kind(s *parser.Statement) {
 		p.opaque()
 		p.Catalog = true
 	case parser.Set, parser.Discard:
-		p.Session = true
+		a.set(s.SettingName)
 		if s.SettingName == "" || pathSettings[s.SettingName] {
 			a.astray()
 		}

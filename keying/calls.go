@@ -120,7 +120,7 @@ func (a *analysis) overload(o catalog.Function, setting string) {
 		p.deny(ClockType, name)
 	case sessionBuiltins[o.Name]:
 		p.deny(SessionFunction, name)
-		p.Session = true
+		a.set(setting)
 		if setting == "" || pathSettings[setting] {
 			a.astray()
 		}

@@ -70,6 +70,10 @@ type Plan struct {
 	// such statement is SET LOCAL.
 	Local bool
 
+	// Durability says that it changes synchronous_commit, or may, which decides whether
+	// a commit waits for the disk. What code does that is not seen is not in it.
+	Durability bool
+
 	// Unknown says that a name is not in the snapshot. If the snapshot may be
 	// out of date it should be loaded again and the plan made anew: the tags of
 	// this one are right, but coarser than need be.

@@ -16,6 +16,7 @@ const (
 	writerTransaction = 1 // nonce (7 bytes), transaction id (8)
 	writerBackend     = 2 // nonce (3), pid (4), start of the backend in microseconds since 1970 (8)
 	writerUnknown     = 3 // random (15)
+	writerAsync       = 4 // as writerTransaction
 )
 
 // nonces tell writers of one transaction or backend apart: a release that
@@ -34,6 +35,14 @@ func NewTransactionWriter(xid uint64) (w WriterID) {
 	binary.BigEndian.PutUint64(w[:8], nonces.Add(1))
 	w[0] = writerTransaction
 	binary.BigEndian.PutUint64(w[8:], xid)
+	return w
+}
+
+// NewAsyncWriter is NewTransactionWriter of one whose commit may be visible before
+// it is on disk.
+func NewAsyncWriter(xid uint64) WriterID {
+	w := NewTransactionWriter(xid)
+	w[0] = writerAsync
 	return w
 }
 
@@ -56,8 +65,12 @@ func NewWriter() (w WriterID) {
 
 // Transaction returns the transaction id, if that is what the writer is known by.
 func (w WriterID) Transaction() (xid uint64, ok bool) {
-	return binary.BigEndian.Uint64(w[8:]), w[0] == writerTransaction
+	return binary.BigEndian.Uint64(w[8:]), w[0] == writerTransaction || w[0] == writerAsync
 }
+
+// Async reports that what the writer committed may be visible before it is on disk:
+// a crash of PostgreSQL may still undo it.
+func (w WriterID) Async() bool { return w[0] != writerTransaction }
 
 // Backend returns pid and start of the backend, if that is what the writer is
 // known by.

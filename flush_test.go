@@ -1,0 +1,395 @@
+//go:build unix
+
+package cachedpg
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/cachedpg/cachedpg/internal/pgtest"
+	"github.com/cachedpg/cachedpg/store"
+)
+
+// asynchronous is a story on a server of its own whose log is on disk only when
+// somebody commits who waits for it.
+func asynchronous(t *testing.T, setup string, story func(f *fixture, s *pgtest.Server)) {
+	t.Helper()
+	t.Parallel()
+	s := pgtest.StartServer(t, "wal_writer_delay=10s", "bgwriter_delay=10s", "autovacuum=off", "checkpoint_timeout=1d")
+	for _, name := range []string{"memory", "redis"} {
+		t.Run(name, func(t *testing.T) {
+			var keys []string
+			if name == "redis" {
+				keys = append(keys, "cache_store="+pgtest.Redis(t))
+			}
+			f := newFixture(t, s.DSN(), "cache_statement", setup, keys...)
+			f.plain.SetMaxIdleConns(0)
+			story(f, s)
+		})
+	}
+}
+
+// setAside is a DSN key by which commits of a DB do not wait for the disk.
+const setAside = "synchronous_commit"
+
+// The log goes on at a place that is not on disk.
+func (f *fixture) unflushed() bool {
+	f.Helper()
+	var behind bool
+	if err := f.plain.QueryRowContext(f.ctx, "SELECT pg_current_wal_flush_lsn() < pg_current_wal_insert_lsn()").Scan(&behind); err != nil {
+		f.Fatal(err)
+	}
+	return behind
+}
+
+// flushes has a transaction of somebody else wait for the disk.
+func (f *fixture) flushes() { f.past("CREATE TABLE IF NOT EXISTS flushed (); DROP TABLE flushed") }
+
+// However it came that a commit does not wait for the disk, nothing that depends on
+// it is cached before it is there (I20), and everything is afterwards.
+func TestWhatIsNotOnDiskIsNotCached(t *testing.T) {
+	asynchronous(t, people+`
+		CREATE FUNCTION hurried(int) RETURNS int LANGUAGE plpgsql AS $$ BEGIN
+			PERFORM set_config('synchronous_commit', 'off', true); UPDATE users SET city = city || '!' WHERE id = $1; RETURN 1; END $$;
+		CREATE FUNCTION hurry(bool) RETURNS int LANGUAGE plpgsql AS $$ BEGIN PERFORM set_config('synchronous_commit', 'off', $1); RETURN 1; END $$;
+		CREATE FUNCTION hurry_dynamic() RETURNS int LANGUAGE plpgsql AS $$ BEGIN EXECUTE 'SET synchronous_' || 'commit = off'; RETURN 1; END $$;
+		CREATE TABLE logged (id int PRIMARY KEY, n int); INSERT INTO logged VALUES (1, 1);
+		CREATE FUNCTION hurry_row() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN SET LOCAL synchronous_commit = off; RETURN NEW; END $$;
+		CREATE TRIGGER hurry BEFORE UPDATE ON logged FOR EACH ROW EXECUTE FUNCTION hurry_row();
+		CREATE PROCEDURE hurried_twice() LANGUAGE plpgsql AS $$ BEGIN
+			UPDATE users SET city = 'one' WHERE id = 1; COMMIT; PERFORM set_config('synchronous_commit', 'off', true); UPDATE users SET city = 'two' WHERE id = 1; END $$;`,
+		func(f *fixture, s *pgtest.Server) {
+			const read = "SELECT city FROM users WHERE id = $1"
+			const write = "UPDATE users SET city = $1 WHERE id = 1"
+			tx := func(db *sql.DB, texts ...string) {
+				f.Helper()
+				tx, err := db.BeginTx(f.ctx, nil)
+				if err != nil {
+					f.Fatal(err)
+				}
+				defer tx.Rollback()
+				for _, text := range texts {
+					if _, err := tx.ExecContext(f.ctx, text); err != nil {
+						f.Fatalf("%s: %v", text, err)
+					}
+				}
+				f.commit(tx)
+			}
+			on := func(texts ...string) func() {
+				return func() {
+					f.Helper()
+					v, conn := f.session()
+					defer conn.Close()
+					for _, text := range texts {
+						v.on(conn).exec(text)
+					}
+					v.on(conn).exec("RESET synchronous_commit")
+				}
+			}
+			of := func(keys ...string) *sql.DB {
+				db := f.open("cachedpg", withKeys(withKeys(f.dsn, f.keys), keys))
+				if !f.inMemory() {
+					f.live(db)
+				}
+				return db
+			}
+			hurried := of(setAside + "=off")
+			s.Exec("DROP ROLE IF EXISTS hurried", "CREATE ROLE hurried LOGIN SUPERUSER", "ALTER ROLE hurried SET synchronous_commit = off")
+			for name, commits := range map[string]func(){
+				"by the DSN": func() {
+					if _, err := hurried.ExecContext(f.ctx, write, "Bern"); err != nil {
+						f.Fatal(err)
+					}
+				},
+				"with RETURNING": func() {
+					if err := hurried.QueryRowContext(f.ctx, write+" RETURNING id", "Wien").Scan(new(int)); err != nil {
+						f.Fatal(err)
+					}
+				},
+				"in a transaction": func() { tx(hurried, "UPDATE users SET city = 'Graz' WHERE id = 1") },
+				"by COMMIT as a text": func() {
+					on("SET synchronous_commit = off", "BEGIN", "UPDATE users SET city = 'text' WHERE id = 1", "COMMIT")()
+				},
+				"by the role": func() {
+					db := of("user=hurried")
+					defer db.Close()
+					if _, err := db.ExecContext(f.ctx, write, "role"); err != nil {
+						f.Fatal(err)
+					}
+				},
+				"by SET":               on("SET synchronous_commit = off", "UPDATE users SET city = 'SET' WHERE id = 1"),
+				"by SET LOCAL":         func() { tx(f.db, "SET LOCAL synchronous_commit = off", "UPDATE users SET city = 'LOCAL' WHERE id = 1") },
+				"by SET LOCAL at last": func() { tx(f.db, "UPDATE users SET city = 'last' WHERE id = 1", "SET LOCAL synchronous_commit = off") },
+				"by set_config":        on("SELECT set_config('synchronous_' || 'commit', 'off', false)", "UPDATE users SET city = 'set_config' WHERE id = 1"),
+				"after a savepoint": func() {
+					tx(f.db, "SET LOCAL synchronous_commit = off", "SAVEPOINT s", "SET LOCAL synchronous_commit = on", "ROLLBACK TO s",
+						"UPDATE users SET city = 'savepoint' WHERE id = 1")
+				},
+				"undone by a savepoint at last": func() {
+					tx(f.db, "SET LOCAL synchronous_commit = off", "UPDATE users SET city = 'undone' WHERE id = 1", "SAVEPOINT s", "SET LOCAL synchronous_commit = on",
+						"ROLLBACK TO s")
+				},
+				"by a function that writes":                        func() { f.exec("SELECT hurried(1)") },
+				"by a function in a transaction":                   func() { tx(f.db, "SELECT hurry(true)", "UPDATE users SET city = 'function' WHERE id = 1") },
+				"by a function at last":                            func() { tx(f.db, "UPDATE users SET city = 'at last' WHERE id = 1", "SELECT hurry(true)") },
+				"by a function before":                             on("SELECT hurry(false)", "UPDATE users SET city = 'before' WHERE id = 1"),
+				"by a function that is not read":                   on("SELECT hurry_dynamic()", "UPDATE users SET city = 'dynamic' WHERE id = 1"),
+				"by a function that is not read, in a transaction": func() { tx(f.db, "SELECT hurry_dynamic()", "UPDATE users SET city = 'dynamic tx' WHERE id = 1") },
+				"by a trigger": func() {
+					tx(f.db, "UPDATE logged SET n = n + 1", "UPDATE users SET city = 'trigger' WHERE id = 1")
+				},
+				"by a procedure": func() { f.exec("CALL hurried_twice()") },
+				"by a text of several statements": func() {
+					if _, err := f.db.ExecContext(f.ctx, "SET LOCAL synchronous_commit = off; UPDATE users SET city = 'several' WHERE id = 1", pgx.QueryExecModeSimpleProtocol); err != nil {
+						f.Fatal(err)
+					}
+				},
+				"on the pgx connection": func() {
+					conn := f.conn(f.db)
+					defer conn.Close()
+					err := PgxConn(f.ctx, conn, func(c *pgx.Conn) error {
+						batch := &pgx.Batch{}
+						batch.Queue("SET synchronous_commit = off")
+						batch.Queue("UPDATE users SET city = 'batch' WHERE id = 1")
+						if err := c.SendBatch(f.ctx, batch).Close(); err != nil {
+							return err
+						}
+						_, err := c.Exec(f.ctx, "RESET synchronous_commit")
+						return err
+					})
+					if err != nil {
+						f.Fatal(err)
+					}
+				},
+				"that changed the schema": func() {
+					tx(hurried, "ALTER TABLE users ADD COLUMN IF NOT EXISTS further int", "UPDATE users SET city = 'DDL' WHERE id = 1")
+				},
+			} {
+				f.step(name, func(f *fixture) {
+					f.until("a hit", func() bool { f.fresh(read, 1); return f.isHit(read, 1) })
+					commits()
+					f.checkUnflushed(read, 1)
+					f.until("a hit", func() bool { f.flushes(); f.fresh(read, 1); return f.isHit(read, 1) })
+				})
+			}
+			f.step("by a reload of the configuration", func(f *fixture) {
+				v, conn := f.session()
+				defer conn.Close()
+				v.on(conn).exec("SELECT 1") // its session is known
+				v.on(conn).exec("ALTER SYSTEM SET synchronous_commit = off")
+				v.on(conn).exec("SELECT pg_reload_conf()")
+				f.until("the reload", func() bool {
+					var setting string
+					if err := conn.QueryRowContext(f.ctx, "SHOW synchronous_commit").Scan(&setting); err != nil {
+						f.Fatal(err)
+					}
+					return setting == "off"
+				})
+				v.on(conn).exec(write, "reload")
+				f.checkUnflushed(read, 1)
+				s.Exec("ALTER SYSTEM RESET synchronous_commit", "SELECT pg_reload_conf()") // its WAL writer flushes, too
+			})
+		})
+}
+
+// checkUnflushed reads what was just committed: as long as it is not on disk, it
+// comes from PostgreSQL each time.
+func (f *fixture) checkUnflushed(query string, args ...any) {
+	f.Helper()
+	before := StatsOf(f.db)
+	for range 3 {
+		f.fresh(query, args...)
+	}
+	after := StatsOf(f.db)
+	if !f.unflushed() {
+		f.Error("the log is on disk before it shall be")
+	} else if after.Hits != before.Hits || after.Fills != before.Fills {
+		f.Errorf("what is not on disk: %s", difference(before, after))
+	}
+}
+
+func (f *fixture) isHit(query string, args ...any) bool {
+	f.Helper()
+	before := StatsOf(f.db).Hits
+	f.fresh(query, args...)
+	return StatsOf(f.db).Hits > before
+}
+
+// What waits for the disk is released by nobody else: a commit that does wait keeps
+// its results cached, and to wait costs the writer nothing.
+func TestACommitThatWaitsForTheDiskIsReleasedAtOnce(t *testing.T) {
+	asynchronous(t, people, func(f *fixture, _ *pgtest.Server) {
+		f.until("a hit", func() bool { f.fresh(userByID, 1); return f.isHit(userByID, 1) })
+		for _, setting := range []string{"on", "local"} {
+			v, conn := f.session()
+			v.on(conn).exec("SET synchronous_commit = " + setting)
+			v.on(conn).exec("UPDATE users SET city = $1 WHERE id = 1", setting)
+			conn.Close()
+			f.released()
+			f.known(userByID, 1)
+		}
+	})
+}
+
+// PostgreSQL crashes before a commit is on disk that the caller was told of and
+// others have read: it has never been, and the cache says so too.
+func TestWhatACrashUndoesIsNotAHit(t *testing.T) {
+	asynchronous(t, people, func(f *fixture, s *pgtest.Server) {
+		hurried := f.with(setAside + "=off")
+		hurried.db.SetMaxIdleConns(0)
+		if !f.inMemory() {
+			f.live(hurried.db)
+		}
+		for name, crash := range map[string]func(){
+			"of the server": func() { s.Crash(); s.Start() },
+			"of a backend": func() { // the postmaster goes on
+				victim, conn := pgtest.Connect(f, s.DSN()), pgtest.Connect(f, s.DSN())
+				began := s.Query("SELECT pg_postmaster_start_time()::text")
+				if err := syscall.Kill(int(victim.PgConn().PID()), syscall.SIGKILL); err != nil {
+					f.Fatal(err)
+				}
+				for err := error(nil); err == nil; _, err = conn.Exec(f.ctx, "SELECT 1") {
+				}
+				f.until("PostgreSQL", func() bool { return s.Try("SELECT") == nil })
+				if got := s.Query("SELECT pg_postmaster_start_time()::text"); got != began {
+					f.Fatalf("the postmaster began at %s, then at %s", began, got)
+				}
+			},
+		} {
+			f.step(name, func(f *fixture) {
+				f.until("a hit", func() bool { f.calm(userByID, 1); return f.isHitNow(userByID, 1) })
+				f.flushes()
+				before := s.Query("SELECT city FROM cache_statement.users WHERE id = 1")
+				if _, err := hurried.db.ExecContext(f.ctx, "UPDATE users SET city = city || ' lost' WHERE id = 1"); err != nil {
+					f.Fatal(err)
+				}
+				for range 3 {
+					f.calm(userByID, 1)
+				}
+				crash()
+				if got := s.Query("SELECT city FROM cache_statement.users WHERE id = 1"); got != before {
+					f.Fatalf("after the crash the city is %q, before the commit that it shall undo it was %q", got, before)
+				}
+				f.until("an answer", func() bool { return f.read(f.db, userByID, []any{1}).err == nil })
+				for range 3 {
+					f.fresh(userByID, 1).is("1 ann " + before)
+				}
+				f.until("a hit", func() bool { f.calm(userByID, 1); return f.isHitNow(userByID, 1) })
+			})
+		}
+	})
+}
+
+// calm reads past connections that a crash has ended.
+func (f *fixture) calm(query string, args ...any) {
+	f.until("an answer", func() bool { return f.read(f.db, query, args).err == nil })
+}
+
+func (f *fixture) isHitNow(query string, args ...any) bool {
+	before := StatsOf(f.db).Hits
+	f.calm(query, args...)
+	return StatsOf(f.db).Hits > before
+}
+
+// A writer dies after its commit, which is not on disk: whoever finds its marks asks
+// for that as well.
+func TestTheMarksOfADeadWriterStayUntilItsCommitIsOnDisk(t *testing.T) {
+	t.Parallel()
+	s := pgtest.StartServer(t, "wal_writer_delay=10s", "bgwriter_delay=10s", "autovacuum=off")
+	f := newFixture(t, s.DSN(), "cache_statement", people, "cache_store="+pgtest.Redis(t))
+	f.again(userByID, 1)
+	conn, err := pgx.Connect(f.ctx, withKey(f.dsn, setAside, "off"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	k := f.keeper()
+	var xid uint64
+	var answer string
+	tx, err := conn.Begin(f.ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tx.Exec(f.ctx, "UPDATE users SET city = 'lost' WHERE id = 1"); err != nil {
+		t.Fatal(err)
+	}
+	if err := tx.QueryRow(f.ctx, transactionFacts).Scan(&answer); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := fmt.Sscan(answer, &xid); err != nil {
+		t.Fatal(err)
+	}
+	w := store.NewAsyncWriter(xid)
+	if err := k.store.Intend(f.ctx, w, f.tagsOf(userByID, 1)); err != nil {
+		t.Fatal(err)
+	}
+	if err := tx.Commit(f.ctx); err != nil {
+		t.Fatal(err)
+	}
+	if !f.unflushed() {
+		t.Error("the log is on disk before it shall be")
+	}
+	f.until("a hit", func() bool { f.fresh(userByID, 1); return f.isHit(userByID, 1) })
+	if f.unflushed() {
+		t.Error("the marks of a commit are released that is not on disk")
+	}
+}
+
+// Where the role may not ask how far the log is, what PostgreSQL promises counts.
+func TestALogThatMayNotBeAskedIsWaitedFor(t *testing.T) {
+	t.Parallel()
+	s := pgtest.StartServer(t)
+	s.Exec("REVOKE EXECUTE ON FUNCTION pg_current_wal_flush_lsn() FROM PUBLIC", "CREATE ROLE humble LOGIN",
+		"GRANT ALL ON DATABASE postgres TO humble")
+	for _, name := range []string{"memory", "redis"} {
+		t.Run(name, func(t *testing.T) {
+			keys := []string{}
+			if name == "redis" {
+				keys = append(keys, "cache_store="+pgtest.Redis(t))
+			}
+			dsn := withKey(withKey(s.DSN(), setAside, "off"), "user", "humble")
+			f := newFixture(t, dsn, "cache_statement", people, keys...)
+			for i := range 3 {
+				f.until("a hit", func() bool { f.fresh(userByID, 1); return f.isHit(userByID, 1) })
+				f.exec("UPDATE users SET city = $1 WHERE id = 1", strconv.Itoa(i))
+				before := StatsOf(f.db)
+				f.fresh(userByID, 1)
+				if after := StatsOf(f.db); after.Hits != before.Hits || after.Fills != before.Fills {
+					f.Errorf("right after a commit: %s", difference(before, after))
+				}
+			}
+			if problem := StatsOf(f.db).UnflushedProblem; !strings.Contains(problem, "pg_current_wal_flush_lsn()") {
+				f.Errorf("Stats say %q of the missing right", problem)
+			}
+		})
+	}
+}
+
+func TestPositionsOfTheLog(t *testing.T) {
+	const file, page = 16 << 20, 8 << 10
+	for insert, want := range map[uint64]uint64{
+		file + 40:            file, // nothing stands behind the headers
+		3*page + 24:          3 * page,
+		3*page + 40:          3*page + 40, // the rest of a record
+		file + page - 8:      file + page - 8,
+		file:                 file,
+		5*file + 7*page + 24: 5*file + 7*page,
+	} {
+		got, flushed, err := parsePosition(fmt.Sprint(insert, " 5 ", page, " ", file))
+		if err != nil || got != want || flushed != 5 {
+			t.Errorf("%d: got %d, %d, %v, want %d", insert, got, flushed, err, want)
+		}
+	}
+	for _, answer := range []string{"", "1 2 3", "1 2 0 0", "a 2 8192 " + strconv.Itoa(file)} {
+		if _, _, err := parsePosition(answer); err == nil {
+			t.Errorf("%q: no error", answer)
+		}
+	}
+}

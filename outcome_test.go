@@ -1,0 +1,182 @@
+//go:build unix
+
+package cachedpg
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/cachedpg/cachedpg/internal/pgtest"
+	"github.com/cachedpg/cachedpg/internal/redistest"
+	"github.com/cachedpg/cachedpg/keying"
+)
+
+// The answer to a COMMIT is lost, which has still to become visible, and of the hosts in
+// the DSN only a standby is left to be asked. It has not heard of the transaction, and
+// that says nothing (I4).
+func TestAStandbyDoesNotKnowWhetherACommitIsOver(t *testing.T) {
+	t.Parallel()
+	primary := pgtest.StartServer(t)
+	standby := primary.Standby()
+	for _, name := range []string{"memory", "redis"} {
+		t.Run(name, func(t *testing.T) {
+			primary.Exec("ALTER SYSTEM RESET synchronous_standby_names", "SELECT pg_reload_conf()")
+			p := redistest.Proxy(t, primary.Addr())
+			var keys []string
+			if name == "redis" {
+				keys = append(keys, "cache_store="+pgtest.Redis(t))
+			}
+			f := newFixture(t, primary.DSN(), "cache_statement", people, keys...)
+			primary.Await(standby)
+			several := withKey(withKey(primary.DSNAt(p.Addr()+","+standby.Addr()), "search_path", "cache_statement"), "connect_timeout", "2")
+			db := f.open("cachedpg", withKeys(several, keys))
+			if name == "redis" {
+				f.live(db)
+			}
+			writer := f.asking(db)
+			f.until("a hit", func() bool { f.fresh(userByID, 1); return f.isHit(userByID, 1) })
+
+			// A commit that waits for a standby is not visible.
+			primary.Exec("ALTER SYSTEM SET synchronous_standby_names = 'nobody'", "SELECT pg_reload_conf()")
+			lost := make(chan error, 1)
+			conn := f.conn(db)
+			defer conn.Close()
+			tx, err := conn.BeginTx(f.ctx, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := tx.ExecContext(f.ctx, "UPDATE users SET name = 'anna' WHERE id = 1"); err != nil {
+				t.Fatal(err)
+			}
+			go func() { lost <- tx.Commit() }()
+			f.until("the commit to wait", func() bool {
+				return primary.Query("SELECT (SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep')::text") == "1"
+			})
+			p.Refuse()
+			if err := <-lost; err == nil {
+				t.Fatal("the answer to COMMIT was not lost")
+			}
+			f.until("the question", func() bool { return StatsOf(db).UnknownOutcome == 1 })
+			// The standby is asked, many times.
+			for until := time.Now().Add(3 * time.Second); time.Now().Before(until); time.Sleep(50 * time.Millisecond) {
+				connectorOf(db).space().writes.Kick()
+				if StatsOf(db).Unresolved == 0 {
+					t.Fatal("the commit is taken for over while it waits")
+				}
+			}
+			for range 3 {
+				f.bypass(keying.DirtyTag, userByID, 1).is("1 ann Oslo")
+			}
+			primary.Exec("ALTER SYSTEM RESET synchronous_standby_names", "SELECT pg_reload_conf()")
+			f.until("the commit", func() bool {
+				return primary.Query("SELECT name FROM cache_statement.users WHERE id = 1") == "anna"
+			})
+			f.fresh(userByID, 1).is("1 anna Oslo")
+			p.Restore()
+			f.until("the outcome", func() bool { return StatsOf(db).Unresolved == 0 })
+			f.until("a hit", func() bool { f.fresh(userByID, 1); return f.isHit(userByID, 1) })
+			writer.fresh(userByID, 1).is("1 anna Oslo")
+		})
+	}
+}
+
+// Who may tell an outcome is told by the answer itself.
+func TestWhoKnowsAnOutcome(t *testing.T) {
+	t.Parallel()
+	primary := pgtest.StartServer(t)
+	ctx, cancel := context.WithTimeout(context.Background(), testTimeout)
+	defer cancel()
+	asked := func(s *pgtest.Server, id *identity) (string, error) {
+		t.Helper()
+		c, err := NewConnector(*pgtest.Connect(t, s.DSN()).Config(), Config{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		in, err := c.(*connector).dial(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer in.Close()
+		if id.system == "" {
+			known, _, err := in.learn(ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			*id = known.id
+		}
+		answer, err := in.text(ctx, id.outcome("SELECT 7"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return id.readOutcome(answer)
+	}
+	var id identity
+	if got, err := asked(primary, &id); got != "7" || err != nil {
+		t.Errorf("the server itself: got %q, %v", got, err)
+	}
+	standby := primary.Standby()
+	if got, err := asked(standby, &id); err == nil || errors.Is(err, errServerReplaced) {
+		t.Errorf("a standby: got %q, %v, want another error than errServerReplaced", got, err)
+	}
+	primary.Await(standby)
+	primary.Stop()
+	standby.Promote()
+	if got, err := asked(standby, &id); !errors.Is(err, errServerReplaced) {
+		t.Errorf("its successor: got %q, %v, want errServerReplaced", got, err)
+	}
+	other := pgtest.StartServer(t)
+	if got, err := asked(other, &id); err == nil || errors.Is(err, errServerReplaced) {
+		t.Errorf("another system: got %q, %v, want another error than errServerReplaced", got, err)
+	}
+	var before identity
+	if got, err := asked(other, &before); got != "7" || err != nil {
+		t.Errorf("the other system itself: got %q, %v", got, err)
+	}
+	other.Stop()
+	other.Start()
+	if got, err := asked(other, &before); !errors.Is(err, errServerReplaced) {
+		t.Errorf("a server that was started anew: got %q, %v, want errServerReplaced", got, err)
+	}
+}
+
+// After a failover nobody waits for what the server of before did not answer.
+func TestAnOutcomeThatIsNeverKnown(t *testing.T) {
+	t.Parallel()
+	primary := pgtest.StartServer(t)
+	standby := primary.Standby()
+	p := redistest.Proxy(t, primary.Addr())
+	f := newFixture(t, primary.DSN(), "cache_statement", people)
+	primary.Await(standby)
+	db := f.open("cachedpg", withKey(primary.DSNAt(p.Addr()+","+standby.Addr()), "search_path", "cache_statement"))
+	conn := f.conn(db)
+	defer conn.Close()
+	tx, err := conn.BeginTx(f.ctx, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tx.ExecContext(f.ctx, "UPDATE users SET name = 'anna' WHERE id = 1"); err != nil {
+		t.Fatal(err)
+	}
+	primary.Exec("ALTER SYSTEM SET synchronous_standby_names = 'nobody'", "SELECT pg_reload_conf()")
+	sp := connectorOf(db).space() // others may take its place
+	lost := make(chan error, 1)
+	go func() { lost <- tx.Commit() }()
+	f.until("the commit to wait", func() bool {
+		return primary.Query("SELECT (SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep')::text") == "1"
+	})
+	p.Refuse()
+	if err := <-lost; err == nil {
+		t.Fatal("the answer to COMMIT was not lost")
+	}
+	if got := sp.writes.Stats().Unresolved; got != 1 {
+		t.Fatalf("%d writes unresolved, want 1", got)
+	}
+	primary.Stop()
+	standby.Promote()
+	f.until("the end of the question", func() bool {
+		sp.writes.Kick()
+		return sp.writes.Stats().Unresolved == 0
+	})
+}

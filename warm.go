@@ -1,0 +1,177 @@
+package cachedpg
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cachedpg/cachedpg/keying"
+	"github.com/cachedpg/cachedpg/parser"
+)
+
+// A cache in memory begins empty, and so does its knowledge of writers. A process
+// that was killed a moment ago may have sent what becomes visible only now, and
+// nobody has marked it:
+//
+//	process before            PostgreSQL                process now
+//	UPDATE, COMMIT →          (waits, or still runs)
+//	(killed)
+//	                                                    miss, SELECT → old, fill
+//	                          visible
+//	                                                    (a hit of old)
+//
+// So nothing is stored before what was under way is over (I14 says the same of a
+// store that processes share). What is under way is asked of what every role may
+// see: pg_locks, and of pg_stat_activity the columns that are not hidden.
+//
+//  1. The transactions of this database, by their virtual ids, that may still commit
+//     a change. One that has an id, or holds or wants a lock for writing while it runs,
+//     may; who has neither may if it runs a statement, which may be about to write.
+//     Who has neither and runs nothing is idle: what it has not been sent yet is
+//     none of a dead process. It runs something if it has a snapshot; the snapshot
+//     of a REPEATABLE READ transaction looks the same while it is idle. What has
+//     written nothing is waited for at most readsOver long, so that neither a report
+//     nor a dump keeps the cache cold for its hours, and not at all if the role may see
+//     that it runs a plain query; what has written, until it is over, which
+//     idle_in_transaction_session_timeout bounds if anything does.
+//  2. Then the prepared transactions of this database, as they are then: one of the
+//     first kind may have become one. Their manager decides, when it likes.
+//  3. Then the log is on disk up to where it is then (I21): what was seen to be over
+//     may have been committed asynchronously.
+type underWay struct {
+	warm atomic.Bool // all of it
+
+	mu       sync.Mutex // guards the fields below
+	asked    bool
+	since    time.Time
+	running  []string // virtual ids
+	over     bool     // they are
+	prepared []string // ids, once the running are over
+	settled  bool     // those are over
+	disk     flushPoint
+	what     string // what is waited for
+}
+
+// readsOver is how long a transaction is waited for that runs something but has
+// neither written anything nor a lock to do so.
+const readsOver = 30 * time.Second
+
+// runningQuestion lists the virtual ids of transactions that may still commit a
+// change: those that have a sign of writing behind a "w", the others behind an "r",
+// with what they run where the role may see it. Sessions of no role are PostgreSQL's own.
+const runningQuestion = `SELECT coalesce(pg_catalog.string_agg(pg_catalog.concat(kind, virtualtransaction, pg_catalog.chr(31), text), pg_catalog.chr(30)), '') FROM (
+ SELECT v.virtualtransaction, CASE WHEN a.backend_xid IS NOT NULL OR writing.locks THEN 'w' ELSE 'r' END AS kind,
+  CASE WHEN a.state OPERATOR(pg_catalog.=) 'active' THEN pg_catalog.translate(a.query, pg_catalog.concat(pg_catalog.chr(30), pg_catalog.chr(31)), '') END AS text
+ FROM pg_catalog.pg_stat_activity a
+ JOIN pg_catalog.pg_locks v ON v.pid OPERATOR(pg_catalog.=) a.pid AND v.locktype OPERATOR(pg_catalog.=) 'virtualxid' AND v.granted
+  AND v.mode OPERATOR(pg_catalog.=) 'ExclusiveLock'
+ CROSS JOIN LATERAL (SELECT pg_catalog.count(*) OPERATOR(pg_catalog.>) 0 AS locks, pg_catalog.count(*) FILTER (WHERE NOT l.granted) OPERATOR(pg_catalog.>) 0 AS waits
+  FROM pg_catalog.pg_locks l
+  WHERE l.pid OPERATOR(pg_catalog.=) a.pid AND l.locktype OPERATOR(pg_catalog.=) 'relation'
+   AND l.mode OPERATOR(pg_catalog.<>) 'AccessShareLock' AND l.mode OPERATOR(pg_catalog.<>) 'RowShareLock') writing
+ WHERE a.datid OPERATOR(pg_catalog.=) (SELECT oid FROM pg_catalog.pg_database WHERE datname OPERATOR(pg_catalog.=) pg_catalog.current_database())
+  AND a.usesysid IS NOT NULL AND a.pid OPERATOR(pg_catalog.<>) pg_catalog.pg_backend_pid()
+  AND (a.backend_xid IS NOT NULL OR a.backend_xmin IS NOT NULL OR writing.waits)) running`
+
+// preparedQuestion lists the prepared transactions.
+const preparedQuestion = `SELECT coalesce(pg_catalog.string_agg(transaction::pg_catalog.text, ' '), '') FROM pg_catalog.pg_prepared_xacts
+ WHERE database OPERATOR(pg_catalog.=) pg_catalog.current_database()`
+
+// isWarm reports that every commit is over which nobody has marked. It asks over
+// in unless that is in a transaction, which an error would abort, and which
+// sees one state of pg_stat_activity for as long as it lasts.
+func (sp *space) isWarm(ctx context.Context, in inner, s *session, v *view) bool {
+	before := sp.before.Load() // see chill
+	if before.warm.Load() {
+		return true
+	}
+	if in == nil || in.closed() || in.txStatus() != 'I' || !sp.warming.due(time.Now()) ||
+		slices.ContainsFunc(sp.after, func(before *space) bool { return !before.settled(sp.key.identity) }) {
+		return false
+	}
+	onlyReads := func(text string) bool { return onlyReads(text, s, v) }
+	ok, err := before.isOver(ctx, &sp.log, onlyReads, func(ctx context.Context, question string) (string, error) {
+		return in.text(ctx, question)
+	})
+	if err != nil || !ok {
+		return false
+	}
+	before.warm.Store(true)
+	return true
+}
+
+// onlyReads reports that a text of another session is one query that runs no code but
+// PostgreSQL's own and writes nothing. What that session has been sent beside it,
+// in one batch, nobody can see.
+func onlyReads(text string, s *session, v *view) bool {
+	if text == "" || s == nil || v == nil || v == noCatalog {
+		return false
+	}
+	statements, err := parser.Parse(text, nil)
+	if err != nil || len(statements) != 1 || statements[0].Kind != parser.Select {
+		return false
+	}
+	plan := keying.New(text, statements, v.snapshot, s.path)
+	return !plan.Writes && !plan.Asks && !plan.Calls && !plan.Opaque && !plan.Catalog && !plan.Session && !plan.Unknown
+}
+
+func (u *underWay) isOver(ctx context.Context, log *walLog, onlyReads func(string) bool, ask askFunc) (bool, error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if !u.over {
+		answer, err := ask(ctx, runningQuestion)
+		if err != nil {
+			return false, err
+		}
+		u.seen(strings.FieldsFunc(answer, func(r rune) bool { return r == 30 }), onlyReads, time.Now())
+		if !u.over {
+			return false, nil
+		}
+	}
+	if !u.settled {
+		answer, err := ask(ctx, preparedQuestion)
+		if err != nil {
+			return false, err
+		}
+		now := strings.Fields(answer)
+		if u.prepared == nil {
+			u.prepared = now
+		}
+		u.prepared = slices.DeleteFunc(u.prepared, func(id string) bool { return !slices.Contains(now, id) })
+		if len(u.prepared) > 0 {
+			u.what = fmt.Sprintf("%d prepared transactions", len(u.prepared))
+			return false, nil
+		}
+		u.settled, u.what = true, "the log"
+	}
+	return u.disk.forced(ctx, log, ask)
+}
+
+// seen takes an answer to runningQuestion.
+func (u *underWay) seen(answer []string, onlyReads func(string) bool, now time.Time) {
+	running := make(map[string]bool) // by virtual id; true if it has a sign of writing
+	for _, s := range answer {
+		id, text, _ := strings.Cut(s[1:], "\x1f")
+		if writes := s[0] == 'w'; writes || !onlyReads(text) {
+			running[id] = writes
+		}
+	}
+	if !u.asked {
+		u.asked, u.since = true, now
+		u.running = slices.Collect(maps.Keys(running))
+	}
+	// Who does not run now may run something again, but only what it was sent since.
+	u.running = slices.DeleteFunc(u.running, func(id string) bool { _, ok := running[id]; return !ok })
+	waited := 0
+	for _, id := range u.running {
+		if running[id] || now.Sub(u.since) < readsOver {
+			waited++
+		}
+	}
+	u.over, u.what = waited == 0, fmt.Sprintf("%d transactions", waited)
+}

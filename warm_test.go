@@ -1,0 +1,230 @@
+package cachedpg
+
+import (
+	"context"
+	"crypto/rand"
+	"database/sql"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/cachedpg/cachedpg/internal/pgtest"
+)
+
+// starting is a story of a process that starts while others, which it does not know
+// of, are at work as a role of which it sees nothing in pg_stat_activity.
+func starting(t *testing.T, stores []string, story func(f *fixture, other *pgx.Conn, start func() via)) {
+	t.Helper()
+	t.Parallel()
+	for _, name := range stores {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			database := pgtest.Database(t)
+			roles := []string{"humble_" + suffix(), "secret_" + suffix()}
+			for _, role := range roles {
+				pgtest.Exec(t, database, "CREATE ROLE "+role+" LOGIN")
+				t.Cleanup(func() { pgtest.Exec(t, database, "DROP OWNED BY "+role+"; DROP ROLE "+role) })
+			}
+			f := newFixture(t, database, "cache_statement", people+`
+				CREATE FUNCTION slowly(int) RETURNS int LANGUAGE plpgsql AS $$ BEGIN
+					PERFORM pg_advisory_lock_shared($1), pg_advisory_unlock_shared($1); UPDATE users SET city = 'slow' WHERE id = 1; RETURN 1; END $$;
+				GRANT USAGE ON SCHEMA cache_statement TO `+strings.Join(roles, ",")+`; GRANT ALL ON users TO `+strings.Join(roles, ","))
+			other, err := pgx.Connect(f.ctx, withKey(f.dsn, "user", roles[1]))
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { other.Close(context.Background()) })
+			story(f, other, func() via {
+				t.Helper()
+				keys := []string{"user=" + roles[0]}
+				if name == "redis" {
+					keys = append(keys, "cache_store="+pgtest.Redis(t))
+				}
+				c, err := (&Driver{}).OpenConnector(withKeys(f.dsn, keys))
+				if err != nil {
+					t.Fatal(err)
+				}
+				c.(*connector).process = "new"
+				return f.asking(openDB(f, c))
+			})
+		})
+	}
+}
+
+func suffix() string { return strings.ToLower(rand.Text()[:12]) }
+
+func (f *fixture) run(conn *pgx.Conn, texts ...string) {
+	f.Helper()
+	for _, text := range texts {
+		if _, err := conn.Exec(f.ctx, text); err != nil {
+			f.Fatalf("%s: %v", text, err)
+		}
+	}
+}
+
+// cold: nothing is stored, whatever is read.
+func (v via) cold() {
+	v.f.Helper()
+	for until := time.Now().Add(time.Second); time.Now().Before(until); time.Sleep(10 * time.Millisecond) {
+		v.fresh(userByID, 1)
+	}
+	if s := StatsOf(v.db); s.Hits > 0 || s.Fills > 0 {
+		v.f.Errorf("while the commit of another is under way: %d fills, %d hits", s.Fills, s.Hits)
+	}
+}
+
+func (v via) getsWarm() {
+	v.f.Helper()
+	v.f.until("a hit", func() bool {
+		before := StatsOf(v.db).Hits
+		v.fresh(userByID, 1)
+		return StatsOf(v.db).Hits > before
+	})
+}
+
+// A commit of before the start becomes visible after it, of a role whose sessions
+// are hidden (I14).
+func TestANewProcessWaitsForTheCommitOfAnotherRole(t *testing.T) {
+	starting(t, []string{"memory", "redis"}, func(f *fixture, other *pgx.Conn, start func() via) {
+		f.run(other, "BEGIN", "UPDATE users SET city = 'Bonn' WHERE id = 1")
+		v := start()
+		v.cold()
+		f.run(other, "COMMIT")
+		v.getsWarm()
+		v.fresh(userByID, 1).is("1 ann Bonn")
+	})
+}
+
+// A statement that has not written yet has no id to wait for (I14, I21). In a shared store its
+// writer has marked what it changes, or holds a lock.
+func TestANewProcessWaitsForAStatementThatWillWrite(t *testing.T) {
+	starting(t, []string{"memory"}, func(f *fixture, other *pgx.Conn, start func() via) {
+		g := f.closeGate()
+		done := make(chan error, 1)
+		go func() {
+			_, err := other.Exec(f.ctx, "SELECT slowly(1)")
+			done <- err
+		}()
+		g.await(1)
+		v := start()
+		v.cold()
+		g.open()
+		if err := <-done; err != nil {
+			f.Fatal(err)
+		}
+		v.getsWarm()
+		v.fresh(userByID, 1).is("1 ann slow")
+	})
+}
+
+// Of a transaction that was prepared before the start its manager decides later.
+func TestANewProcessWaitsForAPreparedTransaction(t *testing.T) {
+	starting(t, []string{"memory", "redis"}, func(f *fixture, other *pgx.Conn, start func() via) {
+		name := "prepared_" + suffix()
+		f.run(other, "BEGIN", "UPDATE users SET city = 'Bern' WHERE id = 1", "PREPARE TRANSACTION '"+name+"'")
+		v := start()
+		v.cold()
+		f.run(other, "COMMIT PREPARED '"+name+"'")
+		v.getsWarm()
+		v.fresh(userByID, 1).is("1 ann Bern")
+	})
+}
+
+// What cannot change this database any more is not waited for: a session that is
+// idle and has written nothing, a report, a transaction of another database, one
+// that was begun or prepared since.
+func TestANewProcessDoesNotWaitForOthers(t *testing.T) {
+	starting(t, []string{"memory", "redis"}, func(f *fixture, other *pgx.Conn, start func() via) {
+		f.run(other, "BEGIN", "SELECT * FROM users")
+		another := pgtest.Database(f)
+		elsewhere := pgtest.Connect(f, another)
+		f.run(elsewhere, "CREATE TABLE t (n int)", "BEGIN", "INSERT INTO t VALUES (1)")
+		prepared := "elsewhere_" + suffix()
+		further := pgtest.Connect(f, another)
+		f.run(further, "BEGIN", "INSERT INTO t VALUES (2)", "PREPARE TRANSACTION '"+prepared+"'")
+		f.Cleanup(func() { pgtest.Exec(f, another, "ROLLBACK PREPARED '"+prepared+"'") })
+		began := time.Now()
+		v := start()
+		v.getsWarm()
+		if took := time.Since(began); took > readsOver*2/3 {
+			f.Errorf("it took %v", took)
+		}
+	})
+}
+
+// A report that runs under the process' own role, or under any if it may see that, is
+// known to write nothing.
+func TestANewProcessDoesNotWaitForAReport(t *testing.T) {
+	scenarioOnce(t, people, func(f *fixture) {
+		report := pgtest.Connect(f, f.dsn)
+		g := f.closeGate()
+		done := make(chan error, 1)
+		go func() {
+			_, err := report.Exec(f.ctx, "SELECT pg_advisory_lock_shared(1), count(*) FROM users")
+			done <- err
+		}()
+		g.await(1)
+		began := time.Now()
+		c, err := (&Driver{}).OpenConnector(f.dsn)
+		if err != nil {
+			f.Fatal(err)
+		}
+		c.(*connector).process = "new"
+		v := f.asking(openDB(f, c))
+		v.getsWarm()
+		if took := time.Since(began); took > readsOver*2/3 {
+			f.Errorf("it took %v", took)
+		}
+		g.open()
+		<-done
+	})
+}
+
+// A program all of whose reads stand in transactions gets a cache, too.
+func TestACacheBeginsForReadsInTransactions(t *testing.T) {
+	scenarioOnce(t, people, func(f *fixture) {
+		f.until("a hit", func() bool {
+			v, tx := f.begin(&sql.TxOptions{ReadOnly: true})
+			v.fresh(userByID, 1)
+			f.commit(tx)
+			return StatsOf(f.db).Hits > 0
+		})
+	})
+}
+
+// One answer after another.
+func TestWhatIsUnderWay(t *testing.T) {
+	now := time.Now()
+	plain := func(text string) bool { return text == "plain" }
+	for _, c := range []struct {
+		name    string
+		answers [][]string
+		after   time.Duration // of the last answer
+		over    bool
+	}{
+		{"nobody", [][]string{nil}, 0, true},
+		{"a writer", [][]string{{"w3/1\x1f"}}, time.Hour, false},
+		{"a writer that ends", [][]string{{"w3/1\x1f"}, nil}, 0, true},
+		{"another one that begins", [][]string{{"w3/1\x1f"}, {"w3/2\x1f", "w4/1\x1f"}}, 0, true},
+		{"a reader", [][]string{{"r3/1\x1f"}}, 0, false},
+		{"a reader for long", [][]string{{"r3/1\x1f"}, {"r3/1\x1f"}}, readsOver, true},
+		{"a reader that writes", [][]string{{"r3/1\x1f"}, {"w3/1\x1f"}}, readsOver, false},
+		{"a plain query", [][]string{{"r3/1\x1fplain"}}, 0, true},
+		{"a writer that runs a plain query", [][]string{{"w3/1\x1fplain"}}, 0, false},
+	} {
+		var u underWay
+		for i, answer := range c.answers {
+			at := now
+			if i == len(c.answers)-1 {
+				at = now.Add(c.after)
+			}
+			u.seen(slices.Clone(answer), plain, at)
+		}
+		if u.over != c.over {
+			t.Errorf("%s: over is %t, want %t", c.name, u.over, c.over)
+		}
+	}
+}
