@@ -52,7 +52,7 @@ func worldDatabase(tb testing.TB) (dsn string) {
 		tb.Fatal("the DSN of the test database has to be a URL")
 	}
 	var settings strings.Builder
-	for _, setting := range []string{"deadlock_timeout = '20ms'", "lock_timeout = '300ms'", "synchronous_commit = off", "max_stack_depth = '1MB'"} {
+	for _, setting := range []string{"deadlock_timeout = '20ms'", "lock_timeout = '300ms'", "max_stack_depth = '1MB'"} {
 		fmt.Fprintf(&settings, "ALTER DATABASE %s SET %s;", strings.TrimPrefix(u.Path, "/"), setting)
 	}
 	pgtest.Exec(tb, dsn, settings.String())

@@ -268,7 +268,7 @@ func TestARandomHistoryIsAsThroughPgx(t *testing.T) {
 	t.Parallel()
 	seed := newSeed()
 	h := &history{T: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 0))}
-	database := withKey(pgtest.Database(t), "synchronous_commit", "off")
+	database := pgtest.Database(t)
 	pgtest.Exec(t, database, historyTables)
 	open := func(name, dsn string) *sql.DB {
 		db, err := sql.Open(name, dsn)

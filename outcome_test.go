@@ -5,6 +5,7 @@ package cachedpg
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -12,6 +13,31 @@ import (
 	"github.com/cachedpg/cachedpg/internal/redistest"
 	"github.com/cachedpg/cachedpg/keying"
 )
+
+// commitsWait has commits wait for a standby that does not come, until the setting is
+// reset, and returns how to ask how many do. The server takes a moment to hear of it; when
+// the first commit of a session of ours waits, every other one will.
+func (f *fixture) commitsWait(s *pgtest.Server) (waiting func() string) {
+	f.Helper()
+	conn := pgtest.Connect(f, s.DSN())
+	ctx, cancel := context.WithCancel(f.ctx)
+	var enough atomic.Bool
+	done := make(chan struct{})
+	f.Cleanup(func() { cancel(); <-done })
+	s.Exec("ALTER SYSTEM SET synchronous_standby_names = 'nobody'", "SELECT pg_reload_conf()")
+	go func() {
+		defer close(done)
+		for err := error(nil); err == nil && !enough.Load(); {
+			_, err = conn.Exec(ctx, "SELECT pg_logical_emit_message(true, 'test', '')")
+		}
+	}()
+	waiting = func() string {
+		return s.Query("SELECT (SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep')::text")
+	}
+	f.until("a commit to wait", func() bool { return waiting() == "1" })
+	enough.Store(true)
+	return waiting
+}
 
 // The answer to a COMMIT is lost, which has still to become visible, and of the hosts in
 // the DSN only a standby is left to be asked. It has not heard of the transaction, and
@@ -39,7 +65,7 @@ func TestAStandbyDoesNotKnowWhetherACommitIsOver(t *testing.T) {
 			f.until("a hit", func() bool { f.fresh(userByID, 1); return f.isHit(userByID, 1) })
 
 			// A commit that waits for a standby is not visible.
-			primary.Exec("ALTER SYSTEM SET synchronous_standby_names = 'nobody'", "SELECT pg_reload_conf()")
+			waiting := f.commitsWait(primary)
 			lost := make(chan error, 1)
 			conn := f.conn(db)
 			defer conn.Close()
@@ -51,9 +77,7 @@ func TestAStandbyDoesNotKnowWhetherACommitIsOver(t *testing.T) {
 				t.Fatal(err)
 			}
 			go func() { lost <- tx.Commit() }()
-			f.until("the commit to wait", func() bool {
-				return primary.Query("SELECT (SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep')::text") == "1"
-			})
+			f.until("the commit to wait", func() bool { return waiting() == "2" })
 			p.Refuse()
 			if err := <-lost; err == nil {
 				t.Fatal("the answer to COMMIT was not lost")
@@ -159,13 +183,11 @@ func TestAnOutcomeThatIsNeverKnown(t *testing.T) {
 	if _, err := tx.ExecContext(f.ctx, "UPDATE users SET name = 'anna' WHERE id = 1"); err != nil {
 		t.Fatal(err)
 	}
-	primary.Exec("ALTER SYSTEM SET synchronous_standby_names = 'nobody'", "SELECT pg_reload_conf()")
+	waiting := f.commitsWait(primary)
 	sp := connectorOf(db).space() // others may take its place
 	lost := make(chan error, 1)
 	go func() { lost <- tx.Commit() }()
-	f.until("the commit to wait", func() bool {
-		return primary.Query("SELECT (SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep')::text") == "1"
-	})
+	f.until("the commit to wait", func() bool { return waiting() == "2" })
 	p.Refuse()
 	if err := <-lost; err == nil {
 		t.Fatal("the answer to COMMIT was not lost")

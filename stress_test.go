@@ -139,8 +139,7 @@ func newStress(tb testing.TB, kind stressKind) *stress {
 	database := pgtest.Database(tb)
 	pgtest.Exec(tb, database, stressTables)
 	s := &stress{seed: newSeed(), kind: kind}
-	// Commits need not be durable, and so are fast enough to race.
-	dsn := withKey(withKey(database, "application_name", "stressed"), "synchronous_commit", "off")
+	dsn := withKey(database, "application_name", "stressed")
 	for _, k := range kind.keys {
 		key, value, _ := strings.Cut(k, "=")
 		dsn = withKey(dsn, key, value)
@@ -323,6 +322,7 @@ func TestStress(t *testing.T) {
 		{"little memory", 1, stressKind{keys: []string{"cache_memory=16KiB", "cache_max_entry=4KiB"}}, func(s Stats) bool { return s.Evictions > 0 }},
 		{"small entries", 1, stressKind{keys: []string{"cache_max_entry=64"}}, func(s Stats) bool { return s.TooLarge > 0 }},
 		{"short life", 1, stressKind{keys: []string{"cache_ttl=2ms"}}, func(s Stats) bool { return s.Expirations > 0 }},
+		{"commits that do not wait for the disk", 1, stressKind{keys: []string{"synchronous_commit=off"}}, func(Stats) bool { return true }},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			s := newStress(t, tc.kind)
