@@ -25,12 +25,8 @@ var (
 // Tracer lets the driver see what is sent on a pool directly, by pool.Exec, Begin,
 // SendBatch, CopyFrom and their like: it invalidates as if it came through the sql.DB.
 //
-//	tracer := cachedpg.NewTracer()
-//	config.ConnConfig.Tracer = tracer // or multitracer.New(tracer, yours)
-//	pool, err := pgxpool.NewWithConfig(ctx, config)
-//	connector, err := cachedpg.WrapConnector(stdlib.GetPoolConnector(pool), cachedpg.Config{}, tracer)
-//
-// It begins with WrapConnector and ends when the last sql.DB over such a connector is
+// It is the pool's ConnConfig.Tracer, alone or in a multitracer, and an argument of
+// WrapConnector; the example of NewTracer shows both. It begins with WrapConnector and ends when the last sql.DB over such a connector is
 // closed. Reads on the pool are not cached, and what goes through a PgConn is not seen.
 //
 // A tracer of your own around it has to pass on everything that it implements. If what a
