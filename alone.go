@@ -23,6 +23,9 @@ func (e *effect) announce(ctx context.Context) error {
 		c.announced++
 		return nil
 	}
+	if c.d.statementPool.Load() {
+		return nil
+	}
 	in, err := e.space.keeper.guard.dialWith(ctx, lockAlone)
 	if err == nil {
 		e.beside = in

@@ -41,7 +41,11 @@ func (c *Conn) autocommit(ctx context.Context, q *call, e *effect) (driver.Resul
 		result, answer, err = c.inner.execInTx(ctx, q.sql, q.args, q.values, e.questions())
 	}
 	if err != nil {
-		if err = e.rollback(err); !mustRunAlone(err) {
+		switch err = e.rollback(err); {
+		case mustRunAlone(err):
+		case c.losesTransactions():
+			return c.execAgain(ctx, q)
+		default:
 			return nil, e.explainOutbox(ctx, err)
 		}
 		if err := e.goAlone(ctx); err != nil {
@@ -65,13 +69,20 @@ func (c *Conn) autocommitRows(ctx context.Context, q *call, e *effect) (driver.R
 	if _, err := c.inner.ExecContext(ctx, "BEGIN", nil); err != nil {
 		e.unmark()
 		e.done(err)
+		if c.losesTransactions() {
+			return c.queryAgain(ctx, q)
+		}
 		return nil, err
 	}
 	rows, err := c.rowsInTx(ctx, q, e)
 	if err == nil || e.over { // COMMIT was sent
 		return rows, err
 	}
-	if err = e.rollback(err); !mustRunAlone(err) {
+	switch err = e.rollback(err); {
+	case mustRunAlone(err):
+	case c.losesTransactions():
+		return c.queryAgain(ctx, q)
+	default:
 		return nil, err
 	}
 	if err := e.goAlone(ctx); err != nil {

@@ -209,18 +209,19 @@ func dialPgx(ctx context.Context, c driver.Connector) (inner, error) {
 
 // connector is one sql.DB's view of the driver. It is safe for concurrent use.
 type connector struct {
-	config  Config
-	target  *redis.Target // of a shared store, else nil
-	process string        // see spaceKey
-	build   string        // other than "" a build of another format, in tests
-	driver  *Driver
-	connect func(context.Context, *Conn) (inner, error)
-	mode    pgx.QueryExecMode // of a connection that is not dialled yet
-	eager   bool              // dial in Connect
-	watches bool              // PostgreSQL is asked for changes of the catalog
-	traced  bool              // the tracer sees what goes past the driver
-	wrapped driver.Connector
-	tracers []*Tracer // of the wrapped connector's pool
+	config        Config
+	target        *redis.Target // of a shared store, else nil
+	process       string        // see spaceKey
+	build         string        // other than "" a build of another format, in tests
+	driver        *Driver
+	connect       func(context.Context, *Conn) (inner, error)
+	mode          pgx.QueryExecMode // of a connection that is not dialled yet
+	eager         bool              // dial in Connect
+	watches       bool              // PostgreSQL is asked for changes of the catalog
+	statementPool atomic.Bool       // a pooler in statement mode is known to be in between
+	traced        bool              // the tracer sees what goes past the driver
+	wrapped       driver.Connector
+	tracers       []*Tracer // of the wrapped connector's pool
 	// own is how the wrapped connector dialled last. What the driver asks for
 	// itself must not wait for a place in a pool, nor take one.
 	own atomic.Pointer[pgx.ConnConfig]

@@ -121,7 +121,7 @@ func (c *Conn) begin(ctx context.Context, calls ...*call) (*effect, error) {
 		return e, nil
 	}
 	e.ends = c.tx != nil && len(calls) == 1 && calls[0].text.endsTransaction()
-	canWrap := c.tx == nil && len(calls) == 1 && calls[0].ours && calls[0].canWrap()
+	canWrap := c.tx == nil && !c.d.statementPool.Load() && len(calls) == 1 && calls[0].ours && calls[0].canWrap()
 	writes := len(e.tags) > 0 || e.asks
 	switch {
 	case e.space == nil: // a read of a standby must not take longer for its functions

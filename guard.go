@@ -30,6 +30,8 @@ type guard struct {
 	used  time.Time
 	stale bool // see lost
 	posts posts
+
+	statementPool time.Time // when a pooler in statement mode was in between, see statementpool.go
 }
 
 const guardRest = 10 * time.Second
@@ -117,7 +119,7 @@ func (g *guard) dialWith(ctx context.Context, object int) (inner, error) {
 	}
 	if err != nil {
 		_ = in.Close()
-		return nil, err
+		return nil, ofStatementPool(err)
 	}
 	return in, nil
 }

@@ -415,7 +415,7 @@ func (p *peers) announceOn(ctx context.Context, c *Conn) error {
 	p.mu.Unlock()
 	shown := post{lockCamps, own.writeLock()}
 	function := "pg_advisory_lock_shared"
-	if c.pid == 0 {
+	if c.pid == 0 && !c.d.statementPool.Load() {
 		function = "pg_advisory_xact_lock_shared"
 	}
 	if c.inner.txStatus() == 'E' || own.kind == campUnknown || c.shown == shown {
@@ -466,6 +466,8 @@ func (p *peers) trouble() error {
 		return nil // it may not have noticed yet that the server was replaced
 	case len(p.met) > 0:
 		return fmt.Errorf("%w: cache_store: %s writes to this database; name the same Redis in all, set cache_external=events if Kafka or Apply tells this cache, or see docs/rollout.md", ErrWithheld, p.met[0])
+	case errors.Is(p.problem, errStatementPool):
+		return fmt.Errorf("%w: %w", ErrWithheld, p.problem)
 	case p.problem != nil && refused(p.problem):
 		return fmt.Errorf("%w: PostgreSQL does not let the driver ask who else writes to this database: %w", ErrWithheld, p.problem)
 	}

@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -18,7 +19,7 @@ import (
 )
 
 // poolModes are ways to PostgreSQL. All but the first are those of pgbouncer.
-var poolModes = []string{"direct", "session", "transaction"}
+var poolModes = []string{"direct", "session", "transaction", "statement"}
 
 const shelfTables = 6
 
@@ -122,6 +123,31 @@ func (s *shelf) table(i int) string { return fmt.Sprintf("%s.t%d", s.mode, i) }
 
 func (s *shelf) byID(i int) string { return "SELECT v FROM " + s.table(i) + " WHERE id = $1" }
 
+// right is fresh, but for what fails with pgx too. It reports a hit.
+func (s *shelf) right(query string, args ...any) (hit bool) {
+	s.Helper()
+	before := StatsOf(s.db).Hits
+	got := s.fixture.read(s.db, query, args)
+	if s.asPgxFails(got.err) {
+		return false
+	}
+	if got, want := got.String(), s.fixture.read(s.plain, query, args).String(); got != want {
+		s.Errorf("%s: got %s, want %s", query, got, want)
+	}
+	return StatsOf(s.db).Hits > before
+}
+
+// cached returns when the query is answered from the cache, if it may be.
+func (s *shelf) cached(query string, args ...any) {
+	s.Helper()
+	if s.pool == "statement" {
+		s.right(query, args...)
+		s.right(query, args...)
+		return
+	}
+	s.until("a hit", func() bool { return s.right(query, args...) })
+}
+
 // asPgxFails reports an error that pgx has too: a named statement was prepared over
 // another backend, or is there already.
 func (s *shelf) asPgxFails(err error) bool {
@@ -134,20 +160,24 @@ func (s *shelf) asPgxFails(err error) bool {
 // changes is what its text says.
 func TestATextIsAnsweredAndNoOtherBehindAPooler(t *testing.T) {
 	shelves(t, func(s *shelf) {
-		s.caches(s.byID(2), 1)
+		t := s.T
+		s.cached(s.byID(2), 1)
 		mine, others := s.table(0), s.table(1)
 		s.between.Store(true)
 		for id := range 3 {
-			s.known(s.byID(0), id+1)
-			s.fresh(s.byID(0)+" AND now() > $2", id+1, "2000-01-01")
+			s.cached(s.byID(0), id+1)
+			s.right(s.byID(0)+" AND now() > $2", id+1, "2000-01-01")
 		}
-		tx, err := s.db.BeginTx(s.ctx, nil)
-		if err == nil {
-			s.on(tx).fresh(s.byID(0), 4)
-			err = tx.Commit()
-		}
-		if err != nil {
+		if tx, err := s.db.BeginTx(s.ctx, nil); s.pool == "statement" {
+			if err == nil {
+				t.Error("a transaction is begun")
+				tx.Rollback()
+			}
+		} else if err != nil {
 			s.Fatal(err)
+		} else {
+			s.on(tx).fresh(s.byID(0), 4)
+			s.commit(tx)
 		}
 		prepared, err := s.db.PrepareContext(s.ctx, s.byID(0))
 		if err == nil {
@@ -163,8 +193,8 @@ func TestATextIsAnsweredAndNoOtherBehindAPooler(t *testing.T) {
 		}
 
 		for id := range 3 {
-			s.known(s.byID(1), id+1)
-			s.known("SELECT count(*) FROM "+mine+" WHERE v LIKE $1", "%!%")
+			s.cached(s.byID(1), id+1)
+			s.cached("SELECT count(*) FROM "+mine+" WHERE v LIKE $1", "%!%")
 			_, err := s.db.ExecContext(s.ctx, "UPDATE "+mine+" SET v = v || $2 WHERE id = $1", id+1, "!")
 			if err == nil {
 				var v string
@@ -182,9 +212,9 @@ func TestATextIsAnsweredAndNoOtherBehindAPooler(t *testing.T) {
 				t.Error(err)
 			}
 			for range 2 {
-				s.fresh(s.byID(0), id+1)
-				s.fresh(s.byID(1), id+1)
-				s.fresh("SELECT count(*) FROM "+mine+" WHERE v LIKE $1", "%!%")
+				s.right(s.byID(0), id+1)
+				s.right(s.byID(1), id+1)
+				s.right("SELECT count(*) FROM "+mine+" WHERE v LIKE $1", "%!%")
 			}
 		}
 		s.between.Store(false)
@@ -203,7 +233,8 @@ func (s *shelf) same(got, want string) {
 // Many read different tables over a few backends at once, and what they have stored is right.
 func TestReadersAtOnceBehindAPoolerStoreWhatIsTrue(t *testing.T) {
 	shelves(t, func(s *shelf) {
-		s.caches("SELECT count(*) FROM " + s.table(0))
+		t := s.T
+		s.cached("SELECT count(*) FROM " + s.table(0))
 		ask := func(i, id int) error {
 			var v string
 			err := s.db.QueryRowContext(s.ctx, s.byID(i), id).Scan(&v)
@@ -237,8 +268,54 @@ func TestReadersAtOnceBehindAPoolerStoreWhatIsTrue(t *testing.T) {
 		}
 		for i := range shelfTables {
 			for id := range 30 {
-				s.known(s.byID(i), id+1).is(fmt.Sprintf("t%d-%d", i, id+1))
+				s.cached(s.byID(i), id+1)
 			}
+		}
+	})
+}
+
+// documented is what docs/poolers.md says of a mode behind a pooler.
+func (s *shelf) documented() string {
+	s.Helper()
+	text, err := os.ReadFile("docs/poolers.md")
+	if err != nil {
+		s.Fatal(err)
+	}
+	columns := map[string]int{"direct": 2, "session": 3, "transaction": 4, "statement": 5}
+	for line := range strings.Lines(string(text)) {
+		if cells := strings.Split(line, "|"); len(cells) == 7 && strings.TrimSpace(cells[1]) == "`"+s.mode+"`" {
+			return strings.TrimSpace(cells[columns[s.pool]])
+		}
+	}
+	s.Fatal("docs/poolers.md does not say it")
+	return ""
+}
+
+func TestPoolersAreAsTheirTableSays(t *testing.T) {
+	shelves(t, func(s *shelf) {
+		says := s.documented()
+		cached, passes, asPgx := strings.HasPrefix(says, "cached"), strings.HasPrefix(says, "passes through"), strings.HasSuffix(says, "as pgx")
+		if cached == passes || asPgx != (s.mode == "cache_statement" && s.pool != "direct" && s.pool != "session") {
+			s.Fatalf("docs/poolers.md says %q", says)
+		}
+		if cached {
+			s.cached(s.byID(0), 1)
+		}
+		s.between.Store(true)
+		before := StatsOf(s.db)
+		for id := range 3 {
+			for _, query := range []string{s.byID(0), s.byID(0) + " AND now() > '2000-01-01'"} {
+				for range 2 {
+					var v string
+					err := s.db.QueryRowContext(s.ctx, query, id+1).Scan(&v)
+					if want := fmt.Sprintf("t0-%d", id+1); (err != nil || v != want) && !s.asPgxFails(err) {
+						s.Errorf("%s gives %s, %v; want %s", query, v, err, want)
+					}
+				}
+			}
+		}
+		if hits := StatsOf(s.db).Hits - before.Hits; cached != (hits >= 3) || passes != (hits == 0) {
+			s.Errorf("%d hits of 6, and docs/poolers.md says %q", hits, says)
 		}
 	})
 }

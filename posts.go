@@ -63,6 +63,9 @@ func (g *guard) holding(ctx context.Context, wanted []post, question string) (an
 	if err == nil {
 		answer, err = in.text(ctx, question)
 	}
+	if errors.Is(err, errStatementPool) {
+		return "", nil, err
+	}
 	if err != nil { // whatever it was, what is held now is not known
 		g.dropLocked()
 		return "", nil, err
@@ -173,12 +176,17 @@ func (g *guard) turnLocked(ctx context.Context) (err error) {
 // dialBeside returns a connection with an open transaction that keeps no
 // snapshot, so that it is in nobody's way for as long as it lasts.
 func (g *guard) dialBeside(ctx context.Context) (inner, error) {
+	if time.Since(g.statementPool) < guardRest {
+		return nil, errStatementPool // each try costs a connection of the pooler's
+	}
 	in, err := g.dial(ctx)
 	if err != nil {
 		return nil, err
 	}
 	if err := beginBeside(ctx, in); err != nil {
-		_ = in.Close()
+		if _ = in.Close(); err == errStatementPool {
+			g.statementPool = time.Now()
+		}
 		return nil, err
 	}
 	return in, nil
@@ -186,7 +194,7 @@ func (g *guard) dialBeside(ctx context.Context) (inner, error) {
 
 func beginBeside(ctx context.Context, in inner) error {
 	if _, err := in.ExecContext(ctx, "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY", nil); err != nil {
-		return err
+		return ofStatementPool(err)
 	}
 	return patient(ctx, in)
 }
@@ -209,6 +217,9 @@ func (p *posts) dropLocked() {
 // refused reports that PostgreSQL, or a pooler, has answered and will not let
 // this process in or ask, rather than that nobody answers.
 func refused(err error) bool {
+	if errors.Is(err, errStatementPool) {
+		return true
+	}
 	var answer *pgconn.PgError
 	if !errors.As(err, &answer) || len(answer.Code) != 5 {
 		return false

@@ -122,7 +122,7 @@ func (c *Conn) refill(ctx context.Context) {
 	c.owed = nil
 	r := refiller{c: c, space: d.space, until: time.Now().Add(refillTime)}
 	left := len(d.due)
-	if !c.inner.closed() && c.inner.txStatus() == 'I' && r.released(ctx, d.told) {
+	if !c.inner.closed() && c.inner.txStatus() == 'I' && !c.d.statementPool.Load() && r.released(ctx, d.told) {
 		// Not the caller's context: it may end in the middle of a SELECT, which
 		// would cost the connection, and its hints are for the statement.
 		own, cancel := context.WithDeadline(context.Background(), r.until.Add(refillBreak))

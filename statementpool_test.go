@@ -1,0 +1,69 @@
+package cachedpg
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/cachedpg/cachedpg/internal/pgtest"
+)
+
+// Behind a pooler in statement mode the driver works as pgx does, and opens no
+// transaction but one, by which it finds out. Others get no stale row for that.
+func TestBehindAPoolerInStatementMode(t *testing.T) {
+	t.Parallel()
+	inBothStores(t, func(t *testing.T, keys ...string) {
+		const setup = people + `CREATE TABLE log (line text);
+			CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN EXECUTE 'INSERT INTO log VALUES ($1)' USING NEW.name; RETURN NEW; END $$;
+			CREATE TABLE noted (id int PRIMARY KEY, name text);
+			CREATE TRIGGER note BEFORE INSERT OR UPDATE ON noted FOR EACH ROW EXECUTE FUNCTION note();
+			INSERT INTO noted VALUES (1, 'a')`
+		for _, mode := range modes[1:] { // pgx' named statements do not work there
+			t.Run(mode, func(t *testing.T) {
+				database := pgtest.Database(t)
+				pgtest.Exec(t, database, setup)
+				f := newFixture(t, database, "exec", "", keys...)
+				f.dsn = withKey(withKey(database, "search_path", "public"), "default_query_exec_mode", mode)
+				f.plain = f.open("pgx", f.dsn)
+				direct := f.beside("direct", keys...)
+				behind := *f
+				behind.dsn = withKey(pgtest.PgbouncerTo(t, database, "statement"), "default_query_exec_mode", mode)
+				v := behind.beside("behind", keys...)
+				first := f.conn(v.db) // of which nobody makes another when it is lost
+				const byID, logged = "SELECT name FROM users WHERE id = 1", "SELECT count(*) FROM log"
+				direct.caches(byID)
+				direct.caches(logged)
+				write := func(i int, text string) {
+					t.Helper()
+					if strings.HasSuffix(text, "RETURNING name") {
+						var name string
+						if err := first.QueryRowContext(f.ctx, text).Scan(&name); err != nil || name != fmt.Sprint("x", i) {
+							t.Errorf("write %d gives %s, %v", i, name, err)
+						}
+					} else if _, err := first.ExecContext(f.ctx, text); err != nil {
+						t.Errorf("write %d: %v", i, err)
+					}
+					for range 2 {
+						direct.fresh(byID)
+						direct.fresh(logged)
+						v.fresh(byID)
+						v.on(first).fresh(logged)
+					}
+				}
+				for i, text := range []string{
+					"UPDATE users SET name = 'x%d' WHERE id = 1",
+					"UPDATE noted SET name = 'x%d' WHERE id = 1",
+					"UPDATE users SET name = 'x%d' WHERE id = 1 RETURNING name",
+					"UPDATE noted SET name = 'x%d' WHERE id = 1 RETURNING name",
+					"DO $$ BEGIN UPDATE users SET name = 'x%d'; END $$",
+				} {
+					write(i, fmt.Sprintf(text, i))
+				}
+				if err := v.db.PingContext(f.ctx); !errors.Is(err, ErrWithheld) || !strings.Contains(err.Error(), "pool_mode=transaction") {
+					t.Errorf("Ping says %v", err)
+				}
+			})
+		}
+	})
+}
