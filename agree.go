@@ -55,8 +55,12 @@ func (sp *space) agree(ctx context.Context, snapshot *catalog.Snapshot, stamps *
 		// It may have changed since, which nobody was told as nothing was planned.
 		sp.viewMu.Unlock()
 		return false, nil
-	case sp.digest == (catalog.Digest{}):
+	case sp.digest == (catalog.Digest{}) && sp.view.Load() == nil:
 		sp.digest, agreed = digest, true
+	case sp.digest == (catalog.Digest{}): // writers plan with a catalog, nothing is valid
+		if agreed = sp.view.Load().snapshot.Digest() == digest; agreed {
+			sp.digest = digest
+		}
 	default:
 		agreed = sp.digest == digest
 	}
@@ -88,8 +92,9 @@ func (sp *space) differs(digest catalog.Digest) bool {
 func (sp *space) watched(ctx context.Context) (w *watch, number uint64) {
 	switch {
 	case sp.lease != nil:
-		sp.lease.first(ctx)
-		w = &sp.lease.watch
+		if w = &sp.lease.watch; w.now() == 0 {
+			sp.lease.first(ctx)
+		}
 	case sp.keeper != nil:
 		w = &sp.keeper.watch
 	default:

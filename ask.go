@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/cachedpg/cachedpg/keying"
+	"github.com/cachedpg/cachedpg/store"
 )
 
 // Where a transaction has run code that its texts do not show (keying.Plan.Asks)
@@ -120,8 +121,14 @@ func (e *effect) take(answer string) error {
 	if bounded {
 		e.tags, bounded = keying.WrittenTags(e.tags, w.relations, e.view.snapshot)
 	}
-	if w.xid != "" && !bounded {
+	switch {
+	case bounded || w.xid == "":
+	case w.catalog:
 		e.everything()
+	default:
+		// By which keys its rows are found is not known, but no name means anything
+		// else than before. Others need not load the catalog again for it.
+		e.tags = append(e.tags, store.Tag{Kind: store.TagSchema})
 	}
 	return nil
 }

@@ -129,11 +129,11 @@ func (f *follower) sameKeys(ctx context.Context, tables []uint32) (bool, error) 
 }
 
 // loadCatalogAside loads it over a connection of its own, so that questions are
-// answered meanwhile.
+// answered meanwhile; where none is to be had, over the guard's.
 func (g *guard) loadCatalogAside(ctx context.Context) (*catalog.Snapshot, error) {
 	in, err := g.dial(ctx)
 	if err != nil {
-		return nil, err
+		return g.loadCatalog(ctx)
 	}
 	defer in.Close()
 	return in.loadCatalog(ctx)

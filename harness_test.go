@@ -22,7 +22,10 @@ import (
 	"github.com/cachedpg/cachedpg/keying"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	patience = testTimeout / 3 // a load takes as long as the machine is slow
+	goleak.VerifyTestMain(m)
+}
 
 // modes are pgx's exec modes, by their names in a DSN. They decide how
 // arguments are typed and in which format values travel, so every scenario

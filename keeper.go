@@ -26,6 +26,7 @@ type keeper struct {
 	watch  watch
 	notice notice
 	peers  *peers
+	space  *space
 
 	live     atomic.Bool
 	reached  atomic.Bool   // the store could be used at least once
@@ -44,6 +45,7 @@ type keeper struct {
 	gone     horizon                      // what orphans wait for
 	asked    bool                         // the renewal under way was to be made sure of
 	deferred bool                         // one was left to others
+	doubted  uint64                       // the watch's number when all was made stale, see sameCatalog
 	life     context.Context
 	unsure   []*unflushed // over, but not known to be on disk
 
@@ -71,8 +73,13 @@ func newKeeper(s store.Shared, id identity, url string, feeds bool, log *walLog,
 	k.notice.guard, k.watch.guard = &k.guard, &k.guard
 	k.life = ctx
 	k.peers = peers(&k.guard)
-	go k.run(ctx)
 	return k
+}
+
+// start begins the keeper's work for sp.
+func (k *keeper) start(sp *space) {
+	k.space = sp
+	go k.run(k.life)
 }
 
 func (k *keeper) close() {
@@ -164,7 +171,7 @@ func (k *keeper) sure(ctx context.Context, fresh store.Fresh) (bool, error) {
 	switch {
 	case fresh.Epoch == "":
 		k.asked = true
-		return k.sameCatalog(ctx)
+		return k.sameCatalog(ctx, fresh.Left)
 	case k.watch.now() == 0:
 		_, _ = k.watch.ask(ctx) // the catalog that is loaded next need not be loaded again
 	}
@@ -367,12 +374,15 @@ func (k *keeper) warmUp(ctx context.Context) bool {
 	}
 	first := k.first
 	k.mu.Unlock()
+	timer := time.NewTimer(patientFor(ctx, askTimeout))
+	defer timer.Stop()
 	select {
 	case <-first:
 		return k.live.Load()
+	case <-timer.C:
 	case <-ctx.Done():
-		return false
 	}
+	return false
 }
 
 // check says what is wrong with a store that was never reached.

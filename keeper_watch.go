@@ -3,8 +3,8 @@ package cachedpg
 import (
 	"context"
 	"errors"
+	"time"
 
-	"github.com/cachedpg/cachedpg/catalog"
 	"github.com/cachedpg/cachedpg/store"
 )
 
@@ -16,43 +16,97 @@ import (
 // The digest is compared with the one kept in the store and not with the last one of
 // this process: another may have renewed meanwhile, or have loaded first.
 //
+// To load a catalog may take longer than what is left of the lease, so it is loaded
+// beside (see loads), and the renewal waits for it only as long as the lease has time for.
+// Then it doubts: it makes all that is valid stale, which is one step, and the lease goes
+// on. What becomes valid after that was planned with a catalog that was loaded after it, so
+// for as long as the question is answered with the same number it is that of PostgreSQL,
+// and no digest is needed.
+//
+//	keeper                          psql                    another process
+//	                                                        stamps; loads: digest 1
+//	                                ALTER TABLE, COMMIT
+//	question: number 2
+//	(extends: …)                                            (… what it fills is a hit)
+//	new stamps, acknowledged
+//	extends
+//	                                                        agree: the stamps moved,
+//	                                                        so it loads again: digest 2
+//	question: still number 2
+//	extends
+//
+// A process that dies before its stamps are acknowledged has extended nothing, and one
+// that dies after them has made too much stale. Another one that renews then has numbers of
+// its own, and doubts by itself or compares.
+//
 // Who would have to load the catalog for it leaves this renewal to others once: of
 // many processes one goes on renewing, which asks a question of some tens of microseconds.
-func (k *keeper) sameCatalog(ctx context.Context) (bool, error) {
+func (k *keeper) sameCatalog(ctx context.Context, left time.Duration) (bool, error) {
 	if !k.watch.armed() && !k.deferred {
 		k.deferred = true
 		return false, nil
 	}
-	for range loadAttempts {
-		var stamps [2]store.Stamp
-		_, outcome, err := k.store.Lookup(ctx, store.Key{}, everything, stamps[:])
+	limit, cancel := context.WithTimeout(ctx, left-store.Lease/8)
+	defer cancel()
+	for {
+		stamps, err := k.stamps(ctx)
 		if err != nil {
 			return false, ignoreCold(err)
 		}
-		// To load a catalog may take longer than a renewal has time. Then the
-		// lease ends, and the digest is there for the next.
-		long, cancel := context.WithTimeout(k.life, catalogTimeout)
-		number, err := k.watch.ask(long)
-		var digest catalog.Digest
-		if err == nil {
-			digest, err = k.watch.digest(long, number)
+		number, err := k.ask()
+		if err != nil || number == k.doubted {
+			return err == nil, err
 		}
-		cancel()
-		if err != nil {
-			return false, err
+		if stamps[0] == 0 { // a DDL of the driver's is under way: who loads after it compares
+			if stamps, err = k.stamps(ctx); err != nil || stamps[0] == 0 { // after the question nothing was valid
+				return err == nil, ignoreCold(err)
+			}
+			continue
 		}
-		if outcome == store.Dirty || stamps[0] == 0 || stamps[1] == 0 {
-			return true, nil // a DDL of the driver's is under way: nothing is valid, and who loads after it compares
+		digest, known := k.watch.digest(number)
+		agreement := store.Moved
+		if known && stamps[1] != 0 {
+			if agreement, err = k.store.Agree(ctx, digestVersion, digest, &stamps); err != nil {
+				return false, ignoreCold(err)
+			}
 		}
-		agreement, err := k.store.Agree(ctx, digestVersion, digest, &stamps)
-		if err != nil {
-			return false, ignoreCold(err)
-		}
-		if agreement != store.Moved {
+		switch {
+		case agreement != store.Moved:
 			return true, nil
+		case limit.Err() != nil:
+			return k.doubt(ctx, number)
+		case known: // stamps move
+		default:
+			select {
+			case <-k.space.loads.begin(): // a nil channel if it is too soon for another load
+			case <-limit.Done():
+			}
 		}
 	}
-	return false, nil
+}
+
+// stamps returns those of the tags of schema and catalog, zero of one that is dirty.
+func (k *keeper) stamps(ctx context.Context) (stamps [2]store.Stamp, err error) {
+	_, _, err = k.store.Lookup(ctx, store.Key{}, everything, stamps[:])
+	return stamps, err
+}
+
+// doubt makes everything in the store stale, so that what the watch has given a number
+// for need not be compared.
+func (k *keeper) doubt(ctx context.Context, number uint64) (bool, error) {
+	if err := k.space.invalidateAll(ctx); err != nil {
+		return false, err
+	}
+	k.doubted = number
+	return true, nil
+}
+
+// ask asks the watch. With a new connection, and many tables, that may take longer than a
+// renewal has time. Then the lease ends, and the next one is quick.
+func (k *keeper) ask() (uint64, error) {
+	long, cancel := context.WithTimeout(k.life, catalogTimeout)
+	defer cancel()
+	return k.watch.ask(long)
 }
 
 func ignoreCold(err error) error {

@@ -60,7 +60,7 @@ func (e *effect) markShared(ctx context.Context) error {
 	}
 	e.unsure = marked.Schema
 	if v := e.space.view.Load(); marked.Schema && v != nil && v.catalog == planned {
-		e.space.staleView(v)
+		e.space.loads.begin()
 	}
 	if marked.Wait > 0 && !e.alone {
 		if err := patient(ctx, e.c.inner); err != nil {

@@ -322,8 +322,11 @@ func (p *peers) mayHit(ctx context.Context) keying.Reason {
 		case p.nudged <- struct{}{}:
 		default:
 		}
+		timer := time.NewTimer(patientFor(ctx, askTimeout))
+		defer timer.Stop()
 		select {
 		case <-answered:
+		case <-timer.C:
 		case <-ctx.Done():
 		case <-p.ctx.Done():
 		}

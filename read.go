@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"database/sql/driver"
-	"errors"
 	"slices"
 	"time"
 
@@ -12,7 +11,6 @@ import (
 
 	"github.com/cachedpg/cachedpg/internal/step"
 	"github.com/cachedpg/cachedpg/keying"
-	"github.com/cachedpg/cachedpg/parser"
 	"github.com/cachedpg/cachedpg/store"
 )
 
@@ -62,9 +60,8 @@ func (c *Conn) query(ctx context.Context, q *call) (driver.Rows, error) {
 		// tags[0] is the schema tag: the plan stands on a catalog that is out
 		// of date. A fill would leave an entry with new stamps and the tags of
 		// an old schema.
-		q.space.staleView(q.view)
 		q.space.giveUp(key, stamps, outcome)
-		if q.replanned {
+		if q.replanned || q.space.loads.await(ctx, q.view, false) == nil {
 			return c.direct(ctx, q, keying.CatalogUnavailable)
 		}
 		q.replanned = true
@@ -154,62 +151,39 @@ func (c *Conn) plan(ctx context.Context, q *call) error {
 	}
 	q.text = c.d.plan(q.view, reader, q.sql)
 	switch plan := q.text.plan; {
-	case q.view == noCatalog || q.refreshed:
+	case q.view == noCatalog:
+		if plan.Writes && known.session != nil && q.space != nil && !q.refreshed {
+			q.refreshed = true
+			if q.space.loads.await(ctx, nil, true) != nil {
+				return c.plan(ctx, q)
+			}
+		}
+	case q.refreshed:
 	case plan.Unknown:
-		q.refreshed = true
 		return c.refresh(ctx, q)
 	case plan.Reason == keying.UnreadableView && q.view.snapshot.Incomplete() && q.space.refresh.due(time.Now()):
-		q.space.staleView(q.view) // someone held a lock on it when it was loaded
+		q.refreshed = true // someone held a lock on it when it was loaded
+		if q.space.loads.await(ctx, q.view, false) != nil {
+			return c.plan(ctx, q)
+		}
 	}
 	return nil
 }
 
-// refresh loads the catalog again because it lacks a name of the text, which
-// a DDL past the driver may have made. If it has the name now, everything that
-// was planned or stored before may stand on an old schema.
+// refresh has the catalog loaded again because it lacks a name of the text, which
+// a DDL past the driver may have made. If it has changed, everything that
+// was planned or stored before is cold, see agree.
 func (c *Conn) refresh(ctx context.Context, q *call) error {
-	if c.inner != nil && c.inner.txStatus() != 'I' || !q.space.refresh.due(time.Now()) {
-		return nil
-	}
-	if err := c.ready(ctx); err != nil {
-		return err
-	}
-	snapshot, err := c.inner.loadCatalog(ctx)
-	if err != nil {
-		return nil // the statement itself will tell
-	}
-	statements, err := parser.Parse(q.sql, nil)
-	if err != nil || keying.New(q.sql, statements, snapshot, q.session.path).Unknown {
+	q.refreshed = true
+	if !q.space.refresh.due(time.Now()) || q.space.loads.await(ctx, q.view, false) == nil {
 		return nil
 	}
 	q.space.refresh.helped()
-	if err := q.space.invalidateAll(ctx); err != nil {
-		return err
-	}
 	return c.plan(ctx, q)
 }
 
 // unknownSession stands in for a session whose settings are not known.
 var unknownSession = &session{}
-
-// loadView loads the catalog over this connection. It returns nil when the
-// catalog cannot be had: then reads bypass and writes invalidate everything.
-func (c *Conn) loadView(ctx context.Context, sp *space) (*view, error) {
-	if c.inner.txStatus() != 'I' {
-		return c.loadViewInTx(ctx, sp), nil
-	}
-	v, err := sp.loadView(ctx, c.inner.loadCatalog)
-	if errors.Is(err, store.ErrCold) || errors.Is(err, store.ErrDown) {
-		return nil, nil // no caller hears of that, also if his context has ended meanwhile
-	}
-	if err != nil && (c.inner.closed() || ctx.Err() != nil) {
-		if cause := errors.Unwrap(err); cause != nil {
-			err = cause // pgx's own words, as everywhere
-		}
-		return nil, err
-	}
-	return v, nil
-}
 
 // mayRead reports why the cache must not be asked, NoReason if it may.
 func (c *Conn) mayRead(ctx context.Context, q *call) keying.Reason {

@@ -187,11 +187,8 @@ func (c *Conn) state(ctx context.Context) (*state, error) {
 		return &c.known, nil
 	}
 	v := sp.view.Load()
-	if v == nil {
-		var err error
-		if v, err = c.loadView(ctx, sp); err != nil {
-			return nil, err
-		}
+	if v == nil && c.inner.txStatus() != 'E' {
+		v = sp.loads.await(ctx, nil, false)
 	}
 	if v != nil && c.known.view != v && c.known.space == sp {
 		_ = c.learn(ctx)

@@ -36,9 +36,9 @@ type space struct {
 
 	// view is the catalog as far as it is known to be current; nil after a
 	// DDL until someone loads it again.
-	view    atomic.Pointer[view]
-	loading chan struct{} // holds a token while nobody loads
-	viewMu  sync.Mutex    // orders publishing a view and dropping it; guards digest
+	view   atomic.Pointer[view]
+	loads  *loads
+	viewMu sync.Mutex // orders publishing a view and dropping it; guards digest
 
 	// digest is that of the catalog which everything in the store in memory was
 	// planned with; zero when nothing is valid that was planned.
@@ -172,9 +172,9 @@ func joinSpace(d *connector, s *session, again bool) (sp *space, err error) {
 }
 
 func newSpace(d *connector, s *session) *space {
-	sp := &space{gens: invalidation.NewGenerations(), loading: make(chan struct{}, 1), guard: &guard{id: s.id},
+	sp := &space{gens: invalidation.NewGenerations(), guard: &guard{id: s.id},
 		refresh: &backoff{min: time.Second, max: time.Minute}, warming: &backoff{min: 5 * time.Millisecond, max: time.Second}}
-	sp.loading <- struct{}{}
+	sp.loads = newLoads(sp)
 	sp.flushed.sp = sp
 	sp.before.Store(new(underWay))
 	if d.target == nil {
@@ -198,6 +198,7 @@ func newSpace(d *connector, s *session) *space {
 		return p
 	})
 	sp.guard, sp.peers = &sp.keeper.guard, sp.keeper.peers
+	sp.keeper.start(sp)
 	return sp
 }
 
@@ -218,6 +219,7 @@ func (sp *space) leave() {
 	}
 	spacesMu.Unlock()
 	if last {
+		sp.loads.close()
 		if f := sp.feed.Load(); f != nil {
 			f.close()
 		}
@@ -253,6 +255,7 @@ func (sp *space) dropView() (generation uint64) {
 	defer sp.viewMu.Unlock()
 	sp.view.Store(nil)
 	sp.digest = catalog.Digest{}
+	sp.loads.retry.helped() // it may have mended what has kept it from being loaded
 	return sp.gens.Advance()
 }
 
@@ -272,66 +275,6 @@ func (sp *space) invalidateAll(ctx context.Context) error {
 
 // everything is what nothing that is cached or planned survives.
 var everything = []store.Tag{{Kind: store.TagSchema}, {Kind: store.TagCatalog}}
-
-// staleView forgets v because the schema tag's stamp has moved past it.
-func (sp *space) staleView(v *view) { sp.view.CompareAndSwap(v, nil) }
-
-// loadView returns the current view, loading it with load if nobody has.
-// Loads take turns; who waits honours its own context.
-func (sp *space) loadView(ctx context.Context, load func(context.Context) (*catalog.Snapshot, error)) (*view, error) {
-	select {
-	case <-sp.loading:
-		defer func() { sp.loading <- struct{}{} }()
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-	if v := sp.view.Load(); v != nil {
-		return v, nil
-	}
-	var v *view
-	for range loadAttempts {
-		var err error
-		var agreed bool
-		if v, agreed, err = sp.loadOnce(ctx, load); err != nil {
-			return nil, err
-		}
-		if agreed {
-			return v, nil
-		}
-	}
-	v.stamp = 0 // the catalog changes all the time: to plan writes with, no more
-	return v, nil
-}
-
-const loadAttempts = 4
-
-func (sp *space) loadOnce(ctx context.Context, load func(context.Context) (*catalog.Snapshot, error)) (v *view, agreed bool, err error) {
-	generation := sp.gens.Current()
-	var stamps [2]store.Stamp
-	// No entry has this key. The lookup mints the stamps, and they must be read
-	// before the catalog is: a DDL that commits in between moves them.
-	if _, _, err := sp.lookup(ctx, store.Key{}, everything, stamps[:]); err != nil {
-		return nil, false, err
-	}
-	watch, number := sp.watched(ctx)
-	snapshot, err := load(ctx)
-	if err != nil {
-		return nil, false, err
-	}
-	if watch != nil {
-		watch.saw(number, snapshot.Digest())
-	}
-	if agreed, err = sp.agree(ctx, snapshot, &stamps, generation, number); err != nil {
-		return nil, false, err
-	}
-	v = &view{snapshot: snapshot, stamp: stamps[0], catalog: stamps[1]}
-	sp.viewMu.Lock()
-	defer sp.viewMu.Unlock()
-	if agreed && sp.gens.Current() == generation && !sp.superseded.Load() {
-		sp.view.Store(v)
-	}
-	return v, agreed, nil
-}
 
 // chill makes the cache in memory begin anew: what it holds may be of before a
 // commit that nobody has marked here.

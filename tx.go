@@ -227,17 +227,3 @@ func (c *Conn) settle() {
 		c.tx = nil
 	}
 }
-
-// loadViewInTx loads the catalog inside the caller's transaction, where
-// catalog.Load stands behind a savepoint. It returns nil where what the
-// transaction sees is not what everybody sees.
-func (c *Conn) loadViewInTx(ctx context.Context, sp *space) *view {
-	if c.tx == nil || c.tx.catalog || c.tx.asks || c.inner.txStatus() != 'T' || c.tx.isolationOf(ctx, c) != isolationReadCommitted {
-		return nil
-	}
-	v, err := sp.loadView(ctx, c.inner.loadCatalog)
-	if err != nil {
-		return nil
-	}
-	return v
-}

@@ -79,20 +79,11 @@ func (w *watch) ask(ctx context.Context) (number uint64, err error) {
 }
 
 // digest returns the digest of the catalog as it was when ask gave number, or
-// later. It loads the catalog if nobody has under that number.
-func (w *watch) digest(ctx context.Context, number uint64) (catalog.Digest, error) {
+// later, if it was loaded under that number.
+func (w *watch) digest(number uint64) (digest catalog.Digest, ok bool) {
 	w.mu.Lock()
-	known, ok := w.known, w.knownAt == number
-	w.mu.Unlock()
-	if ok {
-		return known, nil
-	}
-	snapshot, err := w.guard.loadCatalog(ctx)
-	if err != nil {
-		return catalog.Digest{}, err
-	}
-	w.saw(number, snapshot.Digest())
-	return snapshot.Digest(), nil
+	defer w.mu.Unlock()
+	return w.known, number != 0 && w.knownAt == number
 }
 
 // armed reports that a question needs neither a connection nor the catalog.

@@ -128,25 +128,32 @@ func (l *watchLease) pause(ctx context.Context, d time.Duration) (nudged bool) {
 }
 
 // check asks, and makes everything cold if the catalog is another than what was
-// planned with.
+// planned with. If that has to be loaded to be known the lease may end meanwhile, and
+// begins again when it is: what is cached stays, if it is the same.
 func (l *watchLease) check(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, catalogTimeout)
 	defer cancel()
-	number, err := l.ask(ctx)
-	if err != nil && l.own.lost() { // it may have been closed while nobody used it
-		number, err = l.ask(ctx)
+	for {
+		number, err := l.ask(ctx)
+		if err != nil && l.own.lost() { // it may have been closed while nobody used it
+			number, err = l.ask(ctx)
+		}
+		if err != nil || !l.space.planned() {
+			return err // who loads the catalog now finds that the number has changed
+		}
+		switch digest, known := l.digest(number); {
+		case known && l.space.differs(digest):
+			return l.space.invalidateAll(ctx)
+		case known:
+			return nil
+		}
+		select {
+		case <-l.space.loads.begin(): // a nil channel if it is too soon for another load
+		case <-time.After(watchRetry):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
-	if err != nil || !l.space.planned() {
-		return err // who loads the catalog now finds that the number has changed
-	}
-	digest, err := l.digest(ctx, number)
-	if err != nil {
-		return err
-	}
-	if l.space.differs(digest) {
-		return l.space.invalidateAll(ctx)
-	}
-	return nil
 }
 
 // conclude begins a lease counted from when the question was sent, or notes that there
@@ -187,7 +194,7 @@ func (l *watchLease) holds(ctx context.Context) bool {
 	tried := l.tried
 	l.mu.Unlock()
 	l.nudge()
-	timer := time.NewTimer(askTimeout)
+	timer := time.NewTimer(patientFor(ctx, askTimeout))
 	defer timer.Stop()
 	select {
 	case <-tried:

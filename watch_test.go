@@ -160,8 +160,17 @@ func TestWhatChangesNothingLeavesTheCacheAsItIs(t *testing.T) {
 				if err != nil {
 					f.Fatal(err)
 				}
-				if digest, err := w.digest(f.ctx, number); err != nil || digest != v.snapshot.Digest() {
-					f.Fatalf("%s: another digest, %v", sql, err)
+				digest, known := w.digest(number)
+				if !known {
+					snapshot, err := w.guard.loadCatalog(f.ctx)
+					if err != nil {
+						f.Fatal(err)
+					}
+					digest = snapshot.Digest()
+					w.saw(number, digest)
+				}
+				if digest != v.snapshot.Digest() {
+					f.Fatalf("%s: another digest", sql)
 				}
 			}
 			if l := connectorOf(f.db).space().lease; l != nil {

@@ -42,24 +42,25 @@ var rest = func() (expressions string) {
 	return expressions
 }()
 
+// relations counts those of pg_class by what Load reads of them. Its rows are also
+// written for what changes nothing: TRUNCATE and VACUUM FULL give a table another file.
+const relations = `(SELECT concat_ws(',', count(*), sum(hashtextextended(ROW(
+		oid, relnamespace, relkind, relpersistence, relrowsecurity, relowner, relacl, relname)::text, 0))) FROM pg_class WHERE ` + watched + `)`
+
 // versionsOfAll counts all that Load reads, but for what belongs to temporary relations.
 var versionsOfAll = settle + `WITH temporary AS (SELECT oid FROM pg_class WHERE relpersistence = 't')
-	SELECT concat_ws(' ', ` + func() (expressions string) {
+	SELECT concat_ws(' ', ` + relations + func() (expressions string) {
 	for _, from := range [][2]string{
-		{"pg_class WHERE " + watched, ""},
 		{"pg_attribute WHERE attnum > 0", "attrelid"}, {"pg_index WHERE indisunique", "indrelid"},
 		{"pg_constraint WHERE true", "conrelid"}, {"pg_trigger WHERE true", "tgrelid"}, {"pg_rewrite WHERE true", "ev_class"},
 		{"pg_policy WHERE true", "polrelid"}, {"pg_attrdef WHERE true", "adrelid"}, {"pg_inherits WHERE true", "inhrelid"},
 		{"pg_partitioned_table WHERE true", "partrelid"},
 		{"pg_type WHERE oid >= 16384 AND " + ownType, ""}, {"pg_namespace WHERE nspname NOT LIKE 'pg\\_%temp\\_%'", ""},
 	} {
-		if expressions != "" {
-			expressions += ",\n\t\t"
-		}
 		if from[1] != "" {
 			from[0] += " AND " + from[1] + " NOT IN (SELECT oid FROM temporary)"
 		}
-		expressions += count(from[0])
+		expressions += ",\n\t\t" + count(from[0])
 	}
 	return expressions + rest
 }() + `);`

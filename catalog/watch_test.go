@@ -221,6 +221,26 @@ func TestWhatChangesNothingIsNoChange(t *testing.T) {
 	})
 }
 
+// A table that gets another file is what it was: nothing need be loaded for it.
+func TestATruncateIsNoChange(t *testing.T) {
+	t.Parallel()
+	watching(t, func(t *testing.T, dsn string, watcher *pgx.Conn, _ string) {
+		w := asking{t, catalog.NewWatch(watcher)}
+		conn := pgtest.Connect(t, dsn)
+		w.ask()
+		for _, sql := range []string{"TRUNCATE b", "VACUUM FULL b", "REFRESH MATERIALIZED VIEW m"} {
+			run(t, conn, sql)
+			if !w.ask().Same {
+				t.Errorf("%s: a change", sql)
+			}
+		}
+		run(t, conn, "ALTER TABLE b RENAME TO bb")
+		if w.ask().Same {
+			t.Error("a table with another name: no change")
+		}
+	})
+}
+
 func TestTheDigestIsTheSameForEveryProcessAndRole(t *testing.T) {
 	t.Parallel()
 	dsn := pgtest.Database(t)

@@ -125,7 +125,8 @@
 //	     the catalog of the one digest that is kept beside it. Another digest gives the
 //	     tag another stamp, and only who read the stamp before the catalog puts one there.
 //	     A hit needs an answer of PostgreSQL that the catalog is the one of the digest, to a
-//	     question sent at most a lease before.
+//	     question sent at most a lease before; or that it is unchanged since a question after
+//	     which all stamps of the tag were replaced.
 //
 // Processes on one database that do not share a store. For them:
 //
@@ -265,6 +266,16 @@
 //	                                                        digest 2 is hit by digest 1)
 //
 // The guard: the stamps that reader 1 has read are not those of now, so it loads again.
+//
+// Who renews a lease does not wait for the load of a catalog that has changed. It replaces
+// the stamps before it extends, and what is valid after that was loaded after the question (I22):
+//
+//	reader                          psql                    who renews
+//	stamps; loads: digest 1
+//	                                ALTER TABLE, COMMIT
+//	                                                        asks: changed, to what is not known
+//	                                                        (extends …)
+//	fills                                                   (… and it is hit by digest 1)
 //
 // # A store that processes share
 //

@@ -93,8 +93,8 @@ type Shared interface {
 	SharedStats() SharedStats
 }
 
-// Fresh is an epoch that has begun and has no lease yet, if Epoch is not empty.
-// Renew asks about it again until it gets one.
+// Fresh is what a lease is wanted for: an epoch that has begun and has none yet, if Epoch
+// is not empty, about which Renew asks again until it gets one; else one that has.
 type Fresh struct {
 	// Epoch names it. Every write must be over that was under way when sure was
 	// first asked with that name: its marks may be what the store has lost.
@@ -103,6 +103,9 @@ type Fresh struct {
 	// Marked are writers whose marks are in the store now, all of them. They need
 	// not be waited for.
 	Marked []WriterID
+
+	// Left is what is left of the lease that is to be renewed, if Epoch is empty.
+	Left time.Duration
 
 	// Kept: only the lease of the epoch before has run out, and the store has lost no mark.
 	// Then nobody need be waited for but who may commit past the store.

@@ -47,7 +47,11 @@ func (in *incarnation) renew(ctx context.Context, sure func(ctx context.Context,
 	}
 	// Apart, so that an epoch that has to wait does not end those that stand.
 	if len(due) > 0 {
-		yes, err := sure(ctx, store.Fresh{})
+		left := store.Lease
+		for _, p := range due {
+			left = min(left, p.left-time.Since(p.at))
+		}
+		yes, err := sure(ctx, store.Fresh{Left: left})
 		if err != nil {
 			return false, err
 		}

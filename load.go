@@ -1,0 +1,228 @@
+package cachedpg
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/cachedpg/cachedpg/catalog"
+	"github.com/cachedpg/cachedpg/store"
+)
+
+// loads has the catalog of a space loaded: in the background, one load at a time, over
+// a connection of the driver's own. To load it takes as long as it has tables, and while
+// somebody holds a lock on one of PostgreSQL's own tables it takes for ever. So it is
+// under nobody's deadline and in nobody's transaction, and until it is there reads ask
+// PostgreSQL.
+//
+// Of those who find no catalog one waits for it. A write waits too, whoever else does,
+// because what is planned without a catalog makes more stale than it has to. Nobody
+// waits for a load that has been under way for as long as patience allows, and no read
+// for one that another has waited for in vain. After a load that has failed the next one
+// begins no sooner than the back-off says, and nobody waits until it does.
+type loads struct {
+	space *space
+	retry *backoff
+
+	ctx    context.Context
+	cancel context.CancelFunc
+
+	mu      sync.Mutex    // guards the fields below
+	done    chan struct{} // closed when the load under way is over; nil while there is none
+	began   time.Time     // when it did
+	waited  bool          // a read waits for it, or has
+	failed  error         // of the last one
+	closing bool
+}
+
+// patience bounds how long a caller waits for work of the driver's own.
+var patience = time.Second
+
+// patientFor returns how long a caller waits, at most limit: a quarter of the time that it
+// has, so that the query itself, which is sent after that, has the rest.
+func patientFor(ctx context.Context, limit time.Duration) time.Duration {
+	if deadline, ok := ctx.Deadline(); ok {
+		limit = min(limit, time.Until(deadline)/4)
+	}
+	return max(limit, 0)
+}
+
+func newLoads(sp *space) *loads {
+	l := &loads{space: sp, retry: &backoff{min: 50 * time.Millisecond, max: 5 * time.Second}}
+	l.ctx, l.cancel = context.WithCancel(context.Background())
+	return l
+}
+
+func (l *loads) close() {
+	l.cancel()
+	l.mu.Lock()
+	l.closing = true
+	done := l.done
+	l.mu.Unlock()
+	if done != nil {
+		<-done
+	}
+}
+
+// begin has the catalog loaded unless that is under way. It returns nil if the last load
+// has failed and it is too soon for another.
+func (l *loads) begin() (done <-chan struct{}) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.beginLocked()
+}
+
+func (l *loads) beginLocked() <-chan struct{} {
+	switch {
+	case l.done != nil:
+		return l.done
+	case l.closing || !l.retry.due(time.Now()) && !l.warmedUp():
+		return nil
+	}
+	l.done, l.began, l.waited = make(chan struct{}), time.Now(), false
+	go l.run(l.done)
+	return l.done
+}
+
+// warmedUp reports that the last load has failed for a reason that is over.
+func (l *loads) warmedUp() bool {
+	k := l.space.keeper
+	return k != nil && k.live.Load() && (errors.Is(l.failed, store.ErrCold) || errors.Is(l.failed, store.ErrDown))
+}
+
+func (l *loads) run(done chan struct{}) {
+	ctx, cancel := context.WithTimeout(l.ctx, catalogTimeout)
+	err := l.space.loadView(ctx)
+	cancel()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.failed = err; err == nil {
+		l.retry.helped()
+	}
+	l.done = nil
+	close(done)
+}
+
+// await returns the catalog in use if it is another than old. Else it has it loaded, and
+// if the caller may wait it waits: for a load that has begun before the call, which may be
+// too old, and for one after it. It returns nil if there is no other catalog then.
+func (l *loads) await(ctx context.Context, old *view, writes bool) *view {
+	for range 2 {
+		if v := l.space.view.Load(); v != nil && v != old {
+			return v
+		}
+		done, left := l.join(writes)
+		if done == nil || !within(ctx, done, patientFor(ctx, left)) {
+			break
+		}
+	}
+	if v := l.space.view.Load(); v != old {
+		return v
+	}
+	return nil
+}
+
+// join returns the load under way if the caller may wait for it, and for how long.
+func (l *loads) join(writes bool) (done <-chan struct{}, left time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	done = l.beginLocked()
+	if left = patience - time.Since(l.began); done == nil || left <= 0 || l.waited && !writes {
+		return nil, 0
+	}
+	l.waited = l.waited || !writes
+	return done, left
+}
+
+// within reports that done was closed in time.
+func within(ctx context.Context, done <-chan struct{}, limit time.Duration) bool {
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	select {
+	case <-done:
+		return true
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	return false
+}
+
+// loadView loads the catalog and has it used. What others than the driver do meanwhile
+// makes it begin again, see agree.
+func (sp *space) loadView(ctx context.Context) error {
+	var last *view
+	var generation uint64
+	for range loadAttempts {
+		v, used, err := sp.loadOnce(ctx, &generation)
+		if err != nil || used {
+			return err
+		}
+		last = v
+	}
+	// Everything moves all the time. With a store that processes share it may be
+	// writers who plan without a catalog or with an old one: with this one they are
+	// sure again, and Mark compares it.
+	last.stamp = 0
+	if sp.keeper != nil && sp.use(last, generation) {
+		return nil
+	}
+	return errMovingCatalog
+}
+
+const loadAttempts = 4
+
+var errMovingCatalog = errors.New("cachedpg: the schema changes faster than it can be loaded")
+
+func (sp *space) loadOnce(ctx context.Context, generation *uint64) (v *view, used bool, err error) {
+	*generation = sp.gens.Current()
+	var stamps [2]store.Stamp
+	// No entry has this key. The lookup mints the stamps, and they must be read
+	// before the catalog is: a DDL that commits in between moves them.
+	if _, _, err := sp.lookup(ctx, store.Key{}, everything, stamps[:]); err != nil {
+		return nil, false, err
+	}
+	watch, number := sp.watched(ctx)
+	snapshot, err := sp.watcher().loadCatalogAside(ctx)
+	if err != nil {
+		return nil, false, err
+	}
+	if watch != nil {
+		watch.saw(number, snapshot.Digest())
+	}
+	agreed, err := sp.agree(ctx, snapshot, &stamps, *generation, number)
+	if err != nil {
+		return nil, false, err
+	}
+	v = &view{snapshot: snapshot, stamp: stamps[0], catalog: stamps[1]}
+	return v, agreed && sp.use(v, *generation), nil
+}
+
+// use makes v the catalog to plan with, unless one of before a DDL of the driver's.
+func (sp *space) use(v *view, generation uint64) bool {
+	sp.viewMu.Lock()
+	defer sp.viewMu.Unlock()
+	if sp.gens.Current() != generation || sp.superseded.Load() {
+		return false
+	}
+	if now := sp.view.Load(); now == nil || !now.equal(v) {
+		sp.view.Store(v)
+	}
+	return true
+}
+
+// equal reports that nothing planned with v would be planned otherwise with w, or
+// stored otherwise.
+func (v *view) equal(w *view) bool {
+	digest := v.snapshot.Digest()
+	return digest != (catalog.Digest{}) && digest == w.snapshot.Digest() && v.stamp == w.stamp && v.catalog == w.catalog &&
+		v.snapshot.Incomplete() == w.snapshot.Incomplete()
+}
+
+// watcher is over whose connections the schema is watched.
+func (sp *space) watcher() *guard {
+	if sp.lease != nil {
+		return &sp.lease.own
+	}
+	return sp.guard
+}

@@ -1,0 +1,262 @@
+package cachedpg
+
+import (
+	"context"
+	"crypto/rand"
+	"database/sql"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/stdlib"
+
+	"github.com/cachedpg/cachedpg/catalog"
+	"github.com/cachedpg/cachedpg/internal/pgtest"
+	"github.com/cachedpg/cachedpg/keying"
+	"github.com/cachedpg/cachedpg/store"
+)
+
+// lockedCatalog has another session hold a lock without which no catalog can be loaded.
+func (f *fixture) lockedCatalog() (unlock func()) {
+	f.Helper()
+	tx, err := f.plain.BeginTx(f.ctx, nil)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Cleanup(func() { tx.Rollback() })
+	if _, err := tx.ExecContext(f.ctx, "LOCK pg_catalog.pg_depend IN ACCESS EXCLUSIVE MODE"); err != nil {
+		f.Fatal(err)
+	}
+	return func() { f.rollback(tx) }
+}
+
+// A change of the schema that cannot be looked at makes everything stale, which takes no
+// catalog, and the lease goes on. While nothing has changed a load that is held up is nobody's affair.
+func TestALeaseIsRenewedWhileTheCatalogCannotBeLoaded(t *testing.T) {
+	inBothStores(t, func(t *testing.T, keys ...string) {
+		f := newFixture(t, pgtest.Database(t), "exec", people, keys...)
+		const all = "SELECT * FROM users WHERE id = 1"
+		f.again(all)
+		sp := connectorOf(f.db).space()
+		before := StatsOf(f.db).Shared.Epochs
+
+		unlock := f.lockedCatalog()
+		f.stays(2*store.Lease, func() { f.hit(all) })
+		f.past("ALTER TABLE users RENAME COLUMN city TO town")
+		f.noticed(time.Now(), all)
+		f.stays(2*store.Lease, func() { f.bypasses(all) })
+		f.exec("UPDATE users SET name = name || '!' WHERE id = 1")
+		f.fresh(all).is("1 ann! Oslo")
+		if f.inMemory() {
+			unlock()
+		} else {
+			if !sp.keeper.live.Load() {
+				t.Error("there is no lease")
+			}
+			unlock()
+			defer func() {
+				if s := StatsOf(f.db).Shared; s.Epochs != before {
+					t.Errorf("%d epochs have ended", s.Epochs-before)
+				}
+			}()
+		}
+		f.again(all)
+		f.again("SELECT count(*) FROM users")
+	})
+}
+
+// bypasses: the result is PostgreSQL's, and nothing comes from the cache.
+func (v via) bypasses(query string, args ...any) {
+	v.f.Helper()
+	hits := StatsOf(v.db).Hits
+	v.fresh(query, args...)
+	if got := StatsOf(v.db).Hits; got != hits {
+		v.f.Fatalf("%s: a hit", query)
+	}
+}
+
+// I22: a lease that is extended without a digest has nothing under it that was planned
+// with a catalog of before.
+func TestADoubtLeavesNothingThatWasPlannedBefore(t *testing.T) {
+	shared(t, people, func(f *fixture) {
+		f.again(userByID, 1)
+		sp := connectorOf(f.db).space()
+		var stamps [2]store.Stamp
+		if _, _, err := sp.store.Lookup(f.ctx, store.Key{}, everything, stamps[:]); err != nil {
+			f.Fatal(err)
+		}
+		old := sp.view.Load()
+		number, err := sp.keeper.watch.ask(f.ctx)
+		if err != nil {
+			f.Fatal(err)
+		}
+		if sure, err := sp.keeper.doubt(f.ctx, number); !sure || err != nil {
+			f.Fatalf("sure %v, %v", sure, err)
+		}
+		if agreed, err := sp.agree(f.ctx, old.snapshot, &stamps, sp.gens.Current(), number); agreed || err != nil {
+			f.Errorf("a catalog loaded before is agreed on: %v, %v", agreed, err)
+		}
+		f.miss(userByID, 1)
+		f.hit(userByID, 1)
+	})
+}
+
+// heldUp is a connection to PostgreSQL on which a catalog is not loaded before the test
+// says so.
+type heldUp struct {
+	*pgxInner
+	held  <-chan struct{}
+	loads *atomic.Int64
+}
+
+func (in *heldUp) loadCatalog(ctx context.Context) (*catalog.Snapshot, error) {
+	in.loads.Add(1)
+	select {
+	case <-in.held:
+		return in.pgxInner.loadCatalog(ctx)
+	case <-ctx.Done():
+		_ = in.Close() // as pgx does with any query
+		return nil, ctx.Err()
+	}
+}
+
+// heldUp opens a database whose catalog takes as long as the test wants.
+func (f *fixture) heldUp(keys ...string) (v via, loads *atomic.Int64, release func()) {
+	f.Helper()
+	c, err := (&Driver{}).OpenConnector(withKeys(f.dsn, append(f.keys, keys...)))
+	if err != nil {
+		f.Fatal(err)
+	}
+	config, err := pgx.ParseConfig(f.dsn)
+	if err != nil {
+		f.Fatal(err)
+	}
+	held := make(chan struct{})
+	loads = &atomic.Int64{}
+	c.(*connector).process = "held up " + rand.Text()
+	c.(*connector).connect = func(ctx context.Context, _ *Conn) (inner, error) {
+		in, err := dialPgx(ctx, stdlib.GetConnector(*config))
+		if err != nil {
+			return nil, err
+		}
+		return &heldUp{in.(*pgxInner), held, loads}, nil
+	}
+	db := sql.OpenDB(c)
+	f.Cleanup(func() { db.Close() })
+	return f.asking(db), loads, func() { close(held) }
+}
+
+// A deadline that is shorter than the load of the catalog is long enough for what it was set for.
+func TestADeadlineIsNotSpentOnTheCatalog(t *testing.T) {
+	inBothStores(t, func(t *testing.T, keys ...string) {
+		f := newFixture(t, pgtest.Database(t), "cache_statement", people, keys...)
+		v, loads, release := f.heldUp()
+		const deadline = 10 * time.Second // a fraction of what the load takes, which is for ever
+		do := func(what string, act func(ctx context.Context, db *sql.DB) error) {
+			t.Helper()
+			for range 3 {
+				for name, db := range map[string]*sql.DB{"pgx": f.plain, "cachedpg": v.db} {
+					ctx, cancel := context.WithTimeout(f.ctx, deadline)
+					if err := act(ctx, db); err != nil {
+						t.Errorf("%s: %s: %v", name, what, err)
+					}
+					cancel()
+				}
+			}
+		}
+		do("a read", func(ctx context.Context, db *sql.DB) error {
+			var n int
+			return db.QueryRowContext(ctx, "SELECT count(*) FROM users").Scan(&n)
+		})
+		do("a write", func(ctx context.Context, db *sql.DB) error {
+			_, err := db.ExecContext(ctx, "UPDATE users SET city = 'Rome' WHERE id = $1", 1)
+			return err
+		})
+		do("a transaction", func(ctx context.Context, db *sql.DB) error {
+			tx, err := db.BeginTx(ctx, nil)
+			if err != nil {
+				return err
+			}
+			defer tx.Rollback()
+			if _, err := tx.ExecContext(ctx, "UPDATE users SET city = 'Oslo' WHERE id = $1", 1); err != nil {
+				return err
+			}
+			return tx.Commit()
+		})
+		if n := loads.Load(); n != 1 {
+			t.Errorf("%d loads, want the one", n)
+		}
+		release()
+		v.again(userByID, 1)
+	})
+}
+
+// A catalog that cannot be loaded is not tried for by every query.
+func TestACatalogThatCannotBeLoadedIsRarelyTriedFor(t *testing.T) {
+	inBothStores(t, func(t *testing.T, keys ...string) {
+		database := pgtest.Database(t)
+		f := newFixture(t, database, "cache_statement", people, keys...)
+		role := "hardened_" + strings.ToLower(rand.Text())
+		f.past("CREATE ROLE " + role + " LOGIN")
+		f.Cleanup(func() { pgtest.Exec(t, database, "DROP OWNED BY "+role+"; DROP ROLE "+role) })
+		f.past("GRANT USAGE ON SCHEMA cache_statement TO " + role)
+		f.past("GRANT ALL ON users TO " + role)
+		f.past("REVOKE SELECT ON pg_catalog.pg_proc FROM public")
+		f.dsn = withKey(f.dsn, "user", role)
+		v, loads, release := f.heldUp()
+		release()
+		v.truth = f.open("pgx", f.dsn)
+		const queries = 200
+		for range queries {
+			v.fresh(userByID, 1)
+			v.fresh("SELECT count(*) FROM users")
+			v.exec("UPDATE users SET city = 'Rome' WHERE id = 2")
+		}
+		if n := loads.Load(); n == 0 || n > 25 { // a back-off of seconds makes few in any time that a test has
+			t.Errorf("%d queries made %d loads", queries, n)
+		}
+		pgtest.Exec(t, database, "GRANT SELECT ON pg_catalog.pg_proc TO public")
+		v.again(userByID, 1)
+	})
+}
+
+// Of those who find no catalog one waits, and no longer than patience says.
+func TestOneCallerWaitsForTheCatalogAndForABoundedTime(t *testing.T) {
+	play(t, func(s *script) {
+		first, second := s.session(), s.session()
+		s.holdup.set()
+		began := time.Now()
+		waiting := first.selects("ann").aside(s.Context())
+		synctest.Wait()
+		select {
+		case <-waiting:
+			s.Error("the first did not wait")
+		default:
+		}
+		second.selects("ann").gets("ann")
+		if waited := time.Since(began); waited != 0 {
+			s.Errorf("the second waited for %v", waited)
+		}
+		if a := <-waiting; a.err != nil || a.value != "ann" {
+			s.Errorf("got %q, %v", a.value, a.err)
+		}
+		if waited := time.Since(began); waited != patience {
+			s.Errorf("the first waited for %v, want %v", waited, patience)
+		}
+		began = time.Now()
+		first.selects("ann").gets("ann")
+		if waited := time.Since(began); waited != 0 {
+			s.Errorf("after that one waited for %v", waited)
+		}
+		if got := s.d.stats.bypasses[keying.CatalogUnavailable].Load(); got != 3 {
+			s.Errorf("%d bypasses, want 3", got)
+		}
+		s.holdup.let()
+		synctest.Wait()
+		first.selects("ann").gets("ann")
+		first.gets("ann")
+	})
+}
