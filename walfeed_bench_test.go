@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 )
 
@@ -13,11 +15,69 @@ import (
 // has returned the cache still answers with what was before: half of the
 // commits are heard sooner than "p50-µs".
 func BenchmarkFeedLag(b *testing.B) {
+	onFeeds(b, func(b *testing.B, f *feedLag) {
+		var lags []time.Duration
+		for b.Loop() {
+			f.cached()
+			lags = append(lags, f.lag())
+		}
+		b.ReportMetric(micros(lags, 50), "p50-µs")
+		b.ReportMetric(micros(lags, 99), "p99-µs")
+	})
+}
+
+// BenchmarkFeedLagAfterDDL measures the same of a commit that comes right after a
+// change of the schema, for which tags have to be made with another catalog, in turns
+// with one that does not. "ddl/plain" is the ratio of the medians.
+func BenchmarkFeedLagAfterDDL(b *testing.B) {
+	for _, ddl := range []struct {
+		name string
+		sql  [2]string // in turns
+	}{
+		{"alter", [2]string{"ALTER TABLE other ADD COLUMN more int", "ALTER TABLE other DROP COLUMN more"}},
+		{"create", [2]string{"CREATE TABLE made (id int PRIMARY KEY)", "DROP TABLE made"}},
+		{"function", [2]string{"CREATE FUNCTION made() RETURNS int LANGUAGE sql AS 'SELECT 1'", "DROP FUNCTION made()"}},
+	} {
+		b.Run(ddl.name, func(b *testing.B) {
+			onFeeds(b, func(b *testing.B, f *feedLag) {
+				var plain, after []time.Duration
+				for i := 0; b.Loop(); i++ {
+					f.cached()
+					plain = append(plain, f.lag())
+					f.cached()
+					f.exec(ddl.sql[i%2])
+					after = append(after, f.lag())
+				}
+				b.ReportMetric(micros(plain, 50), "plain-µs")
+				b.ReportMetric(micros(after, 50), "ddl-µs")
+				b.ReportMetric(micros(after, 50)/micros(plain, 50), "ddl/plain")
+				b.ReportMetric(0, "ns/op") // of both together: it says nothing
+			})
+		})
+	}
+}
+
+// micros is a percentile of lags.
+func micros(lags []time.Duration, percent int) float64 {
+	slices.Sort(lags)
+	return float64(lags[len(lags)*percent/100].Nanoseconds()) / 1000
+}
+
+// feedLag is a cache that follows the log, and somebody who writes past it.
+type feedLag struct {
+	*testing.B
+	db   *sql.DB
+	conn *pgx.Conn
+	n    int // what was read last
+}
+
+// onFeeds runs a benchmark with each store.
+func onFeeds(b *testing.B, run func(b *testing.B, f *feedLag)) {
 	for _, name := range []string{"memory", "redis"} {
 		b.Run(name, func(b *testing.B) {
 			database := pgtest.Database(b)
 			pgtest.Exec(b, database, WALSetupSQL)
-			pgtest.Exec(b, database, people)
+			pgtest.Exec(b, database, people+"CREATE TABLE other (id int PRIMARY KEY);")
 			dsn := withKey(database, "cache_external", "wal")
 			if name == "redis" {
 				dsn = withKey(dsn, "cache_store", pgtest.Redis(b))
@@ -27,40 +87,47 @@ func BenchmarkFeedLag(b *testing.B) {
 				b.Fatal(err)
 			}
 			defer db.Close()
-			conn := pgtest.Connect(b, database)
-			n := 0
-			read := func() (got int) {
-				if err := db.QueryRow("SELECT length(city) FROM users WHERE id = 1").Scan(&got); err != nil {
-					b.Fatal(err)
-				}
-				return got
-			}
-			cached := func() {
-				for deadline := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Microsecond) {
-					hits := StatsOf(db).Hits
-					if n = read(); StatsOf(db).Hits > hits {
-						return
-					}
-					if time.Now().After(deadline) {
-						b.Fatal("it is never cached")
-					}
-				}
-			}
-			var lags []time.Duration
-			for b.Loop() {
-				cached()
-				if _, err := conn.Exec(b.Context(), "UPDATE users SET city = city || 'x' WHERE id = 1"); err != nil {
-					b.Fatal(err)
-				}
-				committed := time.Now()
-				for read() == n {
-					time.Sleep(20 * time.Microsecond) // the feed needs a processor too
-				}
-				lags = append(lags, time.Since(committed))
-			}
-			slices.Sort(lags)
-			b.ReportMetric(float64(lags[len(lags)/2].Microseconds()), "p50-µs")
-			b.ReportMetric(float64(lags[len(lags)*99/100].Microseconds()), "p99-µs")
+			run(b, &feedLag{B: b, db: db, conn: pgtest.Connect(b, database)})
 		})
 	}
+}
+
+func (f *feedLag) exec(sql string) {
+	f.Helper()
+	if _, err := f.conn.Exec(f.Context(), sql); err != nil {
+		f.Fatal(err)
+	}
+}
+
+func (f *feedLag) read() (n int) {
+	f.Helper()
+	if err := f.db.QueryRow("SELECT length(city) FROM users WHERE id = 1").Scan(&n); err != nil {
+		f.Fatal(err)
+	}
+	return n
+}
+
+// cached returns when what is read comes from the cache.
+func (f *feedLag) cached() {
+	f.Helper()
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Microsecond) {
+		hits := StatsOf(f.db).Hits
+		if f.n = f.read(); StatsOf(f.db).Hits > hits {
+			return
+		}
+		if time.Now().After(deadline) {
+			f.Fatal("it is never cached")
+		}
+	}
+}
+
+// lag writes past the driver and returns when that is read.
+func (f *feedLag) lag() time.Duration {
+	f.Helper()
+	f.exec("UPDATE users SET city = city || 'x' WHERE id = 1")
+	committed := time.Now()
+	for f.read() == f.n {
+		time.Sleep(20 * time.Microsecond) // the feed needs a processor too
+	}
+	return time.Since(committed)
 }
