@@ -101,13 +101,17 @@ func TestATextIsReadAsItsSessionDoes(t *testing.T) {
 		const both = "UPDATE p SET n = n + 1 WHERE path = 'a\\\\b'" // one backslash where they escape, else two
 		off := f.asking(f.open("cachedpg", withKeys(withKey(f.dsn, "options", "-c standard_conforming_strings=off"), f.keys)))
 		on := f.via
+		escapes := f.conn(f.db) // whose DB reads the text for the others too
+		if _, err := escapes.ExecContext(f.ctx, "SET standard_conforming_strings = off"); err != nil {
+			f.Fatal(err)
+		}
 		read := "SELECT n FROM p WHERE path = $1"
 		for range 3 {
-			for _, first := range []via{on, off} {
+			for _, first := range []via{on, off, on.on(escapes)} {
 				for _, path := range []string{`a\b`, `a\\b`} {
-					on.known(read, path)
+					on.again(read, path) // what cannot be read changes everything, the catalog too
 				}
-				if _, err := first.db.ExecContext(f.ctx, both); err != nil && !strings.Contains(err.Error(), "standard_conforming_strings") {
+				if _, err := first.ask.ExecContext(f.ctx, both); err != nil && !strings.Contains(err.Error(), "standard_conforming_strings") {
 					f.Fatal(err)
 				}
 				for _, path := range []string{`a\b`, `a\\b`} {
