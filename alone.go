@@ -26,11 +26,15 @@ func (e *effect) announce(ctx context.Context) error {
 	if c.d.statementPool.Load() {
 		return nil
 	}
-	in, err := e.space.keeper.guard.dialWith(ctx, lockAlone)
-	if err == nil {
-		e.beside = in
+	// What it waits for may be PAUSE, which waits for the lock: while the statement
+	// has not begun it can be lost. Then it is taken as soon as there is a connection.
+	beside := newRotation(&e.space.keeper.guard, 0, true)
+	if _, _, err := beside.hold(ctx, []post{{lockClass, lockAlone}}, ""); err != nil {
+		beside.close()
+		return err
 	}
-	return err
+	e.beside = beside
+	return nil
 }
 
 // retract gives up the locks of statements that have ended. In a failed

@@ -33,9 +33,9 @@ type effect struct {
 	counted *space // in whose underway it is counted
 
 	// Only with a store that processes share.
-	alone       bool   // it cannot: it is marked before it runs, and may commit while it does
-	beside      inner  // holds the lock of what runs alone where its own connection cannot
-	leaveNotice func() // the commit stands under a notice instead of marks
+	alone       bool      // it cannot: it is marked before it runs, and may commit while it does
+	beside      *rotation // holds the lock of what runs alone where its own connection cannot
+	leaveNotice func()    // the commit stands under a notice instead of marks
 
 	// Only with an outbox.
 	plain    bool // a kind of statement that may be sent together with its event
@@ -319,7 +319,7 @@ func (e *effect) left() {
 		e.alone = false
 	}
 	if e.beside != nil {
-		_ = e.beside.Close()
+		e.beside.close()
 		e.beside = nil
 	}
 	for _, leave := range []*func(){&e.leave, &e.leaveNotice} {

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -25,13 +26,17 @@ type guard struct {
 	list       sync.Mutex // guards connectors
 	connectors []*connector
 
-	mu    sync.Mutex // guards the fields below, and is held while PostgreSQL answers
+	mu    turnstile // guards the fields below, and is held while PostgreSQL answers
 	in    inner
 	used  time.Time
 	stale bool // see lost
 	posts posts
 
-	statementPool time.Time // when a pooler in statement mode was in between, see statementpool.go
+	pooled atomic.Bool // a pooler is between it and PostgreSQL, as far as is known
+	begun  sync.Once   // guards turns
+	turns  *rotation   // holds there what posts do elsewhere
+
+	statementPool atomic.Int64 // when a pooler in statement mode was in between, see statementpool.go
 }
 
 const guardRest = 10 * time.Second
@@ -63,10 +68,16 @@ func (g *guard) close() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.dropLocked()
+	g.rotation().close()
+}
+
+func (g *guard) rotation() *rotation {
+	g.begun.Do(func() { g.turns = newRotation(g, guardRest, false) })
+	return g.turns
 }
 
 func (g *guard) dropLocked() {
-	g.posts.dropLocked()
+	g.posts = posts{}
 	if g.in != nil {
 		_ = g.in.Close()
 		g.in = nil
@@ -82,16 +93,22 @@ func (g *guard) all() []*connector {
 // dial returns a new connection to the database of the space. A server of
 // another identity, as after a failover, is none.
 func (g *guard) dial(ctx context.Context) (inner, error) {
-	err := errNoGuard
+	in, _, err := g.dialKnowing(ctx)
+	return in, err
+}
+
+// dialKnowing is dial, and tells whether a pooler is between.
+func (g *guard) dialKnowing(ctx context.Context) (in inner, pooled bool, err error) {
+	err = errNoGuard
 	for _, d := range g.all() {
 		for _, dial := range d.ways(g.id) {
-			var in inner
 			if in, err = dial(context.WithValue(ctx, primaryOnly{}, true)); err != nil {
 				continue
 			}
 			var s *session
-			if s, _, err = in.learn(ctx); err == nil && !s.standby && s.id == g.id {
-				return in, nil
+			var pid uint32
+			if s, pid, err = in.learn(ctx); err == nil && !s.standby && s.id == g.id {
+				return in, pid != in.backend(), nil
 			}
 			_ = in.Close()
 			if err == nil {
@@ -100,39 +117,28 @@ func (g *guard) dial(ctx context.Context) (inner, error) {
 			}
 		}
 	}
-	return nil, err
+	return nil, false, err
 }
 
-// dialWith returns a new connection that holds a lock for as long as it is open,
-// in a transaction so that it does so behind a pooler too. What is asked last on it has
-// to be without a portal, as ExecContext is without arguments: a portal keeps its
-// snapshot, for which CREATE INDEX CONCURRENTLY would wait while it is waited for.
-func (g *guard) dialWith(ctx context.Context, object int) (inner, error) {
-	in, err := g.dial(ctx)
-	if err != nil {
-		return nil, err
+// ask asks a question over in as text does.
+func (g *guard) ask(ctx context.Context, in inner, question string) (string, error) {
+	if g.id == (identity{}) {
+		return in.text(ctx, question) // whichever database it is
 	}
-	if _, err = in.ExecContext(ctx, "BEGIN", nil); err == nil {
-		if err = patient(ctx, in); err == nil {
-			_, err = in.ExecContext(ctx, lockInTx(object), nil)
-		}
-	}
-	if err != nil {
-		_ = in.Close()
-		return nil, ofStatementPool(err)
-	}
-	return in, nil
+	return g.id.ask(ctx, in, question)
+}
+
+// take takes a lock in the transaction that is open on in.
+func (g *guard) take(ctx context.Context, in inner, p post) error {
+	_, err := g.ask(ctx, in, p.call("pg_advisory_xact_lock_shared"))
+	return err
 }
 
 // text asks the database of the space a question, a SELECT of one value, see
 // identity.only: any other gives no answer.
 func (g *guard) text(ctx context.Context, question string) (answer string, err error) {
 	err = g.with(ctx, func(in inner) error {
-		if g.id == (identity{}) {
-			answer, err = in.text(ctx, question) // whichever database it is
-		} else {
-			answer, err = g.id.ask(ctx, in, question)
-		}
+		answer, err = g.ask(ctx, in, question)
 		return err // an elsewhere closes the connection: what is dialled next tells where it leads
 	})
 	return answer, err
@@ -151,7 +157,9 @@ func (g *guard) write(ctx context.Context, sql string) (answer string, err error
 // with lends the connection, dialled if need be. After an error that is not
 // PostgreSQL's it is closed.
 func (g *guard) with(ctx context.Context, f func(inner) error) error {
-	g.mu.Lock()
+	if err := g.mu.lock(ctx); err != nil {
+		return err
+	}
 	defer g.mu.Unlock()
 	g.stale = g.in != nil
 	if err := g.connectLocked(ctx); err != nil {
@@ -176,11 +184,14 @@ func (g *guard) lost() bool {
 
 func (g *guard) connectLocked(ctx context.Context) error {
 	if g.in == nil {
-		in, err := g.dial(ctx)
+		in, pooled, err := g.dialKnowing(ctx)
 		if err != nil {
 			return err
 		}
 		g.in = in
+		if g.pooled.Swap(pooled) && !pooled {
+			g.rotation().drop()
+		}
 	}
 	g.used = time.Now()
 	return nil

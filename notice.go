@@ -22,15 +22,14 @@ import (
 //	                                     wait one lease and a margin
 //	ask: a notice; no lease any more     COMMIT
 //
-// The notice is an advisory lock, in a transaction so that it works behind a
-// pooler too. It stays until the store can be reached again, so that only the
+// The notice is an advisory lock, see rotation. It stays until the store can be reached again, so that only the
 // first commit waits. If the process dies, so does the notice, while its COMMIT
 // may go on: therefore the transaction that commits holds the same lock.
 type notice struct {
 	guard *guard
 
 	mu      sync.Mutex // guards the fields below
-	in      inner
+	held    *rotation  // nil: there is no notice
 	posted  time.Time
 	holders int       // commits under way
 	left    time.Time // when the last of them ended
@@ -72,6 +71,8 @@ func held(object int) string {
 func lock(function string, object int) string {
 	return fmt.Sprintf("SELECT pg_catalog.%s(%d, %d)::pg_catalog.text", function, lockClass, object)
 }
+
+var noticePost = post{lockClass, lockNotice}
 
 // lockInTx takes the lock until the open transaction ends.
 func lockInTx(object int) string { return lock("pg_advisory_xact_lock_shared", object) }
@@ -130,15 +131,20 @@ func (n *notice) post(ctx context.Context) (time.Time, error) {
 	defer cancel()
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.in != nil {
+	if n.held == nil {
+		n.held = newRotation(n.guard, 0, false)
+	}
+	if n.posted = n.held.heldSince(noticePost); !n.posted.IsZero() {
 		return n.posted, nil
 	}
-	in, err := n.guard.dialWith(ctx, lockNotice)
-	if err != nil {
-		return time.Time{}, err
-	}
-	n.in, n.posted = in, time.Now()
-	return n.posted, nil
+	return n.posted, n.askLocked(ctx)
+}
+
+// askLocked makes sure that the notice is there. After an error it may be gone.
+func (n *notice) askLocked(ctx context.Context) error {
+	_, since, err := n.held.hold(ctx, []post{noticePost}, "")
+	n.posted = since[noticePost]
+	return err
 }
 
 // patient keeps PostgreSQL from ending a transaction that does nothing while it
@@ -157,11 +163,7 @@ func (n *notice) hold(ctx context.Context, posted time.Time) bool {
 	defer cancel()
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.in == nil || n.posted != posted {
-		return false
-	}
-	if _, err := n.in.ExecContext(ctx, "SELECT ''", nil); err != nil {
-		n.dropLocked()
+	if n.held == nil || n.posted != posted || n.askLocked(ctx) != nil || n.posted != posted {
 		return false
 	}
 	n.holders++
@@ -179,28 +181,28 @@ func (n *notice) leave() {
 func (n *notice) unused() bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.in != nil && n.holders == 0 && time.Since(n.left) > noticeRest && time.Since(n.posted) > noticeRest
+	return n.held != nil && n.holders == 0 && time.Since(n.left) > noticeRest && time.Since(n.posted) > noticeRest
 }
 
 // idle reports that a notice is posted which no commit needs.
 func (n *notice) idle() bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.in != nil && n.holders == 0
+	return n.held != nil && n.holders == 0
 }
 
 // lift takes the notice down if no commit needs it.
 func (n *notice) lift() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.in != nil && n.holders == 0 {
+	if n.held != nil && n.holders == 0 {
 		n.dropLocked()
 	}
 }
 
 func (n *notice) dropLocked() {
-	_ = n.in.Close()
-	n.in = nil
+	n.held.close()
+	n.held, n.posted = nil, time.Time{}
 }
 
 func sleep(ctx context.Context, d time.Duration) error {

@@ -195,7 +195,7 @@ func (p *peers) restedLocked() bool { return p.metAt.IsZero() || time.Since(p.me
 // ask shows what there is to show, asks, and draws the conclusions. Who answers
 // nothing from a cache hides it: nobody needs to wait for it.
 func (p *peers) ask(ctx context.Context, hidden bool) error {
-	pooled := p.guard.isPooled()
+	pooled := p.guard.pooled.Load()
 	p.mu.Lock()
 	var shown []post
 	hidden = hidden || p.camp.kind == campUnknown
@@ -297,7 +297,7 @@ func (p *peers) sawWritingLocked(at time.Time, s census, since time.Time, pooled
 func (p *peers) failedLocked(err error) {
 	switch {
 	case errors.Is(err, context.Canceled): // of who asked
-	case refused(err):
+	case refused(err) || errors.As(err, new(elsewhere)):
 		p.problem, p.asked, p.first = err, time.Time{}, false
 		p.hits.Store(0)
 	case !p.asked.IsZero():
@@ -370,10 +370,9 @@ func (p *peers) keep() {
 	p.mu.Lock()
 	idle, moved, writes := p.writing.IsZero() && p.asked.IsZero(), p.camp != p.self(), p.writes
 	p.mu.Unlock()
-	overdue := p.guard.overdue()
 	soon := elapsed(time.Now().Add(store.Lease - renewEvery))
-	if overdue || !idle && (moved || writes && p.commits.Load() < soon) {
-		_ = p.round(func() bool { return !moved && p.commits.Load() >= soon && !p.guard.overdue() })
+	if !idle && (moved || writes && p.commits.Load() < soon) {
+		_ = p.round(func() bool { return !moved && p.commits.Load() >= soon })
 	}
 }
 

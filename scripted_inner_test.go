@@ -294,6 +294,11 @@ func (in *scripted) loadCatalog(ctx context.Context) (*catalog.Snapshot, error) 
 
 // text answers the driver's own questions.
 func (in *scripted) text(ctx context.Context, sql string) (string, error) {
+	before, after, _ := strings.Cut(in.s.id.only("?"), "?")
+	if question, ok := strings.CutPrefix(sql, before); ok {
+		answer, err := in.text(ctx, strings.TrimSuffix(question, after))
+		return "=" + answer, err
+	}
 	switch {
 	case strings.HasPrefix(sql, "SELECT CASE WHEN pg_catalog.pg_is_in_recovery()"): // see identity.outcome
 		_, question, _ := strings.Cut(sql, "pg_catalog.concat('=', ")

@@ -15,8 +15,8 @@ import (
 type watch struct {
 	guard *guard
 
-	asking sync.Mutex // guards the two below
-	in     inner      // that of over
+	asking turnstile // guards the two below
+	in     inner     // that of over
 	over   *catalog.Watch
 
 	mu      sync.Mutex // guards the fields below
@@ -47,7 +47,9 @@ func (w *watch) saw(number uint64, digest catalog.Digest) {
 
 // ask returns the number that holds at a moment after it was called.
 func (w *watch) ask(ctx context.Context) (number uint64, err error) {
-	w.asking.Lock()
+	if err := w.asking.lock(ctx); err != nil {
+		return 0, err
+	}
 	defer w.asking.Unlock()
 	err = w.guard.with(ctx, func(in inner) error {
 		p, ok := in.(interface{ newWatch() *catalog.Watch })

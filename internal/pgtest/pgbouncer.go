@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -87,8 +88,59 @@ func (b *Bouncer) dsn(database string) string {
 // is under way has ended and no server is connected any more.
 func (b *Bouncer) Pause() { b.tb.Helper(); b.tell("PAUSE") }
 
-// Resume sends on what was held.
-func (b *Bouncer) Resume() { b.tb.Helper(); b.tell("RESUME") }
+// Pausing is Pause in two steps: it returns when what clients send is held, and
+// ended when Pause would.
+func (b *Bouncer) Pausing() (ended func()) {
+	b.tb.Helper()
+	paused := make(chan error, 1)
+	go func() { paused <- runSQL(b.dsn("pgbouncer"), "PAUSE") }()
+	held := make(chan error, 1)
+	probe := func() { held <- runSQL(b.DSN(), "SELECT 1") }
+	go probe()
+	child.Until(b.tb, "pgbouncer to hold a query", func() error {
+		select {
+		case <-held:
+			go probe()
+		default:
+		}
+		waiting, err := b.waiting()
+		if err == nil && !waiting {
+			err = errors.New("not yet")
+		}
+		return err
+	})
+	return func() {
+		b.tb.Helper()
+		if err := <-paused; err != nil {
+			b.tb.Fatalf("pgtest: pgbouncer: PAUSE: %v", err)
+		}
+	}
+}
+
+// waiting reports that a client waits for a server.
+func (b *Bouncer) waiting() (waiting bool, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	conn, err := pgconn.Connect(ctx, b.dsn("pgbouncer"))
+	if err != nil {
+		return false, errors.New("no connection yet") // err may hold the password
+	}
+	defer conn.Close(context.Background())
+	results, err := conn.Exec(ctx, "SHOW CLIENTS").ReadAll()
+	if err != nil {
+		return false, err
+	}
+	state := slices.IndexFunc(results[0].FieldDescriptions, func(f pgconn.FieldDescription) bool { return f.Name == "state" })
+	return slices.ContainsFunc(results[0].Rows, func(row [][]byte) bool { return string(row[state]) == "waiting" }), nil
+}
+
+// Resume sends on what was held, and returns when queries come through: after a login
+// of its own that PAUSE has ended, pgbouncer refuses clients until one succeeds.
+func (b *Bouncer) Resume() {
+	b.tb.Helper()
+	b.tell("RESUME")
+	child.Until(b.tb, "a query comes through pgbouncer", func() error { return runSQL(b.DSN(), "SELECT 1") })
+}
 
 // Repoint has pgbouncer lead to the server of another DSN. Clients stay
 // connected; who is in a transaction ends it where it has begun.
