@@ -66,7 +66,7 @@ func (in *pgxInner) read(ctx context.Context, q *call) (wireRows, error) {
 
 // pass runs a query of which nothing is stored, as pgx' stdlib would.
 func (c *Conn) pass(ctx context.Context, q *call) (driver.Rows, error) {
-	if q.mode != pgx.QueryExecModeDescribeExec || c.inner.txStatus() != 'I' {
+	if q.mode != pgx.QueryExecModeDescribeExec || c.inner.txStatus() != 'I' || q.sql == "" { // which pgx sends otherwise
 		return c.inner.QueryContext(ctx, q.sql, q.args)
 	}
 	wire, err := c.inner.read(ctx, q)
@@ -82,7 +82,7 @@ func (c *Conn) pass(ctx context.Context, q *call) (driver.Rows, error) {
 
 // ExecContext is pgx' stdlib's, but for describe_exec outside of a transaction.
 func (in *pgxInner) ExecContext(ctx context.Context, sql string, args []driver.NamedValue) (driver.Result, error) {
-	if len(args) == 0 || in.txStatus() != 'I' || in.closed() {
+	if len(args) == 0 || sql == "" || in.txStatus() != 'I' || in.closed() {
 		return in.Conn.ExecContext(ctx, sql, args)
 	}
 	q := call{sql: sql, args: args, values: args, mode: in.defaultMode}
