@@ -68,7 +68,6 @@ func (c camp) String() string {
 
 // census is what PostgreSQL says of the camps at one moment.
 type census struct {
-	now      string // PostgreSQL's clock, in seconds
 	young    bool   // PostgreSQL has started less than a lease ago: locks of before are gone
 	notice   bool   // commits go past a shared store
 	caches   []camp // that may answer from a cache
@@ -80,8 +79,7 @@ type census struct {
 // count where another connection than the one that asks holds them.
 func censusOf(database string) string {
 	const eq = "OPERATOR(pg_catalog.=)"
-	return fmt.Sprintf("SELECT pg_catalog.concat_ws('|', extract(epoch FROM pg_catalog.clock_timestamp())::pg_catalog.text,"+
-		" (pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) pg_catalog.pg_postmaster_start_time() OPERATOR(pg_catalog.<) '%d seconds'::pg_catalog.interval)::pg_catalog.text,"+
+	return fmt.Sprintf("SELECT pg_catalog.concat_ws('|', (pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) pg_catalog.pg_postmaster_start_time() OPERATOR(pg_catalog.<) '%d seconds'::pg_catalog.interval)::pg_catalog.text,"+
 		" coalesce((SELECT pg_catalog.string_agg(DISTINCT pg_catalog.concat_ws(':', classid, objid), ',') FROM pg_catalog.pg_locks"+
 		" WHERE locktype "+eq+" 'advisory' AND objsubid "+eq+" 2::pg_catalog.int2 AND granted AND database "+eq+" '%s'::pg_catalog.oid"+
 		" AND pid OPERATOR(pg_catalog.<>) pg_catalog.pg_backend_pid()"+
@@ -91,14 +89,14 @@ func censusOf(database string) string {
 
 func parseCensus(answer string) (s census, err error) {
 	field := strings.Split(answer, "|")
-	if len(field) != 3 {
-		return s, fmt.Errorf("cachedpg: PostgreSQL gives %d facts about other processes, not 3", len(field))
+	if len(field) != 2 {
+		return s, fmt.Errorf("cachedpg: PostgreSQL gives %d facts about other processes, not 2", len(field))
 	}
-	s.now, s.young = field[0], strings.HasPrefix(field[1], "t")
-	if field[2] == "" {
+	s.young = strings.HasPrefix(field[0], "t")
+	if field[1] == "" {
 		return s, nil
 	}
-	for lock := range strings.SplitSeq(field[2], ",") {
+	for lock := range strings.SplitSeq(field[1], ",") {
 		class, object, _ := strings.Cut(lock, ":")
 		n, err := strconv.Atoi(object)
 		if err != nil {

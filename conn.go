@@ -60,7 +60,8 @@ type Conn struct {
 		generation uint64
 	}
 
-	commits commitMode // of a transaction that changes nothing about it
+	commits    commitMode // of a transaction that changes nothing about it
+	configured uint64     // that of the space when it was learned
 
 	tx        *txState // nil outside transactions
 	needReset bool     // inner.ResetSession is due before inner is used again

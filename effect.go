@@ -56,6 +56,7 @@ type effect struct {
 	durability bool       // synchronous_commit may have changed, see flush.go
 	opaque     bool       // anything may have
 	commits    commitMode // of the transaction; once it is marked, or where it was asked for
+	assumed    bool       // it is what the session had learned
 
 	told chan struct{} // by whom the release is awaited, see refill.go
 }
@@ -394,6 +395,9 @@ func (e *effect) done(err error) {
 		e.abandon(c.d.ended(e.space, 0, e.xid, commitSync)) // to commit it waits for the disk, whatever is set
 	default:
 		step.At(step.Committed)
+		if e.assumed && c.configured != e.space.configured.Load() {
+			e.commits = commitUnknown // the reload may have been before the commit
+		}
 		if e.commits == commitDoubtful && c.onDisk(e.space) {
 			e.commits = commitSync
 		}

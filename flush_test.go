@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -179,10 +178,25 @@ func TestWhatIsNotOnDiskIsNotCached(t *testing.T) {
 					f.until("a hit", func() bool { f.flushes(); f.fresh(read, 1); return f.isHit(read, 1) })
 				})
 			}
+			f.step("by the database, which a session finds that is dialled later", func(f *fixture) {
+				f.until("a hit", func() bool { f.fresh(read, 1); return f.isHit(read, 1) })
+				v, conn := f.session()
+				defer conn.Close()
+				v.on(conn).exec("SELECT 1")
+				s.Exec("ALTER DATABASE postgres SET synchronous_commit = off")
+				later := f.conn(f.db)
+				defer later.Close()
+				f.asking(f.db).on(later).exec(write, "later")
+				f.checkUnflushed(read, 1)
+				s.Exec("ALTER DATABASE postgres RESET synchronous_commit")
+				f.db.SetMaxIdleConns(0)
+				f.db.SetMaxIdleConns(10)
+			})
 			f.step("by a reload of the configuration", func(f *fixture) {
 				v, conn := f.session()
 				defer conn.Close()
 				v.on(conn).exec("SELECT 1") // its session is known
+				noticed := f.noticesReload()
 				v.on(conn).exec("ALTER SYSTEM SET synchronous_commit = off")
 				v.on(conn).exec("SELECT pg_reload_conf()")
 				f.until("the reload", func() bool {
@@ -192,11 +206,171 @@ func TestWhatIsNotOnDiskIsNotCached(t *testing.T) {
 					}
 					return setting == "off"
 				})
+				noticed(read, 1)
 				v.on(conn).exec(write, "reload")
 				f.checkUnflushed(read, 1)
 				s.Exec("ALTER SYSTEM RESET synchronous_commit", "SELECT pg_reload_conf()") // its WAL writer flushes, too
 			})
 		})
+}
+
+// noticesReload returns what waits until a reload since is known that lets commits go on
+// before they are on disk, and what was begun anew for it is warm.
+func (f *fixture) noticesReload() func(query string, args ...any) {
+	sp := connectorOf(f.db).space()
+	before := sp.configured.Load()
+	return func(query string, args ...any) {
+		f.until("the question", func() bool { f.fresh(query, args...); return !f.inMemory() || sp.configured.Load() != before })
+		f.until("a hit", func() bool { f.flushes(); f.fresh(query, args...); return f.isHit(query, args...) })
+	}
+}
+
+// Somebody else has the server load another configuration. A session that had learned
+// the one of before commits under the new one (I20).
+func TestAReloadOfTheConfigurationIsNoticed(t *testing.T) {
+	asynchronous(t, people, func(f *fixture, s *pgtest.Server) {
+		v, conn := f.session()
+		defer conn.Close()
+		v.on(conn).exec("UPDATE users SET city = 'known' WHERE id = 1") // how it commits, too
+		f.until("a hit", func() bool { f.fresh(userByID, 1); return f.isHit(userByID, 1) })
+		noticed := f.noticesReload()
+		s.Exec("ALTER SYSTEM SET synchronous_commit = off", "SELECT pg_reload_conf()")
+		defer s.Exec("ALTER SYSTEM RESET synchronous_commit", "SELECT pg_reload_conf()")
+		f.until("the reload", func() bool {
+			var setting string
+			if err := conn.QueryRowContext(f.ctx, "SHOW synchronous_commit").Scan(&setting); err != nil {
+				f.Fatal(err)
+			}
+			return setting == "off"
+		})
+		commit := func() {
+			f.until("a commit that is not on disk", func() bool { // the WAL writer loads the configuration, too, and flushes
+				v.on(conn).exec("UPDATE users SET city = city || '!' WHERE id = 1")
+				return f.unflushed()
+			})
+		}
+		commit()
+		noticed(userByID, 1)
+		commit() // by a session that has not been asked again
+		f.checkUnflushed(userByID, 1)
+		f.until("a hit", func() bool { f.flushes(); f.fresh(userByID, 1); return f.isHit(userByID, 1) })
+	})
+}
+
+// The reload is noticed when a statement is on its way that was marked before (I20).
+func TestAReloadIsNoticedWhileAStatementRuns(t *testing.T) {
+	t.Parallel()
+	s := pgtest.StartServer(t, "wal_writer_delay=10s", "bgwriter_delay=10s", "autovacuum=off")
+	f := newFixture(t, s.DSN(), "cache_statement", people)
+	f.exec("UPDATE users SET city = 'known' WHERE id = 1")
+	rows, err := f.db.QueryContext(f.ctx, "UPDATE users SET city = 'Rome' WHERE id = 1 RETURNING id")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rows.Close()
+	sp := connectorOf(f.db).space()
+	sp.reconfigured(f.ctx, configuration{mode: commitSync}, configuration{mode: commitAsync, direct: true})
+	f.run(pgtest.Connect(f, withKey(f.dsn, setAside, "off")), "UPDATE users SET city = 'Pisa' WHERE id = 2")
+	if !f.unflushed() {
+		t.Error("the log is on disk before it shall be")
+	}
+	rows.Close()
+	if got := StatsOf(f.db).Unflushed; got != 1 {
+		t.Errorf("%d commits wait for the disk, want 1", got)
+	}
+}
+
+// PREPARE TRANSACTION and COMMIT PREPARED wait for the disk whatever is set, and so
+// does a commit after a function whose own setting has ended with it.
+func TestWhatWaitsForTheDiskAnyway(t *testing.T) {
+	asynchronous(t, people+`
+		CREATE FUNCTION apart(int) RETURNS int LANGUAGE plpgsql SET synchronous_commit = off AS $$ BEGIN
+			UPDATE users SET city = city || '.' WHERE id = $1; RETURN 1; END $$;`,
+		func(f *fixture, s *pgtest.Server) {
+			f.step("a function", func(f *fixture) {
+				f.until("a hit", func() bool { f.fresh(userByID, 1); return f.isHit(userByID, 1) })
+				f.exec("SELECT apart(1)")
+				f.released()
+				f.known(userByID, 1)
+			})
+			f.step("a prepared transaction", func(f *fixture) {
+				v, conn := f.session()
+				defer conn.Close()
+				v.on(conn).exec("SET synchronous_commit = off")
+				v.on(conn).exec("BEGIN")
+				v.on(conn).exec("UPDATE users SET city = 'prepared' WHERE id = 1")
+				v.on(conn).exec("PREPARE TRANSACTION 'disk'")
+				before := StatsOf(f.db)
+				for range 3 {
+					f.fresh(userByID, 1)
+				}
+				if after := StatsOf(f.db); after.Hits != before.Hits || after.Fills != before.Fills {
+					f.Errorf("while the transaction is prepared: %s", difference(before, after))
+				}
+				v.on(conn).exec("COMMIT PREPARED 'disk'")
+				if f.unflushed() {
+					f.Error("PostgreSQL has not waited for the disk")
+				}
+				f.until("a hit", func() bool { f.fresh(userByID, 1); return f.isHit(userByID, 1) })
+				f.fresh(userByID, 1).is("1 ann prepared")
+			})
+		})
+}
+
+// A writer reads its results again after its commit (strategy write-through), but not
+// what a crash may undo (I20).
+func TestAWriterRefillsNothingThatIsNotOnDisk(t *testing.T) {
+	asynchronous(t, people, func(f *fixture, s *pgtest.Server) {
+		through := f.with("cache_policy=users:write-through", setAside+"=off")
+		if !f.inMemory() {
+			f.live(through.db)
+		}
+		on := f.asking(through.db)
+		f.until("a hit", func() bool {
+			on.fresh(userByID, 1)
+			h := StatsOf(through.db).Hits
+			on.fresh(userByID, 1)
+			return StatsOf(through.db).Hits > h
+		})
+		before := StatsOf(through.db)
+		on.exec("UPDATE users SET city = 'refilled' WHERE id = 1")
+		f.checkUnflushed(userByID, 1)
+		on.fresh(userByID, 1).is("1 ann refilled")
+		after := StatsOf(through.db)
+		if after.Refilled != before.Refilled || after.RefillSkipped == before.RefillSkipped || after.Hits != before.Hits || after.Fills != before.Fills {
+			t.Errorf("what is not on disk: %s", difference(before, after))
+		}
+		f.until("a hit", func() bool { f.flushes(); f.fresh(userByID, 1); return f.isHit(userByID, 1) })
+	})
+}
+
+// An epoch whose lease ran out begins again when nobody commits past the store any more.
+// What somebody did is on disk by then (I21).
+func TestAnEpochBeginsWithWhatIsOnDisk(t *testing.T) {
+	t.Parallel()
+	s := pgtest.StartServer(t, "wal_writer_delay=10s", "bgwriter_delay=10s", "autovacuum=off")
+	f := newFixture(t, s.DSN(), "cache_statement", people, "cache_store="+pgtest.Redis(t))
+	conn := pgtest.Connect(f, withKey(f.dsn, setAside, "off"))
+	for _, fresh := range []store.Fresh{{Epoch: "kept", Kept: true}, {Epoch: "new"}} {
+		f.run(conn, "UPDATE users SET city = 'past' WHERE id = 1")
+		if !f.unflushed() {
+			t.Error("the log is on disk before it shall be")
+		}
+		k := &keeper{log: new(walLog), peers: f.keeper().peers} // not the one that is at work
+		k.guard.id, k.watch.guard = f.keeper().guard.id, &k.guard
+		k.guard.add(connectorOf(f.db))
+		f.until("a lease", func() bool {
+			ok, err := k.sure(f.ctx, fresh)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return ok
+		})
+		k.guard.close()
+		if f.unflushed() {
+			t.Errorf("%+v begins with what a crash may undo", fresh)
+		}
+	}
 }
 
 // checkUnflushed reads what was just committed: as long as it is not on disk, it
@@ -236,66 +410,6 @@ func TestACommitThatWaitsForTheDiskIsReleasedAtOnce(t *testing.T) {
 			f.known(userByID, 1)
 		}
 	})
-}
-
-// PostgreSQL crashes before a commit is on disk that the caller was told of and
-// others have read: it has never been, and the cache says so too.
-func TestWhatACrashUndoesIsNotAHit(t *testing.T) {
-	asynchronous(t, people, func(f *fixture, s *pgtest.Server) {
-		hurried := f.with(setAside + "=off")
-		hurried.db.SetMaxIdleConns(0)
-		if !f.inMemory() {
-			f.live(hurried.db)
-		}
-		for name, crash := range map[string]func(){
-			"of the server": func() { s.Crash(); s.Start() },
-			"of a backend": func() { // the postmaster goes on
-				victim, conn := pgtest.Connect(f, s.DSN()), pgtest.Connect(f, s.DSN())
-				began := s.Query("SELECT pg_postmaster_start_time()::text")
-				if err := syscall.Kill(int(victim.PgConn().PID()), syscall.SIGKILL); err != nil {
-					f.Fatal(err)
-				}
-				for err := error(nil); err == nil; _, err = conn.Exec(f.ctx, "SELECT 1") {
-				}
-				f.until("PostgreSQL", func() bool { return s.Try("SELECT") == nil })
-				if got := s.Query("SELECT pg_postmaster_start_time()::text"); got != began {
-					f.Fatalf("the postmaster began at %s, then at %s", began, got)
-				}
-			},
-		} {
-			f.step(name, func(f *fixture) {
-				f.until("a hit", func() bool { f.calm(userByID, 1); return f.isHitNow(userByID, 1) })
-				f.flushes()
-				before := s.Query("SELECT city FROM cache_statement.users WHERE id = 1")
-				if _, err := hurried.db.ExecContext(f.ctx, "UPDATE users SET city = city || ' lost' WHERE id = 1"); err != nil {
-					f.Fatal(err)
-				}
-				for range 3 {
-					f.calm(userByID, 1)
-				}
-				crash()
-				if got := s.Query("SELECT city FROM cache_statement.users WHERE id = 1"); got != before {
-					f.Fatalf("after the crash the city is %q, before the commit that it shall undo it was %q", got, before)
-				}
-				f.until("an answer", func() bool { return f.read(f.db, userByID, []any{1}).err == nil })
-				for range 3 {
-					f.fresh(userByID, 1).is("1 ann " + before)
-				}
-				f.until("a hit", func() bool { f.calm(userByID, 1); return f.isHitNow(userByID, 1) })
-			})
-		}
-	})
-}
-
-// calm reads past connections that a crash has ended.
-func (f *fixture) calm(query string, args ...any) {
-	f.until("an answer", func() bool { return f.read(f.db, query, args).err == nil })
-}
-
-func (f *fixture) isHitNow(query string, args ...any) bool {
-	before := StatsOf(f.db).Hits
-	f.calm(query, args...)
-	return StatsOf(f.db).Hits > before
 }
 
 // A writer dies after its commit, which is not on disk: whoever finds its marks asks

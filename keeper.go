@@ -176,7 +176,10 @@ func (k *keeper) sure(ctx context.Context, fresh store.Fresh) (bool, error) {
 		_, _ = k.watch.ask(ctx) // the catalog that is loaded next need not be loaded again
 	}
 	if fresh.Kept && !k.peers.hasMet() {
-		return k.guard.yes(ctx, "SELECT "+nobodyPast)
+		if ok, err := k.guard.yes(ctx, "SELECT "+nobodyPast); err != nil || !ok {
+			return false, err
+		}
+		return new(flushPoint).forced(ctx, k.log, k.guard.text) // who committed past the store may have died since
 	}
 	if k.horizon.epoch != fresh.Epoch {
 		h, err := k.newHorizon(ctx, fresh.Epoch)

@@ -58,7 +58,7 @@ type peers struct {
 	// cold is called when what was a hit before may be none any more, first when
 	// there is nothing yet; nil if others see to that, or there is no cache. now is
 	// PostgreSQL's clock.
-	cold func(ctx context.Context, now string, first bool)
+	cold func(ctx context.Context, first bool)
 
 	watches bool // by itself; else the keeper does, with what it asks anyway
 
@@ -107,7 +107,7 @@ var started = time.Now()
 
 func elapsed(t time.Time) int64 { return int64(t.Sub(started)) }
 
-func newPeers(g *guard, process string, self func() camp, policies string, cold func(ctx context.Context, now string, first bool)) *peers {
+func newPeers(g *guard, process string, self func() camp, policies string, cold func(ctx context.Context, first bool)) *peers {
 	p := &peers{guard: g, process: process, self: self, policies: policies, cold: cold, first: true, nudged: make(chan struct{}, 1), answered: make(chan struct{})}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	return p
@@ -239,7 +239,7 @@ func (p *peers) ask(ctx context.Context, hidden bool) error {
 	if p.cold != nil && (p.asked.IsZero() || caching != p.caching || time.Since(p.asked) > store.Lease) {
 		first := p.first
 		p.mu.Unlock()
-		p.cold(ctx, s.now, first)
+		p.cold(ctx, first)
 		p.mu.Lock()
 		p.first = false
 	}

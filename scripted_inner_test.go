@@ -280,7 +280,7 @@ func (in *scripted) typeMap() *pgtype.Map { return pgtype.NewMap() }
 func (in *scripted) backend() uint32 { return in.pid }
 
 func (in *scripted) learn(context.Context) (*session, uint32, error) {
-	s := &session{id: in.s.id, now: "1", path: []string{"pg_catalog", "public"}, pathKey: "public", readCommitted: true, reading: reading{standardText: true}, commits: commitSync}
+	s := &session{id: in.s.id, path: []string{"pg_catalog", "public"}, pathKey: "public", readCommitted: true, reading: reading{standardText: true}, commits: commitSync}
 	for mode := range s.digests {
 		s.digests[mode] = sha256.Sum256([]byte{byte(mode)})
 	}

@@ -25,7 +25,6 @@ const formatVersion = 2
 type session struct {
 	id      identity
 	standby bool
-	now     string // PostgreSQL's clock, in seconds
 
 	// commits is the connection's own that has learned it: it is in no key.
 	commits commitMode
@@ -92,7 +91,6 @@ var settingValues = "ARRAY[pg_catalog.current_database()::pg_catalog.text, sessi
 var sessionQuery = `SELECT ` + systemSQL + `, ` + timelineSQL + `, ` + databaseSQL + `, ` + nameSQL + `, ` + startedSQL + `,
  pg_catalog.pg_backend_pid()::pg_catalog.int8,
  pg_catalog.current_schemas(true)::pg_catalog.text[],
- extract(epoch FROM pg_catalog.clock_timestamp())::pg_catalog.text,
  pg_catalog.current_setting('default_transaction_isolation'),
  pg_catalog.current_setting('standard_conforming_strings'),
  pg_catalog.current_setting('synchronous_commit'),
@@ -108,7 +106,7 @@ func learnSession(ctx context.Context, conn *pgx.Conn) (s *session, pid uint32, 
 	var versions []string
 	// Not pgx's simple protocol, which it refuses while standard_conforming_strings is off.
 	result := conn.PgConn().ExecParams(ctx, sessionQuery, nil, nil, nil, nil).Read()
-	for i, dest := range []any{&s.id.system, &s.id.timeline, &s.id.database, &s.id.name, &s.id.started, &pid, &s.path, &s.now, &isolation, &standardText, &synchronous,
+	for i, dest := range []any{&s.id.system, &s.id.timeline, &s.id.database, &s.id.name, &s.id.started, &pid, &s.path, &isolation, &standardText, &synchronous,
 		&s.state, &s.values, &versions} {
 		if result.Err == nil {
 			result.Err = conn.TypeMap().Scan(result.FieldDescriptions[i].DataTypeOID, pgx.TextFormatCode, result.Rows[0][i], dest)
@@ -261,6 +259,10 @@ func (c *Conn) learn(ctx context.Context) error {
 	if c.tx != nil && c.tx.asks {
 		c.tx.session = true // its code may have set what its end undoes
 	}
+	var configured uint64
+	if expected != nil {
+		configured = expected.configured.Load() // before the question
+	}
 	s, pid, err := c.inner.learn(ctx)
 	if err != nil {
 		c.since.session = unknownSession // for what is prepared from now on
@@ -271,7 +273,7 @@ func (c *Conn) learn(ctx context.Context) error {
 	if c.pid = 0; pid == c.inner.backend() {
 		c.pid = pid
 	}
-	c.commits = s.commits
+	c.commits, c.configured = s.commits, configured
 	session, sp, err := c.d.adopt(s, sighting{direct: c.pid != 0, again: again && s.id == expected.key.identity})
 	if err != nil {
 		_ = c.inner.Close()
@@ -282,6 +284,9 @@ func (c *Conn) learn(ctx context.Context) error {
 	}
 	c.known.session = session
 	c.misread = c.misread || !session.standardText
+	if sp != nil && sp != expected { // of a space that was not known before the question
+		c.configured = 0
+	}
 	if sp != c.known.space {
 		if sp != nil {
 			sp.enter()

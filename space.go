@@ -52,7 +52,8 @@ type space struct {
 	before  atomic.Pointer[underWay]
 	warming *backoff
 
-	asynchronous atomic.Bool // some session has had synchronous_commit=off
+	asynchronous atomic.Bool   // some session has had synchronous_commit=off, or may have
+	configured   atomic.Uint64 // counts how often the server's configuration was found changed
 
 	// superseded: the database is elsewhere, see move.go. In a space in memory
 	// underway counts the statements between their marks and PostgreSQL's answer, adrift
@@ -278,7 +279,7 @@ var everything = []store.Tag{{Kind: store.TagSchema}, {Kind: store.TagCatalog}}
 
 // chill makes the cache in memory begin anew: what it holds may be of before a
 // commit that nobody has marked here.
-func (sp *space) chill(ctx context.Context, _ string, first bool) {
+func (sp *space) chill(ctx context.Context, first bool) {
 	sp.before.Store(new(underWay))
 	sp.warming.helped()
 	if !first {

@@ -21,8 +21,7 @@ func BenchmarkRefill(b *testing.B) {
 				if name == "redis" {
 					database = withKey(database, "cache_store", pgtest.Redis(b))
 				}
-				dsn := withKey(database, "synchronous_commit", "off") // a commit that waits for the disk would hide the rest
-				db, err := sql.Open("cachedpg", withKey(dsn, "cache_policy", "users:write-through"))
+				db, err := sql.Open("cachedpg", withKey(database, "cache_policy", "users:write-through"))
 				if err != nil {
 					b.Fatal(err)
 				}

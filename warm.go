@@ -96,7 +96,7 @@ func (sp *space) isWarm(ctx context.Context, in inner, s *session, v *view) bool
 	}
 	onlyReads := func(text string) bool { return onlyReads(text, s, v) }
 	ok, err := before.isOver(ctx, &sp.log, onlyReads, func(ctx context.Context, question string) (string, error) {
-		return in.text(ctx, question)
+		return sp.key.identity.askOutcome(ctx, in, question)
 	})
 	if err != nil || !ok {
 		return false

@@ -183,6 +183,39 @@ func TestANewProcessDoesNotWaitForAReport(t *testing.T) {
 	})
 }
 
+// Behind a pooler a question may come to another server, where nothing is under way
+// and everything is on disk (I19).
+func TestAnotherServerSaysNothingOfWhatIsUnderWay(t *testing.T) {
+	t.Parallel()
+	other := pgtest.StartServer(t)
+	f := newFixture(t, pgtest.Database(t), "cache_statement", people)
+	f.run(pgtest.Connect(t, f.dsn), "BEGIN", "UPDATE users SET city = 'Bonn' WHERE id = 1")
+	c, err := (&Driver{}).OpenConnector(f.dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.(*connector).process = "new"
+	v := f.asking(openDB(f, c))
+	v.fresh(userByID, 1)
+	there, err := NewConnector(*pgtest.Connect(t, other.DSN()).Config(), Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	in, err := there.(*connector).dial(f.ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	sp := connectorOf(v.db).space()
+	sp.warming.helped()
+	if sp.isWarm(f.ctx, in, nil, nil) {
+		t.Error("another server has told that nothing is under way")
+	}
+	if (&Conn{inner: in}).onDisk(sp) {
+		t.Error("another server has told that a commit is on disk")
+	}
+}
+
 // A program all of whose reads stand in transactions gets a cache, too.
 func TestACacheBeginsForReadsInTransactions(t *testing.T) {
 	scenarioOnce(t, people, func(f *fixture) {

@@ -13,11 +13,13 @@ import (
 // catalog that was loaded under the number that the next question gives too is still
 // what PostgreSQL has.
 type watch struct {
-	guard *guard
+	guard        *guard
+	reconfigured func(ctx context.Context, before, now configuration) // nil if nobody wants to know
 
-	asking turnstile // guards the two below
-	in     inner     // that of over
-	over   *catalog.Watch
+	asking     turnstile // guards the fields below
+	in         inner     // that of over
+	over       *catalog.Watch
+	configured configuration
 
 	mu      sync.Mutex // guards the fields below
 	last    uint64     // number given out
@@ -51,6 +53,7 @@ func (w *watch) ask(ctx context.Context) (number uint64, err error) {
 		return 0, err
 	}
 	defer w.asking.Unlock()
+	var now configuration
 	err = w.guard.with(ctx, func(in inner) error {
 		p, ok := in.(interface{ newWatch() *catalog.Watch })
 		if !ok {
@@ -59,12 +62,14 @@ func (w *watch) ask(ctx context.Context) (number uint64, err error) {
 		fresh := w.in != in
 		if fresh {
 			w.in, w.over = in, p.newWatch()
-			w.over.Also = identityText
+			w.over.Also = "pg_catalog.concat(" + identityText + ", pg_catalog.chr(10), " + configurationSQL + ")"
 		}
 		answer, err := w.over.Ask(ctx)
-		if err == nil && answer.Also != w.guard.id.text() {
+		where, settings := cutIdentity(answer.Also)
+		if err == nil && where != w.guard.id.text() {
 			err = elsewhere{w.guard.id}
 		}
+		now = parseConfiguration(settings, in.backend())
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		switch {
@@ -77,6 +82,10 @@ func (w *watch) ask(ctx context.Context) (number uint64, err error) {
 		number = w.number
 		return err
 	})
+	if err == nil && w.reconfigured != nil {
+		w.reconfigured(ctx, w.configured, now)
+		w.configured = now
+	}
 	return number, err
 }
 

@@ -66,6 +66,7 @@ func newWatchLease(sp *space, d *connector, id identity) *watchLease {
 	l.own.id = id
 	l.own.add(d)
 	l.guard = &l.own
+	l.reconfigured = sp.reconfigured
 	l.used.Store(true)
 	l.timer = time.AfterFunc(time.Hour, func() { l.stands.Store(false) })
 	l.timer.Stop()

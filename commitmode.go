@@ -1,0 +1,132 @@
+package cachedpg
+
+import (
+	"context"
+	"strconv"
+	"strings"
+)
+
+// commitMode is what is known of synchronous_commit when a transaction commits.
+// What is not known counts as commitAsync.
+type commitMode uint8
+
+const (
+	commitUnknown  commitMode = iota
+	commitAsync               // off
+	commitSync                // any other: on this server's own disk when it is visible
+	commitDoubtful            // as commitSync, unless code that is not seen has changed it
+)
+
+func commitModeOf(setting string) commitMode {
+	switch setting {
+	case "off":
+		return commitAsync
+	case "":
+		return commitUnknown
+	}
+	return commitSync
+}
+
+// pinnedCommit is an SQL expression: synchronous_commit, which stays as it is until
+// the transaction ends, whatever becomes of the server's configuration.
+const pinnedCommit = "pg_catalog.set_config('synchronous_commit', pg_catalog.current_setting('synchronous_commit'), true)"
+
+// commitModeNow returns whether the commit of e, which is about to be sent, waits
+// for the disk. It asks PostgreSQL only in a transaction that may have changed that.
+func (e *effect) commitModeNow(ctx context.Context) commitMode {
+	c := e.c
+	switch {
+	case e.commits != commitUnknown: // asked for together with something else
+		return e.commits
+	case e.durability:
+		return commitUnknown
+	case e.asks || e.opaque:
+		return c.commitDoubtful()
+	case c.tx != nil && c.commits == commitUnknown && c.inner.txStatus() == 'T':
+		setting, err := c.inner.text(ctx, "SELECT "+pinnedCommit)
+		if err != nil {
+			return commitUnknown
+		}
+		return commitModeOf(setting)
+	case c.pid == 0 && e.space.asynchronous.Load():
+		return commitUnknown // a pooler may give it another session than the one that was asked
+	}
+	e.assumed = true
+	return c.commits
+}
+
+// commitDoubtful is what is known if code runs that is not seen.
+func (c *Conn) commitDoubtful() commitMode {
+	if c.commits == commitAsync {
+		return commitAsync
+	}
+	return commitDoubtful
+}
+
+// onDisk makes sure that what the connection has committed is on disk. It is for code
+// that is not seen and has hardly set synchronous_commit: to ask at once costs less than
+// to keep everything marked that such code may have changed.
+func (c *Conn) onDisk(sp *space) bool {
+	defer func(raw bool) { c.raw = raw }(c.raw)
+	c.raw = false // what is asked here is the driver's own
+	if c.inner.closed() || c.inner.txStatus() != 'I' {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), rollbackTimeout)
+	defer cancel()
+	ok, err := new(flushPoint).forced(ctx, &sp.log, func(ctx context.Context, question string) (string, error) {
+		return sp.key.identity.askOutcome(ctx, c.inner, question)
+	})
+	return ok && err == nil
+}
+
+// What a session learned of synchronous_commit ends when the server loads its
+// configuration again, and nobody is told of that. In a store that processes share
+// each transaction is asked anyway. Of one in this process the watch asks whether
+// the configuration is what it was, before it allows hits:
+//
+//	writer, learned: on             administrator           watch
+//	                                synchronous_commit=off, reload
+//	COMMIT, released
+//	                                                        asks: another configuration;
+//	                                                        cold until the log is flushed
+//
+// So only a crash between the reload and that question, less than store.Lease later,
+// can leave a hit of what it has undone, and for no longer than that lease.
+
+// configurationSQL is an SQL expression that says how this session commits, and
+// whether there are roles or databases with a setting of their own: a pooler may give a
+// client sessions of both kinds.
+const configurationSQL = "pg_catalog.concat_ws(' ', pg_catalog.pg_backend_pid(), pg_catalog.current_setting('synchronous_commit')," +
+	" (SELECT pg_catalog.count(*) FROM pg_catalog.pg_db_role_setting" +
+	" WHERE pg_catalog.strpos(pg_catalog.array_to_string(setconfig, ' '), 'synchronous_commit=') OPERATOR(pg_catalog.>) 0))"
+
+// configuration is what it has given.
+type configuration struct {
+	mode   commitMode
+	direct bool // the session is always the same
+	apart  bool // some role or database has a setting of its own
+}
+
+func parseConfiguration(answer string, backend uint32) (c configuration) {
+	field := strings.Fields(answer)
+	if len(field) != 3 {
+		return c
+	}
+	return configuration{direct: field[0] == strconv.FormatUint(uint64(backend), 10), mode: commitModeOf(field[1]), apart: field[2] != "0"}
+}
+
+// reconfigured takes in what the watch was told before, and now. When it returns nothing
+// is a hit any more that a commit has changed which is not on disk, and every
+// session is learned anew.
+func (sp *space) reconfigured(ctx context.Context, before, now configuration) {
+	known := sp.asynchronous.Load()
+	if now.apart || now.mode != commitSync {
+		sp.asynchronous.Store(true)
+	}
+	if now.mode == commitSync || now.mode == before.mode || known && !now.direct {
+		return
+	}
+	sp.configured.Add(1)
+	sp.chill(ctx, false)
+}
