@@ -16,11 +16,12 @@ import (
 // under nobody's deadline and in nobody's transaction, and until it is there reads ask
 // PostgreSQL.
 //
-// Of those who find no catalog one waits for it. A write waits too, whoever else does,
-// because what is planned without a catalog makes more stale than it has to. Nobody
-// waits for a load that has been under way for as long as patience allows, and no read
-// for one that another has waited for in vain. After a load that has failed the next one
-// begins no sooner than the back-off says, and nobody waits until it does.
+// In a process that has had no catalog yet one read waits for it: the next one finds it
+// then. After a change of the schema none does, for a change must not stop who reads. Writes
+// wait, each of them: what is planned without a catalog makes everything stale, and in the
+// end the load itself out of date. Nobody waits for a load that has been under way for as
+// long as patience allows, and no read for one that another has waited for in vain. After a
+// load that has failed the next one begins no sooner than the back-off says.
 type loads struct {
 	space *space
 	retry *backoff
@@ -32,12 +33,18 @@ type loads struct {
 	done    chan struct{} // closed when the load under way is over; nil while there is none
 	began   time.Time     // when it did
 	waited  bool          // a read waits for it, or has
+	had     bool          // there was a catalog before
 	failed  error         // of the last one
 	closing bool
 }
 
-// patience bounds how long a caller waits for work of the driver's own.
-var patience = time.Second
+// How long a caller waits for the catalog at most, and a read for one that comes after a
+// change, where waiting would be what readers notice of it. Tests that count misses wait
+// until it is there.
+var (
+	patience      = time.Second
+	patienceAfter = time.Duration(0)
+)
 
 // patientFor returns how long a caller waits, at most limit: a quarter of the time that it
 // has, so that the query itself, which is sent after that, has the rest.
@@ -97,7 +104,8 @@ func (l *loads) run(done chan struct{}) {
 	cancel()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.failed = err; err == nil {
+	l.failed, l.had = err, l.had || err == nil
+	if err == nil || errors.Is(err, errMovingCatalog) {
 		l.retry.helped()
 	}
 	l.done = nil
@@ -128,7 +136,10 @@ func (l *loads) join(writes bool) (done <-chan struct{}, left time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	done = l.beginLocked()
-	if left = patience - time.Since(l.began); done == nil || left <= 0 || l.waited && !writes {
+	if left = patience; l.had && !writes {
+		left = patienceAfter
+	}
+	if left -= time.Since(l.began); done == nil || left <= 0 || l.waited && !writes {
 		return nil, 0
 	}
 	l.waited = l.waited || !writes
@@ -151,21 +162,18 @@ func within(ctx context.Context, done <-chan struct{}, limit time.Duration) bool
 // loadView loads the catalog and has it used. What others than the driver do meanwhile
 // makes it begin again, see agree.
 func (sp *space) loadView(ctx context.Context) error {
-	var last *view
 	var generation uint64
 	for range loadAttempts {
 		v, used, err := sp.loadOnce(ctx, &generation)
 		if err != nil || used {
 			return err
 		}
-		last = v
-	}
-	// Everything moves all the time. With a store that processes share it may be
-	// writers who plan without a catalog or with an old one: with this one they are
-	// sure again, and Mark compares it.
-	last.stamp = 0
-	if sp.keeper != nil && sp.use(last, generation) {
-		return nil
+		if sp.keeper != nil {
+			// What moves may be the doing of writers who plan without a catalog or with
+			// an old one. With this one they are sure again, and Mark compares it.
+			v.stamp = 0
+			sp.use(v, generation)
+		}
 	}
 	return errMovingCatalog
 }

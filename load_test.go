@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"database/sql"
+	"database/sql/driver"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -258,5 +259,35 @@ func TestOneCallerWaitsForTheCatalogAndForABoundedTime(t *testing.T) {
 		synctest.Wait()
 		first.selects("ann").gets("ann")
 		first.gets("ann")
+	})
+}
+
+// After a change of the schema readers ask PostgreSQL until the new one is there.
+func TestAChangeOfTheSchemaStopsNoReaders(t *testing.T) {
+	play(t, func(s *script) {
+		reader, next, other := s.session(), s.session(), s.session()
+		reader.selects("ann").gets("ann")
+		reader.gets("ann")
+		s.holdup.set()
+		other.mock.ExpectExec(ddl).WillReturnResult(driver.ResultNoRows)
+		if _, err := other.Conn.ExecContext(s.Context(), ddl, nil); err != nil {
+			s.Fatal(err)
+		}
+		began := time.Now()
+		waiting := reader.selects("ann").aside(s.Context())
+		synctest.Wait()
+		for range 3 {
+			next.selects("ann").gets("ann")
+		}
+		if waited := time.Since(began); waited != 0 {
+			s.Errorf("they waited for %v", waited)
+		}
+		if a := <-waiting; a.err != nil || a.value != "ann" || time.Since(began) > patienceAfter {
+			s.Errorf("got %q, %v after %v", a.value, a.err, time.Since(began))
+		}
+		s.holdup.let()
+		synctest.Wait()
+		reader.selects("ann").gets("ann")
+		reader.gets("ann")
 	})
 }

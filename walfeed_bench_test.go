@@ -68,7 +68,7 @@ type feedLag struct {
 	*testing.B
 	db   *sql.DB
 	conn *pgx.Conn
-	n    int // what was read last
+	city string // what was read last
 }
 
 // onFeeds runs a benchmark with each store.
@@ -99,12 +99,12 @@ func (f *feedLag) exec(sql string) {
 	}
 }
 
-func (f *feedLag) read() (n int) {
+func (f *feedLag) read() (city string) {
 	f.Helper()
-	if err := f.db.QueryRow("SELECT length(city) FROM users WHERE id = 1").Scan(&n); err != nil {
+	if err := f.db.QueryRow("SELECT city FROM users WHERE id = 1").Scan(&city); err != nil {
 		f.Fatal(err)
 	}
-	return n
+	return city
 }
 
 // cached returns when what is read comes from the cache.
@@ -112,7 +112,7 @@ func (f *feedLag) cached() {
 	f.Helper()
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Microsecond) {
 		hits := StatsOf(f.db).Hits
-		if f.n = f.read(); StatsOf(f.db).Hits > hits {
+		if f.city = f.read(); StatsOf(f.db).Hits > hits {
 			return
 		}
 		if time.Now().After(deadline) {
@@ -126,7 +126,7 @@ func (f *feedLag) lag() time.Duration {
 	f.Helper()
 	f.exec("UPDATE users SET city = city || 'x' WHERE id = 1")
 	committed := time.Now()
-	for f.read() == f.n {
+	for f.read() == f.city {
 		time.Sleep(20 * time.Microsecond) // the feed needs a processor too
 	}
 	return time.Since(committed)
