@@ -209,7 +209,8 @@ func (c *Conn) beginOpaque(ctx context.Context) (*effect, error) {
 // of the tags, until release. In a transaction they are the tags of
 // everything that it wrote.
 func (e *effect) mark(ctx context.Context) error {
-	if tx := e.c.tx; tx != nil && !e.wraps {
+	c := e.c
+	if tx := c.tx; tx != nil && !e.wraps {
 		if tx.mixed || e.space != nil && e.space.keeper == nil && tx.view != nil && !tx.view.same(e.space.view.Load()) {
 			// Some statement was planned with a catalog that has changed since;
 			// its locks keep its own tables as they were, but not those that
@@ -247,8 +248,13 @@ func (e *effect) mark(ctx context.Context) error {
 		}
 	}
 	switch {
-	case e.space == nil: // it is a standby
+	case e.space == nil && (c.known.session == nil || c.known.session.standby):
 		return nil
+	case e.space == nil: // nobody caches here
+		if err = c.d.outer.Load().announce(ctx, c); err != nil {
+			e.left()
+		}
+		return err
 	case e.afterwards():
 		e.write = e.space.writes.Begin()
 		e.write.Remember(e.tags)

@@ -2,6 +2,7 @@ package cachedpg
 
 import (
 	"context"
+	"strings"
 
 	"github.com/cachedpg/cachedpg/keying"
 )
@@ -71,6 +72,15 @@ func (d *connector) goAway() {
 func (o *outsider) announce(ctx context.Context, c *Conn) error {
 	if o == nil {
 		return nil
+	}
+	if c.pid == 0 && c.inner.txStatus() == 'T' { // a pooler may have led it elsewhere, or everything since
+		where, err := c.inner.text(ctx, "SELECT "+identityText)
+		if err != nil {
+			return err
+		}
+		if where != o.guard.id.text() {
+			return o.peers.announceOn(ctx, c, where[strings.LastIndexByte(where, '/')+1:])
+		}
 	}
 	return o.peers.announce(ctx, c)
 }

@@ -192,3 +192,40 @@ func TestWhatIsShownOfAStatementThatRunsAloneComesBackAfterPause(t *testing.T) {
 		}
 	}
 }
+
+// What is shown through a pooler that leads elsewhere by now is not shown where a transaction
+// is that has yet to commit. It shows itself there.
+func TestLocksThatAPoolerTakesElsewhereShowNothing(t *testing.T) {
+	t.Parallel()
+	w := newTravel(t)
+	a, b := w.server(), w.server()
+	pooler := w.pooled(a.DSN())
+	open := func(name, dsn string) *visitor {
+		w.Helper()
+		c, err := (&Driver{}).OpenConnector(dsn)
+		if err != nil {
+			w.Fatal(err)
+		}
+		c.(*connector).process = name
+		db := sql.OpenDB(c)
+		w.Cleanup(func() { db.Close() })
+		return &visitor{w: w, name: name, db: db, ask: db}
+	}
+	writer, reader := open("writer", withKey(through(pooler), "cache_store", "off")), open("reader", a.DSN())
+	writer.moves("second")
+	reader.sees("second")
+	tx, err := writer.db.BeginTx(w.ctx, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	inside := *writer
+	inside.ask = tx
+	inside.sees("second")
+	pooler.Repoint(b.DSN())
+	reader.hits("second")
+	inside.moves("third")
+	if err := tx.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	reader.sees("third")
+}

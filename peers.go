@@ -396,7 +396,7 @@ func (p *peers) announce(ctx context.Context, c *Conn) error {
 		case mayCommit() || p.ctx.Err() != nil:
 			return nil
 		case err != nil:
-			return p.announceOn(ctx, c)
+			return p.announceOn(ctx, c, p.guard.id.database)
 		}
 		p.mu.Lock()
 		unknown, due := p.camp.kind == campUnknown, p.due
@@ -410,8 +410,9 @@ func (p *peers) announce(ctx context.Context, c *Conn) error {
 	}
 }
 
-// announceOn is announce where no connection is to be had but the one that commits.
-func (p *peers) announceOn(ctx context.Context, c *Conn) error {
+// announceOn is announce where no connection is to be had but the one that commits, in
+// the database with an OID.
+func (p *peers) announceOn(ctx context.Context, c *Conn, database string) error {
 	p.mu.Lock()
 	own := p.camp
 	p.mu.Unlock()
@@ -426,7 +427,7 @@ func (p *peers) announceOn(ctx context.Context, c *Conn) error {
 	if _, err := c.inner.text(ctx, shown.call(function)); err != nil {
 		return err
 	}
-	answer, err := c.inner.text(ctx, censusOf(p.guard.id.database))
+	answer, err := c.inner.text(ctx, censusOf(database))
 	if err != nil {
 		return err
 	}
