@@ -69,6 +69,9 @@ func (c *Conn) begin(ctx context.Context, calls ...*call) (*effect, error) {
 	e := &effect{c: c, space: c.known.space, drifts: c.drifts()}
 	visible := c.tx == nil
 	for _, q := range calls {
+		if visible && q.text.has(parser.Begin) {
+			c.warmFirst(ctx)
+		}
 		e.add(q)
 		visible = visible || q.text.mayCommit()
 	}

@@ -54,6 +54,9 @@ const (
 
 	// identityText is an SQL expression.
 	identityText = "pg_catalog.concat_ws('/', " + systemSQL + ", " + timelineSQL + ", " + startedSQL + ", " + nameSQL + ", " + databaseSQL + ")"
+
+	questionOfOne     = "SELECT CASE WHEN " + identityText // how those begin that only makes
+	questionOfSession = "SELECT " + systemSQL              // and sessionQuery
 )
 
 // only makes of a question, a SELECT of one value, one that is answered by the
@@ -61,7 +64,7 @@ const (
 // too is an answer of this one. A pooler may lead every transaction elsewhere, so a check
 // in a statement before would prove nothing.
 func (id identity) only(question string) string {
-	return "SELECT CASE WHEN " + identityText + " OPERATOR(pg_catalog.=) " + quoteText(id.text()) +
+	return questionOfOne + " OPERATOR(pg_catalog.=) " + quoteText(id.text()) +
 		" THEN pg_catalog.concat('=', (" + question + ")) ELSE '' END"
 }
 

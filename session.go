@@ -88,7 +88,7 @@ var settingValues = "ARRAY[pg_catalog.current_database()::pg_catalog.text, sessi
 		return calls
 	}() + "]"
 
-var sessionQuery = `SELECT ` + systemSQL + `, ` + timelineSQL + `, ` + databaseSQL + `, ` + nameSQL + `, ` + startedSQL + `,
+var sessionQuery = questionOfSession + `, ` + timelineSQL + `, ` + databaseSQL + `, ` + nameSQL + `, ` + startedSQL + `,
  pg_catalog.pg_backend_pid()::pg_catalog.int8,
  pg_catalog.current_schemas(true)::pg_catalog.text[],
  pg_catalog.current_setting('default_transaction_isolation'),

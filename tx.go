@@ -148,9 +148,7 @@ func (c *Conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, e
 			return nil, err
 		}
 	}
-	if sp := c.known.space; sp != nil {
-		sp.isWarm(ctx, c.inner, c.known.session, c.known.view) // not in the transaction, which may be all that there ever is
-	}
+	c.warmFirst(ctx)
 	inner, err := c.inner.BeginTx(ctx, opts)
 	if err != nil {
 		return nil, err

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/cachedpg/cachedpg/catalog"
 	"github.com/cachedpg/cachedpg/keying"
 	"github.com/cachedpg/cachedpg/parser"
 )
@@ -94,7 +95,7 @@ func (sp *space) isWarm(ctx context.Context, in inner, s *session, v *view) bool
 		slices.ContainsFunc(sp.after, func(before *space) bool { return !before.settled(sp.key.identity) }) {
 		return false
 	}
-	onlyReads := func(text string) bool { return onlyReads(text, s, v) }
+	onlyReads := func(text string) bool { return asks(text) || onlyReads(text, s, v) }
 	ok, err := before.isOver(ctx, &sp.log, onlyReads, func(ctx context.Context, question string) (string, error) {
 		return sp.key.identity.askOutcome(ctx, in, question)
 	})
@@ -103,6 +104,22 @@ func (sp *space) isWarm(ctx context.Context, in inner, s *session, v *view) bool
 	}
 	before.warm.Store(true)
 	return true
+}
+
+// warmFirst is called before a transaction begins: in it isWarm asks nobody, and it may be
+// all that there ever is. What was under way counts from when others could see this process.
+func (c *Conn) warmFirst(ctx context.Context) {
+	sp := c.known.space
+	if sp == nil || sp.keeper != nil || sp.before.Load().warm.Load() || sp.peers.mayHit(ctx) != keying.NoReason {
+		return
+	}
+	sp.isWarm(ctx, c.inner, c.known.session, c.known.view)
+}
+
+// asks reports that a text of another session is what a process of the driver asks, this
+// one beside its pool, say. A question that writes to the log has a sign of writing.
+func asks(text string) bool {
+	return catalog.Asks(text) || strings.HasPrefix(text, questionOfOne) || strings.HasPrefix(text, questionOfSession)
 }
 
 // onlyReads reports that a text of another session is one query that runs no code but

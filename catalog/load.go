@@ -80,7 +80,7 @@ func load(ctx context.Context, conn *pgconn.PgConn) (Contents, error) {
 // loadAlone is load outside a transaction.
 func loadAlone(ctx context.Context, conn *pgconn.PgConn) (Contents, error) {
 	l := newLoader()
-	enter := alone + unhurried(conn) + settings
+	enter := settle + unhurried(conn)
 	err := run(ctx, conn, enter+facts+views, func(row [][]byte) {
 		if len(row) == viewColumns {
 			l.view(row)

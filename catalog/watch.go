@@ -48,6 +48,12 @@ type Watch struct {
 	idle     string // the snapshot of then if no transaction was under way, else ""
 }
 
+// Asks reports that text, which may be cut off as pg_stat_activity does it, is one that
+// Load sends outside a transaction, or a Watch. Its transaction writes nothing.
+func Asks(text string) bool {
+	return strings.HasPrefix(text, settle) || strings.HasPrefix(text, questionBegins) || strings.HasPrefix(text, snapshotBegins)
+}
+
 // NewWatch returns a Watch over conn. It does no I/O.
 func NewWatch(conn *pgx.Conn) *Watch { return &Watch{conn: conn.PgConn()} }
 
@@ -184,7 +190,7 @@ func (w *Watch) askPooled(ctx context.Context) (Answer, error) {
 	if also == "" {
 		also = "''"
 	}
-	now, err := w.run(ctx, "SELECT pg_catalog.pg_current_snapshot()::pg_catalog.text, "+also)
+	now, err := w.run(ctx, snapshotBegins+also)
 	if err != nil {
 		return Answer{}, err
 	}

@@ -19,11 +19,17 @@ func count(from string) string {
 	return "(SELECT concat_ws(',', count(*), sum(xmin::text::int8)) FROM " + from + ")"
 }
 
+// How the questions of a Watch begin that are asked over and over.
+const (
+	questionBegins = `SELECT pg_backend_pid(), 'now'::timestamptz,
+	EXISTS (SELECT FROM pg_class WHERE oid > `
+	snapshotBegins = "SELECT pg_catalog.pg_current_snapshot()::pg_catalog.text, "
+)
+
 // question is the statement of a Watch. The planner makes a constant of the
 // array, which has done its work when it was mentioned.
 func question(relations, types, lastRelation, lastType, also string) string {
-	return `SELECT pg_backend_pid(), 'now'::timestamptz,
-	EXISTS (SELECT FROM pg_class WHERE oid > ` + lastRelation + ` AND ` + watched + `)
+	return questionBegins + lastRelation + ` AND ` + watched + `)
 		OR EXISTS (SELECT FROM pg_type WHERE oid > ` + lastType + ` AND ` + ownType + `),
 	concat_ws(' ', ` + count("pg_type WHERE oid = ANY ('{"+types+"}')") + rest + `),
 	` + also + `
