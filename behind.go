@@ -58,6 +58,7 @@ type writeQueue struct {
 	wanted uint64     // rounds that were asked for
 	done   uint64     // the last of them that a finished round has served
 	err    error      // of that round
+	barred error      // why the last one that knew it found nothing to be done here
 	served chan struct{}
 	pos    string          // applied, as far as it is known here
 	given  int64           // the highest sequence number that is known to have been given out
@@ -187,7 +188,7 @@ func (sh *shape) applyBehind(config Config, v *view) {
 
 // drain returns when everything is applied that was in the queue when it was called.
 func (b *writeQueue) drain(ctx context.Context, inTx bool) error {
-	last, err := b.queue.Last(ctx)
+	last, owner, err := b.queue.Last(ctx)
 	if err != nil {
 		if cause := ctx.Err(); cause != nil {
 			err = cause
@@ -197,15 +198,33 @@ func (b *writeQueue) drain(ctx context.Context, inTx bool) error {
 	if last == "" {
 		return nil
 	}
-	if isForeign(b.stopped()) {
+	if b.foreignTo(owner) {
 		return nil // what is queued there concerns nobody here
 	}
 	b.drains.Add(1)
-	err = b.ask(ctx, inTx, func() bool { return !queueLess(b.pos, last) })
-	if isForeign(err) {
-		return nil
+	for {
+		b.mu.Lock()
+		begun, reached := b.wanted, false
+		b.mu.Unlock()
+		err := b.ask(ctx, inTx, func() bool {
+			reached = !queueLess(b.pos, last)
+			return reached || b.done > begun && b.err == nil
+		})
+		switch {
+		case isForeign(err):
+			return nil
+		case err != nil || reached:
+			return err
+		}
+		// What nobody will ever apply is not waited for: it may have been taken out.
+		now, _, err := b.queue.Last(ctx)
+		switch {
+		case err == nil && now == "":
+			return nil
+		case err == nil && queueLess(now, last):
+			last = now
+		}
 	}
-	return err
 }
 
 // ask has rounds made until one makes enough true, which is called with mu held.
@@ -292,6 +311,9 @@ func (b *writeQueue) run(ctx context.Context) {
 		}
 		b.mu.Lock()
 		b.done, b.err = mine, err
+		if err == nil || isNotOwner(err) || errors.Is(err, errQueueSealed) {
+			b.barred = err
+		}
 		if err == nil {
 			b.pos = pos
 			b.ready.Store(true)
@@ -336,7 +358,7 @@ func applyError(err error) error {
 
 // idle reports that nothing is in the queue, so that PostgreSQL need not be bothered.
 func (b *writeQueue) idle(ctx context.Context) bool {
-	last, err := b.queue.Last(ctx)
+	last, _, err := b.queue.Last(ctx)
 	return err == nil && last == ""
 }
 

@@ -111,7 +111,7 @@ func (b *writeQueue) prepare(ctx context.Context, role string) error {
 	b.mu.Lock()
 	if _, ok := b.roles[role]; !ok && len(b.roles) >= maxRoles {
 		b.mu.Unlock()
-		return &notOwner{foreign, "more roles write to the queue than it takes"}
+		return &notOwner{standing: foreign, reason: "more roles write to the queue than it takes"}
 	} else if !ok {
 		b.roles[role] = false
 	}

@@ -21,6 +21,10 @@ import (
 // the strategy queues, by the catalog of now. What is not is refused: it never runs, and
 // those behind it do.
 
+// mostNumbers is by how much the numbers of entries may go on at once. There is no end of
+// them, unless somebody makes a process begin near it.
+const mostNumbers = 1 << 33
+
 // open gives what an entry says, if it is the next one of the queue's.
 func (a *applier) open(e redis.Queued, r *queueRecord, given int64) (w queuedWrite, err error) {
 	queue := a.b.queue
@@ -34,7 +38,7 @@ func (a *applier) open(e redis.Queued, r *queueRecord, given int64) (w queuedWri
 		return w, &refusedWrite{errors.New("cachedpg: write-behind: an entry of the queue was not written by this driver")}
 	case e.Sequence <= r.sequence:
 		return w, &refusedWrite{errors.New("cachedpg: write-behind: an entry of the queue is there a second time, or not in its place")}
-	case e.Sequence > given && queue.QueueKey() == "":
+	case e.Sequence > r.sequence+mostNumbers, e.Sequence > given && queue.QueueKey() == "":
 		return w, &refusedWrite{errors.New("cachedpg: write-behind: an entry of the queue has a number that was never given out")}
 	}
 	r.lost += e.Sequence - r.sequence - 1

@@ -40,6 +40,7 @@ const (
 type notOwner struct {
 	standing standing
 	reason   string
+	owner    string // if foreign
 }
 
 func (e *notOwner) Error() string { return "cachedpg: write-behind: " + e.reason }
@@ -62,10 +63,22 @@ const takeOver = "; if this one is to take its place run \"cachedpg queue take-o
 func (b *writeQueue) stopped() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if isNotOwner(b.err) || errors.Is(b.err, errQueueSealed) {
-		return b.err
-	}
-	return nil
+	return b.barred
+}
+
+// foreignTo reports that the queue is owner's, as it was when this process found out that
+// its own server is another one. Who owns it by now may be this very server:
+//
+//	process a                       process b, same server
+//	the queue is another's
+//	                                takes it over
+//	                                queues a write, acknowledged
+//	read: the queue is not empty
+//	(on its old finding: SELECT → old)
+//	another owner: asks anew
+func (b *writeQueue) foreignTo(owner string) bool {
+	var e *notOwner
+	return errors.As(b.stopped(), &e) && e.standing == foreign && e.owner == owner
 }
 
 // check is what Ping says: whose the queue is, and nothing that passes.
@@ -83,6 +96,8 @@ func (b *writeQueue) check(ctx context.Context) error {
 			continue
 		case isNotOwner(err), errors.Is(err, errQueueSealed):
 			return err
+		case err != nil: // such as a lock that another has
+			return b.stopped()
 		}
 		return nil
 	}
@@ -214,7 +229,9 @@ func (a *applier) look(ctx context.Context) bool {
 // rival is the owner of the queue as this applier met it first.
 type rival struct {
 	server, beat string
-	behind       bool // it was alive while this server lacked some of what it has applied: for good
+	last         string    // the beat that was seen last
+	since        time.Time // for how long, on this machine's clock
+	behind       bool      // it was alive while this server lacked some of what it has applied: for good
 }
 
 // claim makes sure that the queue is the server's whose row is locked, or says why it is not.
@@ -238,30 +255,34 @@ func (a *applier) claim(ctx context.Context, r *queueRecord) (redis.Claim, error
 // standing says why the queue is not this server's, if it cannot be taken over.
 func (a *applier) standing(ctx context.Context, r *queueRecord, c *redis.Claim) (err error) {
 	if c.Orphan {
-		return &notOwner{doubtful, "Redis does not know which server of PostgreSQL owns the queue, and writes in it were queued for another one" + takeOver}
+		return &notOwner{standing: doubtful, reason: "Redis does not know which server of PostgreSQL owns the queue, and writes in it were queued for another one" + takeOver}
 	}
 	if a.rival.server != c.Server {
 		a.rival = rival{server: c.Server, beat: c.Beat}
 	}
-	switch alive := c.Silent < behindSilent; {
+	if a.rival.last != c.Beat {
+		a.rival.last, a.rival.since = c.Beat, time.Now()
+	}
+	// Redis' clock may have been put back, which makes no silence shorter.
+	switch alive := c.Silent < behindSilent && time.Since(a.rival.since) < behindSilent; {
 	case alive && c.Beat != a.rival.beat:
 		a.rival.behind = a.rival.behind || c.Behind
 		fallthrough
 	case a.rival.behind:
-		return &notOwner{foreign, "another server of PostgreSQL, of which this is a copy, owns the queue (" + c.Server + ", this is " + r.Server +
+		return &notOwner{standing: foreign, owner: c.Server, reason: "another server of PostgreSQL, of which this is a copy, owns the queue (" + c.Server + ", this is " + r.Server +
 			"); writes go to this server at once; give it a Redis of its own"}
 	case alive:
-		return &notOwner{waiting, "another server of PostgreSQL owned the queue a moment ago; this one takes it over when that is gone"}
+		return &notOwner{standing: waiting, reason: "another server of PostgreSQL owned the queue a moment ago; this one takes it over when that is gone"}
 	case c.Behind:
-		return &notOwner{doubtful, fmt.Sprintf("the server of PostgreSQL that owns the queue was not seen for %v, and has applied writes that this one does not have",
+		return &notOwner{standing: doubtful, reason: fmt.Sprintf("the server of PostgreSQL that owns the queue was not seen for %v, and has applied writes that this one does not have",
 			c.Silent.Round(time.Second)) + takeOver}
 	case !c.Known:
-		return &notOwner{doubtful, fmt.Sprintf("the server of PostgreSQL that owns the queue was not seen for %v, and this one may be it or its copy",
+		return &notOwner{standing: doubtful, reason: fmt.Sprintf("the server of PostgreSQL that owns the queue was not seen for %v, and this one may be it or its copy",
 			c.Silent.Round(time.Second)) + takeOver}
 	}
 	taken, err := a.b.queue.Take(ctx, a.owner(r), *c)
 	if err == nil && !taken.Owns {
-		err = &notOwner{waiting, "another server of PostgreSQL has just taken the queue over"}
+		err = &notOwner{standing: waiting, reason: "another server of PostgreSQL has just taken the queue over"}
 	}
 	*c = taken
 	return err

@@ -64,7 +64,7 @@ func (a *applier) takeOver(ctx context.Context) (missing int64, err error) {
 	switch {
 	case err != nil:
 		return 0, err
-	case !c.Owns && c.Server != "" && c.Silent < behindSilent:
+	case !c.Owns && c.Server != "" && c.Silent.Abs() < behindSilent: // further ahead is a beat of before the clock was put back
 		return 0, fmt.Errorf("cachedpg: the owner of the queue was seen %v ago: stop its processes first, and wait for %v", c.Silent.Round(time.Millisecond), behindSilent)
 	}
 	// The fence goes past that of the owner before anybody applies here.

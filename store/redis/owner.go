@@ -68,18 +68,24 @@ const (
 	forceQueue = "force" // from anybody
 )
 
-// KEYS: owner, stream. ARGV: server, timeline, place, fence, sequence number, highest one
+// An entry that was put there with an id of the far future is taken out, see cleanQueue.
+//
+// KEYS: owner, stream, dead. ARGV: server, timeline, place, fence, sequence number, highest one
 // known, the way, and with "take" from which server and when that was seen.
 // Returns whether it owns the queue, whether that is new, whether it is nobody's that had
 // one, the owner, when it was seen, for how long it was not, whether the claimant is behind,
 // whether it is known, the last number given, the last acknowledged, whether it is sealed,
 // the fence.
-var ownerScript = newScript(`
+var ownerScript = newScript(cleanQueue+`
 local o, server, way = KEYS[1], ARGV[1], ARGV[7]
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local owner, beat = redis.call('HGET', o, 'server') or '', redis.call('HGET', o, 'beat') or '0'
-local function number(field) return tonumber(redis.call('HGET', o, field)) or 0 end
+local function number(field)
+  local n = tonumber(redis.call('HGET', o, field)) or 0
+  if n >= 0 and n < 4503599627370496 then return math.floor(n) end
+  return 0
+end
 local owns, orphan = owner == server, 0
 if owner == '' and way ~= 'look' then
   owns = true
@@ -94,6 +100,7 @@ if way == 'force' or way == 'take' and owner == ARGV[8] and beat == ARGV[9] then
 local behind = tonumber(ARGV[4]) < number('fence') and tonumber(ARGV[5]) <= number('acked')
 local known = redis.call('HEXISTS', o, 'place ' .. ARGV[3]) == 1 or ARGV[2] > (redis.call('HGET', o, 'timeline') or '')
 if owns then
+  if way ~= 'look' and #redis.call('XRANGE', KEYS[2], ahead(), '+', 'COUNT', 1) > 0 then clean(KEYS[2], KEYS[3]) end
   if new then
     for _, field in ipairs(redis.call('HKEYS', o)) do
       if string.sub(field, 1, 6) == 'place ' then redis.call('HDEL', o, field) end
@@ -111,15 +118,11 @@ return {owns and 1 or 0, new and 1 or 0, orphan, owner, beat, now - tonumber(bea
 
 // From now on entries must be sealed.
 //
-// KEYS: owner, stream. Returns the last id that was given out.
-var sealScript = newScript(`
+// KEYS: owner, stream. Returns the last id in the queue.
+var sealScript = newScript(cleanQueue+`
 redis.call('HSET', KEYS[1], 'sealed', '1')
-if redis.call('EXISTS', KEYS[2]) == 0 then return {'0-0'} end
-local info = redis.call('XINFO', 'STREAM', KEYS[2])
-for i = 1, #info, 2 do
-  if info[i] == 'last-generated-id' then return {info[i + 1]} end
-end
-return {'0-0'}
+local found = redis.call('XREVRANGE', KEYS[2], `+bounded+`, '-', 'COUNT', 1)
+return {#found == 1 and found[1][1] or '0-0'}
 `, true)
 
 func (s *Store) ownerKey() string { return s.QueueName() + ":owner" }
@@ -146,7 +149,7 @@ func (s *Store) Force(ctx context.Context, o Owner) (Claim, error) {
 func (s *Store) claim(ctx context.Context, o Owner, way string, from ...any) (c Claim, err error) {
 	argv := append([]any{o.Server, o.Timeline, o.Place, o.Fence, o.Sequence, o.Given, way}, from...)
 	err = s.queue(ctx, func(p *partition) error {
-		reply, err := p.run(ctx, ownerScript, []string{s.ownerKey(), s.QueueName()}, argv...)
+		reply, err := p.run(ctx, ownerScript, []string{s.ownerKey(), s.QueueName(), s.DeadLetters()}, argv...)
 		if err == nil {
 			c, err = claimed(reply)
 		}

@@ -75,6 +75,52 @@ type Refused struct {
 	Message  string `json:"message"`
 }
 
+// Ids count up from the clock, so one that is ten thousand years ahead of it was not given out here,
+// and all that come after it would be: there may be none left. Such entries leave the
+// queue for the dead, and the stream goes on as if they had not been. (XSETID would not do it, nor
+// would an entry that is deleted: a stream remembers both.)
+const cleanQueue = `
+local function ahead()
+  local t = redis.call('TIME')
+  return string.format('%.0f', t[1] * 1000 + ` + farFuture + `)
+end
+local ours = {w = true, n = true, s = true, id = true, sqlstate = true, error = true}
+local function clean(stream, dead)
+  local from = ahead()
+  local kept = redis.call('XRANGE', stream, '-', '(' .. from)
+  local strange = redis.call('XRANGE', stream, from, '+')
+  redis.call('DEL', stream)
+  for _, entry in ipairs(kept) do
+    local fields = {}
+    for j = 1, #entry[2], 2 do
+      if ours[entry[2][j]] and #fields < 12 then
+        table.insert(fields, entry[2][j])
+        table.insert(fields, entry[2][j + 1])
+      end
+    end
+    if #fields == 0 then fields = {'w', ''} end
+    redis.call('XADD', stream, entry[1], unpack(fields))
+  end
+  if not dead then return end
+  for _, entry in ipairs(strange) do
+    local w = ''
+    for j = 1, #entry[2], 2 do
+      if entry[2][j] == 'w' then w = entry[2][j + 1] end
+    end
+    local refused = {'id', entry[1], 'sqlstate', '', 'error', 'cachedpg: an entry of the queue has an id of the far future', 'w', w}
+    if type(redis.pcall('XADD', dead, '*', unpack(refused))) ~= 'string' then
+      clean(dead)
+      redis.call('XADD', dead, '*', unpack(refused))
+    end
+  end
+end
+`
+
+const farFuture = "315576000000000" // in milliseconds
+
+// bounded is how far a queue is read.
+const bounded = "'(' .. ahead()"
+
 // In one step nobody hits an entry that depends on one of the tags any more,
 // and the write is in the queue. A reader whose lookup came before has a stamp that
 // is dead; one whose lookup comes after finds the write in the queue. If D is lost
@@ -92,14 +138,17 @@ type Refused struct {
 // say the number before, and tries again if another was faster; then it is his turn,
 // so that one who is far away comes to queue too.
 //
-// KEYS: D, L, stream, nonce, owner, turn. ARGV: prefix, most entries, payload, catalog
+// What Redis says of the numbers is believed only if it is near what the process knows: a
+// number that is far ahead leaves none for those that come after.
+//
+// KEYS: D, L, stream, nonce, owner, turn, dead. ARGV: prefix, most entries, payload, catalog
 // tag, its stamp, schema tag, milliseconds and number of the last id known to be applied,
 // lease in milliseconds, 1 if the server may just have taken another's place, the server that it is for,
 // the sequence number that it was sealed with or nothing, the highest one known, a name
 // of the caller, then the tags.
 // Returns 'ok', how long to wait and the sequence number; 'again' and the next one; or
 // 'full', 'other', 'sealed', 'plain'.
-var enqueueScript = newScript(`
+var enqueueScript = newScript(cleanQueue+`
 local d, stream, nonce, o, prefix = KEYS[1], KEYS[3], KEYS[4], KEYS[5], ARGV[1]
 local wait, e = 0, redis.call('HGET', d, 'e')
 if ARGV[10] == '1' then
@@ -114,9 +163,16 @@ if redis.call('HGET', o, 'server') ~= ARGV[11] then return {'other'} end
 local sealed = redis.call('HGET', o, 'sealed') == '1'
 if sealed ~= (ARGV[12] ~= '') then return {sealed and 'sealed' or 'plain'} end
 if redis.call('XLEN', stream) >= tonumber(ARGV[2]) then return {'full'} end
-local n = math.max(tonumber(redis.call('HGET', o, 'given')) or 0, tonumber(ARGV[13])) + 1
+local n = tonumber(ARGV[13])
+for _, field in ipairs({'acked', 'given'}) do
+  local said = tonumber(redis.call('HGET', o, field)) or 0
+  if said > n and said <= tonumber(ARGV[13]) + 4294967296 then n = said end
+end
+n = n + 1
 if sealed then
   local turn = redis.call('GET', KEYS[6])
+  local lasts = redis.call('PTTL', KEYS[6])
+  if lasts < 0 or lasts > 100 then turn = false end
   if turn and turn ~= ARGV[14] or tonumber(ARGV[12]) ~= n then
     if not turn then redis.call('SET', KEYS[6], ARGV[14], 'PX', 100) end
     return {'again', n}
@@ -124,10 +180,21 @@ if sealed then
   if turn then redis.call('DEL', KEYS[6]) end
 end
 local number = string.format('%.0f', n)
-local id = redis.call('XADD', stream, '*', 'w', ARGV[3], 'n', number, 's', ARGV[11])
-local ms, k = string.match(id, '(%d+)-(%d+)')
-ms, k = tonumber(ms), tonumber(k)
+local id = redis.pcall('XADD', stream, '*', 'w', ARGV[3], 'n', number, 's', ARGV[11])
+local ms, k
+if type(id) == 'string' then
+  ms, k = string.match(id, '(%d+)-(%d+)')
+  ms, k = tonumber(ms), tonumber(k)
+end
+if not ms or ms >= tonumber(ahead()) then
+  if ms then redis.call('XDEL', stream, id) end
+  clean(stream, KEYS[7])
+  id = redis.call('XADD', stream, '*', 'w', ARGV[3], 'n', number, 's', ARGV[11])
+  ms, k = string.match(id, '(%d+)-(%d+)')
+  ms, k = tonumber(ms), tonumber(k)
+end
 local toMs, toK = tonumber(ARGV[7]), tonumber(ARGV[8])
+if toK >= 4294967296 then toMs, toK = toMs + 1, 0 end
 if ms < toMs or ms == toMs and k <= toK then
   redis.call('XDEL', stream, id)
   redis.call('XADD', stream, string.format('%.0f-%.0f', toMs, toK + 1), 'w', ARGV[3], 'n', number, 's', ARGV[11])
@@ -150,13 +217,12 @@ return {'ok', wait, n}
 // who writes to the successor waits for that long; after that the server has to take
 // a write first, which one that is a replica now, or has lost its own, refuses.
 //
-// KEYS: L, stream, a name for the write.
-// Returns the id, or nothing when the queue is empty.
-var lastScript = newScript(`
+// KEYS: L, stream, a name for the write, owner.
+// Returns the id, nothing when the queue is empty, and the server that owns it.
+var lastScript = newScript(cleanQueue+`
 if redis.call('EXISTS', KEYS[1]) == 0 then redis.call('SET', KEYS[3], '', 'PX', 1000) end
-local found = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)
-if #found == 0 then return {} end
-return {found[1][1]}
+local found = redis.call('XREVRANGE', KEYS[2], `+bounded+`, '-', 'COUNT', 1)
+return {#found == 1 and found[1][1] or '', redis.call('HGET', KEYS[4], 'server') or ''}
 `, true)
 
 // What PostgreSQL has applied leaves the queue, and what it has refused goes to the
@@ -166,7 +232,7 @@ return {found[1][1]}
 // KEYS: stream, dead, owner. ARGV: the last id applied, the one after, server, fence and
 // sequence number as recorded, then id, code and message of each that was refused.
 // Returns 1 if it was done.
-var appliedScript = newScript(`
+var appliedScript = newScript(cleanQueue+`
 local o = KEYS[3]
 if redis.call('HGET', o, 'server') ~= ARGV[3] then return {0} end
 for i, field in ipairs({'fence', 'acked', 'given'}) do
@@ -181,7 +247,11 @@ for i = 6, #ARGV, 3 do
       if found[1][2][j] == 'w' then entry[1] = found[1][2][j + 1] end
       if found[1][2][j] == 'n' then entry[2] = found[1][2][j + 1] end
     end
-    redis.call('XADD', KEYS[2], '*', 'id', ARGV[i], 'sqlstate', ARGV[i + 1], 'error', ARGV[i + 2], 'w', entry[1], 'n', entry[2])
+    local refused = {'id', ARGV[i], 'sqlstate', ARGV[i + 1], 'error', ARGV[i + 2], 'w', entry[1], 'n', entry[2]}
+    if type(redis.pcall('XADD', KEYS[2], '*', unpack(refused))) ~= 'string' then
+      clean(KEYS[2])
+      redis.call('XADD', KEYS[2], '*', unpack(refused))
+    end
     redis.call('XDEL', KEYS[1], ARGV[i])
   end
 end
@@ -292,7 +362,7 @@ func (s *Store) enqueue(ctx context.Context, w Write, number int64, nonce string
 		for _, t := range w.Tags {
 			argv = append(argv, encodeTag(t))
 		}
-		keys := []string{p.keys[0], p.keys[1], name, name + ":n" + nonce, name + ":owner", name + ":turn"}
+		keys := []string{p.keys[0], p.keys[1], name, name + ":n" + nonce, name + ":owner", name + ":turn", s.DeadLetters()}
 		reply, err := p.run(ctx, enqueueScript, keys, argv...)
 		if err != nil {
 			return err
@@ -342,22 +412,31 @@ func (s *Store) queue(ctx context.Context, f func(*partition) error) error {
 	})
 }
 
-// Last returns the id of the last entry of the queue, "" when it is empty.
-func (s *Store) Last(ctx context.Context) (id string, err error) {
+// Last returns the id of the last entry of the queue, "" when it is empty, and the server that owns it.
+func (s *Store) Last(ctx context.Context) (id, owner string, err error) {
 	err = s.queue(ctx, func(p *partition) error {
-		reply, err := p.run(ctx, lastScript, []string{p.lease, s.QueueName(), s.QueueName() + ":look"})
-		if err == nil && len(reply) > 0 {
-			id, _ = reply[0].(string)
+		reply, err := p.run(ctx, lastScript, []string{p.lease, s.QueueName(), s.QueueName() + ":look", s.ownerKey()})
+		if err != nil {
+			return err
 		}
-		return err
+		var ok1, ok2 bool
+		if len(reply) == 2 {
+			id, ok1 = reply[0].(string)
+			owner, ok2 = reply[1].(string)
+		}
+		if !ok1 || !ok2 {
+			return errReply
+		}
+		return nil
 	})
-	return id, err
+	return id, owner, err
 }
 
 // After returns at most count entries behind the one with that id, in order.
 func (s *Store) After(ctx context.Context, id string, count int) (found []Queued, err error) {
 	err = s.queue(ctx, func(p *partition) (err error) {
-		found, err = s.entries(ctx, p, "XRANGE", "("+id, "+", count)
+		ahead, _ := strconv.ParseInt(farFuture, 10, 64)
+		found, err = s.entries(ctx, p, "XRANGE", "("+id, fmt.Sprintf("(%d", time.Now().UnixMilli()+ahead), count)
 		return err
 	})
 	return found, err

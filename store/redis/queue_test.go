@@ -30,7 +30,7 @@ func (u *user) own() {
 
 func (u *user) last() string {
 	u.Helper()
-	id, err := u.Last(background)
+	id, _, err := u.Last(background)
 	if err != nil {
 		u.Fatal(err)
 	}
@@ -76,7 +76,7 @@ func TestOnlyAServerThatTakesWritesSaysThatTheQueueIsEmpty(t *testing.T) {
 	}
 	a.Follow(b)
 	u.until("the end of the lease", func() bool {
-		_, err := u.Last(background)
+		_, _, err := u.Last(background)
 		return err != nil
 	})
 
@@ -84,7 +84,7 @@ func TestOnlyAServerThatTakesWritesSaysThatTheQueueIsEmpty(t *testing.T) {
 		t.Fatal(err)
 	}
 	v := openURL(t, b.URL(), Options{})
-	if id, err := v.Last(background); err == nil {
+	if id, _, err := v.Last(background); err == nil {
 		t.Errorf("a server that has lost its replicas says %q", id)
 	}
 }
