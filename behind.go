@@ -300,7 +300,7 @@ func (b *writeQueue) run(ctx context.Context) {
 	var failed time.Duration
 	for {
 		b.mu.Lock()
-		mine, asked, pos := b.wanted, b.wanted > b.done, b.pos
+		mine, asked, pos := b.wanted, b.wanted > b.done || b.err != nil, b.pos // to look does not mend a round that failed
 		b.mu.Unlock()
 		var more bool
 		var err error
