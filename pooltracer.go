@@ -26,8 +26,9 @@ var (
 // SendBatch, CopyFrom and their like: it invalidates as if it came through the sql.DB.
 //
 // It is the pool's ConnConfig.Tracer, alone or in a multitracer, and an argument of
-// WrapConnector; the example of NewTracer shows both. It begins with WrapConnector and ends when the last sql.DB over such a connector is
-// closed. Reads on the pool are not cached, and what goes through a PgConn is not seen.
+// WrapConnector; the example of NewTracer shows both. It begins with WrapConnector and
+// ends when the last sql.DB over such a connector is closed. Reads on the pool are not
+// cached, and what goes through a PgConn is not seen.
 //
 // A tracer of your own around it has to pass on everything that it implements. If what a
 // statement changes cannot be marked, pgx gets a context that is cancelled, and sends nothing.
