@@ -200,7 +200,7 @@ func (c *Conn) mayRead(ctx context.Context, q *call) keying.Reason {
 	case q.session.standby:
 		return keying.HotStandby
 	case q.view == noCatalog:
-		return q.space.unavailable()
+		return q.space.unavailable(ctx)
 	case h.bypass:
 		return keying.ContextBypass
 	case q.text.hints.bypass:

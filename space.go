@@ -241,9 +241,13 @@ func (sp *space) leave() {
 
 // unavailable says why there is no catalog to plan with, as far as it is the
 // store's doing: without it nobody knows which changes a catalog has seen.
-func (sp *space) unavailable() keying.Reason {
-	if sp != nil && sp.keeper != nil {
+func (sp *space) unavailable(ctx context.Context) keying.Reason {
+	switch {
+	case sp == nil:
+	case sp.keeper != nil:
 		return sp.keeper.trouble()
+	case sp.peers.mayHit(ctx) == keying.OtherWriter: // nor could it be used
+		return keying.OtherWriter
 	}
 	return keying.CatalogUnavailable
 }
