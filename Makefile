@@ -53,7 +53,7 @@ test-kafka: cgo ## run the tests of contrib/kafka on a real Kafka too, which Mav
 .PHONY: test-root test-budgets test-next test-nested
 test-root test-budgets test-next test-nested: export CACHEDPG_TEST_REQUIRE := 1
 test-root:
-	$(GO) test -race -shuffle=on -timeout=$(TIMEOUT) $(PACKAGES)
+	$(GO) test -race -shuffle=on -parallel=4 -timeout=$(TIMEOUT) $(PACKAGES)
 
 # The race detector allocates too, so allocation budgets are kept without it.
 test-budgets:
