@@ -44,6 +44,9 @@ import (
 func (k *keeper) sameCatalog(ctx context.Context, left time.Duration) (bool, error) {
 	if !k.watch.armed() && !k.deferred {
 		k.deferred = true
+		if _, err := k.ask(); err == nil {
+			k.space.loads.begin() // it is there when nobody else has renewed
+		}
 		return false, nil
 	}
 	limit, cancel := context.WithTimeout(ctx, left-store.Lease/8)

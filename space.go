@@ -246,8 +246,8 @@ func (sp *space) unavailable(ctx context.Context) keying.Reason {
 	case sp == nil:
 	case sp.keeper != nil:
 		return sp.keeper.trouble()
-	case sp.peers.mayHit(ctx) == keying.OtherWriter: // nor could it be used
-		return keying.OtherWriter
+	default:
+		sp.peers.mayHit(ctx) // who cannot ask for the one cannot ask for the other either, and Stats says so
 	}
 	return keying.CatalogUnavailable
 }
