@@ -210,10 +210,10 @@ func BenchmarkPlan(b *testing.B) {
 		b.Fatal(err)
 	}
 	d := connectorOf(x.cached)
-	known := d.known.Load()
+	session, v := d.known.Load().session, d.space().view.Load()
 	b.ReportAllocs()
 	for b.Loop() {
-		d.plan(known.view, known.session, byKey)
+		d.plan(v, session, byKey)
 	}
 }
 
@@ -224,14 +224,14 @@ func BenchmarkPlanLiterals(b *testing.B) {
 		b.Fatal(err)
 	}
 	d := connectorOf(x.cached)
-	known := d.known.Load()
+	session, v := d.known.Load().session, d.space().view.Load()
 	texts := make([]string, 2*maxTexts)
 	for i := range texts {
 		texts[i] = fmt.Sprintf("SELECT name FROM users WHERE id = %d", i)
 	}
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
-		d.plan(known.view, known.session, texts[i%len(texts)])
+		d.plan(v, session, texts[i%len(texts)])
 	}
 }
 

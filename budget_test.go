@@ -85,7 +85,9 @@ func warmPlan(tb testing.TB) (*connector, *state) {
 		tb.Fatal(err)
 	}
 	d := connectorOf(db)
-	return d, d.known.Load()
+	known := *d.known.Load()
+	known.view = d.space().view.Load() // dialled before it was loaded
+	return d, &known
 }
 
 func TestNoTextIsParsedTwice(t *testing.T) {
