@@ -74,9 +74,7 @@ func (c *Conn) onDisk(sp *space) bool {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), rollbackTimeout)
 	defer cancel()
-	ok, err := new(flushPoint).forced(ctx, &sp.log, func(ctx context.Context, question string) (string, error) {
-		return sp.key.identity.askOutcome(ctx, c.inner, question)
-	})
+	ok, err := new(flushPoint).forced(ctx, &sp.log, sp.key.identity.asker(c.inner))
 	return ok && err == nil
 }
 

@@ -167,9 +167,7 @@ func OpenDB(pgConfig pgx.ConnConfig, config Config) (*sql.DB, error) {
 // dial returns a connection for the driver's own questions.
 func (d *connector) dial(ctx context.Context) (inner, error) {
 	if own := d.own.Load(); own != nil {
-		config := *own
-		asPrimary(ctx, &config)
-		return dialPgx(ctx, stdlib.GetConnector(config))
+		return dialOwn(ctx, *own)
 	}
 	return d.connect(ctx, &Conn{d: d})
 }
@@ -178,9 +176,7 @@ func (d *connector) dial(ctx context.Context) (inner, error) {
 func (d *connector) ways(id identity) (dial []func(context.Context) (inner, error)) {
 	if home, ok := d.homes.Load(id); ok && home != d.own.Load() {
 		dial = append(dial, func(ctx context.Context) (inner, error) {
-			config := *home.(*pgx.ConnConfig)
-			asPrimary(ctx, &config)
-			return dialPgx(ctx, stdlib.GetConnector(config))
+			return dialOwn(ctx, *home.(*pgx.ConnConfig))
 		})
 	}
 	return append(dial, d.dial)
@@ -193,6 +189,12 @@ func (d *connector) isHome(id identity, in inner) {
 		return
 	}
 	d.homes.Store(id, ownConfig(ours.pgx()))
+}
+
+// dialOwn dials as a wrapped connector has. config is a shallow copy.
+func dialOwn(ctx context.Context, config pgx.ConnConfig) (inner, error) {
+	asPrimary(ctx, &config)
+	return dialPgx(ctx, stdlib.GetConnector(config))
 }
 
 func dialPgx(ctx context.Context, c driver.Connector) (inner, error) {

@@ -480,10 +480,7 @@ type effectRows struct {
 
 // Close reads what is left and ends the effect.
 func (r *effectRows) Close() error {
-	err := r.Rows.Close()
-	r.effect.done(err)
-	r.effect.c.refill(context.Background())
-	return err
+	return r.effect.closes(r.Rows)
 }
 
 // scriptedRows are effectRows of an inner connection that is not pgx's.
@@ -493,10 +490,7 @@ type scriptedRows struct {
 }
 
 func (r *scriptedRows) Close() error {
-	err := r.Rows.Close()
-	r.effect.done(err)
-	r.effect.c.refill(context.Background())
-	return err
+	return r.effect.closes(r.Rows)
 }
 
 // effectOwnRows are effectRows that the driver decodes.
@@ -506,9 +500,14 @@ type effectOwnRows struct {
 }
 
 func (r *effectOwnRows) Close() error {
-	err := r.Rows.Close()
-	r.effect.done(err)
-	r.effect.c.refill(context.Background())
+	return r.effect.closes(r.Rows)
+}
+
+// closes ends the effect with the rows.
+func (e *effect) closes(rows driver.Rows) error {
+	err := rows.Close()
+	e.done(err)
+	e.c.refill(context.Background())
 	return err
 }
 

@@ -7,8 +7,6 @@ import (
 	"strconv"
 	"sync"
 	"time"
-
-	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // With synchronous_commit=off PostgreSQL answers a COMMIT, and shows it to everybody,
@@ -137,15 +135,7 @@ func (l *walLog) problem() string {
 
 // refusesPosition: the role lacks a right, or the server has no such log.
 func refusesPosition(err error) bool {
-	var refused *pgconn.PgError
-	if !errors.As(err, &refused) {
-		return false
-	}
-	switch refused.Code {
-	case insufficientPrivilege, "42883", "0A000": // no such function, not supported
-		return true
-	}
-	return false
+	return refusedAs(err, insufficientPrivilege, "42883", "0A000") // no such function, not supported
 }
 
 // flushPoint is a place in the log: once it is on disk, so is everything that could
@@ -214,11 +204,10 @@ type flusher struct {
 	mu      sync.Mutex // guards the fields below
 	waiting int
 	arrived []func()
-	running bool
 	closed  bool
 	wake    chan struct{}
 	cancel  context.CancelFunc
-	done    chan struct{}
+	done    chan struct{} // closed when the goroutine has ended; nil while there is none
 }
 
 const (
@@ -237,13 +226,13 @@ func (f *flusher) after(release func()) {
 	}
 	f.waiting++
 	f.arrived = append(f.arrived, release)
-	if f.running {
+	if f.done != nil {
 		notify(f.wake)
 		return
 	}
 	var ctx context.Context
 	ctx, f.cancel = context.WithCancel(context.Background())
-	f.running, f.wake, f.done = true, make(chan struct{}, 1), make(chan struct{})
+	f.wake, f.done = make(chan struct{}, 1), make(chan struct{})
 	go f.run(ctx, f.wake, f.done)
 }
 
@@ -379,6 +368,6 @@ func (f *flusher) idle(ctx context.Context, wake <-chan struct{}) bool {
 		return true
 	}
 	f.cancel()
-	f.running, f.done = false, nil
+	f.done = nil
 	return false
 }

@@ -102,7 +102,7 @@ func (g *guard) dialKnowing(ctx context.Context) (in inner, pooled bool, err err
 	err = errNoGuard
 	for _, d := range g.all() {
 		for _, dial := range d.ways(g.id) {
-			if in, err = dial(context.WithValue(ctx, primaryOnly{}, true)); err != nil {
+			if in, err = dial(toPrimary(ctx)); err != nil {
 				continue
 			}
 			var s *session
@@ -199,7 +199,7 @@ func (g *guard) connectLocked(ctx context.Context) error {
 
 func (g *guard) yes(ctx context.Context, sql string) (bool, error) {
 	answer, err := g.text(ctx, sql)
-	return answer == "t" || answer == "true", err
+	return isTrue(answer), err
 }
 
 // over returns those of the writers whose effect is visible by now, or never

@@ -377,15 +377,7 @@ func (k *keeper) warmUp(ctx context.Context) bool {
 	}
 	first := k.first
 	k.mu.Unlock()
-	timer := time.NewTimer(patientFor(ctx, askTimeout))
-	defer timer.Stop()
-	select {
-	case <-first:
-		return k.live.Load()
-	case <-timer.C:
-	case <-ctx.Done():
-	}
-	return false
+	return within(ctx, first, patientFor(ctx, askTimeout)) && k.live.Load()
 }
 
 // check says what is wrong with a store that was never reached.

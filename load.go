@@ -29,13 +29,12 @@ type loads struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 
-	mu      sync.Mutex    // guards the fields below
-	done    chan struct{} // closed when the load under way is over; nil while there is none
-	began   time.Time     // when it did
-	waited  bool          // a read waits for it, or has
-	had     bool          // there was a catalog before
-	failed  error         // of the last one
-	closing bool
+	mu     sync.Mutex    // guards the fields below
+	done   chan struct{} // closed when the load under way is over; nil while there is none
+	began  time.Time     // when it did
+	waited bool          // a read waits for it, or has
+	had    bool          // there was a catalog before
+	failed error         // of the last one
 }
 
 // How long a caller waits for the catalog at most, and a read for one that comes after a
@@ -64,7 +63,6 @@ func newLoads(sp *space) *loads {
 func (l *loads) close() {
 	l.cancel()
 	l.mu.Lock()
-	l.closing = true
 	done := l.done
 	l.mu.Unlock()
 	if done != nil {
@@ -84,7 +82,7 @@ func (l *loads) beginLocked() <-chan struct{} {
 	switch {
 	case l.done != nil:
 		return l.done
-	case l.closing || !l.retry.due(time.Now()) && !l.warmedUp():
+	case l.ctx.Err() != nil || !l.retry.due(time.Now()) && !l.warmedUp():
 		return nil
 	}
 	l.done, l.began, l.waited = make(chan struct{}), time.Now(), false

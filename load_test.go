@@ -85,8 +85,8 @@ func TestADoubtLeavesNothingThatWasPlannedBefore(t *testing.T) {
 	shared(t, people, func(f *fixture) {
 		f.again(userByID, 1)
 		sp := connectorOf(f.db).space()
-		var stamps [2]store.Stamp
-		if _, _, err := sp.store.Lookup(f.ctx, store.Key{}, everything, stamps[:]); err != nil {
+		stamps, err := sp.keeper.stamps(f.ctx)
+		if err != nil {
 			f.Fatal(err)
 		}
 		old := sp.view.Load()

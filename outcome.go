@@ -68,6 +68,11 @@ func (id identity) askOutcome(ctx context.Context, in inner, question string) (s
 	return id.readOutcome(answer)
 }
 
+// asker is askOutcome over in.
+func (id identity) asker(in inner) askFunc {
+	return func(ctx context.Context, question string) (string, error) { return id.askOutcome(ctx, in, question) }
+}
+
 // readOutcome returns the answer to such a question. It is errServerReplaced if there
 // will never be one, and another error if there is none now.
 func (id identity) readOutcome(answer string) (string, error) {
@@ -83,6 +88,10 @@ func (id identity) readOutcome(answer string) (string, error) {
 // primaryOnly is the key of a context in which connections are dialled for
 // questions that a standby cannot answer. Of several hosts the DSN may name one first.
 type primaryOnly struct{}
+
+func toPrimary(ctx context.Context) context.Context {
+	return context.WithValue(ctx, primaryOnly{}, true)
+}
 
 // asPrimary makes a dial of such a context look for a primary.
 func asPrimary(ctx context.Context, config *pgx.ConnConfig) {
@@ -109,7 +118,7 @@ func asPrimary(ctx context.Context, config *pgx.ConnConfig) {
 // past the standbys among the hosts of the DSN. The question will tell who answers.
 func (d *connector) dialOutcome(ctx context.Context, id identity) (in inner, err error) {
 	for _, dial := range d.ways(id) {
-		if in, err = dial(context.WithValue(ctx, primaryOnly{}, true)); err == nil {
+		if in, err = dial(toPrimary(ctx)); err == nil {
 			return in, nil
 		}
 	}
@@ -156,9 +165,7 @@ func (d *connector) ended(sp *space, pid uint32, xid string, commits commitMode)
 			return false, err
 		}
 		defer in.Close()
-		ask := func(ctx context.Context, question string) (string, error) {
-			return id.askOutcome(ctx, in, question)
-		}
+		ask := id.asker(in)
 		var answer string
 		switch {
 		case over:

@@ -4,6 +4,7 @@ package cachedpg
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"sync/atomic"
 	"testing"
@@ -39,6 +40,29 @@ func (f *fixture) commitsWait(s *pgtest.Server) (waiting func() string) {
 	return waiting
 }
 
+// losesAnswer has a transaction of db rename row 1; its COMMIT waits on s, and p, which is
+// between, loses the answer. It returns the space of then: others may take its place.
+func (f *fixture) losesAnswer(db *sql.DB, s *pgtest.Server, p *redistest.Proxied) *space {
+	f.Helper()
+	tx, err := f.conn(db).BeginTx(f.ctx, nil)
+	if err != nil {
+		f.Fatal(err)
+	}
+	if _, err := tx.ExecContext(f.ctx, "UPDATE users SET name = 'anna' WHERE id = 1"); err != nil {
+		f.Fatal(err)
+	}
+	waiting := f.commitsWait(s)
+	sp := connectorOf(db).space()
+	lost := make(chan error, 1)
+	go func() { lost <- tx.Commit() }()
+	f.until("the commit to wait", func() bool { return waiting() == "2" })
+	p.Refuse()
+	if err := <-lost; err == nil {
+		f.Fatal("the answer to COMMIT was not lost")
+	}
+	return sp
+}
+
 // The answer to a COMMIT is lost, which has still to become visible, and of the hosts in
 // the DSN only a standby is left to be asked. It has not heard of the transaction, and
 // that says nothing (I4).
@@ -65,23 +89,7 @@ func TestAStandbyDoesNotKnowWhetherACommitIsOver(t *testing.T) {
 			f.until("a hit", func() bool { f.fresh(userByID, 1); return f.isHit(userByID, 1) })
 
 			// A commit that waits for a standby is not visible.
-			waiting := f.commitsWait(primary)
-			lost := make(chan error, 1)
-			conn := f.conn(db)
-			defer conn.Close()
-			tx, err := conn.BeginTx(f.ctx, nil)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if _, err := tx.ExecContext(f.ctx, "UPDATE users SET name = 'anna' WHERE id = 1"); err != nil {
-				t.Fatal(err)
-			}
-			go func() { lost <- tx.Commit() }()
-			f.until("the commit to wait", func() bool { return waiting() == "2" })
-			p.Refuse()
-			if err := <-lost; err == nil {
-				t.Fatal("the answer to COMMIT was not lost")
-			}
+			f.losesAnswer(db, primary, p)
 			f.until("the question", func() bool { return StatsOf(db).UnknownOutcome == 1 })
 			// The standby is asked, many times.
 			for until := time.Now().Add(3 * time.Second); time.Now().Before(until); time.Sleep(50 * time.Millisecond) {
@@ -174,24 +182,7 @@ func TestAnOutcomeThatIsNeverKnown(t *testing.T) {
 	f := newFixture(t, primary.DSN(), "cache_statement", people)
 	primary.Await(standby)
 	db := f.open("cachedpg", withKey(primary.DSNAt(p.Addr()+","+standby.Addr()), "search_path", "cache_statement"))
-	conn := f.conn(db)
-	defer conn.Close()
-	tx, err := conn.BeginTx(f.ctx, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := tx.ExecContext(f.ctx, "UPDATE users SET name = 'anna' WHERE id = 1"); err != nil {
-		t.Fatal(err)
-	}
-	waiting := f.commitsWait(primary)
-	sp := connectorOf(db).space() // others may take its place
-	lost := make(chan error, 1)
-	go func() { lost <- tx.Commit() }()
-	f.until("the commit to wait", func() bool { return waiting() == "2" })
-	p.Refuse()
-	if err := <-lost; err == nil {
-		t.Fatal("the answer to COMMIT was not lost")
-	}
+	sp := f.losesAnswer(db, primary, p)
 	if got := sp.writes.Stats().Unresolved; got != 1 {
 		t.Fatalf("%d writes unresolved, want 1", got)
 	}

@@ -61,11 +61,17 @@ func TestPauseEndsWhileAQuestionWaitsForIt(t *testing.T) {
 		for _, v := range all {
 			v.hits("first")
 		}
-		all[0].moves("second")
-		for _, v := range all {
-			v.sees("second")
-		}
+		agree(all)
 	})
+}
+
+// agree has one of them write, and all see it.
+func agree(all []*visitor) {
+	all[0].w.Helper()
+	all[0].moves("second")
+	for _, v := range all {
+		v.sees("second")
+	}
 }
 
 // A process that is stopped ends no transaction. PostgreSQL does.
@@ -108,10 +114,7 @@ func TestPauseEndsWhileManyCommit(t *testing.T) {
 		ended()
 		commits.Wait()
 		pooler.Resume()
-		all[0].moves("second")
-		for _, v := range all {
-			v.sees("second")
-		}
+		agree(all)
 	})
 }
 

@@ -56,8 +56,7 @@ type peers struct {
 	policies string      // what all of a camp must agree on
 
 	// cold is called when what was a hit before may be none any more, first when
-	// there is nothing yet; nil if others see to that, or there is no cache. now is
-	// PostgreSQL's clock.
+	// there is nothing yet; nil if others see to that, or there is no cache.
 	cold func(ctx context.Context, first bool)
 
 	watches bool // by itself; else the keeper does, with what it asks anyway

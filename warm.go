@@ -2,7 +2,6 @@ package cachedpg
 
 import (
 	"context"
-	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -48,14 +47,12 @@ type underWay struct {
 	warm atomic.Bool // all of it
 
 	mu       sync.Mutex // guards the fields below
-	asked    bool
-	since    time.Time
-	running  []string // virtual ids
-	over     bool     // they are
-	prepared []string // ids, once the running are over
-	settled  bool     // those are over
+	since    time.Time  // when it was asked first
+	running  []string   // virtual ids
+	over     bool       // they are
+	prepared []string   // ids, once the running are over
+	settled  bool       // those are over
 	disk     flushPoint
-	what     string // what is waited for
 }
 
 // readsOver is how long a transaction is waited for that runs something but has
@@ -96,9 +93,7 @@ func (sp *space) isWarm(ctx context.Context, in inner, s *session, v *view) bool
 		return false
 	}
 	onlyReads := func(text string) bool { return asks(text) || onlyReads(text, s, v) }
-	ok, err := before.isOver(ctx, &sp.log, onlyReads, func(ctx context.Context, question string) (string, error) {
-		return sp.key.identity.askOutcome(ctx, in, question)
-	})
+	ok, err := before.isOver(ctx, &sp.log, onlyReads, sp.key.identity.asker(in))
 	if err != nil || !ok {
 		return false
 	}
@@ -161,10 +156,9 @@ func (u *underWay) isOver(ctx context.Context, log *walLog, onlyReads func(strin
 		}
 		u.prepared = slices.DeleteFunc(u.prepared, func(id string) bool { return !slices.Contains(now, id) })
 		if len(u.prepared) > 0 {
-			u.what = fmt.Sprintf("%d prepared transactions", len(u.prepared))
 			return false, nil
 		}
-		u.settled, u.what = true, "the log"
+		u.settled = true
 	}
 	return u.disk.forced(ctx, log, ask)
 }
@@ -178,17 +172,11 @@ func (u *underWay) seen(answer []string, onlyReads func(string) bool, now time.T
 			running[id] = writes
 		}
 	}
-	if !u.asked {
-		u.asked, u.since = true, now
+	if u.since.IsZero() {
+		u.since = now
 		u.running = slices.Collect(maps.Keys(running))
 	}
 	// Who does not run now may run something again, but only what it was sent since.
 	u.running = slices.DeleteFunc(u.running, func(id string) bool { _, ok := running[id]; return !ok })
-	waited := 0
-	for _, id := range u.running {
-		if running[id] || now.Sub(u.since) < readsOver {
-			waited++
-		}
-	}
-	u.over, u.what = waited == 0, fmt.Sprintf("%d transactions", waited)
+	u.over = !slices.ContainsFunc(u.running, func(id string) bool { return running[id] || now.Sub(u.since) < readsOver })
 }

@@ -195,13 +195,8 @@ func (l *watchLease) holds(ctx context.Context) bool {
 	tried := l.tried
 	l.mu.Unlock()
 	l.nudge()
-	timer := time.NewTimer(patientFor(ctx, askTimeout))
-	defer timer.Stop()
-	select {
-	case <-tried:
-	case <-timer.C:
+	if !within(ctx, tried, patientFor(ctx, askTimeout)) && ctx.Err() == nil {
 		l.tire(tried)
-	case <-ctx.Done():
 	}
 	return l.stands.Load()
 }

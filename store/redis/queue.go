@@ -79,13 +79,19 @@ type Refused struct {
 // and all that come after it would be: there may be none left. Such entries leave the
 // queue for the dead, and the stream goes on as if they had not been. (XSETID would not do it, nor
 // would an entry that is deleted: a stream remembers both.)
-const cleanQueue = `
+var cleanQueue = `
 local function ahead()
   local t = redis.call('TIME')
-  return string.format('%.0f', t[1] * 1000 + ` + farFuture + `)
+  return string.format('%.0f', t[1] * 1000 + ` + strconv.Itoa(farFuture) + `)
 end
 local ours = {w = true, n = true, s = true, id = true, sqlstate = true, error = true}
-local function clean(stream, dead)
+local clean
+local function bury(dead, refused)
+  if type(redis.pcall('XADD', dead, '*', unpack(refused))) == 'string' then return end
+  clean(dead)
+  redis.call('XADD', dead, '*', unpack(refused))
+end
+clean = function(stream, dead)
   local from = ahead()
   local kept = redis.call('XRANGE', stream, '-', '(' .. from)
   local strange = redis.call('XRANGE', stream, from, '+')
@@ -107,16 +113,12 @@ local function clean(stream, dead)
     for j = 1, #entry[2], 2 do
       if entry[2][j] == 'w' then w = entry[2][j + 1] end
     end
-    local refused = {'id', entry[1], 'sqlstate', '', 'error', 'cachedpg: an entry of the queue has an id of the far future', 'w', w}
-    if type(redis.pcall('XADD', dead, '*', unpack(refused))) ~= 'string' then
-      clean(dead)
-      redis.call('XADD', dead, '*', unpack(refused))
-    end
+    bury(dead, {'id', entry[1], 'sqlstate', '', 'error', 'cachedpg: an entry of the queue has an id of the far future', 'w', w})
   end
 end
 `
 
-const farFuture = "315576000000000" // in milliseconds
+const farFuture = 315576000000000 // in milliseconds
 
 // bounded is how far a queue is read.
 const bounded = "'(' .. ahead()"
@@ -180,18 +182,17 @@ if sealed then
   if turn then redis.call('DEL', KEYS[6]) end
 end
 local number = string.format('%.0f', n)
-local id = redis.pcall('XADD', stream, '*', 'w', ARGV[3], 'n', number, 's', ARGV[11])
-local ms, k
-if type(id) == 'string' then
-  ms, k = string.match(id, '(%d+)-(%d+)')
-  ms, k = tonumber(ms), tonumber(k)
+local function add(call)
+  local id = call('XADD', stream, '*', 'w', ARGV[3], 'n', number, 's', ARGV[11])
+  if type(id) ~= 'string' then return end
+  local ms, k = string.match(id, '(%d+)-(%d+)')
+  return id, tonumber(ms), tonumber(k)
 end
+local id, ms, k = add(redis.pcall)
 if not ms or ms >= tonumber(ahead()) then
   if ms then redis.call('XDEL', stream, id) end
   clean(stream, KEYS[7])
-  id = redis.call('XADD', stream, '*', 'w', ARGV[3], 'n', number, 's', ARGV[11])
-  ms, k = string.match(id, '(%d+)-(%d+)')
-  ms, k = tonumber(ms), tonumber(k)
+  id, ms, k = add(redis.call)
 end
 local toMs, toK = tonumber(ARGV[7]), tonumber(ARGV[8])
 if toK >= 4294967296 then toMs, toK = toMs + 1, 0 end
@@ -247,11 +248,7 @@ for i = 6, #ARGV, 3 do
       if found[1][2][j] == 'w' then entry[1] = found[1][2][j + 1] end
       if found[1][2][j] == 'n' then entry[2] = found[1][2][j + 1] end
     end
-    local refused = {'id', ARGV[i], 'sqlstate', ARGV[i + 1], 'error', ARGV[i + 2], 'w', entry[1], 'n', entry[2]}
-    if type(redis.pcall('XADD', KEYS[2], '*', unpack(refused))) ~= 'string' then
-      clean(KEYS[2])
-      redis.call('XADD', KEYS[2], '*', unpack(refused))
-    end
+    bury(KEYS[2], {'id', ARGV[i], 'sqlstate', ARGV[i + 1], 'error', ARGV[i + 2], 'w', entry[1], 'n', entry[2]})
     redis.call('XDEL', KEYS[1], ARGV[i])
   end
 end
@@ -435,8 +432,7 @@ func (s *Store) Last(ctx context.Context) (id, owner string, err error) {
 // After returns at most count entries behind the one with that id, in order.
 func (s *Store) After(ctx context.Context, id string, count int) (found []Queued, err error) {
 	err = s.queue(ctx, func(p *partition) (err error) {
-		ahead, _ := strconv.ParseInt(farFuture, 10, 64)
-		found, err = s.entries(ctx, p, "XRANGE", "("+id, fmt.Sprintf("(%d", time.Now().UnixMilli()+ahead), count)
+		found, err = s.entries(ctx, p, "XRANGE", "("+id, fmt.Sprintf("(%d", time.Now().UnixMilli()+farFuture), count)
 		return err
 	})
 	return found, err
