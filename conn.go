@@ -177,8 +177,10 @@ func (c *Conn) Ping(ctx context.Context) error {
 	return sp.feed.Load().checkAll(ctx)
 }
 
-// ResetSession is called before a pooled connection is used again. Without a hook
-// of the caller, what costs a round trip waits until the inner connection is needed.
+// ResetSession is called before a pooled connection is used again, and pgx asks then
+// whether one is still there that was idle for long. Where there is no hook of the
+// caller and the session is as a new one's, that waits until the inner connection is
+// needed: hits do without, and one that has ended is replaced, see ready.
 func (c *Conn) ResetSession(ctx context.Context) error {
 	if err := c.enter(); err != nil {
 		return driver.ErrBadConn
@@ -191,6 +193,9 @@ func (c *Conn) ResetSession(ctx context.Context) error {
 	}
 	if c.inner.hooked() {
 		return c.runHook(ctx)
+	}
+	if c.d.eager || !c.pristine {
+		return c.inner.ResetSession(ctx)
 	}
 	c.needReset = true
 	return nil
@@ -320,19 +325,30 @@ func (c *Conn) enter() error {
 	return nil
 }
 
-// ready makes the inner connection usable.
+// ready makes the inner connection usable. If it has ended since the caller was given
+// this one, and before anything of the caller's was sent, it is replaced: database/sql
+// would try another connection, but not for Ping, nor for an sql.Conn.
 func (c *Conn) ready(ctx context.Context) error {
 	if c.inner == nil {
 		return c.dial(ctx)
 	}
-	if c.inner.closed() {
+	ended := c.inner.closed()
+	switch {
+	case !c.needReset && ended:
 		return driver.ErrBadConn
+	case !c.needReset || ctx.Err() != nil: // with a context that has ended nothing is sent, so nothing needs it
+		return nil
 	}
-	if c.needReset && ctx.Err() == nil { // with a context that has ended nothing is sent, so nothing needs it
-		c.needReset = false
-		return c.inner.ResetSession(ctx)
+	c.needReset = false
+	if !ended {
+		if err := c.inner.ResetSession(ctx); err != driver.ErrBadConn {
+			return err
+		}
 	}
-	return nil
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return c.redial(ctx)
 }
 
 // readyFor makes the inner connection ready to run q.

@@ -113,11 +113,11 @@ func (c *Conn) fill(ctx context.Context, q *call, m *fetch, f *flight) (driver.R
 			sp.giveUp(m.key, m.stamps, m.outcome)
 		}
 	}()
-	dialled := c.inner == nil
+	before := c.inner
 	if err := c.readyFor(ctx, q); err != nil {
 		return nil, err
 	}
-	if dialled && (c.known.session == nil || !c.known.session.same(q.session) || c.known.space != sp) {
+	if c.inner != before && (c.known.session == nil || !c.known.session.same(q.session) || c.known.space != sp) {
 		// Not the session that the key stands for (a changed default, a
 		// failover): run what was asked for here, and store nothing.
 		q.session, q.space, q.text = nil, nil, nil

@@ -243,7 +243,7 @@ func (c *Conn) direct(ctx context.Context, q *call, reason keying.Reason) (drive
 	q.ours = true
 	e, err := c.begin(ctx, q)
 	if err != nil {
-		return nil, err
+		return nil, c.unsent(ctx, err)
 	}
 	if e.wraps {
 		return c.autocommitRows(ctx, q, e)

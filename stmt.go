@@ -23,6 +23,7 @@ type Stmt struct {
 	query  string
 	inputs int
 	inner  driver.Stmt // nil while PostgreSQL has not been asked
+	on     inner       // that it was asked on
 }
 
 // PrepareContext prepares the statement on PostgreSQL, which says what is
@@ -50,16 +51,16 @@ func (c *Conn) PrepareContext(ctx context.Context, query string) (driver.Stmt, e
 	return s, nil
 }
 
-// prepare asks PostgreSQL to prepare the statement, once.
+// prepare asks PostgreSQL to prepare the statement, once on each connection that c has to it.
 func (s *Stmt) prepare(ctx context.Context) error {
-	if err := s.c.ready(ctx); err != nil || s.inner != nil {
+	if err := s.c.ready(ctx); err != nil || s.isPrepared() {
 		return err
 	}
 	inner, err := s.c.inner.PrepareContext(ctx, s.query)
 	if err != nil {
 		return err
 	}
-	s.inner, s.inputs = inner, inner.NumInput()
+	s.inner, s.on, s.inputs = inner, s.c.inner, inner.NumInput()
 	if known := &s.c.known; known.view != nil && known.current() {
 		s.c.d.plan(known.view, known.session, s.query).inputs.Store(int32(s.inputs))
 	}
@@ -68,11 +69,13 @@ func (s *Stmt) prepare(ctx context.Context) error {
 
 // Close gives the statement up on PostgreSQL if it was prepared there.
 func (s *Stmt) Close() error {
-	if s.inner == nil || s.c.isClosed {
+	if !s.isPrepared() || s.c.isClosed {
 		return nil
 	}
 	return s.inner.Close()
 }
+
+func (s *Stmt) isPrepared() bool { return s.inner != nil && s.on == s.c.inner }
 
 // NumInput is the number of parameters.
 func (s *Stmt) NumInput() int { return s.inputs }

@@ -23,8 +23,8 @@ func (c *Conn) exec(ctx context.Context, q *call) (driver.Result, error) {
 		return c.inner.ExecContext(ctx, q.sql, q.args) // pgx sends nothing and says why
 	}
 	q.ours = true
-	if err := c.plan(ctx, q); err != nil {
-		return nil, err
+	if err := c.plan(ctx, q); err != nil || c.inner.closed() {
+		return nil, c.unsent(ctx, err)
 	}
 	if result, queued, err := c.writeBehind(ctx, q); queued || err != nil {
 		return result, err
@@ -39,7 +39,7 @@ func (c *Conn) exec(ctx context.Context, q *call) (driver.Result, error) {
 	}
 	e, err := c.begin(ctx, q)
 	if err != nil {
-		return nil, err
+		return nil, c.unsent(ctx, err)
 	}
 	if e.wraps {
 		return c.autocommit(ctx, q, e)
@@ -47,6 +47,18 @@ func (c *Conn) exec(ctx context.Context, q *call) (driver.Result, error) {
 	result, err := c.inner.ExecContext(ctx, q.sql, q.args)
 	e.done(err)
 	return result, err
+}
+
+// unsent is what a caller is told whose statement has not been sent because of err. Where
+// a question of the driver's own has found the connection gone, database/sql may try another.
+func (c *Conn) unsent(ctx context.Context, err error) error {
+	switch {
+	case c.inner == nil || !c.inner.closed():
+		return err
+	case ctx.Err() != nil:
+		return ctx.Err()
+	}
+	return driver.ErrBadConn
 }
 
 // check lets PostgreSQL judge a text that our parser does not understand,
