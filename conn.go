@@ -145,8 +145,9 @@ func (c *Conn) ExecContext(ctx context.Context, query string, args []driver.Name
 func (c *Conn) CheckNamedValue(*driver.NamedValue) error { return nil }
 
 // Ping dials if need be and asks PostgreSQL. It also says what is wrong with a
-// shared store that has never been reached, later that is no reason to fail, and
-// with what the write-ahead log is followed by.
+// shared store that has never been reached, later that is no reason to fail, with
+// what the write-ahead log is followed by, and which of the driver's own questions
+// PostgreSQL refuses (ErrWithheld).
 func (c *Conn) Ping(ctx context.Context) error {
 	if err := c.enter(); err != nil {
 		return err
@@ -155,6 +156,9 @@ func (c *Conn) Ping(ctx context.Context) error {
 		return err
 	}
 	if err := c.inner.Ping(ctx); err != nil {
+		return err
+	}
+	if err := c.refusal(ctx); err != nil {
 		return err
 	}
 	sp := c.known.space

@@ -232,10 +232,11 @@ type connector struct {
 
 	base *pgx.ConnConfig // what NewConnector was given
 
-	plans  planSets
-	parsed atomic.Uint64 // texts given to the parser
-	stats  counters
-	outbox outboxState
+	plans    planSets
+	parsed   atomic.Uint64 // texts given to the parser
+	stats    counters
+	problems problems // of the driver's own work, as far as no space is known for it
+	outbox   outboxState
 	// statements outlive the plans, which go with the catalog.
 	statements *clock.Cache[string, *statementStats]
 	through    bool // a relation has strategy write-through

@@ -182,10 +182,13 @@ func (c *Conn) explain(ctx context.Context, query string, args []driver.NamedVal
 	}
 	q.explainText(x, statements, parseErr)
 	if withheld != nil {
-		x.Notes = append(x.Notes, "Stats.Peers says: "+strings.TrimPrefix(withheld.Error(), "cachedpg: ")+".")
+		x.Notes = append(x.Notes, "Stats.Peers says: "+withoutName(withheld)+".")
 	}
 	if unfed != nil {
-		x.Notes = append(x.Notes, "Nothing comes from the cache until the write-ahead log can be followed: "+strings.TrimPrefix(unfed.Error(), "cachedpg: ")+".")
+		x.Notes = append(x.Notes, "Nothing comes from the cache until the write-ahead log can be followed: "+withoutName(unfed)+".")
+	}
+	for _, p := range c.d.allProblems() {
+		x.Notes = append(x.Notes, "Stats.Problems says: "+p.String()+".")
 	}
 	return x, nil
 }

@@ -365,13 +365,10 @@ func (f *feed) down() bool { return f != nil && f.space.keeper == nil && !f.live
 // storeReason is the bypass reason of an error of the space's store.
 func (sp *space) storeReason(err error) keying.Reason {
 	reason := storeReason(err)
-	switch {
-	case reason != keying.Warming || sp.keeper == nil:
-		return reason
-	case sp.keeper.feedless.Load():
-		return keying.FeedDown
+	if reason == keying.Warming && sp.keeper != nil {
+		return sp.keeper.coldBecause()
 	}
-	return sp.peers.reason()
+	return reason
 }
 
 // joinFeed makes sure that the log is followed if a connector asks for it. Who

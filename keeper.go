@@ -137,7 +137,16 @@ func (k *keeper) renew(ctx context.Context) bool {
 		k.notice.lift() // nobody commits past the store any more
 	}
 	k.asked = false
-	live, err := k.store.Renew(ctx, k.sure)
+	var unsure error
+	live, err := k.store.Renew(ctx, func(ctx context.Context, fresh store.Fresh) (sure bool, err error) {
+		sure, err = k.sure(ctx, fresh)
+		unsure = err
+		return sure, err
+	})
+	k.space.problems.note(workWatch, unsure)
+	if unsure == nil {
+		k.space.problems.note(workStore, err)
+	}
 	k.deferred = k.deferred && k.asked
 	if err == nil {
 		k.reached.Store(true)
@@ -380,9 +389,10 @@ func (k *keeper) warmUp(ctx context.Context) bool {
 	return within(ctx, first, patientFor(ctx, askTimeout)) && k.live.Load()
 }
 
-// check says what is wrong with a store that was never reached.
+// check says what is wrong with a store that was never reached, or that answers and
+// refuses. Later that it cannot be reached is no reason to fail.
 func (k *keeper) check(ctx context.Context) error {
-	if k.reached.Load() {
+	if k.reached.Load() && (k.space.problems.err(workStore) == nil || k.store.SharedStats().Down) {
 		return nil
 	}
 	return k.store.Check(ctx)
@@ -393,12 +403,24 @@ func (k *keeper) trouble() keying.Reason {
 	switch {
 	case k.store.SharedStats().Down:
 		return keying.StoreDown
-	case !k.live.Load() && k.feedless.Load():
-		return keying.FeedDown
 	case !k.live.Load():
-		return k.peers.reason()
+		return k.coldBecause()
 	}
 	return keying.CatalogUnavailable
+}
+
+// coldBecause says why there is no lease.
+func (k *keeper) coldBecause() keying.Reason {
+	switch {
+	case k.feedless.Load():
+		return keying.FeedDown
+	case k.space.problems.err(workStore) != nil:
+		return keying.StoreError
+	}
+	if reason := k.peers.reason(); reason != keying.Warming || k.space.problems.err(workWatch) == nil {
+		return reason
+	}
+	return keying.Unwatched
 }
 
 // lookup is store.Lookup, which of a shared store asks for help.

@@ -100,6 +100,7 @@ func (l *loads) run(done chan struct{}) {
 	ctx, cancel := context.WithTimeout(l.ctx, catalogTimeout)
 	err := l.space.loadView(ctx)
 	cancel()
+	l.space.problems.note(workCatalog, err)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.failed, l.had = err, l.had || err == nil

@@ -450,8 +450,8 @@ func patiently(ctx context.Context, in inner, d time.Duration) error {
 	return sleep(ctx, d)
 }
 
-// ErrWithheld is what Ping's error is while nothing comes from the cache because
-// of other processes. The database can be used all the same.
+// ErrWithheld is what Ping's error is while nothing comes from the cache because of
+// other processes, or because PostgreSQL refuses what the driver has to ask. The database can be used all the same.
 var ErrWithheld = errors.New("cachedpg: nothing comes from the cache")
 
 // trouble says why hits are withheld, nil if they are not.

@@ -264,6 +264,7 @@ func (c *Conn) learn(ctx context.Context) error {
 		configured = expected.configured.Load() // before the question
 	}
 	s, pid, err := c.inner.learn(ctx)
+	c.d.problems.note(workSession, err)
 	if err != nil {
 		c.since.session = unknownSession // for what is prepared from now on
 		c.refused = errors.As(err, new(*pgconn.PgError))

@@ -44,7 +44,8 @@ type space struct {
 	// planned with; zero when nothing is valid that was planned.
 	digest catalog.Digest
 
-	refresh *backoff
+	refresh  *backoff
+	problems problems // of the driver's own work
 
 	// A commit that was under way when a cache in memory began was marked by
 	// nobody, or by a process that has died since; until it is over nothing is

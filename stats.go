@@ -68,6 +68,10 @@ type Stats struct {
 	Unflushed        int
 	UnflushedProblem string
 
+	// Problems is why work of the driver's own does not succeed, and so nothing or
+	// less is cached; empty while all is well.
+	Problems []Problem
+
 	// Policies are those of Config.Policies that have no effect, each with the
 	// reason: there is no such relation, or it is a view.
 	Policies []string
@@ -158,6 +162,7 @@ func StatsOf(db *sql.DB) Stats {
 			s.Bypassed += n
 		}
 	}
+	s.Problems = d.allProblems()
 	s.Statements = d.statementStats()
 	for _, st := range s.Statements {
 		s.Saved += st.Saved

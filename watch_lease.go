@@ -160,6 +160,7 @@ func (l *watchLease) check(ctx context.Context) error {
 // conclude begins a lease counted from when the question was sent, or notes that there
 // was no answer.
 func (l *watchLease) conclude(sent time.Time, err error) {
+	l.space.problems.note(workWatch, err)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.failing = err != nil && !nobodyThere(err)

@@ -206,7 +206,7 @@ func (s *Store) dialNode(o *goredis.Options, owner *incarnation) *node {
 	n := s.newNode(owner)
 	own := *o
 	s.bound(&own.DialTimeout, &own.PoolTimeout, &own.ReadTimeout, &own.WriteTimeout)
-	own.OnConnect = n.onConnect
+	own.OnConnect, own.Dialer = n.onConnect, quiet(&own)
 	n.client = goredis.NewClient(&own)
 	return n
 }
@@ -215,7 +215,7 @@ func (s *Store) dialFailover(o *goredis.FailoverOptions, owner *incarnation) *no
 	n := s.newNode(owner)
 	own := *o
 	s.bound(&own.DialTimeout, &own.PoolTimeout, &own.ReadTimeout, &own.WriteTimeout)
-	own.OnConnect = n.onConnect
+	own.OnConnect, own.Dialer = n.onConnect, quiet(&goredis.Options{Dialer: own.Dialer, DialTimeout: own.DialTimeout, TLSConfig: own.TLSConfig})
 	n.client = goredis.NewFailoverClient(&own)
 	return n
 }

@@ -60,13 +60,16 @@ func (n *node) run(ctx context.Context, s *script, keys []string, argv ...any) (
 	return n.runIn(ctx, &n.pipe, s, keys, argv...)
 }
 
+// noScript begins the answer of a server that does not know a script yet.
+const noScript = "NOSCRIPT"
+
 // runIn is run in one of the node's pipes. A node that does not know the script
 // yet is sent the text.
 func (n *node) runIn(ctx context.Context, pipe *pipe, s *script, keys []string, argv ...any) ([]any, error) {
 	v := s.on(n)
 	cmd := goredis.NewSliceCmd(ctx, v.args(false, keys, argv)...)
 	err := pipe.do(ctx, cmd)
-	if goredis.HasErrorPrefix(err, "NOSCRIPT") {
+	if goredis.HasErrorPrefix(err, noScript) {
 		cmd = goredis.NewSliceCmd(ctx, v.args(true, keys, argv)...)
 		err = pipe.do(ctx, cmd)
 	}

@@ -19,6 +19,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	goredis "github.com/redis/go-redis/v9"
+
 	"github.com/cachedpg/cachedpg/store"
 )
 
@@ -204,7 +206,7 @@ func (s *Store) met(in *incarnation, err error) {
 
 func (s *Store) count(err error) {
 	s.trips.Add(1)
-	if err == nil {
+	if err == nil || goredis.HasErrorPrefix(err, noScript) { // every server's first answer
 		return
 	}
 	s.errors.Add(1)

@@ -1,0 +1,119 @@
+package cachedpg
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/cachedpg/cachedpg/internal/pgtest"
+	"github.com/cachedpg/cachedpg/internal/redistest"
+	"github.com/cachedpg/cachedpg/keying"
+)
+
+// problemOf waits until Stats tells of a problem with the work.
+func (v via) problemOf(work string) (found Problem) {
+	v.f.Helper()
+	v.f.until("a problem with the "+work, func() bool {
+		all := StatsOf(v.db).Problems
+		i := slices.IndexFunc(all, func(p Problem) bool { return p.Work == work })
+		if i >= 0 {
+			found = all[i]
+		}
+		return i >= 0
+	})
+	return found
+}
+
+// A right that is missing is told by name: in Stats, by Ping and by Explain, with
+// SQLSTATE and words of PostgreSQL, until it is granted.
+func TestARightThatPostgreSQLDeniesIsTold(t *testing.T) {
+	for _, test := range []struct {
+		work   string
+		denied string // what REVOKE and GRANT take
+		reason keying.Reason
+		says   string
+	}{
+		{"session", "EXECUTE ON FUNCTION pg_catalog.current_schemas(boolean)", keying.SessionUnknown, "function current_schemas"},
+		{"catalog", "SELECT ON pg_catalog.pg_proc", keying.CatalogUnavailable, "table pg_proc"},
+	} {
+		t.Run(test.work, func(t *testing.T) {
+			inBothStores(t, func(t *testing.T, keys ...string) {
+				database := pgtest.Database(t)
+				f := newFixture(t, database, "cache_statement", people, keys...)
+				role := "denied_" + strings.ToLower(rand.Text())
+				f.past("CREATE ROLE " + role + " LOGIN")
+				f.Cleanup(func() { pgtest.Exec(t, database, "DROP OWNED BY "+role+"; DROP ROLE "+role) })
+				f.past("GRANT USAGE ON SCHEMA cache_statement TO " + role)
+				f.past("GRANT ALL ON users TO " + role)
+				f.past("REVOKE " + test.denied + " FROM public")
+				f.db.Close() // or its role's catalog would do
+				f.dsn = withKey(f.dsn, "user", role)
+				v := f.with()
+				v.truth = f.open("pgx", f.dsn)
+				v.bypass(test.reason, userByID, 1)
+
+				problem := v.problemOf(test.work)
+				ping := v.db.PingContext(f.ctx)
+				if !errors.Is(ping, ErrWithheld) {
+					t.Errorf("Ping gives %v, want ErrWithheld", ping)
+				}
+				x, err := Explain(f.ctx, v.db, userByID, 1)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for where, text := range map[string]string{"Stats": problem.Text, "Ping": ping.Error(), "Explain": strings.Join(x.Notes, " ")} {
+					if !strings.Contains(text, "permission denied for "+test.says) || !strings.Contains(text, "42501") {
+						t.Errorf("%s says %q", where, text)
+					}
+				}
+				if x.Cacheable || x.Reason != test.reason.String() || !strings.Contains(x.Remedy, "Stats.Problems") {
+					t.Errorf("Explain: cacheable %v, %s, %q", x.Cacheable, x.Reason, x.Remedy)
+				}
+
+				pgtest.Exec(t, database, "GRANT "+test.denied+" TO public")
+				f.until("Ping tries again", func() bool { return v.db.PingContext(f.ctx) == nil })
+				f.until("no problem", func() bool { return len(StatsOf(v.db).Problems) == 0 })
+				v.again(userByID, 1)
+			})
+		})
+	}
+}
+
+// A store that answers and refuses is not warming up, and one that was never there is
+// told of with what the dial said.
+func TestAStoreThatCannotBeUsedIsToldOf(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, pgtest.Database(t), "cache_statement", people)
+	server := redistest.Start(t)
+	if err := server.Client().Do(context.Background(), "ACL", "SETUSER", "weak", "on", ">s3cret", "~*", "+@read", "+ping", "+info", "+hello", "+client").Err(); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		name, url, says string
+		reason          keying.Reason
+	}{
+		{"a right is missing", "redis://weak:s3cret@" + server.Addr() + "/0", "NOPERM", keying.StoreError},
+		{"the password is wrong", "redis://weak:sesame@" + server.Addr() + "/0", "WRONGPASS", keying.StoreDown},
+		{"nobody is there", "redis://127.0.0.1:1/0", "127.0.0.1:1: connect: connection refused", keying.StoreDown},
+	} {
+		f.step(test.name, func(f *fixture) {
+			f.keys = []string{"cache_store=" + test.url}
+			v := f.with()
+			v.fresh(userByID, 1)
+			problem := v.problemOf("store")
+			v.bypass(test.reason, userByID, 1)
+			ping := v.db.PingContext(f.ctx)
+			if ping == nil {
+				t.Fatal("Ping finds nothing wrong")
+			}
+			for where, text := range map[string]string{"Stats": problem.Text, "Ping": ping.Error()} {
+				if !strings.Contains(text, test.says) || strings.Contains(text, "s3cret") || strings.Contains(text, "sesame") {
+					f.Errorf("%s says %q", where, text)
+				}
+			}
+		})
+	}
+}
