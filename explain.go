@@ -243,6 +243,9 @@ func (q *call) standIn(statements []*parser.Statement) (given bool, err error) {
 	return false, nil
 }
 
+// unknownType is that of arguments which were not given.
+const unknownType = "unknown"
+
 func (q *call) keyParts(key store.Key, given bool) KeyParts {
 	k := KeyParts{
 		Text: q.text.stats.text, SearchPath: []string{}, Settings: map[string]string{}, Arguments: []string{},
@@ -258,7 +261,7 @@ func (q *call) keyParts(key store.Key, given bool) KeyParts {
 		}
 	}
 	for _, v := range q.values {
-		typ := "unknown"
+		typ := unknownType
 		if given {
 			typ = fmt.Sprintf("%T", v.Value)
 		}

@@ -52,7 +52,7 @@ func (k *KeyParts) words() string {
 		parts = append(parts, count(k.Literals, "literal"))
 	}
 	switch n := len(k.Arguments); {
-	case n > 0 && k.Digest == "":
+	case n > 0 && k.Arguments[0] == unknownType:
 		parts = append(parts, count(n, "argument")+", not given")
 	case n > 0:
 		parts = append(parts, count(n, "argument")+" ("+strings.Join(k.Arguments, ", ")+")")

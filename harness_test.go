@@ -418,6 +418,7 @@ func difference(before, after Stats) string {
 	}
 	count("hit", before.Hits, after.Hits)
 	count("miss", before.Misses, after.Misses)
+	count("bypass "+keying.NotRead.String(), before.Others, after.Others)
 	for _, reason := range slices.Sorted(maps.Keys(after.Bypasses)) {
 		count("bypass "+reason, before.Bypasses[reason], after.Bypasses[reason])
 	}

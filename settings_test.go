@@ -199,6 +199,13 @@ func TestStats(t *testing.T) {
 				f.Errorf("%d times bypassed for %q", n, reason)
 			}
 		}
+		if ratio := s.HitRatio(); s.Others != 1 || ratio != 3.0/9 {
+			f.Errorf("%d others, hit ratio %v, want 1 and a third", s.Others, ratio)
+		}
+		f.runs(keying.NotRead, "INSERT INTO users VALUES (7, 'gil') RETURNING id") // by Query, and counted as by Exec
+		if now := StatsOf(f.db); now.Others != 2 || now.HitRatio() != s.HitRatio() {
+			f.Errorf("%d others, hit ratio %v, want 2 and a third", now.Others, now.HitRatio())
+		}
 		if bypassed != s.Bypassed || s.Saved <= 0 || f.inMemory() && (s.Bytes <= 0 || s.Tags == 0) {
 			f.Errorf("bypassed %d of %d, saved %v, %d bytes, %d tags", bypassed, s.Bypassed, s.Saved, s.Bytes, s.Tags)
 		}

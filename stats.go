@@ -22,6 +22,9 @@ import (
 //	Lookups  = Hits + Misses
 //	Misses   ≥ Fills + Joined
 //	Bypassed = the sum of Bypasses
+//
+// Reads are the statements that are a plain SELECT, given to Query: each is one of
+// Lookups or of Bypassed. All others are Others, by Query (INSERT … RETURNING) as by Exec.
 type Stats struct {
 	Lookups   uint64 // of queries that the cache might answer
 	Hits      uint64
@@ -32,8 +35,10 @@ type Stats struct {
 	Refreshed uint64 // misses that found a valid entry which was about to expire
 	TooLarge  uint64 // results over Config.MaxEntry, passed through
 
-	Bypassed uint64            // queries that went to PostgreSQL without asking the cache
+	Bypassed uint64            // reads that went to PostgreSQL without asking the cache
 	Bypasses map[string]uint64 // by the name of the keying.Reason
+
+	Others uint64 // statements that are no reads
 
 	// Of strategy "write-through", see docs/write-through.md. These SELECTs are
 	// neither Misses nor Fills.
@@ -92,6 +97,15 @@ type Stats struct {
 	Peers PeerStats
 }
 
+// HitRatio is the share of all reads that was answered from the cache, 0 if there were
+// none. What is no read is in neither part.
+func (s Stats) HitRatio() float64 {
+	if reads := s.Lookups + s.Bypassed; reads > 0 {
+		return float64(s.Hits) / float64(reads)
+	}
+	return 0
+}
+
 // StatementStats counts one normalised text. Literals and arguments never appear.
 type StatementStats struct {
 	Text     string
@@ -104,6 +118,7 @@ type StatementStats struct {
 
 type counters struct {
 	hits, misses, stale, fills, joined, refreshed, tooLarge, unknown, unmarked, storeErrors atomic.Uint64
+	others                                                                                  atomic.Uint64
 	refilled, refillSkipped, refillFailed                                                   atomic.Uint64
 	bypasses                                                                                [256]atomic.Uint64 // by Reason
 }
@@ -128,6 +143,10 @@ func (s *counters) miss(text *statementStats, stale bool) {
 }
 
 func (s *counters) bypass(text *statementStats, reason keying.Reason) {
+	if reason == keying.NotRead {
+		s.others.Add(1)
+		return
+	}
 	s.bypasses[reason].Add(1)
 	text.bypassed.Add(1)
 }
@@ -151,7 +170,7 @@ func StatsOf(db *sql.DB) Stats {
 	s := Stats{
 		Hits: c.hits.Load(), Misses: c.misses.Load(), Stale: c.stale.Load(), Fills: c.fills.Load(),
 		Joined: c.joined.Load(), Refreshed: c.refreshed.Load(), TooLarge: c.tooLarge.Load(), StoreErrors: c.storeErrors.Load(),
-		UnknownOutcome: c.unknown.Load(), Unmarked: c.unmarked.Load(), Parsed: d.parsed.Load(), Bypasses: make(map[string]uint64),
+		UnknownOutcome: c.unknown.Load(), Unmarked: c.unmarked.Load(), Parsed: d.parsed.Load(), Others: c.others.Load(), Bypasses: make(map[string]uint64),
 	}
 	s.Refilled, s.RefillSkipped, s.RefillFailed = c.refilled.Load(), c.refillSkipped.Load(), c.refillFailed.Load()
 	s.Lookups = s.Hits + s.Misses

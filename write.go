@@ -16,6 +16,7 @@ import (
 // exec is the life of a write: plan, mark what it will change, execute,
 // release the marks when PostgreSQL has answered.
 func (c *Conn) exec(ctx context.Context, q *call) (driver.Result, error) {
+	c.d.stats.others.Add(1)
 	if err := c.ready(ctx); err != nil {
 		return nil, err
 	}

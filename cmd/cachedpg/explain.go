@@ -74,6 +74,10 @@ func explain(ctx context.Context, args []string, stdout, _ io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("cachedpg: explain: %s", trim(err))
 	}
+	if len(values) > 0 { // an application's are no texts, which a shell's all are
+		x.Key.Digest = ""
+		x.Notes = append(x.Notes, "The key's digest is left out: it depends on the Go types of the application's arguments.")
+	}
 	for _, p := range queued {
 		if concerns(x, p.Relation) {
 			x.Notes = append(x.Notes, "Its writes by key are queued: "+p.Relation+" has strategy write-behind, which is left out here because it needs the Redis.")

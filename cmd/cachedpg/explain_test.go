@@ -175,8 +175,12 @@ func TestExplainWithArguments(t *testing.T) {
 		"4711.5": "table public.customers\n",
 		"today":  "clock-input",
 	} {
-		if out := explains(t, "--dsn", dsn, sql, arg); !strings.Contains(out, want) || strings.Contains(out, "4711") {
+		out := explains(t, "--dsn", dsn, sql, arg)
+		if !strings.Contains(out, want) || strings.Contains(out, "4711") {
 			t.Errorf("%s: got\n%s", arg, out)
+		}
+		if strings.Contains(out, "; digest ") || !strings.Contains(out, "digest is left out") {
+			t.Errorf("%s: a digest of a text, where an application has another type:\n%s", arg, out)
 		}
 	}
 	if code, out, errs := call(t, "explain", "--dsn", dsn, sql, "4711", "4712"); code != exitFailed || out != "" || strings.Contains(errs, "471") {
