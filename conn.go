@@ -165,6 +165,9 @@ func (c *Conn) Ping(ctx context.Context) error {
 	if sp == nil {
 		return nil
 	}
+	if err := c.d.strangerThan(sp); err != nil {
+		return err
+	}
 	if sp.keeper != nil {
 		if err := sp.keeper.check(ctx); err != nil {
 			return err

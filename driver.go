@@ -213,6 +213,7 @@ func dialPgx(ctx context.Context, c driver.Connector) (inner, error) {
 type connector struct {
 	config        Config
 	target        *redis.Target // of a shared store, else nil
+	storeName     string        // "memory", "off", or what a shared store is, however it is reached
 	process       string        // see spaceKey
 	build         string        // other than "" a build of another format, in tests
 	driver        *Driver
@@ -270,6 +271,9 @@ func newConnector(config Config) (*connector, error) {
 	}
 	d := &connector{config: config, target: target, sessions: make(map[[32]byte]*session), spaces: make(map[identity]*space), together: make(map[pair]bool),
 		statements: clock.New[string, *statementStats](maxShapes), through: config.writesThrough()}
+	if d.storeName = config.Store; target != nil {
+		d.storeName = target.Server()
+	}
 	d.driver = &Driver{connector: d}
 	return d, nil
 }

@@ -159,7 +159,7 @@ func (c *Conn) begin(ctx context.Context, calls ...*call) (*effect, error) {
 
 // afterwards reports that nothing is marked before the commit, see Config.Consistency.
 func (e *effect) afterwards() bool {
-	return e.space != nil && e.space.keeper != nil && e.c.d.config.Consistency == consistencyEventual
+	return e.space != nil && e.space.keeper != nil && e.c.d.config.Consistency == consistencyEventual && !e.c.d.stranger(e.space)
 }
 
 // add takes in what the text of a call does beside writing tables.

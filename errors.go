@@ -9,6 +9,6 @@ var (
 	errNotPgx     = errors.New("cachedpg: the wrapped connector does not give connections of pgx's stdlib package")
 	errNotOurs    = errors.New("cachedpg: not a database opened with the cachedpg driver")
 	errNoRelation = errors.New("relation does not exist")
-	errOtherStore = errors.New("cachedpg: cache_store: another sql.DB of this process has the same database in another store")
+	errOtherStore = errors.New("cachedpg: cache_store: another sql.DB of this process has the same database in another store, so this one reads from none; name the same store in both, where parameters such as pool_size may differ")
 	errNoGuard    = errors.New("cachedpg: no connector is open to ask PostgreSQL with")
 )

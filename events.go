@@ -28,6 +28,9 @@ func Apply(ctx context.Context, db *sql.DB, events ...invalidation.Event) error 
 	if sp == nil { // others may cache where this DB does not, so to say nothing would lose the events
 		return errNoStore
 	}
+	if err := d.strangerThan(sp); err != nil {
+		return err
+	}
 	var tags []store.Tag
 	for _, e := range events {
 		if source := sp.key.identity.String(); e.Source != source {

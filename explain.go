@@ -130,6 +130,7 @@ func (c *Conn) explain(ctx context.Context, query string, args []driver.NamedVal
 		fed = q.space.feed.Load()
 		unfed, withheld = fed.check(ctx), q.space.peers.trouble()
 	}
+	stranger := c.d.strangerThan(q.space)
 	q.space = calm
 	l, reason := c.lookup(ctx, &q)
 	if q.view == noCatalog {
@@ -147,6 +148,8 @@ func (c *Conn) explain(ctx context.Context, query string, args []driver.NamedVal
 	}
 	switch {
 	case reason != keying.NoReason:
+	case stranger != nil:
+		reason = keying.OtherStore
 	case withheld != nil:
 		reason = keying.OtherWriter
 	case fed.leavesOut(l.tags):

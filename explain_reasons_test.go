@@ -347,6 +347,10 @@ var explainedSituations = map[keying.Reason]func(f *fixture) *Explanation{
 	keying.WriteOnly: func(f *fixture) *Explanation {
 		return f.beside("write-only", "cache_mode=write-only", "cache_store="+pgtest.Redis(f.T)).explainUsers()
 	},
+	keying.OtherStore: func(f *fixture) *Explanation {
+		f.fresh("SELECT * FROM users") // whose store counts
+		return f.with("cache_store=" + pgtest.Redis(f.T)).explainUsers()
+	},
 	keying.OtherWriter: func(f *fixture) *Explanation {
 		reader := f.beside("reader")
 		reader.fresh("SELECT * FROM users")

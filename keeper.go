@@ -21,7 +21,6 @@ import (
 type keeper struct {
 	store  store.Shared
 	log    *walLog
-	url    string // as configured: two names for one store are two stores
 	guard  guard
 	watch  watch
 	notice notice
@@ -64,9 +63,9 @@ const (
 	askTimeout = 2 * time.Second
 )
 
-func newKeeper(s store.Shared, id identity, url string, feeds bool, log *walLog, peers func(*guard) *peers) *keeper {
+func newKeeper(s store.Shared, id identity, feeds bool, log *walLog, peers func(*guard) *peers) *keeper {
 	ctx, cancel := context.WithCancel(context.Background())
-	k := &keeper{store: s, log: log, url: url, nudged: make(chan struct{}, 1), first: make(chan struct{}), cancel: cancel, done: make(chan struct{}),
+	k := &keeper{store: s, log: log, nudged: make(chan struct{}, 1), first: make(chan struct{}), cancel: cancel, done: make(chan struct{}),
 		suspects: make(map[store.WriterID]time.Time)}
 	k.guard.id = id
 	k.feeds.Store(feeds)

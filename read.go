@@ -195,6 +195,8 @@ func (c *Conn) mayRead(ctx context.Context, q *call) keying.Reason {
 		return keying.CacheOff
 	case c.d.config.Mode != modeReadWrite:
 		return c.d.config.bypass()
+	case c.d.stranger(q.space):
+		return keying.OtherStore
 	case q.session == unknownSession || c.misread:
 		return keying.SessionUnknown
 	case q.session.standby:

@@ -148,6 +148,8 @@ func (r *relay) connect(ctx context.Context) error {
 		return errNoPrimary
 	case sp == nil:
 		return errClosed
+	case r.d.stranger(sp):
+		return errOtherStore
 	case pid != in.backend():
 		return errPooled
 	}

@@ -55,6 +55,8 @@ func OriginOf(ctx context.Context, db *sql.DB) (o Origin, err error) {
 			return errStandby
 		case sp == nil:
 			return errNoStore
+		case c.d.strangerThan(sp) != nil:
+			return errOtherStore
 		case c.d.space() != sp:
 			return errMoved // by a connection that reaches another server; the next question tells which one stays
 		default:

@@ -3,6 +3,7 @@ package cachedpg
 import (
 	"context"
 	"crypto/rand"
+	"fmt"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -21,6 +22,7 @@ import (
 // stale entries in the other.
 type space struct {
 	key     spaceKey
+	named   string // as the connector's storeName that made it
 	store   store.Store
 	keeper  *keeper              // of a store that processes share, else nil
 	guard   *guard               // the keeper's, if there is one
@@ -108,8 +110,10 @@ type spaceKey struct {
 }
 
 // joinSpace returns the space of a database and counts the caller in; nil if it
-// caches nothing and nobody else does. It is an error to want another store than
-// those who are there: a write through one would leave the other stale.
+// caches nothing and nobody else does. Who wants another store than those who are there
+// joins them all the same, for what it writes concerns them, and caches nothing: two stores
+// would not hear of each other's writes. To processes that share the store which it has named it
+// shows itself as every process with another one does.
 //
 // Who has reached what may have become of another database supersedes that, for
 // others may not know yet where it is. again: it was reached since others were,
@@ -146,7 +150,7 @@ func joinSpace(d *connector, s *session, again bool) (sp *space, err error) {
 	d.comeInside(key)
 	if sp == nil {
 		sp = newSpace(d, s)
-		sp.key, sp.after = key, ended
+		sp.key, sp.named, sp.after = key, d.storeName, ended
 		past = slices.DeleteFunc(past, func(before *space) bool { return before.settled(before.key.identity) })
 		for _, before := range past {
 			if before.key.process == key.process && (before.key == key || key.related(before.key.identity)) {
@@ -156,21 +160,36 @@ func joinSpace(d *connector, s *session, again bool) (sp *space, err error) {
 		spaces[key] = sp
 	}
 	local, isLocal := sp.store.(localStore)
+	stranger := sp.named != d.storeName
 	switch {
-	case d.config.Store == storeOff:
-		// Its writes count, wherever the others keep their entries.
-	case isLocal != (d.target == nil) || !isLocal && sp.keeper.url != d.config.Store:
-		return nil, errOtherStore
-	case isLocal:
+	case stranger && d.config.writesBehind():
+		return nil, fmt.Errorf("%w; what it has queued would come after what is written now", errOtherStore)
+	case isLocal && !stranger:
 		local.Grow(d.config.Memory)
 	}
 	sp.guard.add(d)
 	if sp.lease != nil {
 		sp.lease.own.add(d)
 	}
-	sp.joinFeed(d)
+	if !stranger {
+		sp.joinFeed(d)
+	}
 	sp.users++
 	return sp, nil
+}
+
+// stranger reports that the space keeps its entries elsewhere than d is to: d writes in
+// it, and reads nothing from it.
+func (d *connector) stranger(sp *space) bool {
+	return sp != nil && sp.named != "" && sp.named != d.storeName
+}
+
+// strangerThan is stranger in words; nil also for who wants no store.
+func (d *connector) strangerThan(sp *space) error {
+	if d.config.Store == storeOff || !d.stranger(sp) {
+		return nil
+	}
+	return errOtherStore
 }
 
 func newSpace(d *connector, s *session) *space {
@@ -194,7 +213,7 @@ func newSpace(d *connector, s *session) *space {
 	sp.store = shared
 	sp.writes = invalidation.New(shared, invalidation.Options{Timeout: askTimeout})
 	sp.before.Load().warm.Store(true)
-	sp.keeper = newKeeper(shared, s.id, d.config.Store, d.config.External == externalWAL, &sp.log, func(g *guard) *peers {
+	sp.keeper = newKeeper(shared, s.id, d.config.External == externalWAL, &sp.log, func(g *guard) *peers {
 		p := newPeers(g, d.process, sharedCamp(shared), d.config.agreed(), nil)
 		p.told = d.config.External == externalEvents
 		return p

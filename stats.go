@@ -261,6 +261,18 @@ func (c *Conn) invalidate(ctx context.Context, relations []string) error {
 	if err := c.enter(); err != nil {
 		return err
 	}
+	return errors.Join(c.invalidateHere(ctx, relations), c.unreached())
+}
+
+// unreached is an error if there is a shared store, and it is not the one that the process marks in.
+func (c *Conn) unreached() error {
+	if c.d.target == nil {
+		return nil
+	}
+	return c.d.strangerThan(c.d.space())
+}
+
+func (c *Conn) invalidateHere(ctx context.Context, relations []string) error {
 	if len(relations) == 0 {
 		if c.d.space() == nil { // this DB has cached nothing, but others with the same store may have
 			if _, err := c.state(ctx); err != nil {

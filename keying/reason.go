@@ -58,6 +58,7 @@ const (
 	StoreDown
 	FeedDown
 	OtherWriter
+	OtherStore
 	NotFollowed
 	DirtyTag
 	HintBypass
@@ -170,6 +171,8 @@ var reasons = [reasonCount]struct{ name, words, remedy string }{
 		"Stats.Feed.Problem and Ping say what PostgreSQL lacks; while it starts, or after a gap, it passes by itself."},
 	OtherWriter: {"other-writer", "a process that does not share this cache writes to the database, so its writes would not be noticed",
 		"Name the same Redis in every process; Ping and Stats.Peers say what the other one is. It passes when that is gone."},
+	OtherStore: {"other-store", "another sql.DB of this process has the same database in another store, where this one's writes are marked",
+		"Name the same store in both; parameters of its URL that do not name a server may differ."},
 	NotFollowed: {"not-followed", "no replica identity can serve a table, so the write-ahead log does not tell its changes",
 		"Give it a primary key that is not DEFERRABLE; Ping and Stats.Feed.LeftOut name it."},
 	DirtyTag: {"write-in-progress", "a write that touches the result is being committed",

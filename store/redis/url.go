@@ -47,6 +47,42 @@ func (t *Target) String() string {
 	return "redis"
 }
 
+// Server names what the URL leads to: two targets with the same name are one store,
+// however they are reached. Sentinels are named by all that the URL lists, so that
+// two with one name for sure are one, and two with several names may be.
+func (t *Target) Server() string {
+	switch {
+	case t.Options != nil:
+		return t.Options.Network + " " + sameHost(t.Options.Addr) + " " + strconv.Itoa(t.Options.DB)
+	case t.Failover != nil:
+		return fmt.Sprintf("sentinel %s %s %d", sameHosts(t.Failover.SentinelAddrs), t.Failover.MasterName, t.Failover.DB)
+	case t.ClusterOptions != nil:
+		return "cluster " + sameHosts(t.ClusterOptions.Addrs)
+	}
+	return ""
+}
+
+func sameHosts(addrs []string) string {
+	same := make([]string, len(addrs))
+	for i, addr := range addrs {
+		same[i] = sameHost(addr)
+	}
+	slices.Sort(same)
+	return strings.Join(slices.Compact(same), ",")
+}
+
+// sameHost gives the machine itself one name.
+func sameHost(addr string) string {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return addr // the path of a socket
+	}
+	if ip := net.ParseIP(host); ip != nil && ip.IsLoopback() {
+		host = "localhost"
+	}
+	return net.JoinHostPort(strings.ToLower(host), port)
+}
+
 // topology is the kind of installation that a URL's scheme names.
 type topology uint8
 
