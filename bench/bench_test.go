@@ -45,7 +45,7 @@ func BenchmarkSystems(b *testing.B) {
 func TestReportShowsEverySystem(t *testing.T) {
 	redis := pgtest.Redis(t)
 	var out strings.Builder
-	o := Options{Rounds: 2, Slice: time.Millisecond, Stampede: StampedeOptions{Processes: 2, Goroutines: 20, Rounds: 2}}
+	o := Options{Rounds: 2, Slice: time.Millisecond, Transactions: 8, Stampede: StampedeOptions{Processes: 2, Goroutines: 20, Rounds: 2}}
 	err := Report(t.Context(), &out, o, redis, func() (string, error) {
 		return pgtest.Database(t), nil
 	})
@@ -62,7 +62,7 @@ func TestReportShowsEverySystem(t *testing.T) {
 			t.Errorf("no system %q in the report", s.Name)
 		}
 	}
-	for _, name := range []string{tripsName, stampedeName} {
+	for _, name := range []string{tripsName, tpccName, stampedeName} {
 		if !strings.Contains(out.String(), name) {
 			t.Errorf("no %q in the report", name)
 		}

@@ -61,6 +61,9 @@
 // An UPDATE is measured twice: with PostgreSQL as it is configured, and with
 // synchronous_commit=off, where no disk hides what the rest takes.
 //
+// TPC-C is a workload that gains nothing: what it takes beside pgx is what a cache costs
+// those who have no use for it.
+//
 // # What is counted
 //
 // Round trips are counted on the wire between the program and each server, in

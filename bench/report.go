@@ -16,6 +16,9 @@ type Options struct {
 	Slice  time.Duration // of each system in each round
 	Only   func(workload string) bool
 
+	// Transactions is how many of TPC-C each system does in each round.
+	Transactions int
+
 	Stampede StampedeOptions
 }
 
@@ -54,6 +57,11 @@ func Report(ctx context.Context, out io.Writer, o Options, redis string, databas
 	}
 	if o.Only == nil || o.Only(tripsName) {
 		if err := Trips(ctx, out, redis, database); err != nil {
+			return err
+		}
+	}
+	if o.Only == nil || o.Only(tpccName) {
+		if err := TPCC(ctx, out, o, redis, database); err != nil {
 			return err
 		}
 	}

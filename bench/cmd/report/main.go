@@ -28,6 +28,7 @@ func main() {
 	bench.RunStampedeChild()
 	rounds := flag.Int("rounds", 61, "number of rounds")
 	slice := flag.Duration("slice", 25*time.Millisecond, "time of each system in each round")
+	transactions := flag.Int("transactions", 200, "number of transactions of TPC-C in each round")
 	only := flag.String("only", "", "measure only what has this in its name")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -36,7 +37,9 @@ func main() {
 		Stampede: bench.StampedeOptions{Processes: 4, Goroutines: 500, Rounds: 10},
 		Rounds:   max(1, *rounds),
 		Slice:    *slice,
-		Only:     func(name string) bool { return strings.Contains(name, *only) },
+
+		Transactions: *transactions,
+		Only:         func(name string) bool { return strings.Contains(name, *only) },
 	})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "report:", err)
