@@ -36,6 +36,11 @@ type Config struct {
 	// if the process dies in between. DSN key cache_consistency.
 	Consistency string
 
+	// Admission is "auto" (default): what costs more to look up and to store than it
+	// saves is not looked up, but for samples that show when it would gain again; or
+	// "all": whatever can be cached is. DSN key cache_admission.
+	Admission string
+
 	// OnStoreDown is what a write does that cannot mark what it changes in a
 	// shared store: "commit" (default) waits once until nobody's lease on old
 	// results stands, and commits; "fail" rolls back with an error. DSN key
@@ -149,6 +154,9 @@ const (
 	consistencyStrict   = "strict"
 	consistencyEventual = "eventual"
 
+	admissionAuto = "auto"
+	admissionAll  = "all"
+
 	onStoreDownCommit = "commit"
 	onStoreDownFail   = "fail"
 
@@ -198,6 +206,7 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	oneOf("cache_mode", &c.Mode, modeReadWrite, modeWriteOnly, modeOff)
 	oneOf("cache_consistency", &c.Consistency, consistencyStrict, consistencyEventual)
+	oneOf("cache_admission", &c.Admission, admissionAuto, admissionAll)
 	oneOf("cache_on_store_down", &c.OnStoreDown, onStoreDownCommit, onStoreDownFail)
 	oneOf("cache_external", &c.External, externalOff, externalWAL, externalEvents)
 	oneOf("cache_outbox", &c.Outbox, outboxAuto, outboxAlways, outboxOff)
@@ -369,6 +378,8 @@ func (c *Config) set(key, value string) (err error) {
 		c.Consistency = value
 	case "cache_on_store_down":
 		c.OnStoreDown = value
+	case "cache_admission":
+		c.Admission = value
 	case "cache_encryption":
 		c.Encryption = value
 	case "cache_external":
@@ -388,7 +399,7 @@ func (c *Config) set(key, value string) (err error) {
 			return fail(err)
 		}
 	default:
-		return fmt.Errorf("cachedpg: %s: unknown key; want cache_store, cache_mode, cache_consistency, cache_on_store_down, cache_encryption,"+
+		return fmt.Errorf("cachedpg: %s: unknown key; want cache_store, cache_mode, cache_consistency, cache_admission, cache_on_store_down, cache_encryption,"+
 			" cache_ttl, cache_max_entry, cache_memory, cache_external, cache_outbox, cache_refill_max, cache_queue_max or cache_policy", key)
 	}
 	return nil

@@ -55,6 +55,7 @@ func TestParseConfigNamesWhatIsWrong(t *testing.T) {
 		{"postgres://h/d?cache_store=mongo", "cache_store: unknown store"},
 		{"postgres://h/d?cache_store=ftp://u:hunter2@r", "cache_store"},
 		{"postgres://h/d?cache_store=redis://u:hunter2@r:port", "cache_store"},
+		{"postgres://h/d?cache_admission=none", "cache_admission=none: want auto or all"},
 		{"postgres://h/d?cache_consistency=weak", "cache_consistency=weak: want strict or eventual"},
 		{"postgres://h/d?cache_on_store_down=panic", "cache_on_store_down=panic: want commit or fail"},
 		{"postgres://h/d?cache_encryption=1:AAAA", "cache_encryption: cache_store=memory encrypts nothing"},

@@ -107,6 +107,8 @@ type call struct {
 	refreshed bool      // the catalog was loaded again for a name
 	refills   bool      // a writer runs it, see refill.go
 	stored    bool      // its result was
+
+	asked time.Duration // how long the lookup took, if that was measured
 }
 
 func (q *call) keyingValues() keying.Values {

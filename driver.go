@@ -240,7 +240,8 @@ type connector struct {
 	outbox   outboxState
 	// statements outlive the plans, which go with the catalog.
 	statements *clock.Cache[string, *statementStats]
-	through    bool // a relation has strategy write-through
+	tables     *clock.Cache[uint32, *account] // by OID
+	through    bool                           // a relation has strategy write-through
 
 	// known is the state of the connection dialled last: what a new connection
 	// will be like. A hit needs no other.
@@ -270,7 +271,7 @@ func newConnector(config Config) (*connector, error) {
 		return nil, err
 	}
 	d := &connector{config: config, target: target, sessions: make(map[[32]byte]*session), spaces: make(map[identity]*space), together: make(map[pair]bool),
-		statements: clock.New[string, *statementStats](maxShapes), through: config.writesThrough()}
+		statements: clock.New[string, *statementStats](maxShapes), tables: newTableAccounts(), through: config.writesThrough()}
 	if d.storeName = config.Store; target != nil {
 		d.storeName = target.Server()
 	}

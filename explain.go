@@ -184,6 +184,9 @@ func (c *Conn) explain(ctx context.Context, query string, args []driver.NamedVal
 		}
 	}
 	q.explainText(x, statements, parseErr)
+	if x.Cacheable && q.text.stats.admission.out.Load() {
+		x.Notes = append(x.Notes, "It is not looked up now, but for samples ("+keying.NoGain.String()+"): "+keying.NoGain.Words()+". "+keying.NoGain.Remedy())
+	}
 	if withheld != nil {
 		x.Notes = append(x.Notes, "Stats.Peers says: "+withoutName(withheld)+".")
 	}

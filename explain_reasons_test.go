@@ -393,6 +393,7 @@ var notExplained = map[keying.Reason]string{
 	keying.NotFollowed: "needs version 18, see TestATableWithoutAnIdentityIsLeftOutOfTheCache",
 	keying.DirtyTag:    "passes by itself",
 	keying.TooLarge:    "known when the result is",
+	keying.NoGain:      "passes by itself; in the notes while it lasts",
 	keying.Rewriter:    "the call fails",
 }
 

@@ -138,6 +138,9 @@ func (c *Conn) fill(ctx context.Context, q *call, m *fetch, f *flight) (driver.R
 	if err != nil {
 		return nil, err
 	}
+	if !q.refills && m.early == nil {
+		q.text.stats.admission.fill(q.text.tables, q.asked)
+	}
 	if rows.live != nil {
 		c.d.stats.tooLarge.Add(1)
 		if f != nil {

@@ -45,6 +45,7 @@ type shape struct {
 	plan    *keying.Plan
 	columns atomic.Pointer[[]store.Column] // of the last fill, shared by entries
 	stats   *statementStats
+	tables  []*account    // of those that it reads
 	off     bool          // a Policy says so
 	aged    []uint32      // relations of strategy "ttl", ascending
 	excused bool          // their policies are all that it takes to cache it by age
@@ -150,6 +151,7 @@ func (d *connector) newShape(set *planSet, text, sql string, literals []parser.L
 	}
 	sh.stats = d.statements.Add(strings.Clone(text), &statementStats{text: shownText(text, understood)})
 	sh.stats.reason.Store(uint32(sh.plan.Reason))
+	sh.tables = d.accounts(sh.plan)
 	sh.inputs.Store(-1)
 	sh.applyPolicies(d.config, set.view.snapshot)
 	sh.applyBehind(d.config, set.view)

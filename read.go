@@ -29,6 +29,9 @@ func (c *Conn) query(ctx context.Context, q *call) (driver.Rows, error) {
 	if reason != keying.NoReason {
 		return c.direct(ctx, q, reason)
 	}
+	if !c.admits(q, l.key) {
+		return c.direct(ctx, q, keying.NoGain)
+	}
 	key, tags, always := l.key, l.tags, l.always
 	stamps := c.stamps[:]
 	if len(tags) > len(stamps) {
@@ -36,7 +39,7 @@ func (c *Conn) query(ctx context.Context, q *call) (driver.Rows, error) {
 	}
 	stamps = stamps[:len(tags)]
 
-	entry, outcome, err := q.space.lookup(ctx, key, tags, stamps)
+	entry, outcome, err := c.ask(ctx, q, key, tags, stamps)
 	if err == nil && outcome == store.Hit && q.tooOld(entry) {
 		entry, outcome, err = q.space.lookup(ctx, store.Key{}, tags, stamps) // a hit gives no stamps
 	}
@@ -49,6 +52,7 @@ func (c *Conn) query(ctx context.Context, q *call) (driver.Rows, error) {
 		return c.direct(ctx, q, keying.InTransactionAfterWrite)
 	case outcome == store.Hit && !c.refreshes(ctx, q, entry, tags, stamps):
 		c.d.stats.hit(q.text.stats)
+		q.text.gained()
 		if q.text.through != nil {
 			c.remember(ctx, q, l, entry)
 		}

@@ -231,7 +231,7 @@ func TestNoSecretInASettingIsShown(t *testing.T) {
 		"cache_store=redis://" + secret + ":x@h/?addr=" + secret + ":x:y", "cache_store=unix://" + secret + "@h",
 		"cache_encryption=1:" + secret, "cache_encryption=" + secret, "cache_store=redis://h&cache_encryption=1:" + secret, "cache_store=redis://h&cache_encryption=" + secret + ":AAAA",
 		"cache_store=redis://h&cache_encryption=1:AAECAwQFBgcICQoLDA0ODw==,1:" + secret,
-		"cache_ttl=" + secret, "cache_ttl=10mcache_store=redis://:" + secret + "@h", "cache_max_entry=" + secret, "cache_memory=" + secret, "cache_consistency=strict;" + secret, "cache_on_store_down=" + secret,
+		"cache_ttl=" + secret, "cache_ttl=10mcache_store=redis://:" + secret + "@h", "cache_max_entry=" + secret, "cache_memory=" + secret, "cache_consistency=strict;" + secret, "cache_admission=auto;" + secret, "cache_on_store_down=" + secret,
 		"cache_external=" + secret, "cache_outbox=" + secret, "cache_refill_max=" + secret, "cache_queue_max=" + secret, "cache_policy=users:" + secret, "cache_policy=users:ttl:" + secret, "cache_policy=" + secret,
 		"cache_policy=users:off:1s:" + secret, "cache_policy=users:off:redis://:" + secret + "@h", "cache_ttl=%zz" + secret,
 	} {

@@ -74,8 +74,8 @@ func commandOf(sql string) string {
 // the password of a Redis, and the keys.
 func (c Config) String() string {
 	shown := c.shown()
-	return fmt.Sprintf("{Store:%s Consistency:%s OnStoreDown:%s Encryption:%s TTL:%v MaxEntry:%d Memory:%d External:%s Outbox:%s RefillMax:%d QueueMax:%d Policies:%+v}",
-		shown.Store, shown.Consistency, shown.OnStoreDown, shown.Encryption, c.TTL, c.MaxEntry, c.Memory, shown.External, shown.Outbox, c.RefillMax, c.QueueMax, c.Policies)
+	return fmt.Sprintf("{Store:%s Consistency:%s Admission:%s OnStoreDown:%s Encryption:%s TTL:%v MaxEntry:%d Memory:%d External:%s Outbox:%s RefillMax:%d QueueMax:%d Policies:%+v}",
+		shown.Store, shown.Consistency, shown.Admission, shown.OnStoreDown, shown.Encryption, c.TTL, c.MaxEntry, c.Memory, shown.External, shown.Outbox, c.RefillMax, c.QueueMax, c.Policies)
 }
 
 // GoString returns what %#v prints, without what may be secret.
@@ -91,7 +91,7 @@ func (c Config) shown() Config {
 	if c.Encryption != "" {
 		c.Encryption = "…"
 	}
-	for _, value := range []*string{&c.Consistency, &c.OnStoreDown, &c.External, &c.Outbox} {
+	for _, value := range []*string{&c.Consistency, &c.Admission, &c.OnStoreDown, &c.External, &c.Outbox} {
 		*value = redact.Value(*value)
 	}
 	return c

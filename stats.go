@@ -114,6 +114,10 @@ type StatementStats struct {
 	Misses   uint64
 	Bypassed uint64
 	Saved    time.Duration
+
+	// NoGain: its results are not looked up now, but for samples, because that has
+	// cost more than it saved, see Config.Admission.
+	NoGain bool
 }
 
 type counters struct {
@@ -127,6 +131,15 @@ type statementStats struct {
 	text                              string
 	reason                            atomic.Uint32 // keying.Reason of the last plan
 	hits, misses, bypassed, fills, ns atomic.Uint64
+	admission                         admission
+}
+
+// took is how long the SELECT takes, as a mean; zero if that is not known.
+func (s *statementStats) took() time.Duration {
+	if fills := s.fills.Load(); fills > 0 {
+		return time.Duration(s.ns.Load() / fills)
+	}
+	return 0
 }
 
 func (s *counters) hit(text *statementStats) {
@@ -213,13 +226,11 @@ func StatsOf(db *sql.DB) Stats {
 func (d *connector) statementStats() []StatementStats {
 	var all []StatementStats
 	d.statements.All(func(_ string, s *statementStats) bool {
-		st := StatementStats{Text: s.text, Hits: s.hits.Load(), Misses: s.misses.Load(), Bypassed: s.bypassed.Load()}
+		st := StatementStats{Text: s.text, Hits: s.hits.Load(), Misses: s.misses.Load(), Bypassed: s.bypassed.Load(), NoGain: s.admission.out.Load()}
 		if reason := keying.Reason(s.reason.Load()); reason != keying.NoReason {
 			st.Reason = reason.String()
 		}
-		if fills := s.fills.Load(); fills > 0 {
-			st.Saved = time.Duration(st.Hits * (s.ns.Load() / fills))
-		}
+		st.Saved = time.Duration(st.Hits) * s.took()
 		all = append(all, st)
 		return true
 	})

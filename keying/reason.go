@@ -67,6 +67,7 @@ const (
 	CacheOff
 	WriteOnly
 	TooLarge
+	NoGain
 	ResultFormats
 	Rewriter
 
@@ -189,6 +190,8 @@ var reasons = [reasonCount]struct{ name, words, remedy string }{
 		"Set cache_mode=read-write when every process that writes marks its writes."},
 	TooLarge: {"too-large", "the result is larger than cache_max_entry",
 		"Select fewer rows or columns, or raise cache_max_entry."},
+	NoGain: {"no-gain", "to look its results up and to store them has cost more than it saved",
+		"Nothing to do: samples are taken, and it is looked up again when they are hits; cache_admission=all looks up everything."},
 	ResultFormats: {"result-formats", "the call asks for result formats of its own",
 		"Leave pgx.QueryResultFormats out."},
 	Rewriter: {"rewriter", "a query rewriter failed or is not known",
