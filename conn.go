@@ -60,8 +60,9 @@ type Conn struct {
 		generation uint64
 	}
 
-	commits    commitMode // of a transaction that changes nothing about it
-	configured uint64     // that of the space when it was learned
+	commits    commitMode    // of a transaction that changes nothing about it
+	configured uint64        // that of the space when it was learned
+	limit      time.Duration // what PostgreSQL gives a statement, see patience.go
 
 	tx        *txState // nil outside transactions
 	needReset bool     // inner.ResetSession is due before inner is used again
@@ -390,7 +391,7 @@ func (c *Conn) dial(ctx context.Context) error {
 		return err
 	}
 	c.inner, c.known, c.pristine, c.started, c.announced = in, state{}, true, 0, 0
-	c.pid, c.located, c.commits = 0, false, commitUnknown
+	c.pid, c.located, c.commits, c.limit = 0, false, commitUnknown, 0
 	c.since.view, c.since.session, c.misread = nil, nil, false
 	c.adoptTx()
 	c.shown = post{}

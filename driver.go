@@ -246,6 +246,7 @@ type connector struct {
 	// known is the state of the connection dialled last: what a new connection
 	// will be like. A hit needs no other.
 	known atomic.Pointer[state]
+	limit atomic.Int64 // and what PostgreSQL gives a statement there, a time.Duration
 
 	// behind is nil until the database is known, and without strategy "write-behind".
 	behind atomic.Pointer[writeQueue]

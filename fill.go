@@ -23,48 +23,61 @@ type fetch struct {
 
 	outcome store.Outcome // of the lookup; Busy: another process is running the SELECT
 	early   *store.Entry  // valid, and to be refreshed before it expires
+	large   bool          // the result has been too large to be kept: it is not read first
 }
 
 // miss runs the SELECT and stores its result, or waits for the one that does.
 func (c *Conn) miss(ctx context.Context, q *call, m *fetch) (driver.Rows, error) {
-	for {
-		f, leader := q.space.flights.join(m.key, m.stamps)
-		if leader {
-			return c.lead(ctx, q, m, f)
-		}
-		if m.early != nil {
-			return newRows(c, m.early), nil // somebody refreshes it already
-		}
-		if c.tx != nil {
-			// The leader may be waiting for a lock that this transaction holds;
-			// PostgreSQL cannot see a deadlock that runs through us.
-			return c.fill(ctx, q, m, nil)
-		}
-		q.space.giveUp(m.key, m.stamps, m.outcome) // the leader may be waiting for what our lookup has taken
-		select {
-		case <-f.done:
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
-		if f.entry != nil && !q.tooOld(f.entry) {
-			c.d.stats.joined.Add(1)
-			return newRows(c, f.entry), nil
-		}
-		if f.large {
-			return c.fill(ctx, q, m, nil)
-		}
-		// The leader failed or was cancelled, which is its own affair.
+	fs := &q.space.flights
+	f, leader := fs.join(m.key, m.stamps, q.text.lasts())
+	if leader {
+		return c.lead(ctx, q, m, f)
 	}
+	if m.early != nil {
+		return newRows(c, m.early), nil // somebody refreshes it already
+	}
+	if c.tx != nil {
+		// The leader may be waiting for a lock that this transaction holds;
+		// PostgreSQL cannot see a deadlock that runs through us.
+		return c.fill(ctx, q, m, nil)
+	}
+	q.space.giveUp(m.key, m.stamps, m.outcome) // the leader may be waiting for what our lookup has taken
+	joins, err := f.follow(ctx, c.patience(ctx))
+	if err != nil {
+		return nil, err
+	}
+	if !joins {
+		if rows, err, ok := f.landed.rows(c, q); ok {
+			c.d.stats.joined.Add(1)
+			return rows, err
+		}
+		// What has become of the leader is its own affair. Others may wait for us.
+		f = fs.lead(m.key, m.stamps, q.text.lasts())
+	}
+	defer f.leave(ctx)
+	m.large = q.space.large.has(m.key, c.d.config.MaxEntry)
+	return c.fill(ctx, q, m, f)
 }
 
-// lead gets the result for whoever joins. finish runs whatever happens, a
+// lead gets the result for whoever joins. leave runs whatever happens, a
 // panic included, so that nobody waits for ever.
 func (c *Conn) lead(ctx context.Context, q *call, m *fetch, f *flight) (driver.Rows, error) {
-	defer q.space.flights.finish(f)
+	defer func() { f.leave(ctx) }()
 	if m.outcome == store.Busy && c.tx == nil {
-		if f.entry = c.awaitOther(ctx, q, m); f.entry != nil {
+		if entry := c.awaitOther(ctx, q, m); entry != nil {
+			f.land(landing{entry: entry})
 			c.d.stats.joined.Add(1)
-			return newRows(c, f.entry), nil
+			return newRows(c, entry), nil
+		}
+		switch m.outcome {
+		case store.Busy:
+			f.begins()
+		case store.Dirty: // who waits for us has waited for that one, which is gone
+			f.leave(ctx)
+			f = nil
+		default:
+			f.leave(ctx)
+			f = q.space.flights.lead(m.key, m.stamps, q.text.lasts())
 		}
 	}
 	rows, err := c.fill(ctx, q, m, f)
@@ -76,10 +89,13 @@ func (c *Conn) lead(ctx context.Context, q *call, m *fetch, f *flight) (driver.R
 
 // awaitOther looks again and again while another process runs the SELECT. It
 // returns nil when it is up to this one, or the context has ended. If the other
-// process has died, that is soon: see store.FillLock.
+// process has died, that is soon: see store.FillLock. If the outcome is Busy still, the
+// other takes longer than this one waits.
 func (c *Conn) awaitOther(ctx context.Context, q *call, m *fetch) *store.Entry {
+	until := time.Now().Add(min(c.patience(ctx), overdue(q.text.lasts())))
 	for wait := time.Millisecond; m.outcome == store.Busy; wait = min(2*wait, 20*time.Millisecond) {
-		if sleep(ctx, wait) != nil {
+		left := time.Until(until)
+		if left <= 0 || sleep(ctx, min(wait, left)) != nil {
 			return nil
 		}
 		entry, outcome, err := q.space.lookup(ctx, m.key, m.tags, m.stamps)
@@ -110,7 +126,7 @@ func (c *Conn) fill(ctx context.Context, q *call, m *fetch, f *flight) (driver.R
 	stop := sp.hold(m)
 	defer func() {
 		if stop(); !stored {
-			sp.giveUp(m.key, m.stamps, m.outcome)
+			sp.abandon(m.key, m.stamps, m.outcome)
 		}
 	}()
 	before := c.inner
@@ -132,10 +148,16 @@ func (c *Conn) fill(ctx context.Context, q *call, m *fetch, f *flight) (driver.R
 	begin := time.Now()
 	wire, err := c.inner.read(ctx, q)
 	if err != nil {
+		c.refuse(q, f, nil, err)
 		return nil, asStdlib(err)
 	}
-	rows, err := c.readRows(wire, q.text.shape)
+	limit := c.d.config.MaxEntry
+	if m.large {
+		limit = 0
+	}
+	rows, err := c.readRowsUpTo(limit, wire, q.text.shape)
 	if err != nil {
+		c.refuse(q, f, nil, err)
 		return nil, err
 	}
 	if !q.refills && m.early == nil {
@@ -143,16 +165,22 @@ func (c *Conn) fill(ctx context.Context, q *call, m *fetch, f *flight) (driver.R
 	}
 	if rows.live != nil {
 		c.d.stats.tooLarge.Add(1)
-		if f != nil {
-			f.large = true
+		if !m.large {
+			sp.large.add(m.key, limit)
 		}
 		return rows, nil
 	}
 	if rows.err != nil { // after some rows: the caller gets those, then the error
+		c.refuse(q, f, rows.entry, rows.err)
+		return rows, nil
+	}
+	if m.large { // it has none any more
+		sp.large.forget(m.key)
 		return rows, nil
 	}
 	step.At(step.Selected)
 	took := time.Since(begin)
+	q.text.took.Store(int64(took))
 	if !q.refills { // those are counted for themselves
 		c.d.stats.filled(q.text.stats, took)
 	}
@@ -171,16 +199,11 @@ func (c *Conn) fill(ctx context.Context, q *call, m *fetch, f *flight) (driver.R
 			aged = begin.Add(took).Sub(q.snapshot)
 		}
 		if ttl -= aged; ttl <= 0 {
-			if f != nil {
-				f.large = true // too old for who waits for it
-			}
-			return rows, nil
+			return rows, nil // too old for who waits for it
 		}
 	}
 	rows.entry.Took, rows.entry.Expires = took, begin.Add(took+ttl)
-	if f != nil {
-		f.entry = rows.entry
-	}
+	f.land(landing{entry: rows.entry})
 	stored = true
 	if err := sp.store.Fill(ctx, m.key, tags, stamps, rows.entry, ttl); err != nil {
 		c.d.stats.storeErrors.Add(1)
@@ -190,6 +213,15 @@ func (c *Conn) fill(ctx context.Context, q *call, m *fetch, f *flight) (driver.R
 		sp.recipes.remember(q, m.key, tags, rows.entry, true, hintsOf(ctx).ttl)
 	}
 	return rows, nil
+}
+
+// refuse lets those who follow have the error of a SELECT, after its rows before that if
+// there are any, where it is theirs as well. It is one of the result, and so is shared like
+// one: by those who have seen its stamps.
+func (c *Conn) refuse(q *call, f *flight, before *store.Entry, err error) {
+	if refused := certain(err); refused != nil && !q.rowsOnly && !q.byAge {
+		f.land(landing{entry: before, err: refused, sql: q.sql})
+	}
 }
 
 // ttl is the longest life of the entry: what the policies say, and no longer
@@ -271,6 +303,14 @@ func (h *holder) stop() {
 func (sp *space) giveUp(key store.Key, stamps []store.Stamp, outcome store.Outcome) {
 	if sp.keeper != nil && mayFill(outcome) {
 		sp.keeper.store.GiveUp(key, stamps)
+	}
+}
+
+// abandon lets all others who wait for the SELECT of this process run it at once: it has
+// given nothing to store.
+func (sp *space) abandon(key store.Key, stamps []store.Stamp, outcome store.Outcome) {
+	if sp.keeper != nil && mayFill(outcome) {
+		sp.keeper.store.Abandon(key, stamps)
 	}
 }
 

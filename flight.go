@@ -1,8 +1,13 @@
 package cachedpg
 
 import (
+	"context"
+	"database/sql/driver"
 	"slices"
 	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/cachedpg/cachedpg/store"
 )
@@ -19,25 +24,57 @@ import (
 //	                      Commit returns
 //	                                         lookup: miss (new stamps)
 //	                                         joins reader 1 → old
+//
+// Who joins, follows; and is not to be worse off than alone:
+//
+//   - It waits for one flight. If that ends without a result, all who followed run the
+//     SELECT themselves, at the same time.
+//   - If the one who leads is called off, another takes over at once. For that one the
+//     rest wait only as long as the SELECT should take.
+//   - A flight that takes longer than its SELECT should, because the one who leads is held
+//     up, is joined by one more who runs the SELECT, after twice that time by another,
+//     and so on: not everybody runs a slow SELECT, and nobody is held up for long.
+//   - It waits for a quarter of its own time at most, see Conn.patience.
 type flights struct {
-	mu    sync.Mutex // guards byKey
+	mu    sync.Mutex // guards byKey, and what runs in the flights
 	byKey map[store.Key]*flight
 }
 
-// flight is one SELECT under way. Its result fields are written before done is
-// closed and only read afterwards.
+// flight is one SELECT under way. Its landing is written before done is closed and
+// only read afterwards.
 type flight struct {
+	of     *flights
 	key    store.Key
 	stamps []store.Stamp
 	done   chan struct{}
+	vacant chan struct{} // has a token when nobody runs the SELECT any more, for one who follows
+	should time.Duration // what the SELECT may take
+	landed landing
 
-	entry *store.Entry // nil when the leader failed; each follower then goes on by itself
-	large bool         // the result is not worth sharing
+	// Guarded by of.mu.
+	runners   int           // who run the SELECT
+	followers int           // who wait for them
+	leaders   int           // who have taken over, one after another
+	over      bool          // done is closed
+	begun     time.Time     // when the last of the runners began
+	patience  time.Duration // how long after that another one may
 }
 
+// landing is what a SELECT gave that others may have as well; zero if nothing did.
+type landing struct {
+	entry *store.Entry    // the rows before err, if there is one
+	err   *pgconn.PgError // which every one of them would get
+	sql   string          // that err speaks of
+}
+
+// flightPatience is how long a SELECT may take of which nothing is known before another
+// reader runs it as well. Tests that count SELECTs have all the time.
+var flightPatience = store.FillLock
+
 // join returns the flight that a read with these stamps may share. When the
-// caller leads it must call finish, whatever happens.
-func (fs *flights) join(key store.Key, stamps []store.Stamp) (f *flight, leader bool) {
+// caller leads it must call leave, whatever happens. took is how long the SELECT took
+// last time, zero if nobody knows.
+func (fs *flights) join(key store.Key, stamps []store.Stamp, took time.Duration) (f *flight, leader bool) {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
 	if f := fs.byKey[key]; f != nil && slices.Equal(f.stamps, stamps) {
@@ -45,7 +82,8 @@ func (fs *flights) join(key store.Key, stamps []store.Stamp) (f *flight, leader 
 	}
 	// A flight with other stamps goes on for those who joined it; later reads
 	// are more likely to have the stamps seen now.
-	f = &flight{key: key, stamps: slices.Clone(stamps), done: make(chan struct{})}
+	f = &flight{of: fs, key: key, stamps: slices.Clone(stamps), done: make(chan struct{}), vacant: make(chan struct{}, 1),
+		should: overdue(took), runners: 1, begun: time.Now(), patience: overdue(took)}
 	if fs.byKey == nil {
 		fs.byKey = make(map[store.Key]*flight)
 	}
@@ -53,11 +91,157 @@ func (fs *flights) join(key store.Key, stamps []store.Stamp) (f *flight, leader 
 	return f, true
 }
 
-func (fs *flights) finish(f *flight) {
-	fs.mu.Lock()
-	if fs.byKey[f.key] == f {
-		delete(fs.byKey, f.key)
+// lead is join by one who follows nobody: nil if another leads.
+func (fs *flights) lead(key store.Key, stamps []store.Stamp, took time.Duration) *flight {
+	f, leader := fs.join(key, stamps, took)
+	if !leader {
+		return nil
 	}
-	fs.mu.Unlock()
+	return f
+}
+
+// overdue is how long somebody waits for a SELECT that took so long last time.
+func overdue(took time.Duration) time.Duration { return max(flightPatience, 2*took) }
+
+// begins is told that the one who leads runs the SELECT from now on.
+func (f *flight) begins() {
+	f.of.mu.Lock()
+	defer f.of.mu.Unlock()
+	f.begun = time.Now()
+}
+
+// land gives the flight its landing, the first that there is. Of a nil flight nobody waits.
+func (f *flight) land(l landing) {
+	if f == nil {
+		return
+	}
+	f.of.mu.Lock()
+	defer f.of.mu.Unlock()
+	if !f.over {
+		f.landed = l
+		f.endLocked()
+	}
+}
+
+// leave is called by each who runs the SELECT when it does no longer. The last
+// one ends the flight; or leaves it to one who follows, if all that has happened
+// is that its caller's context has ended.
+func (f *flight) leave(ctx context.Context) {
+	if f == nil {
+		return
+	}
+	f.of.mu.Lock()
+	defer f.of.mu.Unlock()
+	if f.runners--; f.runners > 0 || f.over {
+		return
+	}
+	if ctx.Err() == nil || f.followers == 0 {
+		f.endLocked()
+		return
+	}
+	f.wakeLocked()
+}
+
+// wakeLocked lets one who follows know that nobody runs the SELECT.
+func (f *flight) wakeLocked() {
+	select {
+	case f.vacant <- struct{}{}:
+	default:
+	}
+}
+
+func (f *flight) endLocked() {
+	f.over = true
+	if f.of.byKey[f.key] == f {
+		delete(f.of.byKey, f.key)
+	}
 	close(f.done)
+}
+
+// follow waits for the flight, for as long as patience allows. joins says that the
+// caller shall run the SELECT in it and call leave; else the flight is over. An error is
+// that of the context.
+func (f *flight) follow(ctx context.Context, patience time.Duration) (joins bool, err error) {
+	until := time.Now().Add(patience)
+	f.of.mu.Lock()
+	defer f.of.mu.Unlock()
+	f.followers++
+	defer func() {
+		if f.followers--; f.runners == 0 && !f.over { // it was left to one who is gone too
+			if f.followers == 0 {
+				f.endLocked()
+			} else {
+				f.wakeLocked()
+			}
+		}
+	}()
+	for leader := f.leaders; !f.over; {
+		if err := ctx.Err(); err != nil {
+			return false, err
+		}
+		left := time.Until(until)
+		wait := time.Until(f.begun.Add(f.patience))
+		switch {
+		case f.runners == 0:
+			f.leaders++
+			f.begun, f.patience = time.Now(), f.should
+			f.runners++
+			return true, nil
+		case left <= 0 || wait <= 0 && f.leaders != leader: // it has waited for the one before
+			f.runners++
+			return true, nil
+		case wait <= 0:
+			f.begun, f.patience = time.Now(), 2*f.patience
+			f.runners++
+			return true, nil
+		}
+		f.of.mu.Unlock()
+		timer := time.NewTimer(min(wait, left))
+		select {
+		case <-f.done:
+		case <-f.vacant:
+		case <-timer.C:
+		case <-ctx.Done():
+		}
+		timer.Stop()
+		f.of.mu.Lock()
+	}
+	return false, nil
+}
+
+// certain returns err if PostgreSQL refuses a text with it whoever sends it, as long as
+// the tables are what they are: an error in the data or in the text. One of limits,
+// locks or connections, or of a server that has not enough of something, is none.
+func certain(err error) *pgconn.PgError {
+	refused, ok := err.(*pgconn.PgError) // not wrapped: who follows gets it as it is
+	if !ok || len(refused.Code) != 5 {
+		return nil
+	}
+	switch refused.Code[:2] {
+	case "21", "22", "42", "P0": // cardinality, data, syntax and rights, RAISE
+		return refused
+	}
+	return nil
+}
+
+// rows gives a follower what the flight has landed with, false if that is not for it.
+func (l landing) rows(c *Conn, q *call) (rows driver.Rows, err error, ok bool) {
+	switch {
+	case l.err != nil && l.sql != q.sql: // it may name a position
+	case l.err != nil && l.entry == nil:
+		return nil, l.copyErr(), true
+	case l.err != nil:
+		r := newRows(c, l.entry)
+		r.err = l.copyErr()
+		return r, nil, true
+	case l.entry != nil && !q.tooOld(l.entry):
+		return newRows(c, l.entry), nil, true
+	}
+	return nil, nil, false
+}
+
+// copyErr gives each caller an error of its own, which it may change.
+func (l landing) copyErr() error {
+	own := *l.err
+	return &own
 }

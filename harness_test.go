@@ -26,6 +26,7 @@ import (
 func TestMain(m *testing.M) {
 	if flag.Parse(); flag.Lookup("test.bench").Value.String() == "" {
 		patience, patienceAfter = testTimeout/3, testTimeout/3 // a load takes as long as the machine is slow
+		flightPatience = testTimeout                           // so does a SELECT
 	}
 	goleak.VerifyTestMain(m)
 }

@@ -44,6 +44,7 @@ type keeper struct {
 	gone     horizon                      // what orphans wait for
 	asked    bool                         // the renewal under way was to be made sure of
 	deferred bool                         // one was left to others
+	answers  bool                         // the store did, at the last renewal, whatever that found
 	doubted  uint64                       // the watch's number when all was made stale, see sameCatalog
 	life     context.Context
 	unsure   []*unflushed // over, but not known to be on disk
@@ -85,7 +86,7 @@ func (k *keeper) close() {
 	k.cancel()
 	k.peers.close()
 	<-k.done
-	k.notice.lift()
+	k.notice.close()
 	k.guard.close()
 }
 
@@ -132,7 +133,7 @@ func (k *keeper) run(ctx context.Context) {
 func (k *keeper) renew(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	if k.notice.unused() || k.notice.idle() && k.store.Check(ctx) == nil {
+	if k.notice.unused() || k.notice.idle() && k.answers && k.store.Check(ctx) == nil {
 		k.notice.lift() // nobody commits past the store any more
 	}
 	k.asked = false
@@ -146,6 +147,7 @@ func (k *keeper) renew(ctx context.Context) bool {
 	if unsure == nil {
 		k.space.problems.note(workStore, err)
 	}
+	k.answers = err == nil || unsure != nil
 	k.deferred = k.deferred && k.asked
 	if err == nil {
 		k.reached.Store(true)

@@ -92,8 +92,6 @@ func (e *effect) pastStore(ctx context.Context, planned store.Stamp, mark func()
 	in := e.c.inner
 	if e.alone {
 		in = nil // another lock is held for it, which a new epoch waits for as well
-	} else if err := patient(ctx, in); err != nil {
-		return marked, err
 	}
 	e.leaveNotice, refused = e.space.keeper.notice.stand(ctx, in, retry)
 	if refused != nil && !e.alone && ctx.Err() == nil { // no other connection is to be had

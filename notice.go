@@ -27,12 +27,24 @@ import (
 // may go on: therefore the transaction that commits holds the same lock.
 type notice struct {
 	guard *guard
+	group sync.WaitGroup // of rounds
 
-	mu      sync.Mutex // guards the fields below
+	mu      sync.Mutex // guards the fields below; nobody asks PostgreSQL under it
 	held    *rotation  // nil: there is no notice
-	posted  time.Time
-	holders int       // commits under way
-	left    time.Time // when the last of them ended
+	posted  time.Time  // as PostgreSQL has said last
+	holders int        // commits under way
+	left    time.Time  // when the last of them ended
+	next    *round     // that has not begun; nil: nobody wants one
+	asking  bool       // one is under way
+}
+
+// round is one question whether the notice is there, which posts it if it is not, for all
+// who came before it was sent. Were each to ask for itself, commits would go one at a
+// time as long as the store cannot be reached.
+type round struct {
+	done   chan struct{} // closed when there is an answer
+	posted time.Time
+	err    error
 }
 
 // What processes tell each other through PostgreSQL are advisory locks of one class,
@@ -82,7 +94,18 @@ func lockInTx(object int) string { return lock("pg_advisory_xact_lock_shared", o
 // the commit is known. in is the connection with the transaction that is about
 // to commit; nil if there is none.
 func (n *notice) stand(ctx context.Context, in inner, retry func() bool) (leave func(), err error) {
+	n.enter()
+	defer func() {
+		if leave == nil {
+			n.leave()
+		}
+	}()
 	for {
+		if in != nil && !n.stands() {
+			if err := patient(ctx, in); err != nil {
+				return nil, err
+			}
+		}
 		posted, err := n.post(ctx)
 		if err != nil {
 			return nil, err
@@ -98,12 +121,18 @@ func (n *notice) stand(ctx context.Context, in inner, retry func() bool) (leave 
 		if n.hold(ctx, posted) {
 			return n.leave, nil
 		}
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
 	}
 }
 
 // standIn is stand in the transaction open on in, which is about to commit: the
 // notice is the transaction's own, and there is only one commit under it.
 func standIn(ctx context.Context, in inner, retry func() bool) error {
+	if err := patient(ctx, in); err != nil {
+		return err
+	}
 	if _, err := in.text(ctx, lockInTx(lockNotice)); err != nil {
 		return err
 	}
@@ -111,10 +140,13 @@ func standIn(ctx context.Context, in inner, retry func() bool) error {
 	return err
 }
 
+// outlasted is when every lease is over that was extended before a notice was posted.
+func outlasted(posted time.Time) time.Time { return posted.Add(store.Lease + noticeMargin) }
+
 // outlast waits until every lease is over that was extended before a notice was
 // posted, or until retry succeeds.
 func outlast(ctx context.Context, posted time.Time, retry func() bool) (done bool, err error) {
-	for due := posted.Add(store.Lease + noticeMargin); time.Now().Before(due); {
+	for due := outlasted(posted); time.Now().Before(due); {
 		if retry() {
 			return true, nil
 		}
@@ -125,26 +157,70 @@ func outlast(ctx context.Context, posted time.Time, retry func() bool) (done boo
 	return false, nil
 }
 
-// post makes sure that a notice is posted and returns since when it is.
-func (n *notice) post(ctx context.Context) (time.Time, error) {
-	ctx, cancel := context.WithTimeout(ctx, askTimeout) // others wait for mu
-	defer cancel()
+// stands reports that a notice was posted so long ago that a commit need not wait.
+func (n *notice) stands() bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.held == nil {
-		n.held = newRotation(n.guard, 0, false)
-	}
-	if n.posted = n.held.heldSince(noticePost); !n.posted.IsZero() {
-		return n.posted, nil
-	}
-	return n.posted, n.askLocked(ctx)
+	return !n.posted.IsZero() && !time.Now().Before(outlasted(n.posted))
 }
 
-// askLocked makes sure that the notice is there. After an error it may be gone.
-func (n *notice) askLocked(ctx context.Context) error {
-	_, since, err := n.held.hold(ctx, []post{noticePost}, "")
-	n.posted = since[noticePost]
-	return err
+// post makes sure that a notice is posted and returns since when it is, as far as is
+// known: hold finds out whether it still is.
+func (n *notice) post(ctx context.Context) (time.Time, error) {
+	n.mu.Lock()
+	posted := n.posted
+	n.mu.Unlock()
+	if !posted.IsZero() {
+		return posted, nil
+	}
+	return n.ask(ctx)
+}
+
+// ask asks whether the notice is there, in a round that begins after the call.
+func (n *notice) ask(ctx context.Context) (posted time.Time, err error) {
+	n.mu.Lock()
+	r := n.next
+	if r == nil {
+		r = &round{done: make(chan struct{})}
+		n.next = r
+	}
+	if !n.asking {
+		n.asking = true
+		n.group.Go(n.rounds)
+	}
+	n.mu.Unlock()
+	select {
+	case <-r.done:
+		return r.posted, r.err
+	case <-ctx.Done():
+		return time.Time{}, ctx.Err()
+	}
+}
+
+// rounds asks until nobody wants to know. No caller's context ends a question: the
+// connection would go with it, and the notice of all the others.
+func (n *notice) rounds() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for n.next != nil {
+		r := n.next
+		n.next = nil
+		if n.held == nil {
+			n.held = newRotation(n.guard, 0, false)
+		}
+		held := n.held
+		n.mu.Unlock()
+		ctx, cancel := context.WithTimeout(context.Background(), askTimeout)
+		_, since, err := held.hold(ctx, []post{noticePost}, "")
+		cancel()
+		n.mu.Lock()
+		r.posted, r.err = since[noticePost], err
+		if n.held == held { // else it was lifted meanwhile
+			n.posted = r.posted // after an error it may be gone
+		}
+		close(r.done)
+	}
+	n.asking = false
 }
 
 // patient keeps PostgreSQL from ending a transaction that does nothing while it
@@ -155,19 +231,21 @@ func patient(ctx context.Context, in inner) error {
 	return err
 }
 
-// hold counts a commit in if the notice posted at that time is still there.
+// hold reports that the notice posted at that time is still there.
 // PostgreSQL may drop it at any time; a lease that begins after that waits for
 // the transaction that is about to commit.
 func (n *notice) hold(ctx context.Context, posted time.Time) bool {
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
-	defer cancel()
+	now, err := n.ask(ctx)
+	return err == nil && now == posted
+}
+
+// enter counts a commit in: while there is one nobody lifts the notice. One that waits for
+// leases to be over counts too, or it would wait for as long as the store can
+// be reached and takes no marks.
+func (n *notice) enter() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.held == nil || n.posted != posted || n.askLocked(ctx) != nil || n.posted != posted {
-		return false
-	}
 	n.holders++
-	return true
 }
 
 func (n *notice) leave() {
@@ -181,28 +259,36 @@ func (n *notice) leave() {
 func (n *notice) unused() bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.held != nil && n.holders == 0 && time.Since(n.left) > noticeRest && time.Since(n.posted) > noticeRest
+	return n.idleLocked() && time.Since(n.left) > noticeRest && time.Since(n.posted) > noticeRest
 }
 
 // idle reports that a notice is posted which no commit needs.
 func (n *notice) idle() bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.held != nil && n.holders == 0
+	return n.idleLocked()
+}
+
+func (n *notice) idleLocked() bool { return n.held != nil && n.holders == 0 }
+
+// close lifts the notice and returns when nobody asks for it any more.
+func (n *notice) close() {
+	n.lift()
+	n.group.Wait()
+	n.lift()
 }
 
 // lift takes the notice down if no commit needs it.
 func (n *notice) lift() {
 	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.held != nil && n.holders == 0 {
-		n.dropLocked()
+	if n.held == nil || n.holders > 0 {
+		n.mu.Unlock()
+		return
 	}
-}
-
-func (n *notice) dropLocked() {
-	n.held.close()
+	held := n.held
 	n.held, n.posted = nil, time.Time{}
+	n.mu.Unlock()
+	held.close()
 }
 
 func sleep(ctx context.Context, d time.Duration) error {

@@ -65,7 +65,9 @@ type peers struct {
 	// withheld for them, and no writer waits for it.
 	told bool
 
-	turn sync.Mutex // one asks at a time
+	turn  sync.Mutex // one asks at a time
+	began time.Time  // when the last one did; guarded by turn
+	last  error      // its outcome, if it did not find out what it wanted; guarded by turn
 
 	// On the clock of elapsed.
 	hits    atomic.Int64 // may go on until
@@ -158,21 +160,30 @@ func (p *peers) close() {
 
 // round asks once, unless enough is true when it is its turn. No caller's context
 // ends it: with the question pgx would end the connection, and the locks with it.
-func (p *peers) round(enough func() bool) error {
-	ctx, cancel := context.WithTimeout(p.ctx, askTimeout)
-	defer cancel()
+//
+// Who has waited for a question that was asked after it came, and has failed, shares
+// that: while PostgreSQL does not answer, callers do not wait for each other in turn.
+func (p *peers) round(enough func() bool) (err error) {
+	came := time.Now()
 	p.turn.Lock()
 	defer p.turn.Unlock()
-	if enough() || p.ctx.Err() != nil {
+	switch {
+	case enough() || p.ctx.Err() != nil:
 		return p.ctx.Err()
+	case p.last != nil && p.began.After(came):
+		return p.last
 	}
+	p.began = time.Now()
+	defer func() { p.last = err }()
+	ctx, cancel := context.WithTimeout(p.ctx, askTimeout)
+	defer cancel()
 	p.mu.Lock()
 	was := p.camp
 	p.camp = p.self()
 	kinOf(p.process, was, p.camp)
 	hidden := p.camp.kind == campOff || p.camp.kind == campUnknown || len(p.met) > 0 || !p.restedLocked()
 	p.mu.Unlock()
-	err := p.ask(ctx, hidden)
+	err = p.ask(ctx, hidden)
 	if err != nil && !refused(err) { // PostgreSQL may have ended the connection
 		err = p.ask(ctx, hidden)
 	}

@@ -57,7 +57,11 @@ type shape struct {
 	// inputs is the number of parameters once PostgreSQL has accepted the
 	// text, and -1 before; a Prepare of an accepted text sends nothing.
 	inputs atomic.Int32
+	took   atomic.Int64 // how long the last SELECT took that was stored, a time.Duration
 }
+
+// lasts is how long the SELECT took last time, zero if nobody knows.
+func (sh *shape) lasts() time.Duration { return time.Duration(sh.took.Load()) }
 
 // planSets finds the planSet of a session in a view.
 type planSets struct {

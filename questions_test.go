@@ -254,6 +254,7 @@ func (q *questioned) keeps() {
 		q.Error(err)
 	}
 	ours.notice.guard = &ours.guard
+	ours.notice.enter()
 	posted, err := ours.notice.post(q.ctx)
 	if err != nil {
 		q.Fatal(err)

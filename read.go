@@ -29,6 +29,10 @@ func (c *Conn) query(ctx context.Context, q *call) (driver.Rows, error) {
 	if reason != keying.NoReason {
 		return c.direct(ctx, q, reason)
 	}
+	if q.space.large.has(l.key, c.d.config.MaxEntry) {
+		c.d.stats.miss(q.text.stats, false)
+		return c.fill(ctx, q, &fetch{key: l.key, large: true, outcome: store.Busy}, nil)
+	}
 	if !c.admits(q, l.key) {
 		return c.direct(ctx, q, keying.NoGain)
 	}

@@ -228,12 +228,12 @@ func (r *refiller) one(ctx context.Context, recipe *recipe) refillResult {
 		r.space.giveUp(l.key, stamps, outcome)
 		return refillSkipped
 	}
-	f, leader := r.space.flights.join(l.key, stamps)
+	f, leader := r.space.flights.join(l.key, stamps, q.text.lasts())
 	if !leader {
 		r.space.giveUp(l.key, stamps, outcome)
 		return refillSkipped
 	}
-	defer r.space.flights.finish(f)
+	defer f.leave(ctx)
 	if err := r.begin(ctx); err != nil {
 		r.space.giveUp(l.key, stamps, outcome)
 		return refillFailed

@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/DATA-DOG/go-sqlmock"
 	"github.com/jackc/pgx/v5"
@@ -41,7 +42,8 @@ type script struct {
 	pid     atomic.Uint32
 	over    atomic.Bool // what the resolver is told of lost sessions
 	catalog atomic.Pointer[catalog.Snapshot]
-	holdup  hold // of the next load of the catalog
+	holdup  hold          // of the next load of the catalog
+	limit   time.Duration // that the next sessions give a statement
 
 	mu       sync.Mutex // guards the fields below
 	sessions []*scripted
@@ -112,7 +114,7 @@ func (s *script) dial() *scripted {
 	if err != nil {
 		s.Fatal(err)
 	}
-	in := &scripted{Conn: conn, s: s, mock: mock, pid: s.pid.Add(1), status: 'I'}
+	in := &scripted{Conn: conn, s: s, mock: mock, pid: s.pid.Add(1), status: 'I', limit: s.limit}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.sessions = append(s.sessions, in)
@@ -168,6 +170,7 @@ type scripted struct {
 
 	status byte
 	lost   bool
+	limit  time.Duration
 
 	// Where the session waits: after a SELECT has taken its snapshot; after a
 	// statement has executed; before a COMMIT, and after it became visible.
@@ -280,7 +283,7 @@ func (in *scripted) typeMap() *pgtype.Map { return pgtype.NewMap() }
 func (in *scripted) backend() uint32 { return in.pid }
 
 func (in *scripted) learn(context.Context) (*session, uint32, error) {
-	s := &session{id: in.s.id, path: []string{"pg_catalog", "public"}, pathKey: "public", readCommitted: true, reading: reading{standardText: true}, commits: commitSync}
+	s := &session{id: in.s.id, path: []string{"pg_catalog", "public"}, pathKey: "public", readCommitted: true, reading: reading{standardText: true}, commits: commitSync, limit: in.limit}
 	for mode := range s.digests {
 		s.digests[mode] = sha256.Sum256([]byte{byte(mode)})
 	}

@@ -28,6 +28,7 @@ type session struct {
 
 	// commits is the connection's own that has learned it: it is in no key.
 	commits commitMode
+	limit   time.Duration // so is this: PostgreSQL ends a statement after it, or after waiting so long for a lock; 0 is never
 
 	state         string   // sessionState
 	values        []string // of settingValues
@@ -94,6 +95,7 @@ var sessionQuery = questionOfSession + `, ` + timelineSQL + `, ` + databaseSQL +
  pg_catalog.current_setting('default_transaction_isolation'),
  pg_catalog.current_setting('standard_conforming_strings'),
  pg_catalog.current_setting('synchronous_commit'),
+ ` + limitsSQL + `,
  ` + sessionState + `, ` + settingValues + `, ` + collations
 
 // learnSession asks PostgreSQL for the state of the session that conn is in,
@@ -102,11 +104,11 @@ var sessionQuery = questionOfSession + `, ` + timelineSQL + `, ` + databaseSQL +
 // pgx was told.
 func learnSession(ctx context.Context, conn *pgx.Conn) (s *session, pid uint32, err error) {
 	s = &session{}
-	var isolation, standardText, synchronous string
+	var isolation, standardText, synchronous, limits string
 	var versions []string
 	// Not pgx's simple protocol, which it refuses while standard_conforming_strings is off.
 	result := conn.PgConn().ExecParams(ctx, sessionQuery, nil, nil, nil, nil).Read()
-	for i, dest := range []any{&s.id.system, &s.id.timeline, &s.id.database, &s.id.name, &s.id.started, &pid, &s.path, &isolation, &standardText, &synchronous,
+	for i, dest := range []any{&s.id.system, &s.id.timeline, &s.id.database, &s.id.name, &s.id.started, &pid, &s.path, &isolation, &standardText, &synchronous, &limits,
 		&s.state, &s.values, &versions} {
 		if result.Err == nil {
 			result.Err = conn.TypeMap().Scan(result.FieldDescriptions[i].DataTypeOID, pgx.TextFormatCode, result.Rows[0][i], dest)
@@ -118,7 +120,7 @@ func learnSession(ctx context.Context, conn *pgx.Conn) (s *session, pid uint32, 
 	s.standby = s.id.timeline == ""
 	s.readCommitted = isolation == "read committed" || isolation == "read uncommitted"
 	s.reading = newReading(standardText == "on", s.setting("client_encoding"), conn.PgConn().ParameterStatus("server_encoding"))
-	s.commits = commitModeOf(synchronous)
+	s.commits, s.limit = commitModeOf(synchronous), shortest(limits)
 	s.pathKey = strings.Join(s.path, "\x00")
 	for _, schema := range s.path {
 		s.temporary = s.temporary || strings.HasPrefix(schema, "pg_temp")
@@ -274,7 +276,7 @@ func (c *Conn) learn(ctx context.Context) error {
 	if c.pid = 0; pid == c.inner.backend() {
 		c.pid = pid
 	}
-	c.commits, c.configured = s.commits, configured
+	c.commits, c.limit, c.configured = s.commits, s.limit, configured
 	session, sp, err := c.d.adopt(s, sighting{direct: c.pid != 0, again: again && s.id == expected.key.identity})
 	if err != nil {
 		_ = c.inner.Close()
@@ -306,6 +308,7 @@ func (c *Conn) learn(ctx context.Context) error {
 	if c.tx == nil && c.pristine && !c.misread && c.known.space != nil && c.isNew(sp) {
 		known := c.known
 		c.d.known.Store(&known)
+		c.d.limit.Store(int64(c.limit))
 	}
 	return nil
 }

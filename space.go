@@ -34,6 +34,7 @@ type space struct {
 	writes  *invalidation.Coordinator
 	gens    *invalidation.Generations
 	flights flights
+	large   oversize
 	recipes recipes // of strategy write-through
 
 	// view is the catalog as far as it is known to be current; nil after a

@@ -39,9 +39,10 @@ var (
 //   - A lease that ran out ends the epoch.
 //   - Lookup is Busy instead of Miss or Stale if another caller was told Miss or
 //     Stale for the same key and the same stamps and has since called neither Fill nor
-//     GiveUp, for FillLock since that Lookup or its last Hold. Nobody is Busy after that.
+//     GiveUp nor Abandon, for FillLock since that Lookup or its last Hold. Nobody is Busy
+//     after that, and nobody for FillLock after Abandon.
 //   - Fill does not wait for the store; a Lookup by the same process that
-//     begins after Fill sees it.
+//     begins after Fill sees it, unless the store is slow.
 type Shared interface {
 	Store
 
@@ -67,6 +68,10 @@ type Shared interface {
 	// GiveUp ends what a Lookup that was not Busy began, without a result. It does not
 	// wait for the store.
 	GiveUp(key Key, stamps []Stamp)
+
+	// Abandon is GiveUp by one who has run the SELECT, or tried to. Those who were Busy do
+	// not wait for each other then. It does not wait for the store.
+	Abandon(key Key, stamps []Stamp)
 
 	// Writers returns those who have intents in the store now, dead or alive.
 	Writers(ctx context.Context) ([]WriterID, error)

@@ -39,13 +39,14 @@ type filler struct {
 
 // fill is an entry to be stored, or without one a lock to be given up.
 type fill struct {
-	key    store.Key
-	tags   []store.Tag
-	stamps []store.Stamp
-	entry  *store.Entry
-	ttl    time.Duration
-	size   int
-	done   chan struct{}
+	key       store.Key
+	abandoned bool // nobody is to take the lock for a while
+	tags      []store.Tag
+	stamps    []store.Stamp
+	entry     *store.Entry
+	ttl       time.Duration
+	size      int
+	done      chan struct{}
 }
 
 func (f *filler) init(s *Store) {
@@ -74,13 +75,21 @@ func (s *Store) Fill(ctx context.Context, key store.Key, tags []store.Tag, stamp
 }
 
 // Stored returns when the last entry that this process has given to Fill under key
-// is in Redis, or is lost: from then on other processes find it too.
+// is in Redis, or is lost, or has taken longer than a round trip may: mostly other
+// processes find it too from then on.
 func (s *Store) Stored(ctx context.Context, key store.Key) error { return s.fills.await(ctx, key) }
 
 // GiveUp implements store.Shared.
 func (s *Store) GiveUp(key store.Key, stamps []store.Stamp) {
 	if key != (store.Key{}) {
 		s.fills.add(&fill{key: key, stamps: slices.Clone(stamps)})
+	}
+}
+
+// Abandon implements store.Shared.
+func (s *Store) Abandon(key store.Key, stamps []store.Stamp) {
+	if key != (store.Key{}) {
+		s.fills.add(&fill{key: key, stamps: slices.Clone(stamps), abandoned: true})
 	}
 }
 
@@ -117,7 +126,7 @@ func (f *filler) add(one *fill) bool {
 }
 
 // await waits until a fill of the key that has begun is over, so that a process
-// finds what it has stored.
+// finds what it has stored; but not for longer than for an answer of Redis.
 func (f *filler) await(ctx context.Context, key store.Key) error {
 	if f.waiting.Load() == 0 {
 		return nil
@@ -128,12 +137,14 @@ func (f *filler) await(ctx context.Context, key store.Key) error {
 	if one == nil {
 		return nil
 	}
+	timer := time.NewTimer(f.store.timeout)
+	defer timer.Stop()
 	select {
 	case <-one.done:
-		return nil
+	case <-timer.C:
 	case <-ctx.Done():
-		return ctx.Err()
 	}
+	return ctx.Err()
 }
 
 func (f *filler) work() {
@@ -210,7 +221,11 @@ func (s *Store) send(one *fill) (stored bool) {
 			return nil
 		}
 		epoch, lock := p.current(), lockOf(p.index, one.stamps)
-		if one.entry == nil {
+		switch {
+		case one.abandoned:
+			_, err := p.runIn(s.ctx, &p.fills, abandonScript, []string{p.lockName(epoch, one.key)}, lock, store.FillLock.Milliseconds())
+			return err
+		case one.entry == nil:
 			return p.unlock(epoch, one.key, lock)
 		}
 		s.saw(one.ttl)

@@ -167,3 +167,68 @@ func TestClose(t *testing.T) {
 	}
 	w.fill(key, entryOf("w"), stamps, row)
 }
+
+// Who waited for one that failed waits for nobody else: nobody has the lock then.
+func TestNobodyIsBusyAfterASelectThatFailed(t *testing.T) {
+	t.Parallel()
+	u, v := pair(t)
+	key, table, row := fresh()
+	_, _, stamps := u.lookup(key, schema, row, table)
+	v.want(store.Busy, key, schema, row, table)
+	u.Abandon(key, stamps)
+	v.until("the lock", func() bool {
+		_, outcome, _ := v.lookup(key, schema, row, table)
+		return outcome == store.Miss
+	})
+	for _, w := range []*user{u, v, u} {
+		w.want(store.Miss, key, schema, row, table)
+		if err := w.Hold(background, key, stamps); err != nil { // they run it, at the same time
+			t.Fatal(err)
+		}
+	}
+
+	// One that succeeds is everybody's, and with other stamps it begins anew.
+	v.fill(key, entryOf("v"), stamps, schema, row, table)
+	u.until("the entry", func() bool {
+		_, outcome, _ := u.lookup(key, schema, row, table)
+		return outcome == store.Hit
+	})
+	w := store.NewTransactionWriter(1)
+	u.mark(w, row)
+	u.release(w, row)
+	u.want(store.Stale, key, schema, row, table)
+	v.want(store.Busy, key, schema, row, table)
+	u.Abandon(key, stamps) // those of before are another lock's
+	v.want(store.Busy, key, schema, row, table)
+}
+
+// A lock that does not end by itself, soon, is none: who could have set it?
+func TestALockThatDoesNotEndIsNone(t *testing.T) {
+	t.Parallel()
+	r := redistest.Start(t)
+	u, v := openURL(t, r.URL(), Options{}), openURL(t, r.URL(), Options{})
+	u.keep()
+	for name, change := range map[string]func(lock string) error{
+		"for ever": func(lock string) error { return r.Client().Persist(background, lock).Err() },
+		"an hour":  func(lock string) error { return r.Client().PExpire(background, lock, time.Hour).Err() },
+	} {
+		for _, abandoned := range []bool{false, true} {
+			key, _, row := fresh()
+			_, _, stamps := u.lookup(key, schema, row)
+			p := u.inUse.Load().partitions[0]
+			lock := p.lockName(p.current(), key)
+			if abandoned {
+				u.Abandon(key, stamps)
+				u.until("the lock", func() bool { return r.Client().StrLen(background, lock).Val()%8 == 1 })
+			}
+			if err := change(lock); err != nil {
+				t.Fatal(err)
+			}
+			v.want(store.Miss, key, schema, row)
+			if left := r.Client().PTTL(background, lock).Val(); left <= 0 || left > store.FillLock {
+				t.Errorf("%s: the lock that was taken instead ends in %v", name, left)
+			}
+			u.want(store.Busy, key, schema, row)
+		}
+	}
+}

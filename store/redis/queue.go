@@ -386,7 +386,7 @@ func enqueued(reply []any, number int64) (sequence int64, wait time.Duration, er
 	}
 	switch {
 	case reply[0] == "ok" && len(reply) == 3:
-		return numbers[1], time.Duration(numbers[0]) * time.Millisecond, nil
+		return numbers[1], leaseOf(numbers[0]), nil
 	case reply[0] == "again" && len(reply) == 2:
 		return 0, 0, &faster{numbers[0], numbers[0] == number}
 	case reply[0] == "full":

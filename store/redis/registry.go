@@ -131,7 +131,7 @@ func (p *partition) register(ctx context.Context) error {
 
 // enroll notes that the namespace is registered, and until when commits wait.
 func (p *partition) enroll(wait int64) {
-	until := time.Now().Add(time.Duration(wait) * time.Millisecond)
+	until := time.Now().Add(leaseOf(wait))
 	p.registered.CompareAndSwap(nil, &until)
 }
 

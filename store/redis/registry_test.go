@@ -183,3 +183,12 @@ func TestAReleaseInANamespaceEndsTheOneBefore(t *testing.T) {
 		old.never(key, schema, table, row)
 	})
 }
+
+// What Redis says of a wait is believed up to a lease: none is longer.
+func TestNoCommitWaitsForLongerThanALease(t *testing.T) {
+	for wait, want := range map[int64]time.Duration{-1: 0, 0: 0, 1: time.Millisecond, 2000: store.Lease, 2001: store.Lease, 1 << 62: store.Lease} {
+		if got := leaseOf(wait); got != want {
+			t.Errorf("of %d ms: %v, want %v", wait, got, want)
+		}
+	}
+}

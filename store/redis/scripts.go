@@ -83,7 +83,8 @@ func (n *node) runIn(ctx context.Context, pipe *pipe, s *script, keys []string, 
 // that this is the epoch (so D is not lost, nor any intent in it), and if the
 // tag has no intent (I3, I12, I13). The lock of the fill is taken in the same step,
 // unless the entry is another than the caller saw: then somebody has filled it
-// meanwhile, and he had better look again than run the SELECT.
+// meanwhile, and he had better look again than run the SELECT. Nor is it taken for a while
+// after one has failed who held it, see abandonScript. One that does not end by itself is none.
 //
 // KEYS: D, L. ARGV: prefix, epoch, key or nothing, how the entry began that the
 // caller saw, time to live of stamps, of the lock, then for each tag the tag and a
@@ -112,9 +113,11 @@ local all = table.concat(stamps)
 if dirty then return {'dirty', all} end
 if key == '' then return {'miss', all} end
 local lock = prefix .. 'f' .. e .. key
-if redis.call('GET', lock) == all then return {'busy', all} end
+local held, left = redis.pcall('GET', lock), redis.call('PTTL', lock)
+if type(held) ~= 'string' or left < 0 or left > tonumber(ARGV[6]) then held = false end
+if held == all then return {'busy', all} end
 if redis.call('GETRANGE', prefix .. 'e' .. e .. key, 0, math.max(#ARGV[4], 1) - 1) ~= ARGV[4] then return {'again', all} end
-redis.call('SET', lock, all, 'PX', ARGV[6])
+if held ~= all .. 'x' then redis.call('SET', lock, all, 'PX', ARGV[6]) end
 return {'miss', all}
 `, false)
 
@@ -248,12 +251,17 @@ return out
 // The start of a renewal. A lease that ran out ends its epoch (I13), and so does a
 // lost D (I12); the next one is cold until somebody extends. Intents are kept, unless they
 // are what was lost: cold says which, 2 or 1. The time is read before PostgreSQL is asked.
+// What is of another type than it should be was lost too, and takes no place.
 //
 // KEYS: D, L, registries. ARGV: an epoch's id, then as for registerScript.
 // Returns the epoch, how cold it is or 0, milliseconds left of its lease, the time, and
 // for how long commits have to wait.
 var peekScript = newScript(registerLua+`
 local d, l = KEYS[1], KEYS[2]
+for i, name in ipairs(KEYS) do
+  local found = i == 2 and redis.pcall('GET', l) or i ~= 2 and redis.pcall('HGET', name, 'e')
+  if type(found) == 'table' and found.err then redis.call('DEL', name) end
+end
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local wait = 0
@@ -264,7 +272,7 @@ if not e then
   redis.call('DEL', l)
   return {ARGV[1], 1, 0, now, wait}
 end
-if cold then return {e, tonumber(cold), 0, now, wait} end
+if cold then return {e, cold == '2' and 2 or 1, 0, now, wait} end
 if redis.call('GET', l) ~= e then
   redis.call('HSET', d, 'e', ARGV[1], 'cold', '2')
   redis.call('DEL', l)
@@ -324,6 +332,22 @@ return {1}
 var unlockScript = newScript(`
 local held = redis.call('GET', KEYS[1])
 if held and string.sub(held, 1, #ARGV[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
+return {}
+`, true)
+
+// The lock says from here on that nobody is to wait: who held it has failed, so that those
+// who did wait would be held up by one of their own next, and the last by all of them.
+//
+// KEYS: the lock. ARGV: the stamps it is for, for how long.
+var abandonScript = newScript(`
+local held = redis.call('GET', KEYS[1])
+if not held then
+  held = ARGV[1]
+elseif string.sub(held, 1, #ARGV[1]) ~= ARGV[1] then
+  return {}
+end
+if #held % 8 == 0 then held = held .. 'x' end
+redis.call('SET', KEYS[1], held, 'PX', ARGV[2])
 return {}
 `, true)
 

@@ -45,7 +45,7 @@ func (s *Store) mark(ctx context.Context, w store.WriterID, tags []store.Tag, co
 				return errReply
 			}
 			p.hear(epoch)
-			found[p.index] = store.Marked{Schema: schema != 0, Wait: max(p.young(), time.Duration(wait)*time.Millisecond)}
+			found[p.index] = store.Marked{Schema: schema != 0, Wait: max(p.young(), leaseOf(wait))}
 			return nil
 		})
 		marked = store.Marked{}
@@ -66,6 +66,12 @@ func markReply(reply []any) (schema, wait int64, epoch string, ok bool) {
 	wait, ok2 := reply[1].(int64)
 	epoch, ok3 := reply[2].(string)
 	return schema, wait, epoch, ok1 && ok2 && ok3
+}
+
+// leaseOf is a wait in milliseconds, as Redis says it. Nobody has to wait longer than a
+// lease, whatever somebody has written there.
+func leaseOf(wait int64) time.Duration {
+	return time.Duration(min(max(wait, 0), store.Lease.Milliseconds())) * time.Millisecond
 }
 
 func flag(b bool) string {
