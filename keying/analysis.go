@@ -23,6 +23,7 @@ type analysis struct {
 	inside   bool // of a function, of whose operands nothing is known
 	loose    bool // the search_path is not that of path alone
 
+	read    map[uint32]bool  // what is in plan.reads
 	tables  []uint32         // read, and only TagTable will do
 	views   map[uint32]*view // taken apart already
 	whole   map[uint32]bool  // views on all of which the answer depends
@@ -33,12 +34,13 @@ type analysis struct {
 	touched []touched        // what is written
 	visited map[uint32]catalog.Commands
 	uses    map[use]int // what parameters are compared with
-	counts  map[int]int // how often parameters stand in the text; nil before it is asked
+	counts  []int       // how often parameters stand in the text; nil before it is asked
 	ran     map[running]bool
 }
 
 func (a *analysis) run(statements []*parser.Statement) {
 	p := a.plan
+	a.read = make(map[uint32]bool)
 	a.views = make(map[uint32]*view)
 	a.whole = make(map[uint32]bool)
 	a.seen = make(map[uint32]bool)
@@ -247,7 +249,8 @@ func (a *analysis) relation(r parser.Relation, path []string) {
 // table takes a relation that has rows of its own, or those of its descendants.
 func (a *analysis) table(rel *catalog.Relation, name string) {
 	p := a.plan
-	if !slices.Contains(p.reads, rel.OID) {
+	if !a.read[rel.OID] {
+		a.read[rel.OID] = true
 		p.reads = append(p.reads, rel.OID)
 	}
 	a.columns(rel)
@@ -339,10 +342,14 @@ func (a *analysis) readPlan(s *parser.Statement) {
 		a.tables, a.single = append(a.tables, p.reads...), false
 	}
 	p.always = append(p.always, store.Tag{})
+	whole := make(map[uint32]bool)
 	for _, oid := range a.tables {
-		p.always = addTag(p.always, 0, store.Tag{Relation: oid, Kind: store.TagTable})
+		if !whole[oid] {
+			whole[oid] = true
+			p.always = append(p.always, store.Tag{Relation: oid, Kind: store.TagTable})
+		}
 	}
-	p.lookups = slices.DeleteFunc(p.lookups, func(l lookup) bool { return slices.Contains(a.tables, l.relation) })
+	p.lookups = slices.DeleteFunc(p.lookups, func(l lookup) bool { return whole[l.relation] })
 	p.lookups = slices.Clip(p.lookups)
 	p.single = a.single && len(p.lookups) == 1
 }

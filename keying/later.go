@@ -116,8 +116,9 @@ func (p *Plan) MayWait(v Values, buf []byte) (bool, []byte) {
 		return false, buf
 	}
 	for i := range p.changes {
-		tags := p.changes[i].tags(nil, 0, v)
-		if !slices.ContainsFunc(tags, func(t store.Tag) bool { return t.Kind == store.TagRow }) {
+		var l tagList
+		p.changes[i].tags(&l, v)
+		if !slices.ContainsFunc(l.tags, func(t store.Tag) bool { return t.Kind == store.TagRow }) {
 			return false, buf
 		}
 	}

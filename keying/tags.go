@@ -47,6 +47,9 @@ const maxListed = 32
 // maxRows bounds the rows that a write names one by one.
 const maxRows = 100
 
+// Longer lists than these, of which Parse leaves some out, name no rows.
+var _ [parser.MaxList - max(maxRows, maxListed) - 1]struct{}
+
 // lookup is a relation of which a read fixes a key.
 type lookup struct {
 	relation uint32
@@ -177,35 +180,62 @@ func (l *lookup) list(dst []store.Tag, v Values) (tags []store.Tag, always, rows
 // WriteTags appends the tags that executing the text invalidates: none unless
 // Writes. It does not allocate if dst has room.
 func (p *Plan) WriteTags(dst []store.Tag, v Values) []store.Tag {
-	from := len(dst)
-	tags := append(dst, p.written...)
+	l := tagList{tags: append(dst, p.written...), from: len(dst)}
 	for i := range p.changes {
-		tags = p.changes[i].tags(tags, from, v)
+		p.changes[i].tags(&l, v)
 	}
-	return tags
+	return l.tags
 }
 
-func (c *change) tags(tags []store.Tag, from int, v Values) []store.Tag {
+func (c *change) tags(l *tagList, v Values) {
 	for _, index := range c.loose {
-		tags = addTag(tags, from, store.Tag{Relation: c.relation, Kind: store.TagRows, Index: index})
+		l.add(store.Tag{Relation: c.relation, Kind: store.TagRows, Index: index})
 	}
 	for i := range c.keys {
 		k := &c.keys[i]
-		begin := len(tags)
 		n := k.count(v)
 		fixed := n > 0 && n <= maxRows
 		for j := 0; fixed && j < n; j++ {
-			var h uint64
-			if h, fixed = k.value(v, j); fixed {
-				tags = addTag(tags, from, store.Tag{Relation: c.relation, Kind: store.TagRow, Index: k.index, Value: h})
-			}
+			_, fixed = k.value(v, j)
 		}
 		if !fixed {
-			tags = addTag(tags[:begin], from, store.Tag{Relation: c.relation, Kind: store.TagRows, Index: k.index})
+			l.add(store.Tag{Relation: c.relation, Kind: store.TagRows, Index: k.index})
+			continue
+		}
+		for j := range n {
+			h, _ := k.value(v, j)
+			l.add(store.Tag{Relation: c.relation, Kind: store.TagRow, Index: k.index, Value: h})
 		}
 	}
-	return tags
 }
+
+// tagList is a list with each tag once.
+type tagList struct {
+	tags []store.Tag
+	from int                    // where it begins in tags
+	seen map[store.Tag]struct{} // nil while it is short
+}
+
+// add appends t unless it is there.
+func (l *tagList) add(t store.Tag) {
+	if len(l.tags)-l.from < shortList {
+		l.tags = addTag(l.tags, l.from, t)
+		return
+	}
+	if l.seen == nil {
+		l.seen = make(map[store.Tag]struct{}, 2*shortList)
+		for _, t := range l.tags[l.from:] {
+			l.seen[t] = struct{}{}
+		}
+	}
+	if _, ok := l.seen[t]; !ok {
+		l.seen[t] = struct{}{}
+		l.tags = append(l.tags, t)
+	}
+}
+
+// shortList is the length of a list that is searched by looking at all of it.
+const shortList = 128
 
 // addTag appends t unless it is among tags[from:].
 func addTag(tags []store.Tag, from int, t store.Tag) []store.Tag {

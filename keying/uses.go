@@ -73,22 +73,34 @@ func (a *analysis) occurrences(param int) int {
 	if a.counts == nil {
 		a.counts = countParams(a.text)
 	}
+	if param >= len(a.counts) {
+		return 0
+	}
 	return a.counts[param]
 }
 
 // countParams counts each $n in one pass: a list may have thousands.
-func countParams(text string) map[int]int {
-	counts := make(map[int]int)
+func countParams(text string) []int {
+	counts := make([]int, 1)
 	for i := 0; i < len(text); i++ {
 		if text[i] != '$' {
 			continue
 		}
 		n := 0
-		for i+1 < len(text) && '0' <= text[i+1] && text[i+1] <= '9' && n < 1<<20 {
+		for i+1 < len(text) && '0' <= text[i+1] && text[i+1] <= '9' && n <= maxParam {
 			i++
 			n = n*10 + int(text[i]-'0')
+		}
+		if n > maxParam {
+			continue // no parameter
+		}
+		for n >= len(counts) {
+			counts = append(counts, 0)
 		}
 		counts[n]++
 	}
 	return counts
 }
+
+// maxParam is the highest parameter that the protocol knows.
+const maxParam = 65535

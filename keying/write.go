@@ -284,8 +284,10 @@ func (a *analysis) writeView(rel *catalog.Relation, ops catalog.Commands, column
 // writePlan fixes the tags of the writes.
 func (a *analysis) writePlan() {
 	p := a.plan
+	written := make(map[uint32]bool)
 	for _, t := range a.touched {
-		if !slices.Contains(p.writes, t.rel.OID) {
+		if !written[t.rel.OID] {
+			written[t.rel.OID] = true
 			p.writes = append(p.writes, t.rel.OID)
 		}
 	}
@@ -306,11 +308,15 @@ func (a *analysis) writePlan() {
 			}
 		}
 	}
+	some := make(map[uint32]bool)
 	for _, t := range a.touched {
 		if all[t.rel.OID] {
 			continue
 		}
-		p.written = addTag(p.written, 0, store.Tag{Relation: t.rel.OID, Kind: store.TagTable})
+		if !some[t.rel.OID] {
+			some[t.rel.OID] = true
+			p.written = append(p.written, store.Tag{Relation: t.rel.OID, Kind: store.TagTable})
+		}
 		if t.extent == extentKeyed {
 			p.changes = append(p.changes, t.change)
 		}

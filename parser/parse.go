@@ -37,11 +37,16 @@ var errNotParsed = errors.New("cachedpg: PostgreSQL's grammar does not accept th
 
 // Parse gives the facts of every command in the text, in order; a text without
 // a command is one Empty statement. literals are what Scan found in the same
-// text, or nil when it refused it: operands refer to them by index.
+// text, or nil when it refused it: operands refer to them by index. Of lists with more
+// than MaxList elements it leaves some out.
 //
 // The facts do not depend on the values of the literals, so they hold for
 // every text with the same normalised text. Those of DO would; Scan gives it none.
 func Parse(sql string, literals []Literal) ([]*Statement, error) {
+	return parse(sql, literals, MaxList)
+}
+
+func parse(sql string, literals []Literal, maxList int) ([]*Statement, error) {
 	switch {
 	case len(sql) > maxText:
 		return nil, errTooLong
@@ -51,8 +56,9 @@ func Parse(sql string, literals []Literal) ([]*Statement, error) {
 	if err := checkNesting(sql); err != nil {
 		return nil, err
 	}
+	short, params := shorten(sql, maxList, literals == nil)
 	slots <- struct{}{}
-	tree, err := pg.Parse(sql)
+	tree, err := pg.Parse(short)
 	<-slots
 	if err != nil {
 		// The parser's message quotes the text, and so perhaps a secret in it.
@@ -63,7 +69,9 @@ func Parse(sql string, literals []Literal) ([]*Statement, error) {
 		if raw.Stmt == nil || raw.Stmt.Node == nil {
 			continue
 		}
-		statements = append(statements, facts(sql, literals, raw.Stmt))
+		st := facts(sql, literals, raw.Stmt)
+		st.Params = max(st.Params, params)
+		statements = append(statements, st)
 	}
 	if len(statements) == 0 {
 		statements = append(statements, &Statement{Kind: Empty})
@@ -111,6 +119,13 @@ type walker struct {
 	reads   []*Relation
 	writes  []*Write
 
+	known map[*pg.Node][]Source // of calls and casts
+
+	// What is listed in st once.
+	operators, types noted[Name]
+	attributes       noted[Attribute]
+	keywords         noted[string]
+
 	depth      int  // of query levels
 	nullable   bool // within a side of an outer join that may be filled with NULL
 	windows    bool // the top level has a window
@@ -148,3 +163,18 @@ func (w *walker) statement() *Statement {
 
 // deny makes the statement Opaque.
 func (w *walker) deny() { w.unknown = true }
+
+// noted are the things that are in a list already.
+type noted[T comparable] map[T]struct{}
+
+// add appends v to the list unless it is there.
+func (n *noted[T]) add(list []T, v T) []T {
+	if _, ok := (*n)[v]; ok {
+		return list
+	}
+	if *n == nil {
+		*n = make(noted[T])
+	}
+	(*n)[v] = struct{}{}
+	return append(list, v)
+}

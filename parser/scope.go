@@ -14,13 +14,37 @@ type scope struct {
 
 	// later are the parts of FROM that see all of its items.
 	later []func()
+
+	// byName are the first indexed of items. They are not looked up before all are there,
+	// but for conditions of joins, which have few.
+	byName  map[string][]*item
+	indexed int
+
+	mentioned map[string]struct{} // columns without a qualifier that were noted
 }
 
-// cte is a name of a WITH list; names declared later come first.
+// maxNamed is the number of columns of a relation that are listed by name. It is
+// also that of columns without a qualifier at one level, because each may be of every
+// relation there. Beyond that all are mentioned, and by name only system columns.
+const maxNamed = 100
+
+var systemColumns = map[string]bool{"ctid": true, "xmin": true, "xmax": true, "cmin": true, "cmax": true, "tableoid": true}
+
+// named gives the items of a name.
+func (s *scope) named(name string) []*item {
+	if s.byName == nil || s.indexed != len(s.items) {
+		s.byName, s.indexed = make(map[string][]*item, len(s.items)), len(s.items)
+		for _, it := range s.items {
+			s.byName[it.name] = append(s.byName[it.name], it)
+		}
+	}
+	return s.byName[name]
+}
+
+// cte are the names of a WITH list that are visible, and of those around it.
 type cte struct {
-	next *cte
-	name string
-	expr *pg.CommonTableExpr
+	next  *cte
+	names map[string]*pg.CommonTableExpr
 }
 
 // item is one thing that a qualifier of a column name can mean.
@@ -32,8 +56,9 @@ type item struct {
 	// renamed says that the columns have other names than in the relation.
 	renamed bool
 
-	// columns are those that are known when rel is nil.
+	// columns are those that are known when rel is nil. byName are those of now.
 	columns columns
+	byName  map[string][]output
 
 	// scalar says that the whole row may be a value that is no row: that of a
 	// function in FROM.
@@ -41,10 +66,10 @@ type item struct {
 }
 
 // lookup finds the common table expression that hides a relation's name.
-func (c *cte) lookup(name string) *cte {
+func (c *cte) lookup(name string) *pg.CommonTableExpr {
 	for ; c != nil; c = c.next {
-		if c.name == name {
-			return c
+		if e := c.names[name]; e != nil {
+			return e
 		}
 	}
 	return nil
@@ -59,10 +84,7 @@ func (s *scope) find(qualifier []string) (found *item, own, sure bool) {
 		schema = qualifier[len(qualifier)-2]
 	}
 	for level := s; level != nil; level = level.outer {
-		for _, it := range level.items {
-			if it.name != name {
-				continue
-			}
+		for _, it := range level.named(name) {
 			if schema != "" && it.schema != schema {
 				// The search path may put it into that schema.
 				if it.schema == "" && it.rel != nil && it.rel.Alias == "" {
@@ -110,6 +132,21 @@ func (w *walker) column(s *scope, c *pg.ColumnRef) {
 // its whole row.
 func (w *walker) bareColumn(s *scope, name string) {
 	for level := s; level != nil; level = level.outer {
+		if _, ok := level.mentioned[name]; ok {
+			return // noted in the levels around, too
+		}
+		if level.mentioned == nil {
+			level.mentioned = make(map[string]struct{})
+		}
+		level.mentioned[name] = struct{}{}
+		if len(level.mentioned) == maxNamed {
+			for _, it := range level.items {
+				it.all()
+			}
+		}
+		if len(level.mentioned) >= maxNamed && !systemColumns[name] {
+			continue
+		}
 		for _, it := range level.items {
 			if it.rel == nil {
 				continue
@@ -132,7 +169,7 @@ func (w *walker) qualifiedColumn(s *scope, qualifier []string, name string) {
 	case it.rel != nil:
 		it.column(name)
 		w.attribute(it.rel.Name, name)
-	case !it.columns.has(name):
+	case len(it.named(name)) == 0:
 		w.attribute(Name{}, name)
 		if it.scalar {
 			w.cast(Name{Name: name}, elsewhere)
@@ -143,9 +180,7 @@ func (w *walker) qualifiedColumn(s *scope, qualifier []string, name string) {
 // attribute notes value.name, which may be a function call.
 func (w *walker) attribute(relation Name, name string) {
 	a := Attribute{Relation: relation, Name: name}
-	if !slices.Contains(w.st.Attributes, a) {
-		w.st.Attributes = append(w.st.Attributes, a)
-	}
+	w.st.Attributes = w.attributes.add(w.st.Attributes, a)
 }
 
 // allColumns notes that any column of any visible relation may be meant.
@@ -166,7 +201,7 @@ func (it *item) all() {
 func (it *item) column(name string) {
 	switch {
 	case it.rel == nil:
-	case it.renamed:
+	case it.renamed || len(it.rel.Columns) >= maxNamed && !systemColumns[name]:
 		it.rel.AllColumns = true
 	case !slices.Contains(it.rel.Columns, name):
 		it.rel.Columns = append(it.rel.Columns, name)

@@ -47,6 +47,28 @@ var elsewhere = []Source{{Kind: Elsewhere, weight: 1}}
 // queries could make it grow without end.
 const maxSources = 200
 
+// gathered are sources that come one by one.
+type gathered struct {
+	from   []Source
+	weight int
+}
+
+// add takes sources in, and reports whether more would say more.
+func (g *gathered) add(from []Source) bool {
+	if g.weight > maxSources {
+		return false
+	}
+	for _, s := range from {
+		g.weight += s.weight
+	}
+	if g.weight > maxSources {
+		g.from = elsewhere
+		return false
+	}
+	g.from = append(g.from, from...)
+	return true
+}
+
 func bounded(from []Source) []Source {
 	n := 0
 	for _, s := range from {
@@ -75,8 +97,23 @@ func (w *walker) cast(typ Name, from []Source) {
 }
 
 // sources says where the value of an expression comes from. The expression was
-// walked over before.
+// walked over before. What is in calls and casts is looked at once: there may be many
+// of them around it.
 func (w *walker) sources(sc *scope, n *pg.Node) []Source {
+	if n.GetFuncCall() == nil && n.GetTypeCast() == nil {
+		return w.sourcesOf(sc, n)
+	}
+	from, ok := w.known[n]
+	if !ok {
+		if from = w.sourcesOf(sc, n); w.known == nil {
+			w.known = make(map[*pg.Node][]Source)
+		}
+		w.known[n] = from
+	}
+	return from
+}
+
+func (w *walker) sourcesOf(sc *scope, n *pg.Node) []Source {
 	if n == nil || n.Node == nil {
 		return nil
 	}
@@ -99,11 +136,9 @@ func (w *walker) sources(sc *scope, n *pg.Node) []Source {
 		case pg.A_Expr_Kind_AEXPR_NULLIF:
 			return w.sources(sc, n.AExpr.Lexpr)
 		case pg.A_Expr_Kind_AEXPR_OP:
-			if name, ok := qualifiedName(n.AExpr.Name); ok {
-				operands := w.all(sc, []*pg.Node{n.AExpr.Lexpr, n.AExpr.Rexpr})
-				return bounded(append(operands, source(FromOperand, name, nil, nil)...))
-			}
-			return elsewhere
+			var g gathered
+			w.operands(sc, n.AExpr, &g)
+			return g.from
 		}
 		return nil
 	case *pg.Node_CaseExpr:
@@ -148,13 +183,32 @@ func (w *walker) sources(sc *scope, n *pg.Node) []Source {
 
 // all joins the sources of several expressions.
 func (w *walker) all(sc *scope, lists ...[]*pg.Node) []Source {
-	var from []Source
+	var g gathered
 	for _, list := range lists {
 		for _, n := range list {
-			from = bounded(slices.Concat(from, w.sources(sc, n)))
+			if !g.add(w.sources(sc, n)) {
+				return g.from
+			}
 		}
 	}
-	return from
+	return g.from
+}
+
+// operands gathers the sources of an operator's result. Operators in one another
+// to the left, as in a || b || c, are taken in one go.
+func (w *walker) operands(sc *scope, e *pg.A_Expr, g *gathered) {
+	name, ok := qualifiedName(e.Name)
+	if !ok {
+		g.add(elsewhere)
+		return
+	}
+	if l := e.Lexpr.GetAExpr(); l != nil && l.Kind == pg.A_Expr_Kind_AEXPR_OP {
+		w.operands(sc, l, g)
+	} else {
+		g.add(w.sources(sc, e.Lexpr))
+	}
+	g.add(w.sources(sc, e.Rexpr))
+	g.add(source(FromOperand, name, nil, nil))
 }
 
 // castSources: a text literal remains what it is if it is cast to text, which
@@ -197,15 +251,25 @@ type output struct {
 	from []Source
 }
 
-// has reports whether there surely is a column of that name.
-func (c columns) has(name string) bool {
-	return slices.ContainsFunc(c.list, func(o output) bool { return o.name == name })
+// set gives an item its columns.
+func (it *item) set(c columns) { it.columns, it.byName = c, nil }
+
+// named gives the columns of an item that have a name.
+func (it *item) named(name string) []output {
+	if it.byName == nil {
+		it.byName = make(map[string][]output, len(it.columns.list))
+		for _, o := range it.columns.list {
+			it.byName[o.name] = append(it.byName[o.name], o)
+		}
+	}
+	return it.byName[name]
 }
 
 // and adds columns of which the name is known.
 func (c columns) and(names ...string) columns {
+	c.list = slices.Clip(c.list)
 	for _, name := range names {
-		c.list = append(slices.Clip(c.list), output{name, elsewhere})
+		c.list = append(c.list, output{name, elsewhere})
 	}
 	return c
 }
@@ -244,7 +308,7 @@ func (w *walker) columnsOf(s *pg.SelectStmt) columns {
 		if c.unplaced = isStar(n.GetResTarget()); c.unplaced {
 			return c
 		}
-		c = c.and(targetName(n.GetResTarget()))
+		c.list = append(c.list, output{targetName(n.GetResTarget()), elsewhere})
 	}
 	return c
 }
@@ -259,13 +323,18 @@ func (w *walker) outputs(s *pg.SelectStmt, sc *scope) columns {
 		return union(w.columnsOf(s.Larg), w.columnsOf(s.Rarg))
 	}
 	var c columns
+	var values []gathered // of each column
 	for _, row := range s.ValuesLists {
 		for i, n := range row.GetList().GetItems() {
-			if i == len(c.list) {
+			if i == len(values) {
 				c.list = append(c.list, output{name: fmt.Sprint("column", i+1)})
+				values = append(values, gathered{})
 			}
-			c.list[i].from = bounded(slices.Concat(c.list[i].from, w.sources(sc, n)))
+			values[i].add(w.sources(sc, n))
 		}
+	}
+	for i := range values {
+		c.list[i].from = values[i].from
 	}
 	for _, n := range s.TargetList {
 		t := n.GetResTarget()
@@ -382,6 +451,9 @@ func (s *scope) bare(name string) []Source {
 	if s == nil {
 		return elsewhere
 	}
+	if len(s.items) > maxSources {
+		return elsewhere
+	}
 	var from []Source
 	var relations []Name
 	found, open := false, false
@@ -415,10 +487,8 @@ func (it *item) lookup(name string) (from []Source, relations []Name, found, ope
 	case it.rel != nil:
 		return nil, []Name{it.rel.Name}, false, false
 	}
-	for _, o := range it.columns.list {
-		if o.name == name {
-			from, found = append(slices.Clip(from), o.from...), true
-		}
+	for _, o := range it.named(name) {
+		from, found = append(slices.Clip(from), o.from...), true
 	}
 	return bounded(from), it.columns.relations, found, it.columns.open
 }

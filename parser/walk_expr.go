@@ -1,7 +1,6 @@
 package parser
 
 import (
-	"slices"
 	"strings"
 
 	pg "github.com/pganalyze/pg_query_go/v5"
@@ -105,9 +104,7 @@ func (w *walker) param(p *pg.ParamRef) {
 }
 
 func (w *walker) operator(n Name) {
-	if !slices.Contains(w.st.Operators, n) {
-		w.st.Operators = append(w.st.Operators, n)
-	}
+	w.st.Operators = w.operators.add(w.st.Operators, n)
 }
 
 // operatorName notes an operator that is given as it was written, if at all.
@@ -226,9 +223,7 @@ func (w *walker) typeName(t *pg.TypeName) Name {
 		w.deny()
 		return Name{}
 	}
-	if !slices.Contains(w.st.Types, name) {
-		w.st.Types = append(w.st.Types, name)
-	}
+	w.st.Types = w.types.add(w.st.Types, name)
 	for _, n := range t.Typmods {
 		// Names as in geometry(Point) are no columns.
 		if c := n.GetColumnRef(); n.GetAConst() == nil && (c == nil || len(c.Fields) != 1) {
@@ -264,7 +259,5 @@ func (w *walker) valueFunction(f *pg.SQLValueFunction) {
 
 // construct notes a keyword or construct.
 func (w *walker) construct(name string) {
-	if !slices.Contains(w.st.Keywords, name) {
-		w.st.Keywords = append(w.st.Keywords, name)
-	}
+	w.st.Keywords = w.keywords.add(w.st.Keywords, name)
 }

@@ -106,13 +106,11 @@ func (w *walker) with(c *pg.WithClause, outer *scope, ctes *cte) *cte {
 		}
 		list = append(list, e)
 	}
-	declare := func(e *pg.CommonTableExpr) {
-		ctes = &cte{next: ctes, name: e.Ctename, expr: e}
-	}
+	ctes = &cte{next: ctes, names: make(map[string]*pg.CommonTableExpr, len(list))}
 	if c.Recursive {
 		// Every name is visible in every query of the list.
 		for _, e := range list {
-			declare(e)
+			ctes.names[e.Ctename] = e
 		}
 	}
 	for _, e := range list {
@@ -124,7 +122,7 @@ func (w *walker) with(c *pg.WithClause, outer *scope, ctes *cte) *cte {
 			w.operator(Name{Name: "<>"})
 		}
 		if !c.Recursive {
-			declare(e)
+			ctes.names[e.Ctename] = e // what was walked over before does not look it up any more
 		}
 	}
 	return ctes
@@ -166,7 +164,7 @@ func (w *walker) declare(sc *scope, n *pg.Node) {
 		sc.items = append(sc.items, it)
 		query := func(visible *scope) {
 			w.query(s.Subquery, visible, sc.ctes)
-			it.columns = w.columnsOf(s.Subquery.GetSelectStmt()).rename(columns)
+			it.set(w.columnsOf(s.Subquery.GetSelectStmt()).rename(columns))
 		}
 		if s.Lateral {
 			sc.later = append(sc.later, func() { query(sc) })
@@ -202,7 +200,7 @@ func (w *walker) declareRelation(sc *scope, r *pg.RangeVar) {
 		if name == "" {
 			name = r.Relname
 		}
-		sc.items = append(sc.items, &item{name: name, columns: w.cteColumns(c.expr).rename(columns)})
+		sc.items = append(sc.items, &item{name: name, columns: w.cteColumns(c).rename(columns)})
 		return
 	}
 	rel := relation(r)
@@ -238,7 +236,7 @@ func (w *walker) declareFunction(sc *scope, f *pg.RangeFunction) {
 	name, names := alias(f.Alias)
 	it := &item{name: name, columns: columns{open: true}.rename(names), scalar: true}
 	for _, n := range f.Coldeflist {
-		it.columns = it.columns.and(n.GetColumnDef().GetColname())
+		it.columns.list = append(it.columns.list, output{n.GetColumnDef().GetColname(), elsewhere})
 	}
 	sc.items = append(sc.items, it)
 	for _, n := range f.Functions {
@@ -256,7 +254,7 @@ func (w *walker) declareFunction(sc *scope, f *pg.RangeFunction) {
 			w.columnDefs(pair[1].GetList().GetItems())
 			if len(f.Functions) == 1 && len(f.Coldeflist) == 0 {
 				// A function that gives no row has one column, of the same name.
-				it.columns = columns{list: []output{{it.name, w.sources(sc, pair[0])}}, open: true}.rename(names)
+				it.set(columns{list: []output{{it.name, w.sources(sc, pair[0])}}, open: true}.rename(names))
 			}
 		})
 	}

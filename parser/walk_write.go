@@ -1,8 +1,6 @@
 package parser
 
 import (
-	"slices"
-
 	pg "github.com/pganalyze/pg_query_go/v5"
 )
 
@@ -109,6 +107,7 @@ func (w *walker) onConflict(wr *Write, c *pg.OnConflictClause, outer *scope, cte
 // assignments walks over SET and gives the columns that it names.
 func (w *walker) assignments(sc *scope, list []*pg.Node) []string {
 	var columns []string
+	var names noted[string]
 	for _, n := range list {
 		t := n.GetResTarget()
 		if t == nil || t.Name == "" {
@@ -116,9 +115,7 @@ func (w *walker) assignments(sc *scope, list []*pg.Node) []string {
 			return nil
 		}
 		w.assignment(sc, t)
-		if !slices.Contains(columns, t.Name) {
-			columns = append(columns, t.Name)
-		}
+		columns = names.add(columns, t.Name)
 	}
 	return columns
 }
@@ -175,6 +172,7 @@ func (w *walker) mergeStmt(s *pg.MergeStmt, outer *scope, ctes *cte) {
 		w.from(sc, []*pg.Node{s.SourceRelation})
 	}
 	w.expr(sc, s.JoinCondition)
+	var names noted[string]
 	for _, n := range s.MergeWhenClauses {
 		c := n.GetMergeWhenClause()
 		if c == nil {
@@ -186,9 +184,7 @@ func (w *walker) mergeStmt(s *pg.MergeStmt, outer *scope, ctes *cte) {
 		switch c.CommandType {
 		case pg.CmdType_CMD_UPDATE:
 			for _, name := range w.assignments(sc, c.TargetList) {
-				if !slices.Contains(wr.Columns, name) {
-					wr.Columns = append(wr.Columns, name)
-				}
+				wr.Columns = names.add(wr.Columns, name)
 			}
 		case pg.CmdType_CMD_INSERT:
 			w.assignments(sc, c.TargetList)
