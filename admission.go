@@ -154,7 +154,7 @@ func (d *connector) accounts(plan *keying.Plan) []*account {
 	for _, oid := range plan.Reads() {
 		t, ok := d.tables.Get(oid)
 		if !ok {
-			t = d.tables.Add(oid, &account{})
+			t = d.tables.Add(oid, &account{}, 1)
 		}
 		tables = append(tables, t)
 	}

@@ -225,7 +225,7 @@ func BenchmarkPlanLiterals(b *testing.B) {
 	}
 	d := connectorOf(x.cached)
 	session, v := d.known.Load().session, d.space().view.Load()
-	texts := make([]string, 2*maxTexts)
+	texts := make([]string, 2*maxPlanBytes/500)
 	for i := range texts {
 		texts[i] = fmt.Sprintf("SELECT name FROM users WHERE id = %d", i)
 	}

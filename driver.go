@@ -2,6 +2,7 @@ package cachedpg
 
 import (
 	"context"
+	"crypto/sha256"
 	"database/sql"
 	"database/sql/driver"
 	"errors"
@@ -239,9 +240,9 @@ type connector struct {
 	problems problems // of the driver's own work, as far as no space is known for it
 	outbox   outboxState
 	// statements outlive the plans, which go with the catalog.
-	statements *clock.Cache[string, *statementStats]
-	tables     *clock.Cache[uint32, *account] // by OID
-	through    bool                           // a relation has strategy write-through
+	statements *clock.Cache[[sha256.Size]byte, *statementStats] // by the digest of the normalised text
+	tables     *clock.Cache[uint32, *account]                   // by OID
+	through    bool                                             // a relation has strategy write-through
 
 	// known is the state of the connection dialled last: what a new connection
 	// will be like. A hit needs no other.
@@ -272,7 +273,7 @@ func newConnector(config Config) (*connector, error) {
 		return nil, err
 	}
 	d := &connector{config: config, target: target, sessions: make(map[[32]byte]*session), spaces: make(map[identity]*space), together: make(map[pair]bool),
-		statements: clock.New[string, *statementStats](maxShapes), tables: newTableAccounts(), through: config.writesThrough()}
+		statements: clock.New[[sha256.Size]byte, *statementStats](maxStatsBytes), tables: newTableAccounts(), through: config.writesThrough()}
 	if d.storeName = config.Store; target != nil {
 		d.storeName = target.Server()
 	}

@@ -1,11 +1,13 @@
 package cachedpg
 
 import (
+	"crypto/sha256"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"github.com/cachedpg/cachedpg/catalog"
 	"github.com/cachedpg/cachedpg/internal/clock"
@@ -15,22 +17,52 @@ import (
 )
 
 const (
-	maxTexts  = 4096 // exact texts with their literals, per search_path
-	maxShapes = 4096 // normalised texts
-	// maxTextLength bounds what a text costs in the first cache; a longer one
+	// maxTextLength bounds the texts that are kept as they were sent; a longer one
 	// is scanned again each time, which is cheap beside sending it.
 	maxTextLength = 16 << 10
+
+	maxPaths = 256 // search_paths at a time; a schema per tenant may have many
+
+	// What the plans of a connector may take, in bytes: a quarter of Config.Memory
+	// within these, and statistics.
+	minPlanBytes, maxPlanBytes = 4 << 20, 16 << 20
+	maxStatsBytes              = 2 << 20
 )
 
-// planSet holds the plans of one connector for one catalog, search_path and way
-// to read a text. Parsing costs tens of microseconds: no text, and no text that differs only
-// in its literals, is parsed twice.
-type planSet struct {
-	view *view
-	path []string
+// planBytes is the bound of a connector's plans, in bytes.
+func (c Config) planBytes() int64 { return min(max(c.Memory/4, minPlanBytes), maxPlanBytes) }
 
-	texts  *clock.Cache[string, *planned]
-	shapes *clock.Cache[string, *shape]
+// planCache holds the plans of one connector for one catalog. Parsing costs tens of
+// microseconds: no text, and no text that differs only in its literals, is parsed twice
+// while there is room.
+type planCache struct {
+	view   *view
+	sets   map[planKey]*planSet // guarded by planSets.mu
+	texts  *clock.Cache[textKey, *planned]
+	shapes *clock.Cache[shapeKey, *shape]
+}
+
+// planSet is what the plans of one search_path and way to read a text have in common.
+type planSet struct {
+	*planCache
+	path []string
+}
+
+// textKey is a text as it was sent.
+type textKey struct {
+	set  *planSet
+	text string
+}
+
+// shapeKey is a normalised text, which may be long, by its digest.
+type shapeKey struct {
+	set    *planSet
+	digest [sha256.Size]byte
+}
+
+func newPlanCache(v *view, bytes int64) *planCache {
+	return &planCache{view: v, sets: make(map[planKey]*planSet),
+		texts: clock.New[textKey, *planned](bytes / 2), shapes: clock.New[shapeKey, *shape](bytes / 2)}
 }
 
 // planned is one text: its shape, and the literals that the shape leaves open.
@@ -65,8 +97,9 @@ func (sh *shape) lasts() time.Duration { return time.Duration(sh.took.Load()) }
 
 // planSets finds the planSet of a session in a view.
 type planSets struct {
-	mu   sync.Mutex // guards sets
-	sets map[planKey]*planSet
+	mu      sync.Mutex // guards the fields below
+	current *planCache // of the catalog that was asked for last
+	none    *planCache // of noCatalog
 }
 
 // planKey is what a text's meaning depends on in a session.
@@ -75,30 +108,32 @@ type planKey struct {
 	reading
 }
 
-const maxPaths = 256 // search_paths; a schema per tenant may have many
-
 // noCatalog stands in where the catalog cannot be read: every name is
 // unknown, so reads bypass and writes invalidate everything.
 var noCatalog = &view{snapshot: catalog.NewSnapshot(catalog.Contents{})}
 
-func (ps *planSets) of(v *view, s *session) *planSet {
+func (d *connector) planSet(v *view, s *session) *planSet {
 	if set := s.plans.Load(); set != nil && set.view == v {
 		return set
 	}
+	ps := &d.plans
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
+	cache, bytes := &ps.current, d.config.planBytes()*3/4
+	if v == noCatalog {
+		cache, bytes = &ps.none, d.config.planBytes()/4
+	}
+	if *cache == nil || (*cache).view != v {
+		*cache = newPlanCache(v, bytes)
+	}
 	key := planKey{s.pathKey, s.reading}
-	set := ps.sets[key]
-	if set == nil || set.view != v {
-		set = &planSet{
-			view: v, path: s.path,
-			texts:  clock.New[string, *planned](maxTexts),
-			shapes: clock.New[string, *shape](maxShapes),
+	set := (*cache).sets[key]
+	if set == nil {
+		if len((*cache).sets) >= maxPaths {
+			clear((*cache).sets) // their plans go when others need the room
 		}
-		if ps.sets == nil || len(ps.sets) >= maxPaths {
-			ps.sets = make(map[planKey]*planSet)
-		}
-		ps.sets[key] = set
+		set = &planSet{planCache: *cache, path: s.path}
+		(*cache).sets[key] = set
 	}
 	s.plans.Store(set)
 	return set
@@ -107,9 +142,12 @@ func (ps *planSets) of(v *view, s *session) *planSet {
 // plan returns what sql means. It never fails: what cannot be understood is a
 // write of anything.
 func (d *connector) plan(v *view, s *session, sql string) *planned {
-	set := d.plans.of(v, s)
-	if p, ok := set.texts.Get(sql); ok {
+	set := d.planSet(v, s)
+	if p, ok := set.texts.Get(textKey{set, sql}); ok {
 		return p
+	}
+	if len(sql) <= maxTextLength {
+		sql = strings.Clone(sql) // the literals are pieces of it
 	}
 	p := &planned{}
 	text := sql
@@ -128,16 +166,39 @@ func (d *connector) plan(v *view, s *session, sql string) *planned {
 	if !ok {
 		text = "\x00" + sql // cannot be a normalised text
 	}
-	if p.shape, ok = set.shapes.Get(text); !ok {
-		p.shape = set.shapes.Add(strings.Clone(text), d.newShape(set, text, sql, scanned.Literals, readable))
+	key := shapeKey{set, sha256.Sum256(unsafe.Slice(unsafe.StringData(text), len(text)))}
+	if p.shape, ok = set.shapes.Get(key); !ok {
+		sh := d.newShape(set, key.digest, text, sql, scanned.Literals, readable)
+		p.shape = set.shapes.Add(key, sh, sh.bytes())
 	}
 	if len(sql) <= maxTextLength {
-		set.texts.Add(strings.Clone(sql), p)
+		set.texts.Add(textKey{set, sql}, p, p.bytes(sql))
 	}
 	return p
 }
 
-func (d *connector) newShape(set *planSet, text, sql string, literals []parser.Literal, readable bool) *shape {
+// bytes is about the memory that the text takes beside its shape.
+func (p *planned) bytes(sql string) int64 {
+	bytes := mapBytes + int(unsafe.Sizeof(*p)) + len(sql) + cap(p.literals)*int(unsafe.Sizeof(parser.Literal{}))
+	for _, l := range p.literals {
+		if l.Kind == parser.String {
+			bytes += len(l.Text) // it may be decoded
+		}
+	}
+	return int64(bytes)
+}
+
+// bytes is about the memory that the shape takes.
+func (sh *shape) bytes() int64 {
+	const columns = 8 * int(unsafe.Sizeof(store.Column{})) // of its answer, which come later
+	return int64(mapBytes + int(unsafe.Sizeof(*sh)) + columns + sh.plan.Size() + 4*(len(sh.aged)+len(sh.through)))
+}
+
+// mapBytes is what a place in a clock.Cache takes, with its share of a map in which there is
+// much coming and going.
+const mapBytes = 500
+
+func (d *connector) newShape(set *planSet, digest [sha256.Size]byte, text, sql string, literals []parser.Literal, readable bool) *shape {
 	statements := []*parser.Statement{{Kind: parser.Opaque}} // not understood
 	understood := false
 	if readable {
@@ -153,7 +214,8 @@ func (d *connector) newShape(set *planSet, text, sql string, literals []parser.L
 		ttl:    d.config.TTL,
 		policy: strategyCacheAside,
 	}
-	sh.stats = d.statements.Add(strings.Clone(text), &statementStats{text: shownText(text, understood)})
+	shown := shownText(text, understood)
+	sh.stats = d.statements.Add(digest, &statementStats{text: shown}, int64(mapBytes+int(unsafe.Sizeof(statementStats{}))+len(shown)))
 	sh.stats.reason.Store(uint32(sh.plan.Reason))
 	sh.tables = d.accounts(sh.plan)
 	sh.inputs.Store(-1)

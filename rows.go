@@ -184,8 +184,20 @@ func (r *Rows) field(at int) (f field, next int) {
 	return field{data: r.entry.Data[at:next]}, next
 }
 
+// share is a string for the caller to keep: src, which is a piece of a result, where
+// that holds on to little else, and a copy otherwise.
+func share(src string, result int) string {
+	if result-len(src) > len(src)+maxPinned {
+		return strings.Clone(src)
+	}
+	return src
+}
+
+// maxPinned is how many bytes a string may keep in memory beside as many as its own.
+const maxPinned = 128
+
 // value decodes what PostgreSQL sent for column i into the driver.Value that
-// pgx's stdlib makes of it. A string may share src; bytes are copied.
+// pgx's stdlib makes of it. It shares no memory with src that is worth mentioning.
 func (r *Rows) value(i int, src string) (driver.Value, error) {
 	col := &r.entry.Columns[i]
 	if col.Format == pgtype.BinaryFormatCode {
@@ -206,7 +218,7 @@ func (r *Rows) value(i int, src string) (driver.Value, error) {
 			return []byte(src), nil
 		}
 	} else if !decodedByPgx(col.Type) {
-		return src, nil
+		return share(src, len(r.entry.Data)), nil
 	}
 	return scanValue(r.typeMap(), col.Type, col.Format, []byte(src))
 }

@@ -2,6 +2,7 @@ package cachedpg
 
 import (
 	"context"
+	"crypto/sha256"
 	"database/sql"
 	encodingjson "encoding/json"
 	"errors"
@@ -154,7 +155,7 @@ func TestNoSecretInAStatementIsShown(t *testing.T) {
 			if len(stats.Statements) < 50 {
 				f.Errorf("stats have %d statements only", len(stats.Statements))
 			}
-			connectorOf(f.db).statements.All(func(_ string, s *statementStats) bool { // also those beyond the first hundred
+			connectorOf(f.db).statements.All(func(_ [sha256.Size]byte, s *statementStats) bool { // also those beyond the first hundred
 				shown("Stats", "", s.text)
 				return true
 			})

@@ -19,6 +19,9 @@ var commands = strings.Fields(`abort alter analyse analyze begin call checkpoint
 	discard do drop end execute explain fetch grant import insert listen load lock merge move notify prepare reassign refresh reindex release
 	reset revoke rollback savepoint security select set show start table truncate unlisten update vacuum values with`)
 
+// maxShown is the length in bytes of a text from which on it is shown in part.
+const maxShown = 4 << 10
+
 // shownText is what stats and Explain show of a text, as it is in the plans' cache.
 // Of one that the lexer or the parser does not understand that is its command: it
 // may hold values anywhere, such as a password without quotes.

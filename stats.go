@@ -3,6 +3,7 @@ package cachedpg
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"database/sql"
 	"errors"
 	"fmt"
@@ -225,7 +226,7 @@ func StatsOf(db *sql.DB) Stats {
 // statementStats lists the statements, those that saved most first.
 func (d *connector) statementStats() []StatementStats {
 	var all []StatementStats
-	d.statements.All(func(_ string, s *statementStats) bool {
+	d.statements.All(func(_ [sha256.Size]byte, s *statementStats) bool {
 		st := StatementStats{Text: s.text, Hits: s.hits.Load(), Misses: s.misses.Load(), Bypassed: s.bypassed.Load(), NoGain: s.admission.out.Load()}
 		if reason := keying.Reason(s.reason.Load()); reason != keying.NoReason {
 			st.Reason = reason.String()

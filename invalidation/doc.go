@@ -72,8 +72,8 @@
 //	     when PostgreSQL says that the transaction is over. Exactly that writer's.
 //	I5   A release leaves the tag with a new stamp, whatever the outcome was.
 //	I6   Stamps and writer ids are never used twice.
-//	I7   Dirty tags are exempt from eviction and expiry. A stamp may be evicted;
-//	     it is minted anew, never restored.
+//	I7   Dirty tags are exempt from eviction and expiry. A stamp may be evicted, or
+//	     expire before its entries do; it is minted anew, never restored.
 //	I8   A read joins another's SELECT only if it saw the same stamps itself. A bypass
 //	     joins none that has been sent.
 //	I9   The tags of an entry were planned with the catalog that the schema

@@ -17,8 +17,9 @@ import (
 // (Plan.Asks). What not even the transaction knows, because a function may open a
 // connection of its own, makes the plan Opaque.
 
-// bodies remembers what texts say. It depends on nothing but the text.
-var bodies = clock.New[string, *parser.Body](2048)
+// bodies remembers what texts say, up to about 8 MiB of texts and facts. It depends on
+// nothing but the text.
+var bodies = clock.New[string, *parser.Body](8 << 20)
 
 // ask: the text runs code that is not understood.
 func (a *analysis) ask() {
@@ -197,7 +198,7 @@ func bodyOf(f catalog.Function) *parser.Body {
 	if err != nil {
 		body = nil
 	}
-	return bodies.Add(key, body)
+	return bodies.Add(key, body, int64(1<<10+8*len(key)))
 }
 
 // pathOf returns the effective search_path of a function; false if it depends

@@ -13,6 +13,7 @@ import (
 	"database/sql/driver"
 	"slices"
 	"sync/atomic"
+	"unsafe"
 
 	"github.com/cachedpg/cachedpg/catalog"
 	"github.com/cachedpg/cachedpg/parser"
@@ -222,4 +223,24 @@ func (p *Plan) appendPrefix(buf []byte, session *[32]byte) []byte {
 		p.prefix.Store(&prefix{session: *session, sum: sum})
 	}
 	return append(buf[:0], sum[:]...)
+}
+
+// Size returns about the bytes of memory that the plan takes, without the catalog.
+func (p *Plan) Size() int {
+	size := int(unsafe.Sizeof(*p)+unsafe.Sizeof(prefix{})) + len(p.Detail) + len(p.LastingDetail) + cap(p.Kinds) +
+		int(unsafe.Sizeof(Moment{}))*cap(p.Momentary) + int(unsafe.Sizeof(store.Tag{}))*(cap(p.always)+cap(p.written)) +
+		int(unsafe.Sizeof(span{}))*cap(p.integers) + int(unsafe.Sizeof(lookup{}))*cap(p.lookups) +
+		int(unsafe.Sizeof(change{}))*cap(p.changes) + 4*(cap(p.reads)+cap(p.writes))
+	for k := range p.keyParts {
+		size += int(unsafe.Sizeof(*k)) + int(unsafe.Sizeof(k.parts))*cap(k.rows)
+		for _, row := range append(k.rows, k.parts) {
+			for i := range row {
+				size += int(unsafe.Sizeof(row[i])) + int(unsafe.Sizeof(operand{}))*cap(row[i].values)
+			}
+		}
+	}
+	for i := range p.changes {
+		size += 4 * cap(p.changes[i].loose)
+	}
+	return size
 }

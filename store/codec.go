@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"math"
+	"strings"
 	"time"
 	"unsafe"
 )
@@ -25,6 +26,10 @@ import (
 // against someone who writes entries on purpose.
 const (
 	codecVersion = 2
+
+	// maxHead is how many bytes the names of columns may keep in memory beside as many
+	// as their descriptions take.
+	maxHead = 256
 
 	columnFixed = 4 + 2 + 4 + 2 + 4 + 2
 	columnMin   = 1 + columnFixed
@@ -110,6 +115,15 @@ func DecodeEntryString(encoded string) (*Entry, error) {
 		c.TypeSize = int16(be16(fixed[10:]))
 		c.TypeModifier = int32(be32(fixed[12:]))
 		c.Format = int16(be16(fixed[16:]))
+	}
+	// Whoever keeps the names of the columns shall not keep the rows.
+	if head := len(body) - 1 - len(d.rest); d.ok && len(d.rest) > head+maxHead {
+		own := decoder{rest: strings.Clone(body[1 : 1+head]), ok: true}
+		own.count(math.MaxInt32)
+		for i := range e.Columns {
+			e.Columns[i].Name = own.take(own.count(head))
+			own.take(columnFixed)
+		}
 	}
 	limit := math.MaxInt32
 	if len(e.Columns) == 0 {

@@ -1,4 +1,4 @@
-// Package clock is a bounded map with CLOCK eviction: a lookup takes a read
+// Package clock is a map of bounded cost with CLOCK eviction: a lookup takes a read
 // lock and, once per round of the hand, one atomic store.
 package clock
 
@@ -7,24 +7,26 @@ import (
 	"sync/atomic"
 )
 
-// Cache is a map of at most a fixed number of entries. It is safe for
-// concurrent use.
+// Cache is a map whose entries cost no more than its limit together. What the cost is
+// of, such as bytes, is the caller's to say. It is safe for concurrent use.
 type Cache[K comparable, V any] struct {
 	mu    sync.RWMutex // guards the fields below
 	slots map[K]*slot[K, V]
 	ring  []*slot[K, V]
 	hand  int
-	limit int
+	cost  int64
+	limit int64
 }
 
 type slot[K comparable, V any] struct {
 	key   K
 	value V
+	cost  int64
 	used  atomic.Bool
 }
 
-// New returns a cache of at most limit entries; limit must be positive.
-func New[K comparable, V any](limit int) *Cache[K, V] {
+// New returns a cache of entries that cost at most limit together.
+func New[K comparable, V any](limit int64) *Cache[K, V] {
 	return &Cache[K, V]{slots: make(map[K]*slot[K, V]), limit: limit}
 }
 
@@ -44,26 +46,47 @@ func (c *Cache[K, V]) Get(key K) (value V, ok bool) {
 }
 
 // Add stores value unless key is there already, evicts if need be, and returns
-// what is stored now.
-func (c *Cache[K, V]) Add(key K, value V) V {
+// what is stored now. What costs more than a quarter of the limit is not stored.
+func (c *Cache[K, V]) Add(key K, value V, cost int64) V {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if s := c.slots[key]; s != nil {
 		return s.value
 	}
-	s := &slot[K, V]{key: key, value: value}
-	c.slots[key] = s
-	if len(c.ring) < c.limit {
-		c.ring = append(c.ring, s)
+	if cost > max(c.limit/4, 1) {
 		return value
 	}
-	for c.ring[c.hand].used.Swap(false) {
-		c.hand = (c.hand + 1) % c.limit
+	for len(c.ring) > 0 && c.cost+cost > c.limit {
+		c.evict()
 	}
-	delete(c.slots, c.ring[c.hand].key)
-	c.ring[c.hand] = s
-	c.hand = (c.hand + 1) % c.limit
+	s := &slot[K, V]{key: key, value: value, cost: cost}
+	c.slots[key] = s
+	c.ring = append(c.ring, s)
+	c.cost += cost
 	return value
+}
+
+// evict takes out the next entry that was not used since the hand's last round.
+func (c *Cache[K, V]) evict() {
+	for c.ring[c.hand].used.Swap(false) {
+		c.hand = (c.hand + 1) % len(c.ring)
+	}
+	victim := c.ring[c.hand]
+	delete(c.slots, victim.key)
+	c.cost -= victim.cost
+	last := len(c.ring) - 1
+	c.ring[c.hand], c.ring[last] = c.ring[last], nil
+	c.ring = c.ring[:last]
+	if c.hand++; c.hand >= last { // the one that was last is younger
+		c.hand = 0
+	}
+}
+
+// Cost returns what the entries cost together.
+func (c *Cache[K, V]) Cost() int64 {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.cost
 }
 
 // All calls f for each value until it returns false. The order is undefined.

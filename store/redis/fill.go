@@ -20,6 +20,11 @@ const (
 	// that has ended are found by nobody, and Redis may be one that evicts nothing.
 	defaultEntryTTL = 24 * time.Hour
 	minStampTTL     = 24 * time.Hour
+
+	// rowStampTTL is what a row's stamp lives from the lookup that missed on: longer than
+	// the SELECT takes, if its result is to be stored. The fill makes it live as long as
+	// its entry.
+	rowStampTTL = time.Minute
 )
 
 // filler sends entries in the background, as many as fit. More are dropped: a
@@ -267,6 +272,23 @@ func (s *Store) saw(ttl time.Duration) {
 	}
 }
 
+// A stamp may end at any time, like one that is evicted: the next is a new one, so what
+// was filled with it is never valid again (I6, I7). How long it lives is a matter of
+// waste alone: of entries if that is short, and of memory if it is long. There are few of
+// the schema and of tables, and every entry depends on them: they live long. Those
+// of rows are as many as rows were read.
+
+// stampTTL is the life of a stamp of the schema or a table, in milliseconds.
 func (s *Store) stampTTL() int64 {
 	return max(minStampTTL.Milliseconds(), 2*s.entryTTL.Load())
+}
+
+// rowStampTTL is the life of a row's stamp before an entry is filled with it, in
+// milliseconds. A fill reaches the stamps of its own partition only.
+func (s *Store) rowStampTTL(partitions int) int64 {
+	ttl := rowStampTTL.Milliseconds()
+	if partitions > 1 {
+		ttl += s.entryTTL.Load()
+	}
+	return ttl
 }

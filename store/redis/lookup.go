@@ -298,12 +298,12 @@ func (q *question) mint(ctx context.Context, outcome store.Outcome, stamps []sto
 	s := q.parts[0].store
 	found := make([]string, len(q.parts))
 	err = q.forParts(func(p *part) error {
-		argv := make([]any, 0, 6+p.count)
+		argv := make([]any, 0, 7+p.count)
 		key := ""
 		if p.entry != "" {
 			key = string(q.key[:])
 		}
-		argv = append(argv, p.prefix, p.epoch, key, q.seen, s.stampTTL(), store.FillLock.Milliseconds())
+		argv = append(argv, p.prefix, p.epoch, key, q.seen, s.stampTTL(), store.FillLock.Milliseconds(), s.rowStampTTL(len(q.in.partitions)))
 		for i := range p.count {
 			tag := store.AppendTag(make([]byte, 0, store.TagBytes+stampBytes), q.tags[p.tag(i)])
 			argv = append(argv, appendStamp(tag, newStamp(p.index)))

@@ -87,24 +87,26 @@ func (n *node) runIn(ctx context.Context, pipe *pipe, s *script, keys []string, 
 // after one has failed who held it, see abandonScript. One that does not end by itself is none.
 //
 // KEYS: D, L. ARGV: prefix, epoch, key or nothing, how the entry began that the
-// caller saw, time to live of stamps, of the lock, then for each tag the tag and a
-// stamp that is new.
+// caller saw, time to live of stamps, of the lock, of the stamps of rows, then for each
+// tag the tag and a stamp that is new.
 // Returns what it found and all stamps, zero for a dirty tag.
 var lookupScript = newScript(`
 local d, l, prefix, e, key = KEYS[1], KEYS[2], ARGV[1], ARGV[2], ARGV[3]
 if redis.call('GET', l) ~= e or redis.call('HGET', d, 'e') ~= e then return {'cold'} end
 local stamps, dirty = {}, false
-for i = 7, #ARGV do
+for i = 8, #ARGV do
   local tag, new = string.sub(ARGV[i], 1, 17), string.sub(ARGV[i], 18)
-  local stamp
+  local row, stamp = string.byte(tag, 5) == 3
   if redis.call('HEXISTS', d, 't' .. tag) == 1 then
     dirty, stamp = true, '\0\0\0\0\0\0\0\0'
   else
     local name = prefix .. 's' .. e .. tag
     stamp = redis.call('GET', name)
     if not stamp or #stamp ~= 8 then
-      redis.call('SET', name, new, 'PX', ARGV[5])
+      redis.call('SET', name, new, 'PX', row and ARGV[7] or ARGV[5])
       stamp = new
+    elseif row and redis.call('PTTL', name) < tonumber(ARGV[7]) then
+      redis.call('PEXPIRE', name, ARGV[7])
     end
   end
   stamps[#stamps + 1] = stamp
@@ -309,7 +311,7 @@ return {1}
 
 // An entry is stored only while its stamps stand: a late one is never valid, and must
 // not take the place of one that is. The lock goes in the same step, so who finds it
-// gone finds the entry.
+// gone finds the entry. The stamps of its rows live as long as it does.
 //
 // KEYS: entry, lock. ARGV: prefix, epoch, the lock's stamps or the first of them, the entry,
 // its time to live, then for each tag of this partition the tag and its stamp.
@@ -322,6 +324,10 @@ for i = 6, #ARGV do
   if redis.call('GET', prefix .. 's' .. e .. string.sub(ARGV[i], 1, 17)) ~= string.sub(ARGV[i], 18) then return {0} end
 end
 redis.call('SET', KEYS[1], ARGV[4], 'PX', ARGV[5])
+for i = 6, #ARGV do
+  local name = prefix .. 's' .. e .. string.sub(ARGV[i], 1, 17)
+  if string.byte(ARGV[i], 5) == 3 and redis.call('PTTL', name) < tonumber(ARGV[5]) then redis.call('PEXPIRE', name, ARGV[5]) end
+end
 return {1}
 `, false)
 
