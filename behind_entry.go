@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"math"
 	"time"
+
+	"github.com/cachedpg/cachedpg/keying"
 )
 
 // queuedWrite is a statement as it lies in the queue: what PostgreSQL needs to do
@@ -162,10 +164,9 @@ func (s *session) queuedSettings() encodingjson.RawMessage {
 
 // settingsOf gives what a statement's effect may depend on in a session, by name.
 func settingsOf(s *session) map[string]string {
-	const first = 5 // behind database, session_user, current_user, search_path and version, see settingValues
-	of := map[string]string{"role": s.values[2], "search_path": s.values[3]}
-	for i, name := range settings {
-		if v := s.values[first+i]; v != "" {
+	of := map[string]string{"role": s.values[valueUser], "search_path": s.values[valuePath]}
+	for i, name := range keying.Settings {
+		if v := s.values[firstSetting+i]; v != "" {
 			of[name] = v
 		}
 	}

@@ -46,11 +46,12 @@ type Conn struct {
 	// then means for ever what it meant then.
 	misread bool
 
-	// since is the catalog and the session with which statements were prepared.
-	since struct {
-		view    *view
-		session *session
-	}
+	since since // see prepared.go
+
+	home      stance            // of a new session, as RESET ALL leaves it; zero when it is not known
+	defaults  map[string]string // what RESET was found to give, by setting; nil if nothing
+	unsettled *change           // the last statement, if what it has left is to be asked
+	reports   bool              // PostgreSQL reports settings as it says that they are when it is asked
 
 	// dialled is the catalog when inner was dialled: the view that was in use
 	// then, or the first one after.
@@ -392,7 +393,8 @@ func (c *Conn) dial(ctx context.Context) error {
 	}
 	c.inner, c.known, c.pristine, c.started, c.announced = in, state{}, true, 0, 0
 	c.pid, c.located, c.commits, c.limit = 0, false, commitUnknown, 0
-	c.since.view, c.since.session, c.misread = nil, nil, false
+	c.since, c.misread = since{}, false
+	c.home, c.defaults, c.unsettled = stance{}, nil, nil
 	c.adoptTx()
 	c.shown = post{}
 	if err := c.learn(ctx); err != nil && in.closed() {
@@ -407,7 +409,7 @@ func (c *Conn) dial(ctx context.Context) error {
 
 // forget makes the session's state unknown: a statement may have changed it.
 func (c *Conn) forget() {
-	c.known.session, c.pristine = nil, false
+	c.known.session, c.pristine, c.unsettled = nil, false, nil
 }
 
 // newCall takes pgx's leading options off the arguments and runs a query

@@ -234,6 +234,11 @@ type connector struct {
 
 	base *pgx.ConnConfig // what NewConnector was given
 
+	// What is known of changes of settings, see setting.go.
+	given   *clock.Cache[givenKey, string]  // the values that texts give, see change
+	paths   *clock.Cache[pathKey, []string] // effective search_paths
+	derived *clock.Cache[derivation, *session]
+
 	plans    planSets
 	parsed   atomic.Uint64 // texts given to the parser
 	stats    counters
@@ -273,7 +278,8 @@ func newConnector(config Config) (*connector, error) {
 		return nil, err
 	}
 	d := &connector{config: config, target: target, sessions: make(map[[32]byte]*session), spaces: make(map[identity]*space), together: make(map[pair]bool),
-		statements: clock.New[[sha256.Size]byte, *statementStats](maxStatsBytes), tables: newTableAccounts(), through: config.writesThrough()}
+		statements: clock.New[[sha256.Size]byte, *statementStats](maxStatsBytes), tables: newTableAccounts(), through: config.writesThrough(),
+		given: clock.New[givenKey, string](maxGiven), paths: clock.New[pathKey, []string](maxGiven), derived: clock.New[derivation, *session](maxDerived)}
 	if d.storeName = config.Store; target != nil {
 		d.storeName = target.Server()
 	}
@@ -335,14 +341,7 @@ func (d *connector) adopt(s *session, p sighting) (*session, *space, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	learned := s
-	if known := d.sessions[s.digests[0]]; known != nil {
-		s = known
-	} else {
-		if len(d.sessions) >= maxSessions {
-			clear(d.sessions)
-		}
-		d.sessions[s.digests[0]] = s
-	}
+	s = d.shareLocked(s)
 	if d.closed || s.standby {
 		return s, nil, nil
 	}

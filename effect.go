@@ -45,11 +45,17 @@ type effect struct {
 
 	catalog  bool
 	session  bool
-	level    bool // the isolation level may have changed
-	prepared bool // PREPARE TRANSACTION
-	resolved bool // COMMIT PREPARED, ROLLBACK PREPARED
-	commit   bool // tx.Commit, nothing else
-	ends     bool // the text of a COMMIT or PREPARE TRANSACTION, nothing else
+	change   *change // what makes it so, if that is one change of a setting
+	before   stance
+	failed   bool        // the transaction was when it began
+	kind     parser.Kind // of a text that is one statement, else Opaque
+	opens    bool        // it is BEGIN, outside of a transaction
+	undoes   bool        // it ends a transaction, or goes back to a savepoint
+	level    bool        // the isolation level may have changed
+	prepared bool        // PREPARE TRANSACTION
+	resolved bool        // COMMIT PREPARED, ROLLBACK PREPARED
+	commit   bool        // tx.Commit, nothing else
+	ends     bool        // the text of a COMMIT or PREPARE TRANSACTION, nothing else
 	xid      string
 	over     bool // done was called
 
@@ -66,7 +72,7 @@ type effect struct {
 // calls are one unit, as in a batch.
 func (c *Conn) begin(ctx context.Context, calls ...*call) (*effect, error) {
 	c.settle()
-	e := &effect{c: c, space: c.known.space, drifts: c.drifts()}
+	e := &effect{c: c, space: c.known.space, drifts: c.drifts(), before: c.stance(), failed: c.inner.txStatus() == 'E'}
 	visible := c.tx == nil
 	for _, q := range calls {
 		if visible && q.text.has(parser.Begin) {
@@ -74,6 +80,13 @@ func (c *Conn) begin(ctx context.Context, calls ...*call) (*effect, error) {
 		}
 		e.add(q)
 		visible = visible || q.text.mayCommit()
+	}
+	if len(calls) == 1 {
+		e.change = e.before.changedBy(calls[0], c.tx)
+		if plan := calls[0].text.plan; len(plan.Kinds) == 1 {
+			e.kind = plan.Kinds[0]
+		}
+		e.opens = visible && e.kind == parser.Begin
 	}
 	defer func() {
 		if e.session {
@@ -83,6 +96,9 @@ func (c *Conn) begin(ctx context.Context, calls ...*call) (*effect, error) {
 			c.commits = commitUnknown
 		}
 	}()
+	if tx := c.tx; tx != nil && e.session && !tx.session {
+		tx.session, tx.began, tx.kept = true, e.before, e.before
+	}
 	if e.space == nil && !e.drifts { // no cache: nothing to invalidate here
 		return e, c.d.outer.Load().announce(ctx, c)
 	}
@@ -114,7 +130,6 @@ func (c *Conn) begin(ctx context.Context, calls ...*call) (*effect, error) {
 		}
 	}
 	if c.tx != nil {
-		c.tx.session = c.tx.session || e.session
 		c.tx.catalog = c.tx.catalog || e.catalog
 		c.tx.durability = c.tx.durability || e.durability || e.opaque
 		for _, q := range calls {
@@ -169,7 +184,8 @@ func (e *effect) add(q *call) {
 	e.durability = e.durability || q.text.plan.Durability
 	e.opaque = e.opaque || q.text.plan.Opaque && q.text.plan.Session
 	e.catalog = e.catalog || q.text.plan.Catalog
-	e.level = e.level || q.text.has(parser.SetTransaction)
+	e.level = e.level || q.text.plan.Level
+	e.undoes = e.undoes || q.text.has(parser.RollbackTo) || q.text.has(parser.Rollback) || q.text.mayCommit()
 	e.prepared = e.prepared || q.text.has(parser.PrepareTransaction)
 	e.resolved = e.resolved || q.text.has(parser.CommitPrepared) || q.text.has(parser.RollbackPrepared)
 }
@@ -202,6 +218,7 @@ func (c *Conn) beginOpaque(ctx context.Context) (*effect, error) {
 	}
 	if c.tx != nil {
 		c.tx.session, c.tx.catalog, c.tx.durability = true, true, true
+		c.tx.began, c.tx.kept = stance{}, stance{}
 		c.tx.add(noCatalog, e.tags)
 	}
 	e.leave, e.alone = c.known.space.gens.Enter(), true
@@ -348,18 +365,24 @@ func (e *effect) done(err error) {
 	}
 	e.over = true
 	c := e.c
+	if c.tx != nil {
+		c.tx.end = e.endOf(err)
+	}
 	c.settle()
+	if c.tx != nil {
+		c.tx.end = endUnknown
+	}
 	defer e.arrived() // after an outcome that is not known has been counted
 	if e.blind {
 		defer c.lookBack(e)
 	}
 	if tx := c.tx; tx != nil {
-		tx.session = tx.session || e.session
-		if e.level || e.session { // SET transaction_isolation = … is a SET like any other
-			tx.isolation = isolationUnknown
+		if e.opens && !e.level && e.before.session != nil && e.before.session.readCommitted {
+			tx.isolation = isolationReadCommitted
 		}
-		if tx.session {
-			c.forget() // a ROLLBACK TO may have undone a SET
+		tx.session = tx.session || e.session
+		if e.level || e.session && e.change == nil { // SET transaction_isolation = … is a SET like any other
+			tx.isolation = isolationUnknown
 		}
 		if tx.durability {
 			c.commits = commitUnknown
@@ -369,12 +392,10 @@ func (e *effect) done(err error) {
 			tx.add(e.view, e.tags)
 		}
 	}
-	if e.session {
-		c.forget()
-	}
 	if e.durability || e.opaque {
 		c.commits = commitUnknown
 	}
+	e.settings(err)
 	if e.resolved && e.space != nil {
 		e.space.writes.Kick()
 		if e.space.keeper != nil {

@@ -260,7 +260,7 @@ func (q *call) keyParts(key store.Key, given bool) KeyParts {
 	if values := q.session.values; values != nil {
 		k.Database, k.Role = values[0], values[2]
 		k.SearchPath = append(k.SearchPath, q.session.path...)
-		for i, name := range append([]string{"", "session_authorization", "", "search_path", "server_version_num"}, settings...) {
+		for i, name := range append([]string{"", "session_authorization", "", "search_path", "server_version_num"}, keying.Settings...) {
 			if name != "" {
 				k.Settings[name] = values[i]
 			}

@@ -178,7 +178,7 @@ func TestExplainShowsTheKey(t *testing.T) {
 		x := f.explainOn(conn, "SELECT  name /* for ann */ FROM users WHERE id=1")
 		if got := x.Key; got.Text != "select name from users where id = $int" || got.Literals != 1 || len(got.Arguments) != 0 ||
 			got.ExecMode != "cache_statement" || got.Role != "postgres" || !slices.Contains(got.SearchPath, "cache_statement") ||
-			got.Database == "" || len(got.Settings) != len(settings)+3 || got.Settings["DateStyle"] == "" {
+			got.Database == "" || len(got.Settings) != len(keying.Settings)+3 || got.Settings["DateStyle"] == "" {
 			f.Errorf("got key %+v", got)
 		}
 		for name, got := range x.Key.Settings {

@@ -145,6 +145,7 @@ func (c *Conn) fill(ctx context.Context, q *call, m *fetch, f *flight) (driver.R
 	if err := c.catchUp(ctx, q); err != nil {
 		return nil, err
 	}
+	c.prepares(ctx, q)
 	begin := time.Now()
 	wire, err := c.inner.read(ctx, q)
 	if err != nil {

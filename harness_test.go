@@ -28,6 +28,7 @@ func TestMain(m *testing.M) {
 		patience, patienceAfter = testTimeout/3, testTimeout/3 // a load takes as long as the machine is slow
 		flightPatience = testTimeout                           // so does a SELECT
 	}
+	heldFor = time.Hour
 	goleak.VerifyTestMain(m)
 }
 

@@ -39,5 +39,9 @@ func (c *Conn) patience(ctx context.Context) time.Duration {
 	return patientFor(ctx, limit/4)
 }
 
+// hurried is the limit of a connection whose limits have been set and are not known: it
+// follows nobody. It is only a little longer than none.
+const hurried = time.Nanosecond
+
 // forever is longer than anybody waits for a SELECT.
 const forever = 24 * time.Hour

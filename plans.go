@@ -70,6 +70,7 @@ type planned struct {
 	*shape
 	literals []parser.Literal
 	hints    hints
+	dated    bool // a literal may be a date, see dated
 }
 
 // shape is one normalised text.
@@ -171,6 +172,7 @@ func (d *connector) plan(v *view, s *session, sql string) *planned {
 		sh := d.newShape(set, key.digest, text, sql, scanned.Literals, readable)
 		p.shape = set.shapes.Add(key, sh, sh.bytes())
 	}
+	p.dated = dated(scanned, p.plan)
 	if len(sql) <= maxTextLength {
 		set.texts.Add(textKey{set, sql}, p, p.bytes(sql))
 	}

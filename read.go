@@ -244,6 +244,10 @@ func (c *Conn) direct(ctx context.Context, q *call, reason keying.Reason) (drive
 	if err := c.catchUp(ctx, q); err != nil {
 		return nil, err
 	}
+	c.prepares(ctx, q)
+	if q.text.plan.Limits {
+		c.limit = hurried
+	}
 	if !q.text.effects() {
 		return c.pass(ctx, q)
 	}

@@ -13,6 +13,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/cachedpg/cachedpg/keying"
 )
 
 // formatVersion goes into every key: results stored by a version that encodes
@@ -30,12 +32,14 @@ type session struct {
 	commits commitMode
 	limit   time.Duration // so is this: PostgreSQL ends a statement after it, or after waiting so long for a lock; 0 is never
 
-	state         string   // sessionState
+	state         string   // sessionState; "" of one that was never asked for, see derive
 	values        []string // of settingValues
 	path          []string // current_schemas(true)
 	pathKey       string
-	readCommitted bool // default_transaction_isolation
-	temporary     bool // a temporary schema is on the path
+	isolation     string   // default_transaction_isolation
+	readCommitted bool     // what that is
+	versions      []string // collations
+	temporary     bool     // a temporary schema is on the path
 	reading
 
 	// digests goes into keys, one per pgx.QueryExecMode: the mode decides how
@@ -44,26 +48,6 @@ type session struct {
 
 	plans  atomic.Pointer[planSet]
 	queued atomic.Pointer[encodingjson.RawMessage] // see queuedSettings
-}
-
-// settings are those that change how a value is computed or written, or which
-// rows are found. Others change plans, limits or logs only. Custom settings
-// matter to functions that the cache never answers for, but for those of
-// extensions whose indexes find more or fewer of the nearest rows. Some settings
-// are not known to every server.
-//
-// What a session is set to is asked once. A reload of the server's
-// configuration may change it later, and nobody hears of that until the
-// catalog changes or the session is used for a SET: so does pg_reload_conf() count,
-// but not an editor and a signal.
-var settings = []string{
-	"array_nulls", "backslash_quote", "bytea_output", "client_encoding", "DateStyle",
-	"default_text_search_config", "extra_float_digits", "gin_fuzzy_search_limit", "IntervalStyle",
-	"lc_monetary", "lc_numeric", "lc_time", "quote_all_identifiers", "restrict_nonsystem_relation_kind",
-	"row_security", "standard_conforming_strings", "TimeZone", "timezone_abbreviations", "transform_null_equals",
-	"xmlbinary", "xmloption",
-	"hnsw.ef_search", "hnsw.iterative_scan", "hnsw.max_scan_tuples", "hnsw.scan_mem_multiplier",
-	"ivfflat.iterative_scan", "ivfflat.max_probes", "ivfflat.probes",
 }
 
 // collations gives the versions of the libraries that order texts. With another
@@ -83,7 +67,7 @@ var sessionState = "pg_catalog.md5(ROW(pg_catalog.current_schemas(true), pg_cata
 var settingValues = "ARRAY[pg_catalog.current_database()::pg_catalog.text, session_user::pg_catalog.text, current_user::pg_catalog.text," +
 	" pg_catalog.current_setting('search_path'), pg_catalog.current_setting('server_version_num')" +
 	func() (calls string) {
-		for _, s := range settings {
+		for _, s := range keying.Settings {
 			calls += ", coalesce(pg_catalog.current_setting('" + s + "', true), '')"
 		}
 		return calls
@@ -104,12 +88,11 @@ var sessionQuery = questionOfSession + `, ` + timelineSQL + `, ` + databaseSQL +
 // pgx was told.
 func learnSession(ctx context.Context, conn *pgx.Conn) (s *session, pid uint32, err error) {
 	s = &session{}
-	var isolation, standardText, synchronous, limits string
-	var versions []string
+	var standardText, synchronous, limits string
 	// Not pgx's simple protocol, which it refuses while standard_conforming_strings is off.
 	result := conn.PgConn().ExecParams(ctx, sessionQuery, nil, nil, nil, nil).Read()
-	for i, dest := range []any{&s.id.system, &s.id.timeline, &s.id.database, &s.id.name, &s.id.started, &pid, &s.path, &isolation, &standardText, &synchronous, &limits,
-		&s.state, &s.values, &versions} {
+	for i, dest := range []any{&s.id.system, &s.id.timeline, &s.id.database, &s.id.name, &s.id.started, &pid, &s.path, &s.isolation, &standardText, &synchronous, &limits,
+		&s.state, &s.values, &s.versions} {
 		if result.Err == nil {
 			result.Err = conn.TypeMap().Scan(result.FieldDescriptions[i].DataTypeOID, pgx.TextFormatCode, result.Rows[0][i], dest)
 		}
@@ -118,30 +101,33 @@ func learnSession(ctx context.Context, conn *pgx.Conn) (s *session, pid uint32, 
 		return nil, 0, result.Err
 	}
 	s.standby = s.id.timeline == ""
-	s.readCommitted = isolation == "read committed" || isolation == "read uncommitted"
+	s.readCommitted = s.isolation == "read committed" || s.isolation == "read uncommitted"
 	s.reading = newReading(standardText == "on", s.setting("client_encoding"), conn.PgConn().ParameterStatus("server_encoding"))
 	s.commits, s.limit = commitModeOf(synchronous), shortest(limits)
+	s.seal()
+	return s, pid, nil
+}
+
+// seal fixes what follows from the path and the values.
+func (s *session) seal() {
 	s.pathKey = strings.Join(s.path, "\x00")
 	for _, schema := range s.path {
 		s.temporary = s.temporary || strings.HasPrefix(schema, "pg_temp")
 	}
-
 	b := []byte{formatVersion}
-	for _, v := range slices.Concat([]string{s.id.text(), s.pathKey, isolation}, versions, s.values) {
+	for _, v := range slices.Concat([]string{s.id.text(), s.pathKey, s.isolation}, s.versions, s.values) {
 		b = binary.AppendUvarint(b, uint64(len(v)))
 		b = append(b, v...)
 	}
 	for mode := range s.digests {
 		s.digests[mode] = sha256.Sum256(append(b, byte(mode)))
 	}
-	return s, pid, nil
 }
 
-// setting is the value of one of settings.
+// setting is the value of one of keying.Settings.
 func (s *session) setting(name string) string {
-	const first = 5 // behind database, session_user, current_user, search_path and version, see settingValues
-	if i := slices.Index(settings, name); i >= 0 && first+i < len(s.values) {
-		return s.values[first+i]
+	if i := slices.Index(keying.Settings, name); i >= 0 && firstSetting+i < len(s.values) {
+		return s.values[firstSetting+i]
 	}
 	return ""
 }
@@ -172,13 +158,13 @@ func (c *Conn) state(ctx context.Context) (*state, error) {
 		if known := c.d.known.Load(); known.current() {
 			return known, nil
 		}
-	} else if c.joinLate(); c.known.current() && !c.promoted() {
+	} else if c.joinLate(); c.known.current() && !c.promoted() && c.agrees() && c.since.holds(c.known.view) {
 		return &c.known, nil
 	}
 	if err := c.ready(ctx); err != nil {
 		return nil, err
 	}
-	if c.known.session == nil || c.moved() {
+	if c.known.session == nil || c.moved() || !c.agrees() {
 		_ = c.learn(ctx) // unknown stays unknown
 	}
 	sp := c.known.space
@@ -247,7 +233,8 @@ func (c *Conn) learn(ctx context.Context) error {
 	if expected != nil {
 		before = expected.view.Load()
 	}
-	c.known.session = nil
+	change := c.unsettled
+	c.known.session, c.unsettled = nil, nil
 	if c.known.space == nil && expected != nil {
 		c.known.space = expected
 		expected.enter()
@@ -285,7 +272,7 @@ func (c *Conn) learn(ctx context.Context) error {
 	if sp != nil {
 		c.d.isHome(s.id, c.inner)
 	}
-	c.known.session = session
+	c.known.session, c.reports = session, c.reportsAs(session)
 	c.misread = c.misread || !session.standardText
 	if sp != nil && sp != expected { // of a space that was not known before the question
 		c.configured = 0
@@ -305,6 +292,7 @@ func (c *Conn) learn(ctx context.Context) error {
 	if c.known.view = before; sp != expected {
 		c.known.view = nil
 	}
+	c.settled(change)
 	if c.tx == nil && c.pristine && !c.misread && c.known.space != nil && c.isNew(sp) {
 		known := c.known
 		c.d.known.Store(&known)
@@ -325,30 +313,4 @@ func (c *Conn) isNew(sp *space) bool {
 		c.dialled.view = v
 	}
 	return c.dialled.view == v && c.dialled.generation == sp.gens.Current()
-}
-
-// renew makes PostgreSQL analyse again what was prepared on the connection with
-// an older catalog or under other settings. It looks names up when it prepares, and
-// not again when a table of the same name appears earlier on the search_path: such a
-// statement may read another table than its tags say. And it reads literals, the
-// time zone of a timestamptz included, when it prepares: such a statement gives
-// what nobody would get who asks anew.
-func (c *Conn) renew(ctx context.Context, v *view) {
-	s := c.known.session
-	switch {
-	case s == nil:
-		return
-	case c.since.session == nil: // nothing was prepared yet
-	case c.since.view == v && c.since.session.same(s):
-		return
-	case v == nil:
-		c.since.session = unknownSession // nothing is cached, so it has time
-		return
-	default:
-		if _, err := c.inner.ExecContext(ctx, "DISCARD PLANS", nil); err != nil {
-			c.known.session = nil
-			return
-		}
-	}
-	c.since.view, c.since.session = v, s
 }

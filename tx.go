@@ -17,6 +17,9 @@ type txState struct {
 	tags       map[store.Tag]struct{} // of everything written so far; a rolled-back savepoint keeps its tags
 	catalog    bool                   // it changed the catalog
 	session    bool                   // it changed settings, which its end may undo
+	began      stance                 // before the first change, where ROLLBACK goes back to; zero if that is not known
+	kept       stance                 // what COMMIT leaves of the changes; zero if that is not known
+	end        txEnd                  // once it is over
 	durability bool                   // synchronous_commit may be one of them
 	asks       bool                   // it ran code that is not understood, see ask.go
 	cursor     bool                   // it declared a cursor: COMMIT runs the query of one WITH HOLD, which may write then
@@ -27,6 +30,15 @@ type txState struct {
 
 	isolation isolation
 }
+
+// txEnd is how a transaction has ended.
+type txEnd uint8
+
+const (
+	endUnknown txEnd = iota
+	endCommitted
+	endRolledBack
+)
 
 type isolation uint8
 
@@ -201,6 +213,9 @@ func (t *tx) Rollback() error {
 		return err
 	}
 	err := t.inner.Rollback()
+	if t.c.tx != nil && err == nil {
+		t.c.tx.end = endRolledBack
+	}
 	t.c.settle()
 	return err
 }
@@ -216,12 +231,6 @@ func (c *Conn) settle() {
 	case inTx && c.tx == nil:
 		c.tx = &txState{} // a BEGIN that did not come by BeginTx
 	case !inTx && c.tx != nil:
-		if c.tx.session {
-			c.forget() // SET LOCAL ends, or a rollback has undone a SET
-		}
-		if c.tx.durability {
-			c.commits = commitUnknown
-		}
-		c.tx = nil
+		c.leave()
 	}
 }

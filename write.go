@@ -30,6 +30,12 @@ func (c *Conn) exec(ctx context.Context, q *call) (driver.Result, error) {
 	if result, queued, err := c.writeBehind(ctx, q); queued || err != nil {
 		return result, err
 	}
+	if len(q.values) > 0 || q.text.plan.Writes { // else pgx does not prepare, unless it was before
+		c.prepares(ctx, q)
+	}
+	if q.text.plan.Limits {
+		c.limit = hurried
+	}
 	if !q.text.effects() {
 		return c.inner.ExecContext(ctx, q.sql, q.args)
 	}

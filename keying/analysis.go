@@ -50,19 +50,13 @@ func (a *analysis) run(statements []*parser.Statement) {
 	for _, s := range statements {
 		a.countUses(s)
 	}
-	local, session := true, false
 	for _, s := range statements {
 		p.Kinds = append(p.Kinds, s.Kind)
-		before := p.Session
-		p.Session = false
 		a.statement(s, a.path)
-		if p.Session {
-			session = true
-			local = local && s.Kind == parser.Set && s.Local
-		}
-		p.Session = p.Session || before
 	}
-	p.Local = session && local
+	if p.Session && len(statements) == 1 && !a.userCode && !p.Writes {
+		p.Sets = setting(statements[0])
+	}
 	if a.strayed && !a.schema && (p.Writes || slices.ContainsFunc(statements, runsCode) && len(statements) > 1) {
 		a.ask()
 	}
@@ -161,7 +155,9 @@ func (a *analysis) kind(s *parser.Statement) {
 		// Whose writes become visible is known only to who prepared them.
 		p.opaque()
 		p.Catalog = true
-	case parser.Set, parser.Discard:
+	case parser.Discard:
+		a.discard(s.Discards)
+	case parser.Set:
 		a.set(s.SettingName)
 		if s.SettingName == "" || pathSettings[s.SettingName] {
 			a.astray()
@@ -176,9 +172,11 @@ func (a *analysis) kind(s *parser.Statement) {
 		if a.inside { // a held one runs its query in COMMIT
 			a.ask()
 		}
-	case parser.Begin, parser.Commit, parser.Rollback, parser.Savepoint, parser.RollbackTo,
+	case parser.Begin, parser.SetTransaction:
+		p.Level = p.Level || s.Given || s.Kind == parser.SetTransaction
+	case parser.Commit, parser.Rollback, parser.Savepoint, parser.RollbackTo,
 		parser.ReleaseSavepoint, parser.PrepareTransaction, parser.RollbackPrepared,
-		parser.SetTransaction, parser.CopyTo, parser.PrepareStatement, parser.Deallocate,
+		parser.CopyTo, parser.PrepareStatement, parser.Deallocate,
 		parser.Explain, parser.Notify, parser.Lock, parser.Show,
 		parser.Maintenance, parser.Empty:
 	default: // a kind that was added after this was written

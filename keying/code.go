@@ -42,12 +42,6 @@ func (a *analysis) astray() {
 	}
 }
 
-// set: a setting of the session may change; "" stands for any.
-func (a *analysis) set(name string) {
-	a.plan.Session = true
-	a.plan.Durability = a.plan.Durability || name == "" || name == "synchronous_commit"
-}
-
 // runsCode: a statement that may run code, or write.
 func runsCode(s *parser.Statement) bool {
 	return len(s.Writes) > 0 || len(s.Reads) > 0 || len(s.Functions) > 0 || s.Kind == parser.Do || s.Kind == parser.Execute

@@ -88,13 +88,16 @@ func transcript(t testing.TB, snapshot *catalog.Snapshot, input string) string {
 	for _, f := range []struct {
 		set  bool
 		name string
-	}{{p.Writes, "writes"}, {p.Asks, "asks"}, {p.Commits, "commits"}, {p.Opaque, "opaque"}, {p.Catalog, "catalog"}, {p.Session, "session"}, {p.Local, "local"}, {p.Unknown, "unknown"}} {
+	}{{p.Writes, "writes"}, {p.Asks, "asks"}, {p.Commits, "commits"}, {p.Opaque, "opaque"}, {p.Catalog, "catalog"}, {p.Session, "session"}, {p.Unknown, "unknown"}} {
 		if f.set {
 			flags = append(flags, f.name)
 		}
 	}
 	if flags != nil {
 		fmt.Fprintf(&b, "is %s\n", strings.Join(flags, " "))
+	}
+	if p.Sets != nil {
+		fmt.Fprintf(&b, "sets %+v\n", *p.Sets)
 	}
 	if args == nil {
 		args = [][]driver.NamedValue{nil}

@@ -64,12 +64,18 @@ type Plan struct {
 	// Catalog says that it changes the catalog, so that snapshots are out of date after it.
 	Catalog bool
 
-	// Session says that the session's settings are unknown after it.
+	// Session says that settings of the session that keys stand for, or others that the
+	// driver keeps track of, may be others after it. Sets is what they are then if that is all
+	// that the text does; without it they are unknown.
 	Session bool
+	Sets    *Setting
 
-	// Local says that what makes Session true ends with the transaction: every
-	// such statement is SET LOCAL.
-	Local bool
+	// Limits says that PostgreSQL may end statements sooner after it, or later.
+	Limits bool
+
+	// Level says that a transaction may get another isolation level by it than transactions
+	// have by default.
+	Level bool
 
 	// Durability says that it changes synchronous_commit, or may, which decides whether
 	// a commit waits for the disk. What code does that is not seen is not in it.

@@ -48,6 +48,18 @@ func (w *walker) command(n *pg.Node) {
 		w.transactionStmt(n.TransactionStmt)
 	case *pg.Node_VariableSetStmt:
 		w.setStmt(n.VariableSetStmt)
+	case *pg.Node_DiscardStmt:
+		w.st.Kind = Discard
+		switch n.DiscardStmt.Target {
+		case pg.DiscardMode_DISCARD_ALL:
+			w.st.Discards = "all"
+		case pg.DiscardMode_DISCARD_PLANS:
+			w.st.Discards = "plans"
+		case pg.DiscardMode_DISCARD_SEQUENCES:
+			w.st.Discards = "sequences"
+		case pg.DiscardMode_DISCARD_TEMP:
+			w.st.Discards = "temp"
+		}
 	case *pg.Node_CallStmt:
 		w.st.Kind = Call
 		if n.CallStmt.Funccall == nil {
@@ -93,8 +105,6 @@ func utilityKind(node any) Kind {
 		return Cursor
 	case *pg.Node_ConstraintsSetStmt:
 		return SetTransaction
-	case *pg.Node_DiscardStmt:
-		return Discard
 	case *pg.Node_PrepareStmt:
 		return PrepareStatement
 	case *pg.Node_ExecuteStmt:
@@ -191,6 +201,7 @@ func (w *walker) transactionStmt(s *pg.TransactionStmt) {
 	switch s.Kind {
 	case pg.TransactionStmtKind_TRANS_STMT_BEGIN, pg.TransactionStmtKind_TRANS_STMT_START:
 		w.st.Kind = Begin
+		w.st.Given = len(s.Options) > 0
 	case pg.TransactionStmtKind_TRANS_STMT_COMMIT:
 		w.st.Kind = Commit
 	case pg.TransactionStmtKind_TRANS_STMT_ROLLBACK:
@@ -221,11 +232,14 @@ func (w *walker) setStmt(s *pg.VariableSetStmt) {
 	case pg.VariableSetKind_VAR_SET_VALUE, pg.VariableSetKind_VAR_SET_DEFAULT,
 		pg.VariableSetKind_VAR_SET_CURRENT, pg.VariableSetKind_VAR_RESET:
 		w.st.SettingName = strings.ToLower(s.Name)
+		w.st.Given = s.Kind == pg.VariableSetKind_VAR_SET_VALUE
+		w.st.Default = s.Kind == pg.VariableSetKind_VAR_SET_DEFAULT || s.Kind == pg.VariableSetKind_VAR_RESET
 	case pg.VariableSetKind_VAR_SET_MULTI:
 		if s.Name == "TRANSACTION" || s.Name == "TRANSACTION SNAPSHOT" {
 			w.st.Kind = SetTransaction
 		}
 	case pg.VariableSetKind_VAR_RESET_ALL:
+		w.st.Default = true
 	default:
 		w.deny()
 	}

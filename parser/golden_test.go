@@ -157,7 +157,7 @@ func dumpStatement(out *strings.Builder, st *Statement, literals []Literal) {
 		name string
 	}{
 		{st.ReadOnly(), "readonly"}, {st.Plain, "plain"}, {st.Grouped, "grouped"}, {st.Single, "single"}, {st.Locks, "locks"},
-		{st.Sample, "sample"}, {st.Into, "into"}, {st.Local, "local"},
+		{st.Sample, "sample"}, {st.Into, "into"}, {st.Local, "local"}, {st.Default, "default"}, {st.Given, "given"},
 	} {
 		if flag.set {
 			out.WriteString(" " + flag.name)
@@ -168,6 +168,9 @@ func dumpStatement(out *strings.Builder, st *Statement, literals []Literal) {
 	}
 	if st.SettingName != "" {
 		fmt.Fprintf(out, " setting=%s", st.SettingName)
+	}
+	if st.Discards != "" {
+		fmt.Fprintf(out, " discards=%s", st.Discards)
 	}
 	out.WriteString("\n")
 	for _, r := range st.Reads {

@@ -22,7 +22,8 @@ var places = [...]string{Integer: placeInteger, Number: placeNumber, String: pla
 //
 // Integers that change the meaning of a text and not only its result stay in
 // the normalised text: the precision of float(n), which chooses between two
-// types, and the ordinals of GROUP BY and ORDER BY.
+// types, and the ordinals of GROUP BY and ORDER BY. So does the name that set_config
+// is given.
 func Scan(sql string) (Scanned, bool) {
 	l := lexer{sql: sql}
 	n := normaliser{by: -1}
@@ -52,9 +53,10 @@ type normaliser struct {
 	last lastToken
 	glue bool // no space before the next token, whatever it is
 
-	depth int // of brackets
-	by    int // the depth of the GROUP BY or ORDER BY around, or -1
-	float int // 1 behind the word float, 2 behind float (
+	depth  int // of brackets
+	by     int // the depth of the GROUP BY or ORDER BY around, or -1
+	float  int // 1 behind the word float, 2 behind float (
+	config int // 1 behind the word set_config, 2 behind set_config (
 }
 
 // lastToken is what the white space and the literals behind a token depend on.
@@ -83,8 +85,8 @@ func (n *normaliser) space() {
 
 // add appends the current token.
 func (n *normaliser) add(l *lexer) {
-	float := n.float
-	n.float = 0
+	float, config := n.float, n.config
+	n.float, n.config = 0, 0
 	switch l.kind {
 	case tokenWord:
 		if n.last == lastDot || n.last == lastCast {
@@ -112,10 +114,15 @@ func (n *normaliser) add(l *lexer) {
 		if float == 1 && l.sql[l.start] == '(' {
 			n.float = 2
 		}
+		if config == 1 && l.sql[l.start] == '(' {
+			n.config = 2
+		}
 	case tokenLiteral:
 		n.space()
 		if l.class == Integer && (float == 2 || n.last == lastBy || n.last == lastComma && n.by == n.depth) {
 			n.buf.WriteString(l.value)
+		} else if config == 2 && l.class == String && l.sql[l.start:l.pos] == "'"+l.value+"'" {
+			n.buf.WriteString(l.sql[l.start:l.pos])
 		} else {
 			n.buf.WriteString(places[l.class])
 			if n.literals == nil {
@@ -156,6 +163,8 @@ func (n *normaliser) word(l *lexer, begin int) {
 		n.last, n.by = lastBy, n.depth
 	case "float":
 		n.float = 1
+	case "set_config":
+		n.config = 1
 	case "uescape":
 		// It changes what the U& token before it means.
 		l.doubtful = l.doubtful || l.unicode

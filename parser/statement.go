@@ -94,6 +94,17 @@ type Statement struct {
 	// and the like), lower case.
 	SettingName string
 
+	// Default says of a Set command that the value is the default of the session,
+	// which stands nowhere in the text: RESET, SET … TO DEFAULT.
+	Default bool
+
+	// Given says of a Set command that the value is in the text, of a Begin that it
+	// says which kind of transaction.
+	Given bool
+
+	// Discards is what a Discard gives up: "all", "plans", "sequences" or "temp".
+	Discards string
+
 	// Plain says of a Select that an answer with a row proves, of every relation
 	// that is not Nested, that a row was found that meets its Equal; where an
 	// Equality has several values, it proves one of them. It is not set where
@@ -232,6 +243,10 @@ type Function struct {
 	// Setting is the name, in lower case, that set_config is given as a constant
 	// which is part of the text; "" for all else.
 	Setting string
+
+	// Local and Lasting say that the last argument of set_config is true or false,
+	// as the text has it.
+	Local, Lasting bool
 }
 
 // Literal is one constant of a scanned text.

@@ -175,6 +175,9 @@ func (w *walker) funcCall(sc *scope, f *pg.FuncCall) {
 		if c := f.Args[0].GetAConst(); c != nil && w.literal(c) == nil {
 			call.Setting = strings.ToLower(c.GetSval().GetSval())
 		}
+		if b, ok := f.Args[2].GetAConst().GetVal().(*pg.A_Const_Boolval); ok {
+			call.Local, call.Lasting = b.Boolval.Boolval, !b.Boolval.Boolval
+		}
 	}
 	w.st.Functions = append(w.st.Functions, call)
 	w.exprs(sc, f.Args)
