@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -36,6 +37,7 @@ var ErrClosed = errors.New("cachedpg: the store is closed")
 type Memory struct {
 	shards   []shard
 	tags     []tagShard
+	columns  columnSets
 	max      atomic.Int64
 	maxEntry int64        // 0 is a quarter of max
 	now      func() int64 // nanoseconds since some moment
@@ -150,7 +152,7 @@ func (m *Memory) free(s *shard, n *node, h uint64) uint64 {
 // dispose settles the accounts of a node that was taken out of its shard.
 func (m *Memory) dispose(n *node) {
 	m.entries.Add(-1)
-	m.bytes.Add(-n.size)
+	m.bytes.Add(-n.size() - m.columns.drop(n.entry.Columns))
 	m.unref(n.deps)
 }
 
@@ -175,7 +177,7 @@ func (m *Memory) Fill(_ context.Context, key Key, tags []Tag, stamps []Stamp, en
 		return nil
 	}
 	// A stamp may move from here on; the node holds the dead cell then.
-	n := &node{key: key, entry: entry, deps: deps, size: size}
+	n := &node{key: key, entry: entry, deps: deps}
 	if ttl > 0 {
 		n.expires = max(1, m.now()+int64(ttl))
 		if n.expires < int64(ttl) { // beyond the end of time
@@ -191,7 +193,7 @@ func (m *Memory) Fill(_ context.Context, key Key, tags []Tag, stamps []Stamp, en
 	}
 	m.fills.Add(1)
 	m.entries.Add(1)
-	m.bytes.Add(size + grown)
+	m.bytes.Add(n.size() + m.columns.take(entry.Columns) + grown)
 	if old != nil {
 		m.dispose(old)
 	}
@@ -226,7 +228,7 @@ func (m *Memory) shrink() {
 		if m.bytes.Load() <= limit {
 			return
 		}
-		if m.idleTags.Load()*(cellObject+cellSlot) > limit/8 && m.evictTag() {
+		if m.idleTags.Load()*(cellObject+2*slotBytes) > limit/8 && m.evictTag() {
 			continue
 		}
 		if !m.evictEntry() && !m.evictTag() {
@@ -318,3 +320,52 @@ func (m *Memory) Stats() MemoryStats {
 		Invalidations: m.invalidations.Load(),
 	}
 }
+
+// columnSets counts the entries that have the same description of their columns, whose
+// memory is accounted once.
+type columnSets struct {
+	mu   sync.Mutex // guards refs
+	refs map[*Column]int
+}
+
+// take counts an entry in, and returns the bytes that it adds.
+func (c *columnSets) take(columns []Column) int64 {
+	if len(columns) == 0 {
+		return 0
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.refs == nil {
+		c.refs = make(map[*Column]int)
+	}
+	c.refs[&columns[0]]++
+	if c.refs[&columns[0]] > 1 {
+		return 0
+	}
+	return columnsSize(columns)
+}
+
+// drop counts an entry out, and returns the bytes that are free.
+func (c *columnSets) drop(columns []Column) int64 {
+	if len(columns) == 0 {
+		return 0
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.refs[&columns[0]]--; c.refs[&columns[0]] > 0 {
+		return 0
+	}
+	delete(c.refs, &columns[0])
+	return columnsSize(columns)
+}
+
+func columnsSize(columns []Column) int64 {
+	size := allocated(int64(len(columns) * columnBytes))
+	for i := range columns {
+		size += allocated(int64(len(columns[i].Name)))
+	}
+	return size + setBytes
+}
+
+// setBytes is what a place in columnSets takes.
+const setBytes = 40

@@ -14,13 +14,32 @@ type node struct {
 	key     Key
 	entry   *Entry
 	deps    []*cell
-	expires int64 // on Memory.now; 0 is never
-	size    int64
+	expires int64                // on Memory.now; 0 is never
 	freq    atomic.Uint32        // hits since the last look of eviction, up to maxFreq
 	chain   atomic.Pointer[node] // the next in the bucket
 	queue   *queue               // the queue it is in; guarded by shard.mu, as are
 	prev    *node                // its neighbours there
 	next    *node
+}
+
+// size is the memory that the node takes, without the descriptions of its columns, which
+// entries share.
+func (n *node) size() int64 {
+	return nodeBytes + allocated(depBytes*int64(len(n.deps))) + int64(entryBytes) + allocated(int64(len(n.entry.Data)))
+}
+
+// allocated is what Go's allocator takes for n bytes, within a few percent.
+func allocated(n int64) int64 {
+	unit := int64(8)
+	switch {
+	case n > 32<<10:
+		unit = 8 << 10 // pages
+	case n > 128:
+		unit = 1 << (bits.Len64(uint64(n-1)) - 4)
+	case n > 24:
+		unit = 16
+	}
+	return (n + unit - 1) / unit * unit
 }
 
 const (
@@ -255,7 +274,7 @@ func (q *queue) push(n *node) {
 		q.oldest = n
 	}
 	q.newest = n
-	q.bytes += n.size
+	q.bytes += n.size()
 }
 
 func (q *queue) drop(n *node) {
@@ -270,5 +289,5 @@ func (q *queue) drop(n *node) {
 		q.oldest = n.prev
 	}
 	n.queue, n.prev, n.next = nil, nil, nil
-	q.bytes -= n.size
+	q.bytes -= n.size()
 }

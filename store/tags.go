@@ -28,21 +28,33 @@ func nextStamp() Stamp {
 // dead cell stays dead and its stamp is never restored (I5, I7). An entry holds
 // the cells that it was filled with; it is valid while all are alive.
 type cell struct {
-	dead  atomic.Bool
-	refs  int32 // nodes that hold the cell; guarded by tagShard.mu
-	stamp Stamp
-	tag   Tag
+	dead atomic.Bool
+	kind TagKind // of the tag, whose other fields follow without a gap
+	refs int32   // nodes that hold the cell; guarded by tagShard.mu
+
+	stamp    Stamp
+	relation uint32
+	index    uint32
+	value    uint64
 
 	// idle list of tagShard, while the cell is alive and refs is zero
 	prev, next *cell
 }
 
+func newCell(t Tag) *cell {
+	return &cell{stamp: nextStamp(), kind: t.Kind, relation: t.Relation, index: t.Index, value: t.Value}
+}
+
+func (c *cell) tag() Tag {
+	return Tag{Relation: c.relation, Kind: c.kind, Index: c.index, Value: c.value}
+}
+
 // What a tag costs, in bytes: measured, with the share of the map that holds it
 // (TestMemoryAccountsHonestly).
 const (
-	cellObject = int64(unsafe.Sizeof(cell{})) + 8 // size class 64
-	cellSlot   = 76                               // in tagShard.clean
-	dirtySlot  = 112 + 16                         // in tagShard.dirty, and the first writer
+	cellObject = int64(unsafe.Sizeof(cell{}))
+	slotBytes  = int64(unsafe.Sizeof((*cell)(nil))) // in tagShard.clean
+	dirtySlot  = 112 + 16                           // in tagShard.dirty, and the first writer
 	writerSize = int64(unsafe.Sizeof(WriterID{}))
 )
 
@@ -50,23 +62,19 @@ const (
 // Hits never come here: they look at the cells that the entry holds.
 type tagShard struct {
 	mu    sync.Mutex
-	clean map[Tag]*cell
+	clean cellSet
 	dirty map[Tag][]WriterID // the writers with an intent, never empty
 	idle  cell               // ring of cells that no entry uses, oldest at idle.next
-	peak  int                // of len(clean) since the map was made
 	_     [64]byte
 }
 
 func (s *tagShard) init() {
-	s.clean = make(map[Tag]*cell)
 	s.dirty = make(map[Tag][]WriterID)
 	s.idle.prev, s.idle.next = &s.idle, &s.idle
 }
 
 func (m *Memory) tagShard(t Tag) *tagShard {
-	h := (uint64(t.Relation)<<32 | uint64(t.Index)) ^ uint64(t.Kind)<<24 ^ t.Value
-	h *= 0x9e3779b97f4a7c15
-	return &m.tags[h>>32&uint64(len(m.tags)-1)]
+	return &m.tags[t.hash()>>48&uint64(len(m.tags)-1)]
 }
 
 // stampOf returns the tag's stamp, minted if it has none; zero if it is dirty (I3).
@@ -74,7 +82,7 @@ func (m *Memory) stampOf(t Tag) Stamp {
 	s := m.tagShard(t)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if c := s.clean[t]; c != nil {
+	if c := s.clean.get(t); c != nil {
 		if c.prev != nil { // idle: someone is about to fill with it
 			m.unlinkIdle(c)
 			m.linkIdle(s, c)
@@ -84,10 +92,8 @@ func (m *Memory) stampOf(t Tag) Stamp {
 	if _, ok := s.dirty[t]; ok {
 		return 0
 	}
-	c := &cell{stamp: nextStamp(), tag: t}
-	s.clean[t] = c
-	s.peak = max(s.peak, len(s.clean))
-	m.bytes.Add(cellObject + cellSlot)
+	c := newCell(t)
+	m.bytes.Add(cellObject + slotBytes*int64(s.clean.add(c)))
 	m.cleanTags.Add(1)
 	m.linkIdle(s, c)
 	return c.stamp
@@ -100,7 +106,7 @@ func (m *Memory) acquire(tags []Tag, stamps []Stamp) ([]*cell, bool) {
 	for i, t := range tags {
 		s := m.tagShard(t)
 		s.mu.Lock()
-		c := s.clean[t]
+		c := s.clean.get(t)
 		if c == nil || c.stamp != stamps[i] {
 			s.mu.Unlock()
 			m.unref(cells)
@@ -117,7 +123,7 @@ func (m *Memory) acquire(tags []Tag, stamps []Stamp) ([]*cell, bool) {
 // unref gives back cells that acquire returned.
 func (m *Memory) unref(cells []*cell) {
 	for _, c := range cells {
-		s := m.tagShard(c.tag)
+		s := m.tagShard(c.tag())
 		s.mu.Lock()
 		c.refs--
 		if c.refs == 0 {
@@ -134,28 +140,18 @@ func (m *Memory) unref(cells []*cell) {
 // killLocked ends the life of the tag's cell, if it has one. Every entry that
 // holds it is stale from here on.
 func (m *Memory) killLocked(s *tagShard, t Tag) {
-	c := s.clean[t]
+	c := s.clean.get(t)
 	if c == nil {
 		return
 	}
 	c.dead.Store(true)
 	m.unlinkIdle(c)
-	delete(s.clean, t)
+	freed := -slotBytes * int64(s.clean.remove(t))
 	m.cleanTags.Add(-1)
-	freed := int64(cellSlot)
 	if c.refs == 0 {
 		freed += cellObject
 	}
 	m.bytes.Add(-freed)
-
-	// A Go map does not shrink. After a burst of tags, make a smaller one.
-	if s.peak > 1024 && len(s.clean) < s.peak/8 {
-		clean := make(map[Tag]*cell, len(s.clean))
-		for t, c := range s.clean {
-			clean[t] = c
-		}
-		s.clean, s.peak = clean, len(clean)
-	}
 }
 
 // intend adds the writer to the tag's intents (I2, I3).
@@ -203,7 +199,7 @@ func (m *Memory) release(w WriterID, t Tag) {
 // idle: every entry depends on it, and a new stamp would tell everybody to
 // reload the catalog.
 func (m *Memory) linkIdle(s *tagShard, c *cell) {
-	if c.tag.Kind == TagSchema {
+	if c.kind == TagSchema {
 		return
 	}
 	c.prev, c.next = s.idle.prev, &s.idle
@@ -229,7 +225,7 @@ func (m *Memory) evictTag() bool {
 		c := s.idle.next
 		found := c != &s.idle
 		if found {
-			m.killLocked(s, c.tag)
+			m.killLocked(s, c.tag())
 		}
 		s.mu.Unlock()
 		if found {
