@@ -33,16 +33,16 @@ func TakeOverQueue(ctx context.Context, db *sql.DB) (missing int64, err error) {
 
 // queueOf is the queue of db, which is known once it has connected.
 func queueOf(ctx context.Context, db *sql.DB) (*writeQueue, error) {
-	d, ok := db.Driver().(*Driver)
-	if !ok || d.connector == nil {
-		return nil, errNotOurs
+	d, err := findConnector(ctx, db)
+	if err != nil {
+		return nil, err
 	}
-	b := d.connector.behind.Load()
+	b := d.behind.Load()
 	if b == nil {
 		if err := db.PingContext(ctx); err != nil && !isNotOwner(err) {
 			return nil, err
 		}
-		if b = d.connector.behind.Load(); b == nil {
+		if b = d.behind.Load(); b == nil {
 			return nil, errNoQueue
 		}
 	}

@@ -70,6 +70,7 @@ type Conn struct {
 	raw       bool     // the pgx connection was handed out since the last call here, and is traced
 	rawEffect *effect  // of an untraced hand-out
 	isClosed  bool
+	counted   bool // it is counted, see occupancy
 
 	applies bool // it is the one that runs what was queued, see behind_apply.go
 
@@ -133,6 +134,9 @@ func (c *Conn) QueryContext(ctx context.Context, query string, args []driver.Nam
 // ExecContext executes a statement and invalidates what it changes. It never
 // answers from the cache.
 func (c *Conn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
+	if query == whoAreYou && c.isAskedWho(ctx) {
+		return driver.ResultNoRows, nil
+	}
 	if err := c.enter(); err != nil {
 		return nil, err
 	}
@@ -153,6 +157,9 @@ func (c *Conn) CheckNamedValue(*driver.NamedValue) error { return nil }
 // what the write-ahead log is followed by, and which of the driver's own questions
 // PostgreSQL refuses (ErrWithheld).
 func (c *Conn) Ping(ctx context.Context) error {
+	if c.isAskedWho(ctx) {
+		return nil
+	}
 	if err := c.enter(); err != nil {
 		return err
 	}
@@ -219,6 +226,9 @@ func (c *Conn) Close() error {
 	}
 	_ = c.enter()
 	c.isClosed = true
+	if c.counted {
+		defer c.d.vacate()
+	}
 	if c.inner == nil {
 		return nil
 	}
@@ -268,11 +278,11 @@ func (c *Conn) Raw() driver.Conn { return c.Unwrap() }
 // PgxConn calls f with the pgx connection under conn, which stays the owner:
 // f must not keep it. See (*Conn).Conn for what is seen of its use.
 func PgxConn(ctx context.Context, conn *sql.Conn, f func(*pgx.Conn) error) error {
-	return conn.Raw(func(driverConn any) error {
-		c, ok := driverConn.(*Conn)
-		if !ok {
-			return errNotOurs
-		}
+	c, err := connUnder(ctx, conn)
+	if err != nil {
+		return err
+	}
+	return conn.Raw(func(any) error {
 		pgxConn, err := c.handOut(ctx)
 		if err != nil {
 			return err

@@ -35,20 +35,20 @@ func init() { sql.Register("cachedpg", &Driver{}) }
 
 // Driver is the driver registered as "cachedpg". DB.Driver returns one that
 // belongs to its DB, which is how StatsOf and Invalidate find their way.
-type Driver struct{ connector *connector }
+type Driver struct {
+	connector *connector
+	opened    opened
+}
 
 // dialTimeout bounds a connection attempt that has no context, as in pgx.
 const dialTimeout = 60 * time.Second
 
-// Open connects at once; database/sql uses OpenConnector instead.
+// Open is for drivers around this one that have no OpenConnector; database/sql uses that
+// instead. Connections of one DSN share what a connector has, and the last to be closed ends it.
 func (d *Driver) Open(name string) (driver.Conn, error) {
-	connector, err := d.OpenConnector(name)
-	if err != nil {
-		return nil, err
-	}
 	ctx, cancel := context.WithTimeout(context.Background(), dialTimeout)
 	defer cancel()
-	return connector.Connect(ctx)
+	return d.opened.connect(ctx, name, func() (driver.Connector, error) { return d.OpenConnector(name) })
 }
 
 // OpenConnector takes what pgx takes, a URL, a keyword/value string or a name
@@ -205,7 +205,7 @@ func dialPgx(ctx context.Context, c driver.Connector) (inner, error) {
 	}
 	pgxConn, ok := conn.(*stdlib.Conn)
 	if !ok {
-		return nil, errors.Join(fmt.Errorf("%w: it gives %T", errNotPgx, conn), conn.Close())
+		return nil, errors.Join(fmt.Errorf("%w (it gives %T)", errNotPgx, conn), conn.Close())
 	}
 	return newPgxInner(pgxConn), nil
 }
@@ -218,6 +218,8 @@ type connector struct {
 	process       string        // see spaceKey
 	build         string        // other than "" a build of another format, in tests
 	driver        *Driver
+	occupants     occupancy
+	opener        *opened // whose connector it is, if Driver.Open has made it
 	connect       func(context.Context, *Conn) (inner, error)
 	mode          pgx.QueryExecMode // of a connection that is not dialled yet
 	eager         bool              // dial in Connect
@@ -263,6 +265,7 @@ type connector struct {
 	together map[pair]bool // reached at the same time: none of the two has replaced the other
 	kept     []*space      // superseded, and still of use to the queue
 	closed   bool
+	resting  bool // see occupancy
 
 	outside map[spaceKey]*outsider // guarded by spacesMu
 	outer   atomic.Pointer[outsider]
@@ -291,29 +294,43 @@ func (d *connector) Driver() driver.Driver { return d.driver }
 
 // Connect returns a connection that has not dialled: a query that hits never does.
 func (d *connector) Connect(ctx context.Context) (driver.Conn, error) {
-	c := &Conn{d: d}
-	if d.eager {
-		if err := c.dial(ctx); err != nil {
-			return nil, err
-		}
+	c, err := d.openFor(ctx, calledBySQL())
+	if err != nil {
+		return nil, err
 	}
 	return c, nil
 }
 
 // Close gives up the connector's share of the cache; sql.DB.Close calls it.
 func (d *connector) Close() error {
+	d.occupants.stop()
+	d.mu.Lock()
+	d.closed = true
+	d.mu.Unlock()
+	undrained := d.giveUp()
+	for _, t := range d.tracers {
+		t.remove(d)
+	}
+	if closer, ok := d.wrapped.(io.Closer); ok {
+		return errors.Join(undrained, closer.Close())
+	}
+	return undrained
+}
+
+// giveUp leaves everything that the connector has joined. An error is of what could not
+// be applied of a queue.
+func (d *connector) giveUp() error {
 	var undrained error
-	b := d.behind.Load()
-	if b != nil {
+	if b := d.behind.Load(); b != nil {
 		undrained = b.close()
 	}
 	d.mu.Lock()
 	spaces, kept := d.spaces, d.kept
-	d.spaces, d.kept, d.closed = nil, nil, true
-	d.mu.Unlock()
-	if late := d.behind.Load(); late != b {
-		undrained = late.close()
+	d.spaces, d.kept = make(map[identity]*space), nil
+	if !d.closed {
+		d.behind.Store(nil) // StatsOf tells of that of a closed one
 	}
+	d.mu.Unlock()
 	d.known.Store(nil)
 	d.goAway()
 	for _, sp := range spaces {
@@ -322,12 +339,6 @@ func (d *connector) Close() error {
 	}
 	for _, sp := range kept {
 		sp.leave()
-	}
-	for _, t := range d.tracers {
-		t.remove(d)
-	}
-	if closer, ok := d.wrapped.(io.Closer); ok {
-		return errors.Join(undrained, closer.Close())
 	}
 	return undrained
 }
@@ -342,7 +353,7 @@ func (d *connector) adopt(s *session, p sighting) (*session, *space, error) {
 	defer d.mu.Unlock()
 	learned := s
 	s = d.shareLocked(s)
-	if d.closed || s.standby {
+	if d.closed || d.resting || s.standby {
 		return s, nil, nil
 	}
 	sp := d.spaces[s.id]

@@ -6,7 +6,7 @@ import "errors"
 // errors below are the driver's own; none of them is, or wraps, driver.ErrBadConn.
 var (
 	errClosed     = errors.New("cachedpg: connection is closed")
-	errNotPgx     = errors.New("cachedpg: the wrapped connector does not give connections of pgx's stdlib package")
+	errNotPgx     = errors.New("cachedpg: the wrapped connector does not give connections of pgx's stdlib package; put what traces or logs around cachedpg, or give pgx a ConnConfig.Tracer")
 	errNotOurs    = errors.New("cachedpg: not a database opened with the cachedpg driver")
 	errNoRelation = errors.New("relation does not exist")
 	errOtherStore = errors.New("cachedpg: cache_store: another sql.DB of this process has the same database in another store, so this one reads from none; name the same store in both, where parameters such as pool_size may differ")

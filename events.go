@@ -14,9 +14,9 @@ import (
 // nothing is known of the database yet, and refuses events of another database,
 // see OriginOf. An error means that they have to be applied again.
 func Apply(ctx context.Context, db *sql.DB, events ...invalidation.Event) error {
-	d := connectorOf(db)
-	if d == nil {
-		return errNotOurs
+	d, err := findConnector(ctx, db)
+	if err != nil {
+		return err
 	}
 	if len(events) == 0 {
 		return nil
@@ -48,13 +48,7 @@ func (d *connector) reach(ctx context.Context, db *sql.DB) (*space, error) {
 	if sp := d.space(); sp != nil {
 		return sp, nil
 	}
-	conn, err := db.Conn(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer conn.Close()
-	err = conn.Raw(func(driverConn any) error {
-		c := driverConn.(*Conn)
+	err := withConn(ctx, db, func(c *Conn) error {
 		if err := c.enter(); err != nil {
 			return err
 		}

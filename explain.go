@@ -87,10 +87,7 @@ type KeyParts struct {
 //
 // It may be called at any time, and asks PostgreSQL for what the driver would
 // have to ask. Its errors are those of connecting, and of calling it wrongly.
-func Explain(ctx context.Context, db *sql.DB, query string, args ...any) (*Explanation, error) {
-	if connectorOf(db) == nil {
-		return nil, errNotOurs
-	}
+func Explain(ctx context.Context, db Database, query string, args ...any) (x *Explanation, err error) {
 	values := make([]driver.NamedValue, len(args))
 	for i, arg := range args {
 		values[i] = driver.NamedValue{Ordinal: i + 1, Value: arg}
@@ -98,14 +95,8 @@ func Explain(ctx context.Context, db *sql.DB, query string, args ...any) (*Expla
 			values[i].Name, values[i].Value = named.Name, named.Value
 		}
 	}
-	conn, err := db.Conn(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer conn.Close()
-	var x *Explanation
-	err = conn.Raw(func(driverConn any) (err error) {
-		x, err = driverConn.(*Conn).explain(ctx, query, values)
+	err = withConn(ctx, db, func(c *Conn) (err error) {
+		x, err = c.explain(ctx, query, values)
 		return err
 	})
 	return x, err

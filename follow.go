@@ -27,9 +27,9 @@ import (
 // Event.Source is that of OriginOf, Event.ID "LSN/XID" (of a
 // start, "start/" and the time), Event.Time the commit by PostgreSQL's clock.
 func Follow(ctx context.Context, db *sql.DB, sink invalidation.Sink) error {
-	d := connectorOf(db)
-	if d == nil {
-		return errNotOurs
+	d, err := findConnector(ctx, db)
+	if err != nil {
+		return err
 	}
 	s, err := d.askPrimary(ctx)
 	if err != nil {

@@ -16,7 +16,7 @@ import (
 type Problem struct {
 	// Work is what failed: "session" (to ask what it is set to), "catalog" (to load it),
 	// "watch" (to ask PostgreSQL, beside the pool, what hits rest on) or "store" (to use
-	// the one that processes share).
+	// the one that processes share), "driver" (to find this one under what is wrapped around it).
 	Work string
 
 	// Text is what was answered, with its SQLSTATE or Redis' code, and no values.

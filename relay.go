@@ -55,10 +55,10 @@ const (
 // another deliver it again: at least once, in no order. What cannot be delivered
 // stays, and is tried again. Progress is in StatsOf(db).Outbox.
 func Relay(ctx context.Context, db *sql.DB, o RelayOptions) error {
-	d := connectorOf(db)
+	d, err := findConnector(ctx, db)
 	switch {
-	case d == nil:
-		return errNotOurs
+	case err != nil:
+		return err
 	case d.target == nil:
 		return fmt.Errorf("cachedpg: relay: cache_store=%s is not shared; name the Redis of the writers", d.config.Store)
 	case o.Batch < 0:

@@ -29,16 +29,7 @@ type Origin struct {
 // its events for those of a stranger. It is an error if nothing can be cached
 // there.
 func OriginOf(ctx context.Context, db *sql.DB) (o Origin, err error) {
-	if connectorOf(db) == nil {
-		return o, errNotOurs
-	}
-	conn, err := db.Conn(ctx)
-	if err != nil {
-		return o, err
-	}
-	defer conn.Close()
-	err = conn.Raw(func(driverConn any) error {
-		c := driverConn.(*Conn)
+	err = withConn(ctx, db, func(c *Conn) error {
 		if err := c.enter(); err != nil {
 			return err
 		}

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha256"
-	"database/sql"
 	"errors"
 	"fmt"
 	"slices"
@@ -173,12 +172,13 @@ func (s *counters) filled(text *statementStats, d time.Duration) {
 
 const maxStatements = 100
 
-// StatsOf returns the counters of a DB opened with this driver, and the zero
-// Stats for any other.
-func StatsOf(db *sql.DB) Stats {
-	d := connectorOf(db)
-	if d == nil {
-		return Stats{}
+// StatsOf returns the counters of a database opened with this driver. Of any other there are
+// none, and Problems says so. Behind a driver that is wrapped around this one and does
+// not give its Driver, it takes a connection the first time, for which it waits a second at most.
+func StatsOf(db Database) Stats {
+	d, err := findConnectorSoon(db)
+	if err != nil {
+		return Stats{Problems: []Problem{{Work: "driver", Text: err.Error()}}}
 	}
 	c := &d.stats
 	s := Stats{
@@ -241,13 +241,6 @@ func (d *connector) statementStats() []StatementStats {
 	return all
 }
 
-func connectorOf(db *sql.DB) *connector {
-	if d, ok := db.Driver().(*Driver); ok {
-		return d.connector
-	}
-	return nil
-}
-
 // Invalidate makes every result that reads one of the relations stale, and
 // every result when none is named. It is for writes that went past the driver,
 // and to be called after they have committed. A name is as in SQL, resolved by
@@ -256,17 +249,8 @@ func connectorOf(db *sql.DB) *connector {
 //
 // Results do not depend on a relation of strategy "ttl", so that to name one makes
 // every result stale.
-func Invalidate(ctx context.Context, db *sql.DB, relations ...string) error {
-	d := connectorOf(db)
-	if d == nil {
-		return errNotOurs
-	}
-	conn, err := db.Conn(ctx)
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	return conn.Raw(func(driverConn any) error { return driverConn.(*Conn).invalidate(ctx, relations) })
+func Invalidate(ctx context.Context, db Database, relations ...string) error {
+	return withConn(ctx, db, func(c *Conn) error { return c.invalidate(ctx, relations) })
 }
 
 func (c *Conn) invalidate(ctx context.Context, relations []string) error {

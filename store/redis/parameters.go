@@ -7,9 +7,10 @@ import (
 	"time"
 )
 
-// parameter is what a URL's query may hold. What go-redis knows and is not here
-// is left out on purpose: reads from replicas are stale, retries and redirects
-// run a script twice, and the protocol is ours to choose.
+// parameter is what a URL's query may hold: what go-redis takes there. Some of it is
+// the driver's to choose, because reads from replicas are stale, and retries and redirects run a
+// script twice. That may be said as it is chosen, so that a URL of another program's
+// can be used, and an error says why it cannot be had otherwise.
 type parameter struct {
 	where topology
 	tls   bool // only with TLS
@@ -32,16 +33,46 @@ var parameters = map[string]parameter{
 	"conn_max_idle_time":       {where: anywhere, check: age},
 	"conn_max_lifetime":        {where: anywhere, check: age},
 	"conn_max_lifetime_jitter": {where: anywhere, check: age},
-	"db":                       {where: socket, check: number(0), own: true},
-	"addr":                     {where: sentinel | cluster, check: text, own: true},
-	"master_name":              {where: sentinel, check: text, own: true},
-	"sentinel_username":        {where: sentinel, check: text, own: true},
-	"sentinel_password":        {where: sentinel, check: text, own: true},
-	"tls_ca":                   {where: anywhere, tls: true, check: text, own: true},
-	"tls_cert":                 {where: anywhere, tls: true, check: text, own: true},
-	"tls_key":                  {where: anywhere, tls: true, check: text, own: true},
-	"tls_server_name":          {where: anywhere, tls: true, check: text, own: true},
-	"skip_verify":              {where: anywhere, tls: true, check: boolean, own: true},
+	"idle_timeout":             {where: single | socket, check: age}, // older names of the two
+	"max_conn_age":             {where: single | socket, check: age},
+
+	"protocol":                  fixed("the driver speaks RESP2, and needs nothing of 3", "2"),
+	"unstable_resp3":            fixed("the driver speaks RESP2", "false"),
+	"max_retries":               fixed("a script must not run twice by itself", "-1"),
+	"min_retry_backoff":         fixed("nothing is retried", "-1"),
+	"max_retry_backoff":         fixed("nothing is retried", "-1"),
+	"max_redirects":             fixed("a script must not run twice by itself", "-1"),
+	"dialer_retries":            fixed("a query does not wait for a second attempt", "1"),
+	"read_only":                 fixed("what a replica says is old", "false"),
+	"replica_only":              fixed("what a replica says is old", "false"),
+	"use_disconnected_replicas": fixed("what a replica says is old", "false"),
+	"route_by_latency":          fixed("what a replica says is old", "false"),
+	"route_randomly":            fixed("what a replica says is old", "false"),
+	"context_timeout_enabled":   fixed("a query's deadline counts", "true"),
+
+	"db":                {where: single | socket | sentinel, check: number(0), own: true},
+	"addr":              {where: sentinel | cluster, check: text, own: true},
+	"master_name":       {where: sentinel, check: text, own: true},
+	"sentinel_username": {where: sentinel, check: text, own: true},
+	"sentinel_password": {where: sentinel, check: text, own: true},
+	"tls_ca":            {where: anywhere, tls: true, check: text, own: true},
+	"tls_cert":          {where: anywhere, tls: true, check: text, own: true},
+	"tls_key":           {where: anywhere, tls: true, check: text, own: true},
+	"tls_server_name":   {where: anywhere, tls: true, check: text, own: true},
+	"skip_verify":       {where: anywhere, tls: true, check: boolean, own: true},
+}
+
+// fixed is what the driver has chosen.
+func fixed(why, chosen string) parameter {
+	return parameter{where: anywhere, own: true, check: func(value string) (string, error) {
+		if b, err := strconv.ParseBool(value); err == nil && (chosen == "true" || chosen == "false") {
+			value = strconv.FormatBool(b)
+		}
+		if value != chosen {
+			return "", fmt.Errorf("is the driver's to choose, want %s or nothing: %s", chosen, why)
+		}
+		return value, nil
+	}}
 }
 
 func text(value string) (string, error) {

@@ -113,7 +113,7 @@ var schemes = map[string]scheme{
 
 // ParseURL reads the URL of a Redis:
 //
-//	redis://user:password@host:port/db          one server
+//	redis://user:password@host:port/db          one server; or redis://host?db=0
 //	unix://user:password@/path/to/socket?db=0   one server, by a socket
 //	redis+sentinel://user:password@host:port/db?master_name=…&addr=host:port
 //	redis+cluster://user:password@host:port?addr=host:port
@@ -131,7 +131,8 @@ var schemes = map[string]scheme{
 // write_timeout, pool_timeout, conn_max_idle_time, conn_max_lifetime and
 // conn_max_lifetime_jitter (a duration, or seconds), pool_size, min_idle_conns,
 // max_idle_conns, max_active_conns, max_concurrent_dials, pool_fifo and
-// client_name. Time-outs that the URL does not set stay zero.
+// client_name. Time-outs that the URL does not set stay zero. What the driver has chosen, such
+// as protocol=2, may be there and must say that.
 //
 // Nothing is dialled. An error names the part that is wrong and holds neither
 // the URL nor a value of it, other than the path of a file.
@@ -250,7 +251,12 @@ func (q query) where(u *url.URL, s scheme) (addrs []string, db int, err error) {
 		if path, err = number(0)(path); err != nil {
 			return nil, 0, fmt.Errorf("cachedpg: cache_store: the path is the number of a database: %w", err)
 		}
+		if other := q.get("db"); other != "" && other != path {
+			return nil, 0, wrong("db", "contradicts the path")
+		}
 		db, _ = strconv.Atoi(path)
+	} else {
+		db, _ = strconv.Atoi(q.get("db"))
 	}
 	if s.topology == cluster && db != 0 {
 		return nil, 0, errors.New("cachedpg: cache_store: a Cluster has only database 0")

@@ -146,6 +146,33 @@ func TestParseURLParameters(t *testing.T) {
 	}
 }
 
+// A URL of another program's with go-redis may say what the driver does in any case.
+func TestParseURLTakesWhatIsChosenAnyway(t *testing.T) {
+	for _, text := range []string{
+		"redis://h/3?protocol=2", "redis://h?db=3&max_retries=-1", "redis://h/3?db=3&context_timeout_enabled=1&dialer_retries=1",
+		"redis+sentinel://h?master_name=m&db=3&protocol=2&replica_only=false&route_randomly=0",
+	} {
+		target := mustParse(t, text)
+		protocol, db := 0, 0
+		if o := target.Options; o != nil {
+			protocol, db = o.Protocol, o.DB
+		} else {
+			protocol, db = target.Failover.Protocol, target.Failover.DB
+		}
+		if protocol != 2 || db != 3 {
+			t.Errorf("%s: RESP%d, database %d", text, protocol, db)
+		}
+	}
+	cluster := mustParse(t, "redis+cluster://h?protocol=2&read_only=false&max_redirects=-1").ClusterOptions
+	if cluster.Protocol != 2 || cluster.ReadOnly || cluster.MaxRedirects != -1 {
+		t.Errorf("got %+v", cluster)
+	}
+	old := mustParse(t, "redis://h?idle_timeout=90&max_conn_age=1h").Options
+	if old.ConnMaxIdleTime != 90*time.Second || old.ConnMaxLifetime != time.Hour {
+		t.Errorf("older names: %v, %v", old.ConnMaxIdleTime, old.ConnMaxLifetime)
+	}
+}
+
 func TestParseURLErrors(t *testing.T) {
 	certs := redistest.NewCertificates(t)
 	tests := []struct{ url, want string }{
@@ -161,9 +188,12 @@ func TestParseURLErrors(t *testing.T) {
 		{"redis://h:65536", "between 1 and 65535"},
 		{"redis://h:hunter2", "not a URL"},
 		{"redis://h?poolsize=1", "poolsize: unknown"},
-		{"redis://h?max_retries=3", "max_retries: unknown"},
-		{"redis+cluster://h?read_only=true", "read_only: unknown"},
-		{"redis+sentinel://h?master_name=m&replica_only=true", "replica_only: unknown"},
+		{"redis://h?max_retries=3", "max_retries: is the driver's to choose, want -1"},
+		{"redis://h?protocol=3", "protocol: is the driver's to choose, want 2 or nothing"},
+		{"redis+cluster://h?read_only=true", "read_only: is the driver's to choose"},
+		{"redis+sentinel://h?master_name=m&replica_only=true", "replica_only: is the driver's to choose"},
+		{"redis://h/1?db=2", "db: contradicts the path"},
+		{"redis+cluster://h?db=0", "db: has no meaning"},
 		{"redis://h?pool_size=hunter2", "pool_size: want a number"},
 		{"redis://h?pool_size=0", "pool_size: want a number between 1"},
 		{"redis://h?pool_size=", "pool_size: want a number"},
@@ -175,7 +205,6 @@ func TestParseURLErrors(t *testing.T) {
 		{"redis://h?pool_fifo=hunter2", "pool_fifo: want true or false"},
 		{"redis://h?client_name=", "client_name: is empty"},
 		{"redis://h?addr=h2:1", "addr: has no meaning"},
-		{"redis://h?db=1", "db: has no meaning"},
 		{"redis+sentinel://h", "master_name: a URL with +sentinel needs it"},
 		{"redis+cluster://h/1", "only database 0"},
 		{"redis+cluster://h?addr=h2:hunter2", "addr: a port is between"},
