@@ -16,7 +16,7 @@ import (
 	"github.com/cachedpg/cachedpg/internal/sqlgen"
 )
 
-var shrinkDuration = flag.Duration("differential.shrink", time.Minute, "how long a reproduction is made smaller")
+var shrinkTrials = flag.Int("differential.trials", 200, "after how many trials a reproduction is not made smaller any more")
 
 // recording is what sessions did in a world, so that it can be done again.
 type recording struct {
@@ -65,6 +65,13 @@ func (h *recording) do(ctx context.Context, p *actor, s sqlgen.Statement) error 
 	h.clock++
 	h.moves[i].ended, h.moves[i].err = h.clock, err
 	return err
+}
+
+// count is the number of moves so far.
+func (h *recording) count() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.moves)
 }
 
 // trial is a part of a history, tried again in a world of its own.
@@ -238,7 +245,7 @@ func (f *firstError) get() error {
 	return f.err
 }
 
-// shrunk is the smallest reproduction that was found in the time there was.
+// shrunk is the smallest reproduction that was found.
 type shrunk struct {
 	trial
 	err    error  // what it leads to
@@ -248,9 +255,8 @@ type shrunk struct {
 
 // shrink looks for the smallest part of the history that leads to a violation
 // like err: one after the other if that shows it, else in the interleaving in
-// which it was found.
-func (h *recording) shrink(tb testing.TB, err error, patience time.Duration) shrunk {
-	end := time.Now().Add(patience)
+// which it was found. It ends when nothing more can go, or soon after limit trials.
+func (h *recording) shrink(tb testing.TB, err error, limit int) shrunk {
 	best := shrunk{trial: trial{h.ddl, slices.Clone(h.moves)}, err: err}
 	for i := range best.moves {
 		if best.moves[i].ended == 0 {
@@ -290,11 +296,12 @@ func (h *recording) shrink(tb testing.TB, err error, patience time.Duration) shr
 			break
 		}
 	}
-	for size := -1; size != len(best.moves)+len(best.ddl) && time.Now().Before(end); {
+	enough := func() bool { return best.trials >= limit }
+	for size := -1; size != len(best.moves)+len(best.ddl) && !enough(); {
 		size = len(best.moves) + len(best.ddl)
-		without(end, func() []move { return best.moves }, func(some []move) bool { return fails(trial{best.ddl, some}) })
+		without(enough, func() []move { return best.moves }, func(some []move) bool { return fails(trial{best.ddl, some}) })
 		fails(trial{needed(best.ddl, best.script()+best.err.Error()), best.moves})
-		without(end, func() []string { return best.ddl }, func(some []string) bool { return fails(trial{some, best.moves}) })
+		without(enough, func() []string { return best.ddl }, func(some []string) bool { return fails(trial{some, best.moves}) })
 	}
 	return best
 }
@@ -333,9 +340,9 @@ func needed(ddl []string, text string) []string {
 
 // without leaves out more and more, in smaller and smaller parts, of what now
 // returns, where what is left fails still.
-func without[T any](end time.Time, now func() []T, fails func([]T) bool) {
+func without[T any](enough func() bool, now func() []T, fails func([]T) bool) {
 	for size := max(1, len(now())/2); ; size /= 2 {
-		for from := len(now()); from > 0 && time.Now().Before(end); {
+		for from := len(now()); from > 0 && !enough(); {
 			from = max(0, from-size)
 			if all := now(); from < len(all) {
 				fails(slices.Concat(all[:from], all[min(from+size, len(all)):]))
@@ -355,7 +362,7 @@ func (h *recording) report(tb testing.TB, err error, command string) string {
 	if !alike(err, err) {
 		return b.String() // not a matter of what was done
 	}
-	s := h.shrink(tb, err, *shrinkDuration)
+	s := h.shrink(tb, err, *shrinkTrials)
 	fmt.Fprintf(&b, "%d trials, %s:\n%s", s.trials, s.how, s.script())
 	if s.err != err {
 		fmt.Fprintf(&b, "leads to: %v\n", s.err)

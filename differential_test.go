@@ -52,7 +52,8 @@ func TestRandomSessionsReadWhatPostgreSQLGives(t *testing.T) {
 	for end := time.Now().Add(*differentialDuration); time.Now().Before(end) || total.worlds < 2; seed++ {
 		h := newRecording(dsn, seed, seed%2 == 1)
 		w := h.world(t, h.ddl, true)
-		err := h.play(w, 2*time.Second, &total)
+		until := time.Now().Add(2 * time.Second)
+		err := h.play(w, func() bool { return time.Now().After(until) }, &total)
 		total.worlds++
 		total.add(w)
 		w.close()
@@ -63,10 +64,9 @@ func TestRandomSessionsReadWhatPostgreSQLGives(t *testing.T) {
 	t.Log(&total)
 }
 
-// play lets all sessions work for a time.
-func (h *recording) play(w *world, d time.Duration, total *score) error {
-	ctx, cancel := context.WithTimeout(context.Background(), d+time.Minute)
-	defer cancel()
+// play lets all sessions work until it is enough.
+func (h *recording) play(w *world, enough func() bool, total *score) error {
+	ctx := context.Background()
 	g := sqlgen.New(h.seed + 1)
 	queries := make([]sqlgen.Statement, 30)
 	for i := range queries {
@@ -78,8 +78,7 @@ func (h *recording) play(w *world, d time.Duration, total *score) error {
 		first firstError
 		mu    sync.Mutex // guards total
 	)
-	working := func(end time.Time) bool { return time.Now().Before(end) && first.get() == nil }
-	end := time.Now().Add(d)
+	working := func() bool { return !enough() && first.get() == nil }
 	for i := range writingSessions {
 		p, err := w.actor(ctx, i)
 		if err != nil {
@@ -90,7 +89,7 @@ func (h *recording) play(w *world, d time.Duration, total *score) error {
 			defer p.close()
 			g := sqlgen.New(h.seed + 100 + uint64(i))
 			var own score
-			for working(end) {
+			for working() {
 				calm.RLock()
 				first.set(h.unit(ctx, p, g, queries, &own))
 				calm.RUnlock()
@@ -104,7 +103,7 @@ func (h *recording) play(w *world, d time.Duration, total *score) error {
 		wg.Go(func() {
 			g := sqlgen.New(h.seed + 200 + uint64(i))
 			var own score
-			for working(end) {
+			for working() {
 				conclusive, err := w.window(ctx, queries[g.Below(len(queries))], i)
 				first.set(err)
 				if conclusive {
@@ -128,7 +127,7 @@ func (h *recording) play(w *world, d time.Duration, total *score) error {
 			}
 		}
 	}
-	for working(end) {
+	for working() {
 		began := time.Now()
 		compareAll()
 		select { // then let them write for a while
@@ -204,12 +203,12 @@ func TestADifferenceIsFoundAndShrunk(t *testing.T) {
 				h = newRecording(dsn, seed, false)
 				tc.breaks(h)
 				w := h.world(t, h.ddl, true)
-				if err := h.play(w, 3*time.Second, new(score)); err != nil && !errors.As(err, &found) {
+				if err := h.play(w, func() bool { return h.count() >= 200 }, new(score)); err != nil && !errors.As(err, &found) {
 					t.Fatal(err)
 				}
 				w.close()
 			}
-			s := h.shrink(t, found, 2*time.Minute) // it ends when nothing more can go
+			s := h.shrink(t, found, 500) // it ends when nothing more can go
 			t.Logf("seed %d, %d of %d moves, %d of %d DDL, after %d trials, %s\n%s%v",
 				h.seed, len(s.moves), len(h.moves), len(s.ddl), len(h.ddl), s.trials, s.how, s.script(), s.err)
 			most := tc.most
