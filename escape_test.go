@@ -275,6 +275,27 @@ func TestPreparingAgainCostsNothing(t *testing.T) {
 	})
 }
 
+// DISCARD ALL drops what pgx has prepared by itself, and pgx fails then, once, with what it
+// had. What of that is the driver's own is no failure of the caller's.
+func TestWhatTheDriverHasPreparedMayBeDiscarded(t *testing.T) {
+	scenario(t, people, func(f *fixture) {
+		for _, db := range []*sql.DB{f.plain, f.db} {
+			conn := f.conn(db)
+			for _, text := range []string{"DISCARD ALL", "DEALLOCATE ALL"} {
+				for _, query := range []string{"UPDATE users SET city = $1 WHERE id = 1 -- " + text, text, "UPDATE users SET name = $1 WHERE id = 1 -- " + text} {
+					var args []any
+					if query != text {
+						args = []any{"x"}
+					}
+					if _, err := conn.ExecContext(f.ctx, query, args...); err != nil {
+						f.Errorf("pgx: %v, %s: %v", db == f.plain, query, err)
+					}
+				}
+			}
+		}
+	})
+}
+
 // gorm's migrator passes an exec mode as first argument.
 func TestLeadingArgumentsOfPgx(t *testing.T) {
 	scenario(t, people, func(f *fixture) {

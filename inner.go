@@ -184,6 +184,10 @@ func (in *pgxInner) execInTx(ctx context.Context, sql string, args, values []dri
 	}
 	results := conn.SendBatch(ctx, batch)
 	_, err := results.Exec()
+	if refusedAs(err, noStatement) { // BEGIN, which pgx has prepared, and the caller discarded
+		_ = results.Close()
+		return in.execStepwise(ctx, sql, args, then)
+	}
 	if err != nil {
 		_ = results.Close()
 		var unsent pgx.ErrPreprocessingBatch
@@ -211,6 +215,10 @@ func (in *pgxInner) execInTx(ctx context.Context, sql string, args, values []dri
 	}
 	return driver.RowsAffected(tag.RowsAffected()), answer, err
 }
+
+// noStatement is the SQLSTATE of a prepared statement that is not there: DISCARD ALL
+// and DEALLOCATE ALL drop those too which pgx (5.7) has prepared by itself, and it is not told.
+const noStatement = "26000"
 
 // execPlainInTx is for a text without arguments, which pgx sends without
 // preparing it: a text with literals is rarely sent twice.

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 )
 
 // generator makes up what an application does next, by what it has done.
@@ -66,6 +68,10 @@ func (g *generator) any() step {
 	case g.inConn && n < 94:
 		return g.session()
 	case g.inConn:
+		if g.c.mode == pgx.QueryExecModeCacheStatement { // pgx has statements prepared, and fails without
+			g.queue = append(g.queue, step{kind: exec, sql: "RESET ROLE"}, step{kind: exec, sql: "DISCARD TEMP"}, step{kind: give})
+			return step{kind: exec, sql: "RESET ALL"}
+		}
 		g.queue = append(g.queue, step{kind: give})
 		return step{kind: exec, sql: "DISCARD ALL"}
 	}
