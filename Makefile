@@ -69,9 +69,10 @@ test-nested:
 			$(GO) test -race -shuffle=on -timeout=$(TIMEOUT) -bench=. -benchtime=1x ./...); \
 	done
 
-# Each of the four prints its seed and how to run it again.
+# Each of the five prints its seed and how to run it again.
 .PHONY: stress
-stress: cgo ## random schemas, statements and sessions for FOR (20m), PostgreSQL the judge
+stress: cgo ## random schemas, statements, sessions and applications for FOR (20m) each, PostgreSQL and pgx the judges
+	@CACHEDPG_TEST_REQUIRE=1 $(SERVICES) $(GO) test -count=1 -v -timeout=0 ./test/beside -beside.duration=$(FOR)
 	@CACHEDPG_TEST_REQUIRE=1 $(SERVICES) $(GO) test -count=1 -v -timeout=0 \
 		-run='^(TestPostgresJudgesRandomStatements|TestGeneratedStatementsAgreeWithPostgreSQL|TestRandomSessionsReadWhatPostgreSQLGives|TestStress)$$' \
 		-judge.duration=$(FOR) -generated.duration=$(FOR) -differential.duration=$(FOR) -stress.duration=$(FOR) .
