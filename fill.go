@@ -41,7 +41,10 @@ func (c *Conn) miss(ctx context.Context, q *call, m *fetch) (driver.Rows, error)
 		// PostgreSQL cannot see a deadlock that runs through us.
 		return c.fill(ctx, q, m, nil)
 	}
-	q.space.giveUp(m.key, m.stamps, m.outcome) // the leader may be waiting for what our lookup has taken
+	if mayFill(m.outcome) {
+		f.gives()
+		q.space.giveUp(m.key, m.stamps, m.outcome) // the leader may be waiting for what our lookup has taken
+	}
 	joins, err := f.follow(ctx, c.patience(ctx))
 	if err != nil {
 		return nil, err
@@ -76,8 +79,12 @@ func (c *Conn) lead(ctx context.Context, q *call, m *fetch, f *flight) (driver.R
 			f.leave(ctx)
 			f = nil
 		default:
-			f.leave(ctx)
-			f = q.space.flights.lead(m.key, m.stamps, q.text.lasts())
+			if f.goesOn(m.stamps) {
+				f.begins()
+			} else {
+				f.leave(ctx)
+				f = q.space.flights.lead(m.key, m.stamps, q.text.lasts())
+			}
 		}
 	}
 	rows, err := c.fill(ctx, q, m, f)

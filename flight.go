@@ -56,6 +56,7 @@ type flight struct {
 	followers int           // who wait for them
 	leaders   int           // who have taken over, one after another
 	over      bool          // done is closed
+	gaveUp    bool          // one who follows had what makes other processes wait, and has given it up
 	begun     time.Time     // when the last of the runners began
 	patience  time.Duration // how long after that another one may
 }
@@ -102,6 +103,23 @@ func (fs *flights) lead(key store.Key, stamps []store.Stamp, took time.Duration)
 
 // overdue is how long somebody waits for a SELECT that took so long last time.
 func overdue(took time.Duration) time.Duration { return max(flightPatience, 2*took) }
+
+// gives is told that one who follows is about to give up what makes other processes wait:
+// the one who leads may have met that, and not another process.
+func (f *flight) gives() {
+	f.of.mu.Lock()
+	defer f.of.mu.Unlock()
+	f.gaveUp = true
+}
+
+// goesOn reports that the flight is of use still to one who has waited for others to give
+// up the SELECT, and sees these stamps now: it was one of its own followers, who has not
+// kept anybody waiting.
+func (f *flight) goesOn(stamps []store.Stamp) bool {
+	f.of.mu.Lock()
+	defer f.of.mu.Unlock()
+	return f.gaveUp && !f.over && slices.Equal(f.stamps, stamps)
+}
 
 // begins is told that the one who leads runs the SELECT from now on.
 func (f *flight) begins() {

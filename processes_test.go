@@ -170,6 +170,7 @@ func TestTheIntentsOfADeadWriterAreResolved(t *testing.T) {
 func (f *fixture) tagsOf(query string, args ...any) []store.Tag {
 	f.Helper()
 	d := connectorOf(f.db)
+	f.until("a catalog", func() bool { known := d.known.Load(); return known != nil && known.view != nil })
 	known := d.known.Load()
 	text := d.plan(known.view, known.session, query)
 	values := keying.Values{Literals: text.literals}
