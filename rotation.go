@@ -113,13 +113,6 @@ func (r *rotation) hold(ctx context.Context, wanted []post, question string) (an
 	return answer, maps.Clone(r.since), nil
 }
 
-// heldSince is what hold has told last, zero if the lock was lost since.
-func (r *rotation) heldSince(p post) time.Time {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.since[p]
-}
-
 func (r *rotation) holdLocked(ctx context.Context, question string) (answer string, err error) {
 	if len(r.wanted) == 0 {
 		if r.spare, err = r.idle(ctx, r.spare); err == nil && question != "" {

@@ -30,6 +30,9 @@ func shownText(text string, parsed bool) string {
 	if unread || !parsed {
 		return commandOf(raw)
 	}
+	if len(text) > maxShown { // between two words
+		text = text[:max(0, strings.LastIndexByte(text[:maxShown], ' '))] + " …"
+	}
 	text = setValue.ReplaceAllString(text, "${1}…")
 	return keptInteger.ReplaceAllString(text, "${1}$$int")
 }
