@@ -16,27 +16,26 @@ import (
 	"github.com/jackc/pgx/v5/stdlib"
 )
 
-// sentMessages counts what is sent to PostgreSQL but for pgx's pings.
-type sentMessages struct{ n atomic.Int64 }
-
-func (s *sentMessages) config(f *fixture) pgx.ConnConfig {
+// counting returns how to dial connections that count what is sent.
+func counting(f *fixture) pgx.ConnConfig {
 	config := parsed(f, f.dsn)
 	dial := config.DialFunc
 	config.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
 		conn, err := dial(ctx, network, addr)
-		return &countedConn{conn, s}, err
+		return &countedConn{Conn: conn}, err
 	}
 	return config
 }
 
+// countedConn counts what is sent to PostgreSQL but for pgx's pings.
 type countedConn struct {
 	net.Conn
-	sent *sentMessages
+	sent atomic.Int64
 }
 
 func (c *countedConn) Write(b []byte) (int, error) {
 	if !bytes.Contains(b, []byte("-- ping")) {
-		c.sent.n.Add(1)
+		c.sent.Add(1)
 	}
 	return c.Conn.Write(b)
 }
@@ -60,28 +59,32 @@ func TestAHookThatSendsNothingCostsNothing(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			scenarioOnce(t, people, func(f *fixture) {
-				var sent sentMessages
-				connector, err := WrapConnector(stdlib.GetConnector(sent.config(f), tc.options...), Config{})
+				connector, err := WrapConnector(stdlib.GetConnector(counting(f), tc.options...), Config{})
 				if err != nil {
 					f.Fatal(err)
 				}
 				v := f.asking(openIdle(f.T, connector, 1))
 				v.db.SetMaxOpenConns(1)
 				v.warm(userByID, 1)
-				before := sent.n.Load()
-				for range 20 {
-					v.hit(userByID, 1)
-				}
-				if n := sent.n.Load() - before; n > 0 {
-					f.Errorf("20 hits sent %d messages", n)
-				}
-				if err := f.conn(v.db).Raw(func(c any) error {
-					if got := c.(*Conn).inner.hooked(); got != tc.hooked {
+				conn := f.conn(v.db)
+				var counted *countedConn // the pool's only one; beside it the driver asks for itself
+				if err := conn.Raw(func(c any) error {
+					in := c.(*Conn).inner.(*pgxInner)
+					if got := in.hooked(); got != tc.hooked {
 						f.Errorf("hooked: got %v, want %v", got, tc.hooked)
 					}
+					counted = in.pgxConn.PgConn().Conn().(*countedConn)
 					return nil
 				}); err != nil {
 					f.Fatal(err)
+				}
+				conn.Close()
+				before := counted.sent.Load()
+				for range 20 {
+					v.hit(userByID, 1)
+				}
+				if n := counted.sent.Load() - before; n > 0 {
+					f.Errorf("20 hits sent %d messages", n)
 				}
 			})
 		})
