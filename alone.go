@@ -12,12 +12,12 @@ var (
 	retractAlone  = lock("pg_advisory_unlock_shared", lockAlone)
 )
 
-// announce takes the lock. Behind a pooler, and in a failed transaction, the
-// connection cannot: then one beside it does, in a transaction of its own.
+// announce takes the lock. Behind a pooler, in a failed transaction, and before the first query of
+// one, the connection cannot: then one beside it does, in a transaction of its own.
 func (e *effect) announce(ctx context.Context) error {
 	c := e.c
-	if c.pid != 0 && c.inner.txStatus() != 'E' {
-		if _, err := c.inner.text(ctx, announceAlone); err != nil {
+	if c.pid != 0 && c.inner.txStatus() != 'E' && !c.mustNotAsk() {
+		if _, err := askIn(ctx, c.inner, announceAlone); err != nil { // a lock of the session's stays
 			return err
 		}
 		c.announced++
@@ -37,12 +37,12 @@ func (e *effect) announce(ctx context.Context) error {
 	return nil
 }
 
-// retract gives up the locks of statements that have ended. In a failed
-// transaction it is put off.
+// retract gives up the locks of statements that have ended. In a transaction it is put off
+// to its end.
 func (c *Conn) retract() {
 	defer func(raw bool) { c.raw = raw }(c.raw)
 	c.raw = false // what is asked here is the driver's own
-	for c.announced > 0 && !c.inner.closed() && c.inner.txStatus() != 'E' {
+	for c.announced > 0 && !c.inner.closed() && c.inner.txStatus() == 'I' {
 		ctx, cancel := context.WithTimeout(context.Background(), rollbackTimeout)
 		_, err := c.inner.text(ctx, retractAlone)
 		cancel()

@@ -31,7 +31,13 @@ const setImmediate = "SET CONSTRAINTS ALL IMMEDIATE"
 
 // transactionWrites is the question. Large objects and statistics are tables of
 // the catalog that nothing cached depends on.
-var transactionWrites = `SELECT pg_catalog.concat_ws('|', coalesce(CASE WHEN ` + holds + ` THEN pg_catalog.pg_current_xact_id()
+var transactionWrites = writesWith(pinnedCommit)
+
+// writesAside is the same where synchronous_commit is asked for in another way.
+var writesAside = writesWith("''")
+
+func writesWith(commits string) string {
+	return `SELECT pg_catalog.concat_ws('|', coalesce(CASE WHEN ` + holds + ` THEN pg_catalog.pg_current_xact_id()
  ELSE pg_catalog.pg_current_xact_id_if_assigned() END::pg_catalog.text, ''),
  (SELECT pg_catalog.count(*) FROM pg_catalog.pg_class WHERE relnamespace OPERATOR(pg_catalog.=) 'pg_catalog'::pg_catalog.regnamespace AND relkind OPERATOR(pg_catalog.=) 'r'
   AND relname OPERATOR(pg_catalog.!~~) 'pg_largeobject%' AND relname OPERATOR(pg_catalog.!~~) 'pg_statistic%'
@@ -45,7 +51,8 @@ var transactionWrites = `SELECT pg_catalog.concat_ws('|', coalesce(CASE WHEN ` +
   AND (c.oid IS NULL OR c.relkind OPERATOR(pg_catalog.=) ANY ('{r,p,m,f,v}') AND c.relpersistence OPERATOR(pg_catalog.<>) 't')), ''),
  ` + holds + ` OR EXISTS (SELECT FROM pg_catalog.pg_locks WHERE pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()
   AND locktype OPERATOR(pg_catalog.=) 'relation' AND mode OPERATOR(pg_catalog.=) 'AccessExclusiveLock'),
- ` + sessionState + `, ` + pinnedCommit + `)`
+ ` + sessionState + `, ` + commits + `)`
+}
 
 // holds is true when COMMIT will run the query of a held cursor, which may write.
 const holds = "EXISTS (SELECT FROM pg_catalog.pg_cursors WHERE is_holdable AND creation_time OPERATOR(pg_catalog.>=) pg_catalog.transaction_timestamp())"
@@ -91,6 +98,10 @@ func (e *effect) questions() []string {
 
 func (e *effect) plainQuestions() []string {
 	switch {
+	case e.nameless && e.asks && (e.view == nil || e.view.snapshot.Deferrable()):
+		return []string{setImmediate, "SELECT ''"}
+	case e.nameless:
+		return []string{"SELECT ''"}
 	case !e.asks:
 		return []string{transactionFacts}
 	case e.view == nil || e.view.snapshot.Deferrable():
@@ -99,9 +110,28 @@ func (e *effect) plainQuestions() []string {
 	return []string{transactionWrites}
 }
 
+// askedAside are the same for ask: setImmediate is left out, and what is to last is apart.
+func (e *effect) askedAside() (question, lasting string) {
+	if !e.asks {
+		lasting = transactionFacts
+		if e.drifts {
+			lasting = withIdentity(lasting)
+		}
+		return "", lasting
+	}
+	question = writesAside
+	if e.drifts {
+		question = withIdentity(question)
+	}
+	return question, "SELECT " + pinnedCommit
+}
+
 // take adds what the transaction says of itself.
 func (e *effect) take(answer string) error {
 	answer = e.whereFrom(answer)
+	if e.nameless {
+		return nil
+	}
 	if !e.asks {
 		e.takeFacts(answer)
 		return nil
@@ -110,10 +140,8 @@ func (e *effect) take(answer string) error {
 	if err != nil {
 		return err
 	}
-	e.xid, e.commits = w.xid, w.commits
-	if w.commits != e.c.commits {
-		e.session, e.durability = true, true
-	}
+	e.xid = w.xid
+	e.settles(w.commits)
 	if known := e.c.known.session; known != nil && known.state != w.state {
 		e.session = true
 	}
@@ -133,25 +161,91 @@ func (e *effect) take(answer string) error {
 	return nil
 }
 
+// settles takes in how the transaction commits, where code may have changed it.
+func (e *effect) settles(commits commitMode) {
+	e.commits = commits
+	if commits != e.c.commits {
+		e.session, e.durability = true, true
+	}
+}
+
 // everything adds what nothing survives: it is not known what was changed.
 func (e *effect) everything() {
 	e.tags = append(e.tags, everything...)
 	e.catalog, e.session = true, true
 }
 
-// ask asks the open transaction.
+// ask asks the open transaction. An error is one of what is deferred, or the connection's.
 func (e *effect) ask(ctx context.Context) error {
-	questions := e.questions()
-	for _, command := range questions[:len(questions)-1] {
-		if _, err := e.c.inner.ExecContext(ctx, command, nil); err != nil {
+	in := e.c.inner
+	if e.asks && (e.view == nil || e.view.snapshot.Deferrable()) {
+		if _, err := in.ExecContext(ctx, setImmediate, nil); err != nil {
 			return err
 		}
 	}
-	answer, err := e.c.inner.text(ctx, questions[len(questions)-1])
-	if err != nil {
+	if e.isRefused() {
+		e.untold()
+		return nil
+	}
+	question, lasting := e.askedAside()
+	answer, kept, err := in.aside(ctx, question, lasting)
+	switch {
+	case unanswered(in, err):
+		e.refuses(err)
+		return nil
+	case err != nil:
+		return err
+	case !e.asks:
+		return e.take(kept)
+	}
+	if err := e.take(answer); err != nil {
 		return err
 	}
-	return e.take(answer)
+	e.settles(commitModeOf(kept))
+	return nil
+}
+
+// The questions of which a denial is remembered.
+const (
+	aboutWrites = "which tables a transaction has written"
+	aboutID     = "the id of a transaction"
+)
+
+func (e *effect) about() denial {
+	what := denial{aboutID, e.c.role()}
+	if e.asks {
+		what.question = aboutWrites
+	}
+	return what
+}
+
+// role is that of the session, "" if it is not known.
+func (c *Conn) role() string {
+	if s := c.known.session; s != nil && len(s.values) > 2 {
+		return s.values[2]
+	}
+	return ""
+}
+
+// isRefused reports that PostgreSQL is known to refuse what there is to ask of the transaction.
+func (e *effect) isRefused() bool {
+	return e.c.role() != "" && e.c.d.denials.of(e.about()) != nil
+}
+
+// refuses takes in that it was refused.
+func (e *effect) refuses(err error) {
+	e.c.d.problems.note(workCommit, err)
+	e.c.d.denials.add(e.about(), err)
+	e.untold()
+}
+
+// untold goes on without an answer: the transaction may have written anything that its code can, and
+// is told from others by its backend instead of its id.
+func (e *effect) untold() {
+	e.xid, e.nameless, e.commits = "", true, commitUnknown
+	if e.asks {
+		e.everything()
+	}
 }
 
 // askAtCommit is ask for the caller's own transaction.
@@ -167,7 +261,7 @@ func (e *effect) askAtCommit(ctx context.Context) error {
 	if err := e.ask(ctx); err != nil {
 		return err
 	}
-	if e.xid == "" {
+	if e.xid == "" && !e.nameless {
 		e.tags = nil
 	}
 	return nil

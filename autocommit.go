@@ -33,7 +33,23 @@ const rollbackTimeout = 5 * time.Second
 
 // autocommit executes the statement of e.
 func (c *Conn) autocommit(ctx context.Context, q *call, e *effect) (driver.Result, error) {
+	if e.isRefused() {
+		e.untold()
+	}
 	result, answer, err := c.inner.execInTx(ctx, q.sql, q.args, q.values, append(e.eventBeside(), e.questions()...))
+	if last := (unansweredError{}); errors.As(err, &last) && !c.inner.closed() {
+		// The statement is undone with its transaction, and runs in one in which nothing is asked.
+		_ = e.rollback(err)
+		e.posted, e.over = false, false
+		if e.space != nil {
+			e.leave = e.space.gens.Enter()
+			if e.view == nil || e.space.view.Load() != e.view {
+				e.everything()
+			}
+		}
+		e.refuses(last.PgError)
+		result, answer, err = c.inner.execInTx(ctx, q.sql, q.args, q.values, append(e.eventBeside(), e.questions()...))
+	}
 	if err != nil && e.posted && refusedAs(err, readOnlyTransaction) {
 		// Of the two that were refused together it may have been the event.
 		_ = e.rollback(err)
@@ -160,7 +176,7 @@ func (e *effect) goAlone(ctx context.Context) error {
 
 // commitMarked marks what the transaction says that it has written, and commits.
 func (e *effect) commitMarked(ctx context.Context) error {
-	if e.xid != "" { // else it has written nothing
+	if e.xid != "" || e.nameless { // else it has written nothing
 		if err := e.mark(ctx); err != nil {
 			return e.rollback(err)
 		}

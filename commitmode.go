@@ -28,8 +28,12 @@ func commitModeOf(setting string) commitMode {
 }
 
 // pinnedCommit is an SQL expression: synchronous_commit, which stays as it is until
-// the transaction ends, whatever becomes of the server's configuration.
-const pinnedCommit = "pg_catalog.set_config('synchronous_commit', pg_catalog.current_setting('synchronous_commit'), true)"
+// the transaction ends, whatever becomes of the server's configuration. And while the store is told of
+// what the transaction has written, PostgreSQL does not end it for being idle.
+const pinnedCommit = "pg_catalog.concat(pg_catalog.set_config('synchronous_commit', pg_catalog.current_setting('synchronous_commit'), true)," +
+	" CASE WHEN pg_catalog.current_setting('idle_in_transaction_session_timeout') OPERATOR(pg_catalog.<>) '0'" +
+	" AND pg_catalog.current_setting('idle_in_transaction_session_timeout')::interval OPERATOR(pg_catalog.<) '10s'::interval" +
+	" THEN pg_catalog.substr(pg_catalog.set_config('idle_in_transaction_session_timeout', '10s', true), 1, 0) END)"
 
 // commitModeNow returns whether the commit of e, which is about to be sent, waits
 // for the disk. It asks PostgreSQL only in a transaction that may have changed that.
@@ -38,12 +42,12 @@ func (e *effect) commitModeNow(ctx context.Context) commitMode {
 	switch {
 	case e.commits != commitUnknown: // asked for together with something else
 		return e.commits
-	case e.durability:
+	case e.durability || e.nameless:
 		return commitUnknown
 	case e.asks || e.opaque:
 		return c.commitDoubtful()
 	case c.tx != nil && c.commits == commitUnknown && c.inner.txStatus() == 'T':
-		setting, err := c.inner.text(ctx, "SELECT "+pinnedCommit)
+		setting, err := keepIn(ctx, c.inner, "SELECT "+pinnedCommit)
 		if err != nil {
 			return commitUnknown
 		}

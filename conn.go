@@ -36,10 +36,11 @@ type Conn struct {
 
 	known    state
 	pristine bool      // no statement has changed the session: its state is that of a new connection
+	used     bool      // a statement may have left something in the session that the driver does not keep track of, see leavesNothing
 	pid      uint32    // of the backend, 0 when it is not known or a pooler may change it
 	located  bool      // it was found out once where it leads
 	asked    time.Time // when that was
-	refused  bool      // PostgreSQL refuses to say so, such as to a role without rights
+	refused  time.Time // when PostgreSQL refused to say so, such as to a role without rights; zero if it did not
 	started  int64     // of the backend, in microseconds since 1970; 0 when it was not asked for
 
 	// misread says that standard_conforming_strings was off: what was prepared
@@ -215,6 +216,9 @@ func (c *Conn) ResetSession(ctx context.Context) error {
 	if c.d.eager || !c.pristine {
 		return c.inner.ResetSession(ctx)
 	}
+	if c.gives() {
+		return driver.ErrBadConn
+	}
 	c.needReset = true
 	return nil
 }
@@ -303,6 +307,7 @@ func (c *Conn) handOut(ctx context.Context) (*pgx.Conn, error) {
 	if !ok {
 		return nil, errNotPgx
 	}
+	c.used = true
 	if c.d.traced || in.traced() {
 		c.raw = true
 		return in.Conn.Conn(), nil
@@ -396,12 +401,12 @@ func (c *Conn) dial(ctx context.Context) error {
 	if c.applies && c.d.wrapped != nil {
 		in, err = c.d.dial(ctx) // who waits for it may have the last place in the pool
 	} else {
-		in, err = c.d.connect(ctx, c)
+		in, err = c.d.connectFirst(ctx, c)
 	}
 	if err != nil {
 		return err
 	}
-	c.inner, c.known, c.pristine, c.started, c.announced = in, state{}, true, 0, 0
+	c.inner, c.known, c.pristine, c.used, c.started, c.announced = in, state{}, true, false, 0, 0
 	c.pid, c.located, c.commits, c.limit = 0, false, commitUnknown, 0
 	c.since, c.misread = since{}, false
 	c.home, c.defaults, c.unsettled = stance{}, nil, nil
@@ -420,6 +425,9 @@ func (c *Conn) dial(ctx context.Context) error {
 // forget makes the session's state unknown: a statement may have changed it.
 func (c *Conn) forget() {
 	c.known.session, c.pristine, c.unsettled = nil, false, nil
+	if c.tx == nil {
+		c.refused = time.Time{}
+	}
 }
 
 // newCall takes pgx's leading options off the arguments and runs a query

@@ -246,6 +246,8 @@ type connector struct {
 	stats    counters
 	problems problems // of the driver's own work, as far as no space is known for it
 	outbox   outboxState
+	denials  denials
+	spare    *spare
 	// statements outlive the plans, which go with the catalog.
 	statements *clock.Cache[[sha256.Size]byte, *statementStats] // by the digest of the normalised text
 	tables     *clock.Cache[uint32, *account]                   // by OID
@@ -281,6 +283,7 @@ func newConnector(config Config) (*connector, error) {
 		return nil, err
 	}
 	d := &connector{config: config, target: target, sessions: make(map[[32]byte]*session), spaces: make(map[identity]*space), together: make(map[pair]bool),
+		spare:      newSpare(),
 		statements: clock.New[[sha256.Size]byte, *statementStats](maxStatsBytes), tables: newTableAccounts(), through: config.writesThrough(),
 		given: clock.New[givenKey, string](maxGiven), paths: clock.New[pathKey, []string](maxGiven), derived: clock.New[derivation, *session](maxDerived)}
 	if d.storeName = config.Store; target != nil {

@@ -5,6 +5,7 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/jackc/pgx/v5/stdlib"
 
@@ -43,6 +44,8 @@ type effect struct {
 	readOnly bool // the transaction takes no more writes
 	unsure   bool // the schema tag was marked as well
 
+	queries  bool   // it fixes its transaction's snapshot
+	begin    string // the text of a BEGIN, nothing else
 	catalog  bool
 	session  bool
 	change   *change // what makes it so, if that is one change of a setting
@@ -57,6 +60,7 @@ type effect struct {
 	commit   bool        // tx.Commit, nothing else
 	ends     bool        // the text of a COMMIT or PREPARE TRANSACTION, nothing else
 	xid      string
+	nameless bool // PostgreSQL does not tell it, so that "" means nothing
 	over     bool // done was called
 
 	durability bool       // synchronous_commit may have changed, see flush.go
@@ -75,6 +79,7 @@ func (c *Conn) begin(ctx context.Context, calls ...*call) (*effect, error) {
 	e := &effect{c: c, space: c.known.space, drifts: c.drifts(), before: c.stance(), failed: c.inner.txStatus() == 'E'}
 	visible := c.tx == nil
 	for _, q := range calls {
+		c.used = c.used || !q.text.leavesNothing()
 		if visible && q.text.has(parser.Begin) {
 			c.warmFirst(ctx)
 		}
@@ -100,7 +105,13 @@ func (c *Conn) begin(ctx context.Context, calls ...*call) (*effect, error) {
 		tx.session, tx.began, tx.kept = true, e.before, e.before
 	}
 	if e.space == nil && !e.drifts { // no cache: nothing to invalidate here
-		return e, c.d.outer.Load().announce(ctx, c)
+		if c.tx != nil && c.tx.unseen && slices.ContainsFunc(calls, func(q *call) bool { return q.text.mayCommit() }) {
+			return e, c.showAnyway(ctx)
+		}
+		if !slices.ContainsFunc(calls, func(q *call) bool { return q.text.plan.Writes || q.text.plan.Asks }) {
+			return e, nil
+		}
+		return e, c.announceOutside(ctx)
 	}
 	if visible && e.space != nil {
 		e.leave = e.space.gens.Enter()
@@ -179,6 +190,10 @@ func (e *effect) afterwards() bool {
 
 // add takes in what the text of a call does beside writing tables.
 func (e *effect) add(q *call) {
+	e.queries = e.queries || q.text.queries()
+	if q.text.has(parser.Begin) && len(q.text.plan.Kinds) == 1 {
+		e.begin = q.sql
+	}
 	e.asks = e.asks || q.text.plan.Asks
 	e.session = e.session || q.text.plan.Session
 	e.durability = e.durability || q.text.plan.Durability
@@ -192,8 +207,15 @@ func (e *effect) add(q *call) {
 
 // beginCommit marks everything that the transaction wrote.
 func (c *Conn) beginCommit(ctx context.Context) (*effect, error) {
-	e := &effect{c: c, space: c.known.space, drifts: c.drifts(), commit: true}
 	c.settle()
+	if c.tx != nil && c.known.space == nil && c.tx.asks { // it was begun by a hook
+		c.tx.queried = true // nothing follows that could mind
+		_ = c.learn(ctx)
+	}
+	e := &effect{c: c, space: c.known.space, drifts: c.drifts(), commit: true}
+	if c.tx != nil && c.tx.unseen && e.space == nil && c.inner.txStatus() == 'T' {
+		return e, c.showAnyway(ctx)
+	}
 	if c.tx == nil || e.space == nil && !e.drifts || len(c.tx.tags) == 0 && !c.tx.asks || c.inner.txStatus() == 'E' {
 		return e, nil // nothing written, or PostgreSQL will answer ROLLBACK
 	}
@@ -214,7 +236,7 @@ func (c *Conn) beginOpaque(ctx context.Context) (*effect, error) {
 	c.forget()
 	c.commits = commitUnknown
 	if c.known.space == nil {
-		return e, c.d.outer.Load().announce(ctx, c)
+		return e, c.announceOutside(ctx)
 	}
 	if c.tx != nil {
 		c.tx.session, c.tx.catalog, c.tx.durability = true, true, true
@@ -308,8 +330,10 @@ func (e *effect) markHere(ctx context.Context) error {
 		// The outcome may have to be asked of PostgreSQL later, and there is
 		// nothing but the transaction's id to ask with. In a failed
 		// transaction there is no answer, and nothing to ask.
-		if answer, err := e.c.inner.text(ctx, transactionFacts); err == nil {
-			e.takeFacts(answer)
+		if e.c.inner.txStatus() == 'T' {
+			if err := e.transaction(ctx); err != nil {
+				return err
+			}
 		}
 	}
 	for {
@@ -365,21 +389,23 @@ func (e *effect) done(err error) {
 	}
 	e.over = true
 	c := e.c
-	if c.tx != nil {
+	inTx := c.tx != nil
+	if inTx {
 		c.tx.end = e.endOf(err)
 	}
 	c.settle()
 	if c.tx != nil {
 		c.tx.end = endUnknown
+		if !inTx && e.begin != "" {
+			c.tx.isolation = c.begunWith(e.begin)
+		}
 	}
 	defer e.arrived() // after an outcome that is not known has been counted
 	if e.blind {
 		defer c.lookBack(e)
 	}
 	if tx := c.tx; tx != nil {
-		if e.opens && !e.level && e.before.session != nil && e.before.session.readCommitted {
-			tx.isolation = isolationReadCommitted
-		}
+		tx.queried = tx.queried || e.queries
 		tx.session = tx.session || e.session
 		if e.level || e.session && e.change == nil { // SET transaction_isolation = … is a SET like any other
 			tx.isolation = isolationUnknown
@@ -405,9 +431,9 @@ func (e *effect) done(err error) {
 	switch {
 	case e.write == nil:
 		e.left()
-	case c.inner.closed() && e.commit && c.pid == 0 && e.xid == "" && e.space.keeper == nil:
+	case c.inner.closed() && e.commit && c.pid == 0 && e.xid == "" && !e.nameless && e.space.keeper == nil:
 		e.release() // the transaction had no id, so it had nothing to commit
-	case c.inner.closed() && e.alone && c.pid == 0 && e.space.keeper != nil:
+	case c.inner.closed() && (e.alone || e.nameless) && c.pid == 0 && e.space.keeper != nil:
 		// Nothing can be asked by its id. The sweep of any process finds out when
 		// it is over.
 		c.d.stats.unknown.Add(1)
@@ -423,6 +449,9 @@ func (e *effect) done(err error) {
 		e.abandon(c.d.ended(e.space, c.pid, e.xid, e.commits))
 	case e.prepared && err == nil && e.xid != "":
 		e.abandon(c.d.ended(e.space, 0, e.xid, commitSync)) // to commit it waits for the disk, whatever is set
+	case e.prepared && err == nil && e.nameless:
+		// Whoever commits it, nobody can tell when.
+		e.abandon(func(context.Context) (bool, error) { return false, nil })
 	default:
 		step.At(step.Committed)
 		if e.assumed && c.configured != e.space.configured.Load() {

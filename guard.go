@@ -101,6 +101,10 @@ func (g *guard) dial(ctx context.Context) (inner, error) {
 func (g *guard) dialKnowing(ctx context.Context) (in inner, pooled bool, err error) {
 	err = errNoGuard
 	for _, d := range g.all() {
+		if d.spare.callers.Load() > 0 {
+			err = errCallersFirst
+			continue
+		}
 		for _, dial := range d.ways(g.id) {
 			if in, err = dial(toPrimary(ctx)); err != nil {
 				continue
@@ -115,6 +119,9 @@ func (g *guard) dialKnowing(ctx context.Context) (in inner, pooled bool, err err
 				d.heard(s)
 				err = elsewhere{g.id}
 			}
+		}
+		if refusedAs(err, tooManyConnections) {
+			d.spare.wish()
 		}
 	}
 	return nil, false, err

@@ -39,7 +39,8 @@ type inner interface {
 	judge(ctx context.Context, sql string) error
 	// execInTx begins a transaction, executes a statement in it and then further
 	// ones, the last of which asks for one text, in one round trip where it can.
-	// After an error the transaction may be open or not.
+	// After an error the transaction may be open or not; if it is PostgreSQL's to the question
+	// it is an unansweredError.
 	execInTx(ctx context.Context, sql string, args, values []driver.NamedValue, then []string) (result driver.Result, answer string, err error)
 	// commit commits the open transaction. An error is never driver.ErrBadConn:
 	// database/sql would repeat the statement, and it may have been committed.
@@ -53,6 +54,9 @@ type inner interface {
 	loadCatalog(ctx context.Context) (*catalog.Snapshot, error)
 	// text asks a question with one value as its answer, in one round trip.
 	text(ctx context.Context, sql string) (string, error)
+	// aside asks one in the open transaction, which an error leaves as it was, and runs
+	// another whose effect on the transaction stays, see aside.go. Either may be "".
+	aside(ctx context.Context, question, lasting string) (answer, kept string, err error)
 	mode() pgx.QueryExecMode
 	typeMap() *pgtype.Map
 	backend() uint32
@@ -135,7 +139,16 @@ func (s *pgxSession) parameter(name string) string {
 }
 
 func (s *pgxSession) learn(ctx context.Context) (*session, uint32, error) {
-	return learnSession(ctx, s.pgxConn)
+	if s.txStatus() == 'I' {
+		// Not pgx's simple protocol, which it refuses while standard_conforming_strings is off. Nor under
+		// limits of our own: those of the session are a part of the answer.
+		return readSession(s.pgxConn, s.pgxConn.PgConn().ExecParams(ctx, sessionQuery, nil, nil, nil, nil).Read())
+	}
+	result, _, err := s.asideRows(ctx, sessionQuery, "")
+	if err != nil {
+		return nil, 0, err
+	}
+	return readSession(s.pgxConn, result)
 }
 
 func (s *pgxSession) loadCatalog(ctx context.Context) (*catalog.Snapshot, error) {
@@ -197,6 +210,8 @@ func (in *pgxInner) execInTx(ctx context.Context, sql string, args, values []dri
 			if errors.As(err, &refused) { // PostgreSQL's, of preparing; pgx makes a type of its own of it
 				if _, again := conn.Prepare(ctx, "", sql); again != nil {
 					err = again
+				} else {
+					return nil, "", unansweredError{refused}
 				}
 			}
 		}
@@ -208,7 +223,7 @@ func (in *pgxInner) execInTx(ctx context.Context, sql string, args, values []dri
 	}
 	var answer string
 	if err == nil {
-		err = results.QueryRow().Scan(&answer)
+		err = toQuestion(results.QueryRow().Scan(&answer))
 	}
 	if closing := results.Close(); err == nil {
 		err = closing
@@ -238,6 +253,9 @@ func (in *pgxInner) execPlainInTx(ctx context.Context, sql string, then []string
 		if next, err = pipeline.GetResults(); err == nil {
 			results[i] = next.(*pgconn.ResultReader).Read()
 			err = results[i].Err
+		}
+		if i == len(results)-1 {
+			err = toQuestion(err)
 		}
 	}
 	if closing := pipeline.Close(); err == nil {
@@ -269,5 +287,18 @@ func (in *pgxInner) execStepwise(ctx context.Context, sql string, args []driver.
 		}
 	}
 	answer, err := in.text(ctx, then[len(then)-1])
-	return result, answer, err
+	return result, answer, toQuestion(err)
+}
+
+// unansweredError is PostgreSQL's to the driver's own question.
+type unansweredError struct{ *pgconn.PgError }
+
+func (e unansweredError) Unwrap() error { return e.PgError }
+
+func toQuestion(err error) error {
+	var refused *pgconn.PgError
+	if errors.As(err, &refused) {
+		return unansweredError{refused}
+	}
+	return err
 }

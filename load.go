@@ -70,6 +70,13 @@ func (l *loads) close() {
 	}
 }
 
+// underWay reports that the catalog is being loaded.
+func (l *loads) underWay() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.done != nil
+}
+
 // begin has the catalog loaded unless that is under way. It returns nil if the last load
 // has failed and it is too soon for another.
 func (l *loads) begin() (done <-chan struct{}) {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/cachedpg/cachedpg/catalog"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
+	"github.com/cachedpg/cachedpg/internal/redistest"
 	"github.com/cachedpg/cachedpg/keying"
 	"github.com/cachedpg/cachedpg/store"
 )
@@ -290,4 +291,42 @@ func TestAChangeOfTheSchemaStopsNoReaders(t *testing.T) {
 		reader.selects("ann").gets("ann")
 		reader.gets("ann")
 	})
+}
+
+// While a writer of before keeps a shared store cold no query asks PostgreSQL for more than itself.
+func TestAColdStoreIsRarelyTriedFor(t *testing.T) {
+	f := newFixture(t, pgtest.Database(t), "simple_protocol", people)
+	tx, err := f.plain.BeginTx(f.ctx, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Rollback()
+	if _, err := tx.ExecContext(f.ctx, "UPDATE users SET city = 'Bonn' WHERE id = 3"); err != nil {
+		t.Fatal(err)
+	}
+	wire := pgtest.Listen(t, f.dsn)
+	v := f.asking(f.open("cachedpg", withKey(wire.DSN, "cache_store", redistest.Start(t).URL())))
+	v.db.SetMaxOpenConns(1)
+	const queries, extra = 200, 10
+	for range queries {
+		if got := ownerOf(f.ctx, v.db, "SELECT name FROM users WHERE id = $1", 1); got != "ann" {
+			t.Fatalf("got %s", got)
+		}
+	}
+	sent := map[int]int{} // by connection
+	asked := map[int]bool{}
+	for _, text := range wire.Texts() {
+		sent[text.Client]++
+		asked[text.Client] = asked[text.Client] || strings.HasPrefix(text.SQL, "SELECT name FROM users")
+	}
+	for client, n := range sent {
+		if asked[client] && n > queries+extra {
+			t.Errorf("%d queries sent %d texts", queries, n)
+		}
+	}
+	if s := StatsOf(v.db); s.Hits+s.Misses > 0 {
+		t.Errorf("%d hits and %d misses while it is cold", s.Hits, s.Misses)
+	}
+	f.rollback(tx)
+	v.again("SELECT name FROM users WHERE id = $1", 1)
 }

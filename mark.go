@@ -109,15 +109,18 @@ func (e *effect) writer(ctx context.Context) (id store.WriterID, err error) {
 	c := e.c
 	switch {
 	case e.alone:
-		if err := e.announce(ctx); err != nil {
-			return id, err
-		}
-		return c.backendWriter(ctx), nil
+		return e.backend(ctx)
 	case c.inner.txStatus() == 'E':
 		return id, nil // PostgreSQL will answer ROLLBACK
 	}
-	if err := e.transaction(ctx); err != nil || e.xid == "" {
+	if err := e.transaction(ctx); err != nil {
 		return id, err
+	}
+	switch {
+	case e.nameless:
+		return e.backend(ctx)
+	case e.xid == "":
+		return id, nil
 	}
 	xid, err := strconv.ParseUint(e.xid, 10, 64)
 	if err != nil {
@@ -129,10 +132,25 @@ func (e *effect) writer(ctx context.Context) (id store.WriterID, err error) {
 	return store.NewTransactionWriter(xid), nil
 }
 
+// backend returns an id to mark with where there is none of a transaction.
+func (e *effect) backend(ctx context.Context) (id store.WriterID, err error) {
+	if err := e.announce(ctx); err != nil {
+		return id, err
+	}
+	if e.prepared { // which the backend does not outlast
+		return store.NewWriter(), nil
+	}
+	return e.c.backendWriter(ctx), nil
+}
+
 // transaction asks for the id of the transaction that is about to commit.
 func (e *effect) transaction(ctx context.Context) (err error) {
-	if e.wraps || e.xid != "" {
+	if e.wraps || e.xid != "" || e.nameless {
 		return nil // it was asked for beside the statement
+	}
+	if e.isRefused() {
+		e.untold()
+		return nil
 	}
 	question := transactionFacts
 	if e.c.tx != nil && e.c.tx.cursor {
@@ -145,7 +163,11 @@ func (e *effect) transaction(ctx context.Context) (err error) {
 	if e.drifts {
 		question = withIdentity(question)
 	}
-	answer, err := e.c.inner.text(ctx, question)
+	answer, err := keepIn(ctx, e.c.inner, question)
+	if unanswered(e.c.inner, err) {
+		e.refuses(err)
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -161,11 +183,11 @@ func (e *effect) transaction(ctx context.Context) (err error) {
 // is not known which backend will run a statement: then only this process can
 // release what it marks.
 func (c *Conn) backendWriter(ctx context.Context) store.WriterID {
-	if c.pid == 0 {
+	if c.pid == 0 || c.started == 0 && c.mustNotAsk() {
 		return store.NewWriter()
 	}
 	if c.started == 0 {
-		start, err := c.inner.text(ctx, "SELECT (extract(epoch FROM backend_start) OPERATOR(pg_catalog.*) 1000000)::pg_catalog.int8::pg_catalog.text"+
+		start, err := askIn(ctx, c.inner, "SELECT (extract(epoch FROM backend_start) OPERATOR(pg_catalog.*) 1000000)::pg_catalog.int8::pg_catalog.text"+
 			" FROM pg_catalog.pg_stat_activity WHERE pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()")
 		if err == nil {
 			c.started, err = strconv.ParseInt(start, 10, 64)

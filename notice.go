@@ -114,7 +114,7 @@ func (n *notice) stand(ctx context.Context, in inner, retry func() bool) (leave 
 			return nil, err
 		}
 		if in != nil { // before hold finds the notice there: then one of the two always is
-			if _, err := in.text(ctx, lockInTx(lockNotice)); err != nil {
+			if _, err := keepIn(ctx, in, lockInTx(lockNotice)); err != nil {
 				return nil, err
 			}
 		}
@@ -133,7 +133,7 @@ func standIn(ctx context.Context, in inner, retry func() bool) error {
 	if err := patient(ctx, in); err != nil {
 		return err
 	}
-	if _, err := in.text(ctx, lockInTx(lockNotice)); err != nil {
+	if _, err := keepIn(ctx, in, lockInTx(lockNotice)); err != nil {
 		return err
 	}
 	_, err := outlast(ctx, time.Now(), retry)
@@ -226,9 +226,14 @@ func (n *notice) rounds() {
 // patient keeps PostgreSQL from ending a transaction that does nothing while it
 // has to wait.
 func patient(ctx context.Context, in inner) error {
-	_, err := in.text(ctx, "SELECT pg_catalog.count(pg_catalog.set_config(name, '0', true))::pg_catalog.text FROM pg_catalog.pg_settings"+
-		" WHERE name OPERATOR(pg_catalog.=) ANY ('{idle_in_transaction_session_timeout,transaction_timeout}') AND setting OPERATOR(pg_catalog.<>) '0'")
+	_, err := keepIn(ctx, in, "SELECT pg_catalog.concat("+unlimited("idle_in_transaction_session_timeout")+", "+unlimited("transaction_timeout")+")")
 	return err
+}
+
+// unlimited is an SQL expression that lifts a limit, if the server has it, until the transaction ends.
+func unlimited(setting string) string {
+	return "CASE WHEN pg_catalog.current_setting('" + setting + "', true) OPERATOR(pg_catalog.<>) '0'" +
+		" THEN pg_catalog.set_config('" + setting + "', '0', true) END"
 }
 
 // hold reports that the notice posted at that time is still there.

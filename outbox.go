@@ -218,7 +218,7 @@ func (e *effect) post(ctx context.Context) error {
 	if e.alone {
 		return e.postAlone(ctx, tags)
 	}
-	if err := e.transaction(ctx); err != nil || e.xid == "" {
+	if err := e.transaction(ctx); err != nil || e.xid == "" && !e.nameless {
 		return err
 	}
 	if e.posted && !e.unsure {
@@ -226,12 +226,15 @@ func (e *effect) post(ctx context.Context) error {
 		return nil
 	}
 	c := e.c
-	if e.wraps || e.asks { // else it was asked for together with the id
-		answer, err := c.inner.text(ctx, "SELECT "+readOnly)
+	if e.wraps || e.asks || e.nameless { // else it was asked for together with the id
+		answer, err := askIn(ctx, c.inner, "SELECT "+readOnly)
 		if err != nil {
 			return err
 		}
 		e.readOnly = answer == readOnlyAnswer
+	}
+	if e.readOnly && e.nameless {
+		return e.postBeside(ctx, tags, "NULL")
 	}
 	if e.readOnly {
 		return e.postBeside(ctx, tags, "'"+e.xid+"'")
@@ -239,7 +242,7 @@ func (e *effect) post(ctx context.Context) error {
 	if c.d.config.Outbox == outboxAuto {
 		// Without the table there is no such way, and asking costs the
 		// transaction nothing: an error would.
-		if may, err := c.inner.text(ctx, "SELECT "+mayPost); err != nil || may != "true" {
+		if may, err := askIn(ctx, c.inner, "SELECT "+mayPost); err != nil || may != "true" {
 			return err
 		}
 	}
@@ -274,7 +277,7 @@ func (e *effect) postAlone(ctx context.Context, tags []store.Tag) error {
 // read-only one, which may have written before it was made so, or none.
 func (e *effect) postBeside(ctx context.Context, tags []store.Tag, xid string) error {
 	_, err := e.space.keeper.guard.write(ctx, fmt.Sprintf("INSERT INTO cachedpg.outbox (tags, local, alone, xid) VALUES (%s, %t, %t, %s) RETURNING ''",
-		encodeTags(tags), e.afterwards(), e.alone, xid))
+		encodeTags(tags), e.afterwards(), e.alone || e.nameless, xid))
 	switch {
 	case err == nil:
 		e.c.d.outbox.posted.Add(1)

@@ -2,6 +2,8 @@ package cachedpg
 
 import (
 	"context"
+	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/cachedpg/cachedpg/keying"
@@ -69,12 +71,76 @@ func (d *connector) goAway() {
 	}
 }
 
+// announceOutside is announce of what a connection writes that has no space.
+func (c *Conn) announceOutside(ctx context.Context) error {
+	o := c.d.outer.Load()
+	switch {
+	case o != nil || c.located:
+		return o.announce(ctx, c)
+	case c.tx != nil:
+		c.tx.unseen = true // it is shown before COMMIT
+		return nil
+	}
+	return c.showAnyway(ctx)
+}
+
+// cachesQuestion asks whether anybody on the server may have a cache.
+var cachesQuestion = fmt.Sprintf("SELECT (EXISTS (SELECT FROM pg_catalog.pg_locks WHERE locktype OPERATOR(pg_catalog.=) 'advisory' AND objsubid OPERATOR(pg_catalog.=) 2"+
+	" AND classid OPERATOR(pg_catalog.=) '%d'::pg_catalog.oid AND objid::pg_catalog.int8 OPERATOR(pg_catalog.&) %d OPERATOR(pg_catalog.=) 0"+
+	" AND pid OPERATOR(pg_catalog.<>) pg_catalog.pg_backend_pid()))::pg_catalog.text", lockCamps, campWrites)
+
+// showAnyway has others see that the connection writes although PostgreSQL does not tell on which server and
+// database it is, because the role may not ask: so there is nothing that could be marked. It holds the lock of
+// a writer that shares no store for as long as it lives, so that nobody there has hits (I23).
+//
+//	process with rights                     role without
+//	fills, hits
+//	                                        UPDATE
+//	                                        shows that it writes, waits until hits are over
+//	                                        COMMIT
+//	no hit: somebody writes past it
+//
+// Behind a pooler it is the transaction that holds the lock; a statement outside of one cannot.
+func (c *Conn) showAnyway(ctx context.Context) error {
+	shown := post{lockCamps, newCamp(campOff).writeLock()}
+	if c.shown == shown {
+		return nil
+	}
+	pid, err := askIn(ctx, c.inner, "SELECT pg_catalog.pg_backend_pid()::pg_catalog.text")
+	pooled := err == nil && pid != strconv.FormatUint(uint64(c.inner.backend()), 10)
+	switch {
+	case !pooled:
+		_, err = askIn(ctx, c.inner, shown.call("pg_advisory_lock_shared"))
+	case c.inner.txStatus() == 'T':
+		_, err = keepIn(ctx, c.inner, shown.call("pg_advisory_xact_lock_shared"))
+	default:
+		return nil
+	}
+	if err != nil {
+		if c.inner.closed() || ctx.Err() != nil {
+			return err
+		}
+		return nil // nor does PostgreSQL let it be seen
+	}
+	if !pooled {
+		c.shown = shown
+	}
+	some, err := askIn(ctx, c.inner, cachesQuestion)
+	if c.inner.closed() || ctx.Err() != nil {
+		return err
+	}
+	if err == nil && !isTrue(some) {
+		return nil
+	}
+	return patiently(ctx, c.inner, campWait)
+}
+
 func (o *outsider) announce(ctx context.Context, c *Conn) error {
 	if o == nil {
 		return nil
 	}
 	if c.pid == 0 && c.inner.txStatus() == 'T' { // a pooler may have led it elsewhere, or everything since
-		where, err := c.inner.text(ctx, "SELECT "+identityText)
+		where, err := askIn(ctx, c.inner, "SELECT "+identityText)
 		if err != nil {
 			return err
 		}

@@ -434,10 +434,10 @@ func (p *peers) announceOn(ctx context.Context, c *Conn, database string) error 
 	if c.inner.txStatus() == 'E' || own.kind == campUnknown || c.shown == shown {
 		return nil
 	}
-	if _, err := c.inner.text(ctx, shown.call(function)); err != nil {
+	if _, err := keepIn(ctx, c.inner, shown.call(function)); err != nil {
 		return err
 	}
-	answer, err := c.inner.text(ctx, censusOf(database))
+	answer, err := askIn(ctx, c.inner, censusOf(database))
 	if err != nil {
 		return err
 	}

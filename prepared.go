@@ -38,6 +38,9 @@ func (c *Conn) renew(ctx context.Context, v *view) {
 
 // prepares is called before q is sent, by which it may come to be prepared.
 func (c *Conn) prepares(ctx context.Context, q *call) {
+	if c.mustNotAsk() && !q.text.queries() {
+		return // it is a command that PostgreSQL may accept before the first query alone
+	}
 	s := c.known.session
 	switch {
 	case c.since.session == nil:

@@ -14,7 +14,8 @@ import (
 // Problem is why work of the driver's own did not succeed when it was tried last.
 // Queries go to PostgreSQL meanwhile, as far as they need what it is for.
 type Problem struct {
-	// Work is what failed: "session" (to ask what it is set to), "catalog" (to load it),
+	// Work is what failed: "session" (to ask what it is set to), "commit" (to ask the transaction for its
+	// id, or what it has written; it makes more stale instead), "catalog" (to load it),
 	// "watch" (to ask PostgreSQL, beside the pool, what hits rest on) or "store" (to use
 	// the one that processes share), "driver" (to find this one under what is wrapped around it).
 	Work string
@@ -34,13 +35,14 @@ type work uint8
 
 const (
 	workSession work = iota
+	workCommit
 	workCatalog
 	workWatch
 	workStore
 	works
 )
 
-var workNames = [works]string{"session", "catalog", "watch", "store"}
+var workNames = [works]string{"session", "commit", "catalog", "watch", "store"}
 
 // problems holds the last failure of each kind of work, for who asks why nothing is
 // cached. The zero value has none.
@@ -104,6 +106,7 @@ func (c *Conn) refusal(ctx context.Context) error {
 		return nil
 	}
 	if sp := c.known.space; refused(c.d.problems.err(workSession)) || sp != nil && refused(sp.problems.err(workCatalog)) {
+		c.refused = time.Time{}
 		if _, err := c.state(ctx); err != nil {
 			return err
 		}
@@ -116,7 +119,7 @@ func (c *Conn) refusal(ctx context.Context) error {
 		}
 	}
 	for w := range found {
-		if err := found.err(work(w)); refused(err) {
+		if err := found.err(work(w)); refused(err) && work(w) != workCommit {
 			return fmt.Errorf("%w: PostgreSQL refuses what the driver asks (%s): %w", ErrWithheld, workNames[w], err)
 		}
 	}

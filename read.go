@@ -150,14 +150,20 @@ func (c *Conn) plan(ctx context.Context, q *call) error {
 	}
 	if q.session == nil || q.mode < 0 || int(q.mode) >= len(q.session.digests) {
 		q.session, q.view = unknownSession, noCatalog
-	} else if !known.current() || q.view == nil {
+	} else if q.view == nil || c.tx == nil && !known.current() {
 		q.view = noCatalog
 	}
 	reader := q.session
+	if reader == unknownSession {
+		reader = c.reported()
+	}
 	if c.misread {
 		reader = reader.unreadable()
 	}
-	q.text = c.d.plan(q.view, reader, q.sql)
+	if q.text = c.d.plan(q.view, reader, q.sql); q.view != noCatalog && !known.current() && !q.text.plan.Writes {
+		q.view = noCatalog // but for a write in a transaction, whose commit compares
+		q.text = c.d.plan(q.view, reader, q.sql)
+	}
 	switch plan := q.text.plan; {
 	case q.view == noCatalog:
 		if plan.Writes && known.session != nil && q.space != nil && !q.refreshed {
@@ -249,6 +255,7 @@ func (c *Conn) direct(ctx context.Context, q *call, reason keying.Reason) (drive
 		c.limit = hurried
 	}
 	if !q.text.effects() {
+		c.sends(q)
 		return c.pass(ctx, q)
 	}
 	if err := c.check(ctx, q); err != nil {

@@ -295,6 +295,16 @@ func (in *scripted) loadCatalog(ctx context.Context) (*catalog.Snapshot, error) 
 	return snapshot, in.s.holdup.pass(ctx)
 }
 
+func (in *scripted) aside(ctx context.Context, question, lasting string) (answer, kept string, err error) {
+	if question != "" {
+		answer, err = in.text(ctx, question)
+	}
+	if lasting != "" && err == nil {
+		kept, err = in.text(ctx, lasting)
+	}
+	return answer, kept, err
+}
+
 // text answers the driver's own questions.
 func (in *scripted) text(ctx context.Context, sql string) (string, error) {
 	before, after, _ := strings.Cut(in.s.id.only("?"), "?")

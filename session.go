@@ -14,11 +14,13 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/cachedpg/cachedpg/catalog"
 	"github.com/cachedpg/cachedpg/keying"
 )
 
 // formatVersion goes into every key: results stored by a version that encodes
-// them differently are never found.
+// them differently are never found. So does the start of the server: with it the
+// libraries change that order texts.
 const formatVersion = 2
 
 // session is what a result depends on outside its text, arguments and tables,
@@ -28,18 +30,19 @@ type session struct {
 	id      identity
 	standby bool
 
-	// commits is the connection's own that has learned it: it is in no key.
+	// commits, limit and schemas are of the connection that has learned it: they are in no key.
 	commits commitMode
-	limit   time.Duration // so is this: PostgreSQL ends a statement after it, or after waiting so long for a lock; 0 is never
+	limit   time.Duration // PostgreSQL ends a statement after it, or after waiting so long for a lock; 0 is never
+	schemas catalog.Schemas
+	level   isolation // of the transaction that it was asked in
 
 	state         string   // sessionState; "" of one that was never asked for, see derive
 	values        []string // of settingValues
 	path          []string // current_schemas(true)
 	pathKey       string
-	isolation     string   // default_transaction_isolation
-	readCommitted bool     // what that is
-	versions      []string // collations
-	temporary     bool     // a temporary schema is on the path
+	isolation     string // default_transaction_isolation
+	readCommitted bool   // what that is
+	temporary     bool   // a temporary schema is on the path
 	reading
 
 	// digests goes into keys, one per pgx.QueryExecMode: the mode decides how
@@ -49,15 +52,6 @@ type session struct {
 	plans  atomic.Pointer[planSet]
 	queued atomic.Pointer[encodingjson.RawMessage] // see queuedSettings
 }
-
-// collations gives the versions of the libraries that order texts. With another
-// one a result that was ordered before is not the one that PostgreSQL would give.
-const collations = `ARRAY[
- coalesce((SELECT pg_catalog.pg_collation_actual_version(oid) FROM pg_catalog.pg_collation
-  WHERE collprovider OPERATOR(pg_catalog.=) 'c' AND collcollate OPERATOR(pg_catalog.<>) ALL ('{C,POSIX}')
-   AND collcollate OPERATOR(pg_catalog.!~~) 'C.%' ORDER BY oid LIMIT 1), ''),
- coalesce((SELECT pg_catalog.pg_collation_actual_version(oid) FROM pg_catalog.pg_collation
-  WHERE collprovider OPERATOR(pg_catalog.=) 'i' AND collname OPERATOR(pg_catalog.=) 'und-x-icu' ORDER BY oid LIMIT 1), '')]::pg_catalog.text[]`
 
 // sessionState is an expression that differs when settings of the session do.
 var sessionState = "pg_catalog.md5(ROW(pg_catalog.current_schemas(true), pg_catalog.current_setting('default_transaction_isolation'), " +
@@ -80,19 +74,17 @@ var sessionQuery = questionOfSession + `, ` + timelineSQL + `, ` + databaseSQL +
  pg_catalog.current_setting('standard_conforming_strings'),
  pg_catalog.current_setting('synchronous_commit'),
  ` + limitsSQL + `,
- ` + sessionState + `, ` + settingValues + `, ` + collations
+ ` + sessionState + `, ` + settingValues + `, ` + catalog.SchemasSQL + `, pg_catalog.current_setting('transaction_isolation')`
 
-// learnSession asks PostgreSQL for the state of the session that conn is in,
-// in one round trip and without a prepared statement, so that it works behind
+// readSession reads the state of the session that conn is in from the answer to
+// sessionQuery. That takes one round trip and no prepared statement, so that it works behind
 // a pooler too. pid is the backend's, which behind a pooler is not the one that
 // pgx was told.
-func learnSession(ctx context.Context, conn *pgx.Conn) (s *session, pid uint32, err error) {
+func readSession(conn *pgx.Conn, result *pgconn.Result) (s *session, pid uint32, err error) {
 	s = &session{}
-	var standardText, synchronous, limits string
-	// Not pgx's simple protocol, which it refuses while standard_conforming_strings is off.
-	result := conn.PgConn().ExecParams(ctx, sessionQuery, nil, nil, nil, nil).Read()
+	var level, standardText, synchronous, limits string
 	for i, dest := range []any{&s.id.system, &s.id.timeline, &s.id.database, &s.id.name, &s.id.started, &pid, &s.path, &s.isolation, &standardText, &synchronous, &limits,
-		&s.state, &s.values, &s.versions} {
+		&s.state, &s.values, &s.schemas, &level} {
 		if result.Err == nil {
 			result.Err = conn.TypeMap().Scan(result.FieldDescriptions[i].DataTypeOID, pgx.TextFormatCode, result.Rows[0][i], dest)
 		}
@@ -101,7 +93,8 @@ func learnSession(ctx context.Context, conn *pgx.Conn) (s *session, pid uint32, 
 		return nil, 0, result.Err
 	}
 	s.standby = s.id.timeline == ""
-	s.readCommitted = s.isolation == "read committed" || s.isolation == "read uncommitted"
+	s.readCommitted = isolationOf(s.isolation) == isolationReadCommitted
+	s.level = isolationOf(level)
 	s.reading = newReading(standardText == "on", s.setting("client_encoding"), conn.PgConn().ParameterStatus("server_encoding"))
 	s.commits, s.limit = commitModeOf(synchronous), shortest(limits)
 	s.seal()
@@ -115,7 +108,7 @@ func (s *session) seal() {
 		s.temporary = s.temporary || strings.HasPrefix(schema, "pg_temp")
 	}
 	b := []byte{formatVersion}
-	for _, v := range slices.Concat([]string{s.id.text(), s.pathKey, s.isolation}, s.versions, s.values) {
+	for _, v := range slices.Concat([]string{s.id.text(), s.pathKey, s.isolation}, s.values) {
 		b = binary.AppendUvarint(b, uint64(len(v)))
 		b = append(b, v...)
 	}
@@ -138,12 +131,22 @@ func (s *session) same(other *session) bool {
 }
 
 // state is where a connection stands: a session, the space of its database,
-// and the catalog in use when the session was learned. The effective search_path
-// depends on which schemas exist, so that a newer catalog wants it learned again.
+// and the catalog in use when the session was learned, or one with the same schemas. The
+// effective search_path depends on which schemas exist, so that one with others wants it learned again.
 type state struct {
 	session *session // nil when not known, because a statement may have changed it
 	space   *space   // nil when nothing may be cached there
 	view    *view
+	schemas catalog.Schemas
+}
+
+// fits reports that a session that was learned with these schemas is what it was with the catalog v.
+func (st *state) fits(v *view) bool {
+	schemas := st.schemas
+	if st.view != nil {
+		schemas = st.view.snapshot.Schemas() // a SET may have led to it since, which was looked up with that
+	}
+	return st.session != nil && schemas != "" && schemas == v.snapshot.Schemas()
 }
 
 // current reports that nothing has happened since the state was learned.
@@ -164,6 +167,9 @@ func (c *Conn) state(ctx context.Context) (*state, error) {
 	if err := c.ready(ctx); err != nil {
 		return nil, err
 	}
+	if c.inner.txStatus() != 'I' && c.tx != nil {
+		return c.stateInTx(ctx), nil
+	}
 	if c.known.session == nil || c.moved() || !c.agrees() {
 		_ = c.learn(ctx) // unknown stays unknown
 	}
@@ -173,14 +179,42 @@ func (c *Conn) state(ctx context.Context) (*state, error) {
 		return &c.known, nil
 	}
 	v := sp.view.Load()
-	if v == nil && c.inner.txStatus() != 'E' {
+	if v == nil {
 		v = sp.loads.await(ctx, nil, false)
 	}
-	if v != nil && c.known.view != v && c.known.space == sp {
+	switch {
+	case v == nil || c.known.view == v || c.known.space != sp:
+	case c.known.fits(v):
+		c.known.view = v
+		c.settled(nil) // as if it had been asked
+		c.publish()
+	default:
 		_ = c.learn(ctx)
 	}
 	c.renew(ctx, v)
 	return &c.known, nil
+}
+
+// stateInTx is state in the caller's transaction. Nothing is asked in it before the caller has
+// run a statement there that fixes its snapshot, and its isolation level with it: a question would do that.
+//
+//	caller                                  driver
+//	BEGIN
+//	SET TRANSACTION ISOLATION LEVEL …
+//	                                        (SELECT …)
+//	                                        (25001: must be called before any query)
+//
+// So what there is to ask is asked before the transaction begins. If the catalog is replaced while it
+// lasts, its writes are planned with the one of before, which its commit finds out,
+// and its reads ask PostgreSQL.
+func (c *Conn) stateInTx(ctx context.Context) *state {
+	if c.known.session == nil || !c.agrees() {
+		_ = c.learn(ctx)
+	}
+	if !c.mustNotAsk() && c.known.view != nil {
+		c.renew(ctx, c.known.view) // what was prepared before is of the catalog before
+	}
+	return &c.known
 }
 
 // standbyFor is how long it is believed, where PostgreSQL does not tell by
@@ -234,7 +268,10 @@ func (c *Conn) learn(ctx context.Context) error {
 		before = expected.view.Load()
 	}
 	change := c.unsettled
-	c.known.session, c.unsettled = nil, nil
+	c.known.session = nil
+	if !c.mustNotAsk() { // else it is settled when it may be asked, unless another statement changes the settings before
+		c.unsettled = nil
+	}
 	if c.known.space == nil && expected != nil {
 		c.known.space = expected
 		expected.enter()
@@ -242,8 +279,10 @@ func (c *Conn) learn(ctx context.Context) error {
 	switch status := c.inner.txStatus(); {
 	case status == 'E':
 		return nil // PostgreSQL answers nothing there
-	case status == 'T' && c.refused:
-		return nil // the question would end the caller's transaction
+	case time.Since(c.refused) < refusedFor, c.tx != nil && c.tx.refused:
+		return nil // it is not asked at every statement
+	case c.mustNotAsk():
+		return nil
 	}
 	if c.tx != nil && c.tx.asks {
 		c.tx.session = true // its code may have set what its end undoes
@@ -256,14 +295,19 @@ func (c *Conn) learn(ctx context.Context) error {
 	c.d.problems.note(workSession, err)
 	if err != nil {
 		c.since.session = unknownSession // for what is prepared from now on
-		c.refused = errors.As(err, new(*pgconn.PgError))
+		if errors.As(err, new(*pgconn.PgError)) {
+			c.unlearned()
+		}
 		return err
 	}
-	c.located, c.refused, c.asked = true, false, time.Now()
+	c.located, c.refused, c.asked = true, time.Time{}, time.Now()
 	if c.pid = 0; pid == c.inner.backend() {
 		c.pid = pid
 	}
-	c.commits, c.limit, c.configured = s.commits, s.limit, configured
+	c.commits, c.configured = s.commits, configured
+	if c.inner.txStatus() == 'I' { // else it was asked under other limits
+		c.limit = s.limit
+	}
 	session, sp, err := c.d.adopt(s, sighting{direct: c.pid != 0, again: again && s.id == expected.key.identity})
 	if err != nil {
 		_ = c.inner.Close()
@@ -292,13 +336,34 @@ func (c *Conn) learn(ctx context.Context) error {
 	if c.known.view = before; sp != expected {
 		c.known.view = nil
 	}
+	c.known.schemas = s.schemas
+	if c.tx != nil {
+		c.tx.isolation = s.level
+	}
 	c.settled(change)
+	c.publish()
+	return nil
+}
+
+// unlearned takes in that PostgreSQL does not tell: the role of the session for a while, one that was set in the
+// transaction for as long as that lasts.
+func (c *Conn) unlearned() {
+	if c.tx != nil && c.tx.session {
+		c.tx.refused = true
+		return
+	}
+	c.refused = time.Now()
+}
+
+// publish has new connections begin with what is known of this one, if it tells how
+// they do.
+func (c *Conn) publish() {
+	sp := c.known.space
 	if c.tx == nil && c.pristine && !c.misread && c.known.space != nil && c.isNew(sp) {
 		known := c.known
 		c.d.known.Store(&known)
 		c.d.limit.Store(int64(c.limit))
 	}
-	return nil
 }
 
 // isNew reports that a connection dialled now would begin as this one did:

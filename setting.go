@@ -352,7 +352,7 @@ func (d *connector) derive(from *session, v *view, at int, value string) *sessio
 	s, ok := d.derived.Get(key)
 	if !ok {
 		s = &session{id: from.id, standby: from.standby, values: slices.Clone(from.values), path: from.path,
-			isolation: from.isolation, readCommitted: from.readCommitted, versions: from.versions, reading: from.reading}
+			isolation: from.isolation, readCommitted: from.readCommitted, reading: from.reading}
 		s.values[at] = value
 		if at == valueUser || at == valuePath {
 			if s.path, ok = d.paths.Get(pathOf(s, v)); !ok {

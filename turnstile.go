@@ -32,4 +32,15 @@ func (t *turnstile) lock(ctx context.Context) error {
 	}
 }
 
+// tryLock reports whether it got the lock at once.
+func (t *turnstile) tryLock() bool {
+	t.once.Do(func() { t.token = make(chan struct{}, 1) })
+	select {
+	case t.token <- struct{}{}:
+		return true
+	default:
+		return false
+	}
+}
+
 func (t *turnstile) Unlock() { <-t.token }

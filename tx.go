@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"database/sql/driver"
+	"strings"
 
 	"github.com/cachedpg/cachedpg/keying"
 	"github.com/cachedpg/cachedpg/store"
@@ -28,6 +29,9 @@ type txState struct {
 	view  *view
 	mixed bool
 
+	refused   bool // PostgreSQL does not tell what its settings are
+	unseen    bool // it wrote, and it is not known on which server, see showAnyway
+	queried   bool // the caller has run a statement in it that fixes its snapshot, see stateInTx
 	isolation isolation
 }
 
@@ -47,6 +51,14 @@ const (
 	isolationReadCommitted
 	isolationSnapshot // REPEATABLE READ or SERIALIZABLE
 )
+
+// isolationOf reads a setting.
+func isolationOf(level string) isolation {
+	if level == "read committed" || level == "read uncommitted" {
+		return isolationReadCommitted
+	}
+	return isolationSnapshot
+}
 
 // maxTxTags bounds what a transaction remembers of single rows.
 const maxTxTags = 4096
@@ -130,19 +142,43 @@ func (t *txState) mayRead(ctx context.Context, c *Conn) keying.Reason {
 	return keying.NoReason
 }
 
-// isolationOf asks for the level if it is not known. SHOW takes no snapshot, so
-// a SET TRANSACTION may still follow.
+// begunWith is the isolation level of a transaction that a text has begun, which is one command.
+func (c *Conn) begunWith(begin string) isolation {
+	switch words := strings.ToLower(begin); {
+	case strings.Contains(words, "serializable"), strings.Contains(words, "repeatable"):
+		return isolationSnapshot
+	case strings.Contains(words, "isolation"):
+		return isolationReadCommitted
+	}
+	return c.defaultIsolation()
+}
+
+// defaultIsolation is that of a transaction which is begun without another one.
+func (c *Conn) defaultIsolation() isolation {
+	switch s := c.known.session; {
+	case s == nil:
+		return isolationUnknown
+	case s.readCommitted:
+		return isolationReadCommitted
+	}
+	return isolationSnapshot
+}
+
+// isolationOf asks for the level if it is not known, because a statement in the transaction
+// may have set it. SHOW takes no snapshot, so a SET TRANSACTION may still follow.
 func (t *txState) isolationOf(ctx context.Context, c *Conn) isolation {
 	if t.isolation == isolationUnknown {
-		switch level, err := c.inner.text(ctx, "SHOW transaction_isolation"); {
-		case err != nil:
-		case level == "read committed" || level == "read uncommitted":
-			t.isolation = isolationReadCommitted
-		default:
-			t.isolation = isolationSnapshot
+		if level, err := askIn(ctx, c.inner, "SHOW transaction_isolation"); err == nil {
+			t.isolation = isolationOf(level)
 		}
 	}
 	return t.isolation
+}
+
+// mustNotAsk reports that a question would be the first query of the caller's transaction, see
+// stateInTx.
+func (c *Conn) mustNotAsk() bool {
+	return c.tx != nil && !c.tx.queried && c.inner.txStatus() == 'T'
 }
 
 // BeginTx starts a transaction on PostgreSQL.
@@ -160,6 +196,11 @@ func (c *Conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, e
 			return nil, err
 		}
 	}
+	if c.tx == nil {
+		if _, err := c.state(ctx); err != nil { // in the transaction it could not be asked
+			return nil, err
+		}
+	}
 	c.warmFirst(ctx)
 	inner, err := c.inner.BeginTx(ctx, opts)
 	if err != nil {
@@ -173,9 +214,7 @@ func (c *Conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, e
 	case sql.LevelReadUncommitted, sql.LevelReadCommitted:
 		c.tx.isolation = isolationReadCommitted
 	case sql.LevelDefault:
-		if c.known.session != nil && c.known.session.readCommitted {
-			c.tx.isolation = isolationReadCommitted
-		}
+		c.tx.isolation = c.defaultIsolation()
 	default:
 		c.tx.isolation = isolationSnapshot
 	}
@@ -232,5 +271,6 @@ func (c *Conn) settle() {
 		c.tx = &txState{} // a BEGIN that did not come by BeginTx
 	case !inTx && c.tx != nil:
 		c.leave()
+		c.retract()
 	}
 }

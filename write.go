@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/cachedpg/cachedpg/keying"
 	"github.com/cachedpg/cachedpg/parser"
 )
 
@@ -37,6 +38,7 @@ func (c *Conn) exec(ctx context.Context, q *call) (driver.Result, error) {
 		c.limit = hurried
 	}
 	if !q.text.effects() {
+		c.sends(q)
 		return c.inner.ExecContext(ctx, q.sql, q.args)
 	}
 	if len(q.values) > 0 { // without arguments pgx uses the simple protocol
@@ -104,6 +106,43 @@ func (p *planned) effects() bool {
 	return false
 }
 
+// sends takes in that a statement without effects is sent.
+func (c *Conn) sends(q *call) {
+	c.used = c.used || !q.text.leavesNothing()
+	if c.tx != nil && q.text.queries() {
+		c.tx.queried = true
+	}
+}
+
+// leavesNothing reports that the text certainly leaves nothing in the session that a later one could miss: no setting,
+// whether keys stand for it or not, no lock, no temporary table, no value of a sequence.
+func (p *planned) leavesNothing() bool {
+	plan := p.plan
+	if len(plan.Kinds) != 1 || plan.Session || plan.Asks || plan.Calls || plan.Limits {
+		return false
+	}
+	switch plan.Kinds[0] {
+	case parser.Select:
+		return plan.Reason == keying.NoReason
+	case parser.Update, parser.Delete:
+		return plan.Later // it calls no function that does more than to compute
+	}
+	return false
+}
+
+// queries reports that PostgreSQL certainly needs a snapshot to run the text: none
+// of the commands that may still come before a SET TRANSACTION is all there is.
+func (p *planned) queries() bool {
+	return slices.ContainsFunc(p.plan.Kinds, func(kind parser.Kind) bool {
+		switch kind {
+		case parser.Select, parser.Insert, parser.Update, parser.Delete, parser.Merge, parser.Truncate, parser.CopyFrom, parser.CopyTo,
+			parser.Refresh, parser.DDL, parser.Remark, parser.Do, parser.Call, parser.Explain:
+			return true
+		}
+		return false
+	})
+}
+
 // mayCommit reports that the text, run inside a transaction, may commit it.
 func (p *planned) mayCommit() bool {
 	return p.has(parser.Opaque) && p.plan.Commits || p.has(parser.Commit) || p.has(parser.PrepareTransaction)
@@ -124,7 +163,7 @@ func (q *call) canWrap() bool {
 	}
 	switch plan.Kinds[0] {
 	case parser.Select, parser.Insert, parser.Update, parser.Delete, parser.Merge, parser.Truncate,
-		parser.Refresh, parser.DDL, parser.Explain, parser.Execute:
+		parser.Refresh, parser.DDL, parser.Remark, parser.Explain, parser.Execute:
 		return true
 	case parser.Do, parser.Call:
 		return !plan.Commits

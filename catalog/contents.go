@@ -18,7 +18,7 @@ func (l *loader) contents() (Contents, error) {
 	j.joinOperands()
 	j.joinRelations()
 	c := Contents{Relations: l.relations, Incomplete: l.incomplete, Deferrable: l.deferrable, Outward: l.outward, EventTriggers: l.events,
-		Digest: l.digest.sum()}
+		Schemas: l.schemas.sum(), Digest: l.digest.sum()}
 	c.Functions = append(c.Functions, l.functions...)
 	for _, o := range l.operators {
 		c.Operators = append(c.Operators, o.Operator)

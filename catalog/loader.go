@@ -35,6 +35,7 @@ type loader struct {
 	bodies     map[uint32]string // of functions that PostgreSQL keeps parsed
 
 	incomplete bool
+	schemas    schemaSum
 	digest     digester
 	interned   map[string]string
 	err        error
@@ -148,6 +149,9 @@ func (l *loader) fact(v [][]byte) {
 	case kindCast:
 		l.casts = append(l.casts, [3]uint32{l.oid(v[0]), l.oid(v[1]), l.oid(v[2])})
 	case kindVersion:
+		if string(v[1]) == "pg_namespace" {
+			l.schemas.add(l.oid(v[2]), l.oid(v[3]))
+		}
 	default:
 		l.fail("kind", []byte(kind))
 	}

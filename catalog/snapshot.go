@@ -27,6 +27,7 @@ type Snapshot struct {
 	outward    bool
 	events     bool
 	typeCode   []uint32 // see TypeWriters
+	schemas    Schemas
 	digest     Digest
 }
 
@@ -44,6 +45,7 @@ type Contents struct {
 
 	// See the methods of Snapshot.
 	Incomplete, Deferrable, Outward, EventTriggers bool
+	Schemas                                        Schemas
 	Digest                                         Digest
 }
 
@@ -68,6 +70,7 @@ func NewSnapshot(c Contents) *Snapshot {
 		deferrable: c.Deferrable,
 		outward:    c.Outward,
 		events:     c.EventTriggers,
+		schemas:    c.Schemas,
 		digest:     c.Digest,
 	}
 	for _, t := range c.Types {
@@ -156,6 +159,9 @@ func (s *Snapshot) EventTriggers() bool { return s.events }
 // Outward reports that there is a user-defined function that may change tables
 // over a connection of its own, where the calling transaction does not show it.
 func (s *Snapshot) Outward() bool { return s.outward }
+
+// Schemas names the state of the schemas themselves, "" if it is not known.
+func (s *Snapshot) Schemas() Schemas { return s.schemas }
 
 // Digest identifies what the snapshot says. It is zero for one that was made by hand.
 func (s *Snapshot) Digest() Digest { return s.digest }

@@ -135,6 +135,8 @@ func (a *analysis) kind(s *parser.Statement) {
 		return
 	case parser.DDL:
 		a.ddl()
+	case parser.Remark:
+		a.remark()
 	case parser.Opaque:
 		p.deny(Unparsed, "")
 		p.Commits = p.Commits || !s.Bounded // it may be several statements
@@ -194,6 +196,22 @@ func (a *analysis) ddl() {
 	a.plan.deny(NotRead, "")
 	a.plan.Writes, a.plan.Catalog, a.plan.Session = true, true, true
 	a.schema = true
+}
+
+// descriptions is the OID of pg_description.
+const descriptions = 2609
+
+// remark is a change of the catalog that nothing is planned with and no result depends on. An event trigger may do
+// more. It is marked as a write of comments, which nobody reads from the cache, so that the catalog is
+// compared by which it was found to be no more.
+func (a *analysis) remark() {
+	comments := a.snapshot.ByOID(descriptions)
+	if comments == nil || a.snapshot.EventTriggers() {
+		a.ddl()
+		return
+	}
+	a.plan.Writes = true
+	a.touched = append(a.touched, touched{rel: comments, extent: extentAll})
 }
 
 // relation takes a relation that is read.

@@ -119,6 +119,8 @@ func utilityKind(node any) Kind {
 		return Show
 	case *pg.Node_VacuumStmt, *pg.Node_CheckPointStmt, *pg.Node_LoadStmt:
 		return Maintenance
+	case *pg.Node_CommentStmt, *pg.Node_CreateRoleStmt:
+		return Remark
 	case *pg.Node_AlterCollationStmt, *pg.Node_AlterDatabaseRefreshCollStmt, *pg.Node_AlterDatabaseSetStmt,
 		*pg.Node_AlterDatabaseStmt, *pg.Node_AlterDefaultPrivilegesStmt, *pg.Node_AlterDomainStmt,
 		*pg.Node_AlterEnumStmt, *pg.Node_AlterEventTrigStmt, *pg.Node_AlterExtensionContentsStmt,
@@ -130,13 +132,13 @@ func utilityKind(node any) Kind {
 		*pg.Node_AlterSubscriptionStmt, *pg.Node_AlterSystemStmt, *pg.Node_AlterTableMoveAllStmt,
 		*pg.Node_AlterTableSpaceOptionsStmt, *pg.Node_AlterTableStmt, *pg.Node_AlterTsconfigurationStmt,
 		*pg.Node_AlterTsdictionaryStmt, *pg.Node_AlterTypeStmt, *pg.Node_AlterUserMappingStmt,
-		*pg.Node_ClusterStmt, *pg.Node_CommentStmt, *pg.Node_CompositeTypeStmt,
+		*pg.Node_ClusterStmt, *pg.Node_CompositeTypeStmt,
 		*pg.Node_CreateAmStmt, *pg.Node_CreateCastStmt, *pg.Node_CreateConversionStmt,
 		*pg.Node_CreateDomainStmt, *pg.Node_CreateEnumStmt, *pg.Node_CreateEventTrigStmt,
 		*pg.Node_CreateExtensionStmt, *pg.Node_CreateFdwStmt, *pg.Node_CreateForeignServerStmt,
 		*pg.Node_CreateForeignTableStmt, *pg.Node_CreateFunctionStmt, *pg.Node_CreateOpClassStmt,
 		*pg.Node_CreateOpFamilyStmt, *pg.Node_CreatePlangStmt, *pg.Node_CreatePolicyStmt,
-		*pg.Node_CreatePublicationStmt, *pg.Node_CreateRangeStmt, *pg.Node_CreateRoleStmt,
+		*pg.Node_CreatePublicationStmt, *pg.Node_CreateRangeStmt,
 		*pg.Node_CreateSchemaStmt, *pg.Node_CreateSeqStmt, *pg.Node_CreateStatsStmt,
 		*pg.Node_CreateStmt, *pg.Node_CreateSubscriptionStmt, *pg.Node_CreateTableSpaceStmt,
 		*pg.Node_CreateTransformStmt, *pg.Node_CreateTrigStmt, *pg.Node_CreateUserMappingStmt,

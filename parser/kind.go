@@ -36,6 +36,7 @@ var kindNames = [...]string{
 	Do:                 "do",
 	Call:               "call",
 	Show:               "show",
+	Remark:             "remark",
 	Maintenance:        "maintenance",
 	Empty:              "empty",
 }

@@ -1,0 +1,42 @@
+package cachedpg
+
+import (
+	"crypto/rand"
+	"strings"
+	"testing"
+
+	"github.com/cachedpg/cachedpg/internal/pgtest"
+)
+
+// What changes the catalog and no plan leaves the cache and the catalog as they are.
+func TestWhatChangesNoPlanInvalidatesNone(t *testing.T) {
+	inBothStores(t, func(t *testing.T, keys ...string) {
+		database := pgtest.Database(t)
+		f := newFixture(t, database, "cache_statement", people, keys...)
+		f.again(userByID, 1)
+		planned := connectorOf(f.db).space().view.Load()
+		role := "remarked_" + strings.ToLower(rand.Text())
+		f.Cleanup(func() { pgtest.Exec(t, database, "DROP ROLE IF EXISTS "+role) })
+		for _, text := range []string{"COMMENT ON TABLE users IS 'people'", "COMMENT ON COLUMN users.name IS 'theirs'", "CREATE ROLE " + role} {
+			f.exec(text)
+			f.hit(userByID, 1)
+		}
+		tx, end := f.begin(nil)
+		tx.exec("COMMENT ON TABLE users IS NULL")
+		tx.hit(userByID, 1)
+		f.commit(end)
+		f.hit(userByID, 1)
+		if connectorOf(f.db).space().view.Load() != planned {
+			t.Error("the catalog was loaded again")
+		}
+
+		f.exec("GRANT SELECT ON users TO " + role) // which changes who gets rows
+		f.exec("REVOKE SELECT ON users FROM " + role)
+		f.exec(`CREATE FUNCTION renames() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN UPDATE users SET name = name || '!' WHERE id = 1; END $$`)
+		f.exec("CREATE EVENT TRIGGER " + role + " ON ddl_command_end EXECUTE FUNCTION renames()")
+		f.again(userByID, 1)
+		f.exec("COMMENT ON TABLE users IS 'people again'")
+		f.fresh(userByID, 1)
+		f.exec("DROP EVENT TRIGGER " + role)
+	})
+}

@@ -1,0 +1,78 @@
+package cachedpg
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/cachedpg/cachedpg/internal/pgtest"
+)
+
+// A connection beside the first costs one question more than with pgx, and the first one no second one of the
+// kind once the catalog is there; nor does a change of the schema, but for one of the schemas themselves.
+func TestASessionIsAskedForOnceForEachConnection(t *testing.T) {
+	f := newFixture(t, pgtest.Database(t), "cache_statement", people)
+	wire := pgtest.Listen(t, f.dsn)
+	v := f.asking(f.open("cachedpg", wire.DSN))
+	v.db.SetMaxIdleConns(2)
+	seen := 0
+	learned := func() (n int) {
+		t.Helper()
+		texts := wire.Texts()
+		own := map[int]bool{} // connections of the pool
+		for _, text := range texts {
+			own[text.Client] = own[text.Client] || strings.Contains(text.SQL, "FROM users") || strings.HasPrefix(text.SQL, "SELECT 'ours'")
+		}
+		for _, text := range texts[seen:] {
+			if own[text.Client] && strings.Contains(text.SQL, questionOfSession) {
+				n++
+			}
+		}
+		seen = len(texts)
+		return n
+	}
+	v.db.SetMaxOpenConns(1)
+	v.again(userByID, 1)
+	if n := learned(); n != 1 {
+		t.Errorf("the first connection was asked for its session %d times", n)
+	}
+	v.db.SetMaxOpenConns(2)
+	first, second := f.conn(v.db), f.conn(v.db)
+	if _, err := second.ExecContext(f.ctx, "SELECT 'ours'"); err != nil {
+		t.Fatal(err)
+	}
+	texts := wire.Texts()
+	last, sent := texts[len(texts)-1].Client, 0
+	for i := range texts {
+		if strings.HasPrefix(texts[i].SQL, "SELECT 'ours'") {
+			last = texts[i].Client
+		}
+	}
+	for _, text := range texts {
+		if text.Client == last {
+			sent++
+		}
+	}
+	if sent != 2 { // the question, and the statement
+		t.Errorf("a further connection has sent %d texts", sent)
+	}
+	learned()
+	v.on(second).exec("CREATE TABLE beside (id int)") // the session that makes it is asked again, for it may be a temporary one
+	f.until("a hit", func() bool {
+		before := StatsOf(v.db).Hits
+		v.on(first).fresh(userByID, 1)
+		v.on(second).fresh(userByID, 1)
+		return StatsOf(v.db).Hits > before
+	})
+	if n := learned(); n > 1 {
+		t.Errorf("after a table was made two connections were asked for their sessions %d times", n)
+	}
+	v.on(second).exec("CREATE SCHEMA other")
+	f.until("both sessions", func() bool {
+		v.on(first).fresh(userByID, 1)
+		v.on(second).fresh(userByID, 1)
+		n := learned()
+		return n >= 1 && connectorOf(v.db).space().view.Load() != nil
+	})
+	first.Close()
+	second.Close()
+}
