@@ -36,7 +36,6 @@ type Conn struct {
 
 	known    state
 	pristine bool      // no statement has changed the session: its state is that of a new connection
-	used     bool      // a statement may have left something in the session that the driver does not keep track of, see leavesNothing
 	pid      uint32    // of the backend, 0 when it is not known or a pooler may change it
 	located  bool      // it was found out once where it leads
 	asked    time.Time // when that was
@@ -216,9 +215,6 @@ func (c *Conn) ResetSession(ctx context.Context) error {
 	if c.d.eager || !c.pristine {
 		return c.inner.ResetSession(ctx)
 	}
-	if c.gives() {
-		return driver.ErrBadConn
-	}
 	c.needReset = true
 	return nil
 }
@@ -307,7 +303,6 @@ func (c *Conn) handOut(ctx context.Context) (*pgx.Conn, error) {
 	if !ok {
 		return nil, errNotPgx
 	}
-	c.used = true
 	if c.d.traced || in.traced() {
 		c.raw = true
 		return in.Conn.Conn(), nil
@@ -406,7 +401,7 @@ func (c *Conn) dial(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	c.inner, c.known, c.pristine, c.used, c.started, c.announced = in, state{}, true, false, 0, 0
+	c.inner, c.known, c.pristine, c.started, c.announced = in, state{}, true, 0, 0
 	c.pid, c.located, c.commits, c.limit = 0, false, commitUnknown, 0
 	c.since, c.misread = since{}, false
 	c.home, c.defaults, c.unsettled = stance{}, nil, nil

@@ -247,7 +247,7 @@ type connector struct {
 	problems problems // of the driver's own work, as far as no space is known for it
 	outbox   outboxState
 	denials  denials
-	spare    *spare
+	waiting  atomic.Int64 // callers that PostgreSQL has no place for: until they have one the driver dials none of its own
 	// statements outlive the plans, which go with the catalog.
 	statements *clock.Cache[[sha256.Size]byte, *statementStats] // by the digest of the normalised text
 	tables     *clock.Cache[uint32, *account]                   // by OID
@@ -283,7 +283,6 @@ func newConnector(config Config) (*connector, error) {
 		return nil, err
 	}
 	d := &connector{config: config, target: target, sessions: make(map[[32]byte]*session), spaces: make(map[identity]*space), together: make(map[pair]bool),
-		spare:      newSpare(),
 		statements: clock.New[[sha256.Size]byte, *statementStats](maxStatsBytes), tables: newTableAccounts(), through: config.writesThrough(),
 		given: clock.New[givenKey, string](maxGiven), paths: clock.New[pathKey, []string](maxGiven), derived: clock.New[derivation, *session](maxDerived)}
 	if d.storeName = config.Store; target != nil {

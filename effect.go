@@ -79,7 +79,6 @@ func (c *Conn) begin(ctx context.Context, calls ...*call) (*effect, error) {
 	e := &effect{c: c, space: c.known.space, drifts: c.drifts(), before: c.stance(), failed: c.inner.txStatus() == 'E'}
 	visible := c.tx == nil
 	for _, q := range calls {
-		c.used = c.used || !q.text.leavesNothing()
 		if visible && q.text.has(parser.Begin) {
 			c.warmFirst(ctx)
 		}

@@ -101,7 +101,7 @@ func (g *guard) dial(ctx context.Context) (inner, error) {
 func (g *guard) dialKnowing(ctx context.Context) (in inner, pooled bool, err error) {
 	err = errNoGuard
 	for _, d := range g.all() {
-		if d.spare.callers.Load() > 0 {
+		if d.waiting.Load() > 0 {
 			err = errCallersFirst
 			continue
 		}
@@ -119,9 +119,6 @@ func (g *guard) dialKnowing(ctx context.Context) (in inner, pooled bool, err err
 				d.heard(s)
 				err = elsewhere{g.id}
 			}
-		}
-		if refusedAs(err, tooManyConnections) {
-			d.spare.wish()
 		}
 	}
 	return nil, false, err

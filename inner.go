@@ -232,7 +232,7 @@ func (in *pgxInner) execInTx(ctx context.Context, sql string, args, values []dri
 }
 
 // noStatement is the SQLSTATE of a prepared statement that is not there: DISCARD ALL
-// and DEALLOCATE ALL drop those too which pgx (5.7) has prepared by itself, and it is not told.
+// and DEALLOCATE ALL drop those too which pgx (5.12) has prepared by itself, and it is not told.
 const noStatement = "26000"
 
 // execPlainInTx is for a text without arguments, which pgx sends without

@@ -10,7 +10,6 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
-	"github.com/cachedpg/cachedpg/keying"
 	"github.com/cachedpg/cachedpg/parser"
 )
 
@@ -108,26 +107,9 @@ func (p *planned) effects() bool {
 
 // sends takes in that a statement without effects is sent.
 func (c *Conn) sends(q *call) {
-	c.used = c.used || !q.text.leavesNothing()
 	if c.tx != nil && q.text.queries() {
 		c.tx.queried = true
 	}
-}
-
-// leavesNothing reports that the text certainly leaves nothing in the session that a later one could miss: no setting,
-// whether keys stand for it or not, no lock, no temporary table, no value of a sequence.
-func (p *planned) leavesNothing() bool {
-	plan := p.plan
-	if len(plan.Kinds) != 1 || plan.Session || plan.Asks || plan.Calls || plan.Limits {
-		return false
-	}
-	switch plan.Kinds[0] {
-	case parser.Select:
-		return plan.Reason == keying.NoReason
-	case parser.Update, parser.Delete:
-		return plan.Later // it calls no function that does more than to compute
-	}
-	return false
 }
 
 // queries reports that PostgreSQL certainly needs a snapshot to run the text: none

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/stdlib"
@@ -124,10 +125,7 @@ func (w *world) app(role, denied string, config *cachedpg.Config) *app {
 	if denied != "" {
 		pgtest.Exec(w.t, dsn, "REVOKE EXECUTE ON FUNCTION pg_catalog."+denied+" FROM public")
 	}
-	w.t.Cleanup(func() {
-		endPrepared(w.t, dsn)
-		pgtest.Exec(w.t, dsn, "DROP OWNED BY "+role+", "+role+"_else")
-	})
+	w.t.Cleanup(func() { pgtest.Exec(w.t, dsn, "DROP OWNED BY "+role+", "+role+"_else") })
 	parsed.User, parsed.DefaultQueryExecMode = role, w.c.mode
 	var options []stdlib.OptionOpenDB
 	if w.c.hook {
@@ -156,6 +154,13 @@ func (w *world) app(role, denied string, config *cachedpg.Config) *app {
 		}
 		if a.conn != nil {
 			_ = a.conn.Close()
+		}
+		endPrepared(w.t, dsn)
+		if denied != "" {
+			pgtest.Exec(w.t, dsn, "GRANT EXECUTE ON FUNCTION pg_catalog."+denied+" TO public")
+		}
+		for config != nil && cachedpg.StatsOf(a.db).Unresolved > 0 { // the driver asks for their outcomes until it knows
+			time.Sleep(time.Millisecond)
 		}
 		_ = a.db.Close()
 	})
