@@ -91,6 +91,7 @@ func (a *applier) batch(ctx context.Context, refusing bool) (more bool, pos stri
 			_ = tx.Rollback()
 		}
 	}()
+	c.tx.queried = true // there is no caller whose query must come first
 	a.catalog = nil
 	if a.place == "" {
 		a.place = c.place()

@@ -207,7 +207,7 @@ func (e *effect) add(q *call) {
 // beginCommit marks everything that the transaction wrote.
 func (c *Conn) beginCommit(ctx context.Context) (*effect, error) {
 	c.settle()
-	if c.tx != nil && c.known.space == nil && c.tx.asks { // it was begun by a hook
+	if c.tx != nil && c.known.space == nil && c.tx.asks {
 		c.tx.queried = true // nothing follows that could mind
 		_ = c.learn(ctx)
 	}

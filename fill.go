@@ -212,11 +212,11 @@ func (c *Conn) fill(ctx context.Context, q *call, m *fetch, f *flight) (driver.R
 		}
 	}
 	rows.entry.Took, rows.entry.Expires = took, begin.Add(took+ttl)
-	f.land(landing{entry: rows.entry})
 	stored = true
 	if err := sp.store.Fill(ctx, m.key, tags, stamps, rows.entry, ttl); err != nil {
 		c.d.stats.storeErrors.Add(1)
 	}
+	f.land(landing{entry: rows.entry}) // who misses from now on finds it in the store
 	step.At(step.Filled)
 	if q.stored = true; q.text.through != nil {
 		sp.recipes.remember(q, m.key, tags, rows.entry, true, hintsOf(ctx).ttl)

@@ -113,9 +113,9 @@ func (c *Conn) runHook(ctx context.Context) error {
 }
 
 // adoptTx takes note of a transaction that a hook has left open. What it has done
-// in it was not seen.
+// in it was not seen, so it may have to be asked for before a caller's first query.
 func (c *Conn) adoptTx() {
 	if c.settle(); c.tx != nil {
-		c.tx.asks, c.tx.session, c.tx.durability = true, true, true
+		c.tx.asks, c.tx.session, c.tx.durability, c.tx.queried = true, true, true, true
 	}
 }
