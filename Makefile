@@ -6,7 +6,7 @@ SHELL := bash
 MAKEFLAGS += --no-print-directory
 
 GO ?= go
-TIMEOUT ?= 20m
+TIMEOUT ?= 30m
 FUZZTIME ?= 10s
 FOR ?= 20m
 NEXT_GO ?= go1.27.1

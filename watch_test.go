@@ -294,7 +294,7 @@ func TestASilentPostgreSQLGivesNoLease(t *testing.T) {
 		{errors.New("time-out"), false},
 		{&net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}, true},
 	} {
-		l := &watchLease{tried: make(chan struct{})}
+		l := &watchLease{space: &space{}, tried: make(chan struct{})}
 		l.timer = time.AfterFunc(time.Hour, func() {})
 		l.conclude(time.Now(), tt.err)
 		if got := l.stands.Load(); got != tt.want {
