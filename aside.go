@@ -3,6 +3,7 @@ package cachedpg
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"time"
@@ -74,8 +75,11 @@ func (s *pgxSession) aside(ctx context.Context, question, lasting string) (answe
 
 // only returns the one value of a result.
 func only(result *pgconn.Result) (string, error) {
-	if result == nil || len(result.Rows) != 1 || len(result.Rows[0]) != 1 || result.Rows[0][0] == nil {
-		return "", errors.New("cachedpg: PostgreSQL gives no value, or several")
+	switch {
+	case result == nil:
+		return "", errors.New("cachedpg: PostgreSQL gives no result")
+	case len(result.Rows) != 1 || len(result.Rows[0]) != 1 || result.Rows[0][0] == nil:
+		return "", fmt.Errorf("cachedpg: PostgreSQL gives %d rows, not one value", len(result.Rows))
 	}
 	return string(result.Rows[0][0]), nil
 }

@@ -2,7 +2,6 @@ package cachedpg
 
 import (
 	"context"
-	"crypto/rand"
 	"database/sql"
 	"fmt"
 	"slices"
@@ -128,18 +127,6 @@ func (f *fixture) goesOn(db *sql.DB, limits string, others via) {
 			others.fresh(lastSaid)
 		}
 	}
-}
-
-// newRole makes a role that may use everything in the fixture's schema.
-func (f *fixture) newRole(database string) string {
-	f.Helper()
-	role := "hardened_" + strings.ToLower(rand.Text())
-	pgtest.Exec(f, database, "CREATE ROLE "+role+" LOGIN")
-	f.Cleanup(func() { pgtest.Exec(f, database, "DROP OWNED BY "+role+"; DROP ROLE "+role) })
-	f.past("GRANT USAGE ON SCHEMA cache_statement TO " + role)
-	f.past("GRANT ALL ON ALL TABLES IN SCHEMA cache_statement TO " + role)
-	f.past("GRANT ALL ON ALL SEQUENCES IN SCHEMA cache_statement TO " + role)
-	return role
 }
 
 // A role that lacks a right to what the driver asks has its transactions, and others hear of them.

@@ -364,7 +364,7 @@ func (q *call) explainText(x *Explanation, statements []*parser.Statement, parse
 		return
 	case parseErr != nil:
 		note("The parser, that of PostgreSQL 16, says: %s. PostgreSQL judges for itself when the statement is sent.",
-			strings.TrimPrefix(parseErr.Error(), "cachedpg: "))
+			withoutName(parseErr))
 	}
 	if scanned, ok := parser.Scan(q.sql); ok && scanned.Hints.Err != "" {
 		problem, _, _ := strings.Cut(strings.TrimPrefix(scanned.Hints.Err, "cachedpg: "), " \"") // what stands there may be anything

@@ -3,6 +3,7 @@ package cachedpg
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"database/sql"
 	"flag"
 	"fmt"
@@ -198,6 +199,18 @@ func (f *fixture) open(driverName, dsn string) *sql.DB {
 	}
 	f.Cleanup(func() { db.Close() })
 	return db
+}
+
+// newRole makes a role that may use everything in the fixture's schema.
+func (f *fixture) newRole(database string) string {
+	f.Helper()
+	role := "hardened_" + strings.ToLower(rand.Text())
+	pgtest.Exec(f, database, "CREATE ROLE "+role+" LOGIN")
+	f.Cleanup(func() { pgtest.Exec(f, database, "DROP OWNED BY "+role+"; DROP ROLE "+role) })
+	f.past("GRANT USAGE ON SCHEMA cache_statement TO " + role)
+	f.past("GRANT ALL ON ALL TABLES IN SCHEMA cache_statement TO " + role)
+	f.past("GRANT ALL ON ALL SEQUENCES IN SCHEMA cache_statement TO " + role)
+	return role
 }
 
 // mode is the exec mode of the story.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql/driver"
 	"errors"
-	"fmt"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -160,13 +159,10 @@ func (s *pgxSession) newWatch() *catalog.Watch { return catalog.NewWatch(s.pgxCo
 func (s *pgxSession) text(ctx context.Context, sql string) (string, error) {
 	// Not pgx's simple protocol, which it refuses while standard_conforming_strings is off.
 	result := s.pgxConn.PgConn().ExecParams(ctx, sql, nil, nil, nil, nil).Read()
-	switch {
-	case result.Err != nil:
+	if result.Err != nil {
 		return "", result.Err
-	case len(result.Rows) != 1 || len(result.Rows[0]) != 1 || result.Rows[0][0] == nil:
-		return "", fmt.Errorf("cachedpg: PostgreSQL gives %d rows, not one value", len(result.Rows))
 	}
-	return string(result.Rows[0][0]), nil
+	return only(result)
 }
 
 func (in *pgxInner) commit(ctx context.Context) error {

@@ -201,11 +201,7 @@ func TestACatalogThatCannotBeLoadedIsRarelyTriedFor(t *testing.T) {
 	inBothStores(t, func(t *testing.T, keys ...string) {
 		database := pgtest.Database(t)
 		f := newFixture(t, database, "cache_statement", people, keys...)
-		role := "hardened_" + strings.ToLower(rand.Text())
-		f.past("CREATE ROLE " + role + " LOGIN")
-		f.Cleanup(func() { pgtest.Exec(t, database, "DROP OWNED BY "+role+"; DROP ROLE "+role) })
-		f.past("GRANT USAGE ON SCHEMA cache_statement TO " + role)
-		f.past("GRANT ALL ON users TO " + role)
+		role := f.newRole(database)
 		f.past("REVOKE SELECT ON pg_catalog.pg_proc FROM public")
 		f.dsn = withKey(f.dsn, "user", role)
 		v, loads, release := f.heldUp()

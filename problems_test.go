@@ -2,7 +2,6 @@ package cachedpg
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"slices"
 	"strings"
@@ -43,11 +42,7 @@ func TestARightThatPostgreSQLDeniesIsTold(t *testing.T) {
 			inBothStores(t, func(t *testing.T, keys ...string) {
 				database := pgtest.Database(t)
 				f := newFixture(t, database, "cache_statement", people, keys...)
-				role := "denied_" + strings.ToLower(rand.Text())
-				f.past("CREATE ROLE " + role + " LOGIN")
-				f.Cleanup(func() { pgtest.Exec(t, database, "DROP OWNED BY "+role+"; DROP ROLE "+role) })
-				f.past("GRANT USAGE ON SCHEMA cache_statement TO " + role)
-				f.past("GRANT ALL ON users TO " + role)
+				role := f.newRole(database)
 				f.past("REVOKE " + test.denied + " FROM public")
 				f.db.Close() // or its role's catalog would do
 				f.dsn = withKey(f.dsn, "user", role)
