@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -151,6 +152,7 @@ func (w *world) window(ctx context.Context, q sqlgen.Statement, reader int) (con
 		return false, nil
 	}
 	got, want := answered(ctx, w.cached[reader%len(w.cached)], q), answered(ctx, w.plain, q)
+	w.windows.Add(1)
 	after, err := snapshotOf(ctx, w.plain)
 	if err != nil || !before.same(after) || got.excused() || want.excused() || ctx.Err() != nil {
 		return false, nil
@@ -165,17 +167,24 @@ func (w *world) window(ctx context.Context, q sqlgen.Statement, reader int) (con
 // invalidates after it, as if over a slow network.
 func (w *world) blind() {
 	sp := connectorOf(w.cached[0]).space()
-	sp.store = unmarked{sp.store.(localStore)}
+	sp.store = unmarked{sp.store.(localStore), &w.windows}
 	_ = sp.writes.Close()
 	sp.writes = invalidation.New(sp.store, invalidation.Options{Local: true})
 }
 
-type unmarked struct{ localStore }
+type unmarked struct {
+	localStore
+	windows *atomic.Int64
+}
 
 func (unmarked) Intend(context.Context, store.WriterID, []store.Tag) error { return nil }
 
+// Release lets readers compare a few times first, while there are any.
 func (u unmarked) Release(ctx context.Context, w store.WriterID, tags []store.Tag) error {
-	time.Sleep(2 * time.Millisecond)
+	enough := u.windows.Load() + 2*readers
+	for wait := 0; wait < 20 && u.windows.Load() < enough; wait++ {
+		time.Sleep(time.Millisecond)
+	}
 	return u.localStore.Release(ctx, w, tags)
 }
 

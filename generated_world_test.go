@@ -10,6 +10,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -26,6 +27,8 @@ type world struct {
 	tb     testing.TB
 	plain  *sql.DB   // pgx, which prepares nothing that a DDL could outdate
 	cached []*sql.DB // of one process each
+
+	windows atomic.Int64 // comparisons that readers have made, see window
 }
 
 // worldKind is how the driver is used in a world.
