@@ -16,12 +16,12 @@ import (
 	"github.com/cachedpg/cachedpg/store"
 )
 
-// asynchronous is a story on a server of its own whose log is on disk only when
+// asynchronous is a story, with each store, on a server whose log is on disk only when
 // somebody commits who waits for it.
 func asynchronous(t *testing.T, setup string, story func(f *fixture, s *pgtest.Server)) {
 	t.Helper()
 	t.Parallel()
-	s := pgtest.StartServer(t, "wal_writer_delay=10s", "bgwriter_delay=10s", "autovacuum=off", "checkpoint_timeout=1d")
+	s := unflushing(t)
 	for _, name := range []string{"memory", "redis"} {
 		t.Run(name, func(t *testing.T) {
 			var keys []string
@@ -33,6 +33,14 @@ func asynchronous(t *testing.T, setup string, story func(f *fixture, s *pgtest.S
 			story(f, s)
 		})
 	}
+}
+
+// unflushing is a server that writes its log to disk when somebody waits for it.
+func unflushing(t *testing.T) *pgtest.Server {
+	t.Helper()
+	s := pgtest.StartServer(t, "bgwriter_delay=10s", "autovacuum=off", "checkpoint_timeout=1d")
+	s.StopWALWriter()
+	return s
 }
 
 // setAside is a DSN key by which commits of a DB do not wait for the disk.
@@ -260,7 +268,7 @@ func TestAReloadOfTheConfigurationIsNoticed(t *testing.T) {
 // The reload is noticed when a statement is on its way that was marked before (I20).
 func TestAReloadIsNoticedWhileAStatementRuns(t *testing.T) {
 	t.Parallel()
-	s := pgtest.StartServer(t, "wal_writer_delay=10s", "bgwriter_delay=10s", "autovacuum=off")
+	s := unflushing(t)
 	f := newFixture(t, s.DSN(), "cache_statement", people)
 	f.exec("UPDATE users SET city = 'known' WHERE id = 1")
 	rows, err := f.db.QueryContext(f.ctx, "UPDATE users SET city = 'Rome' WHERE id = 1 RETURNING id")
@@ -348,7 +356,7 @@ func TestAWriterRefillsNothingThatIsNotOnDisk(t *testing.T) {
 // What somebody did is on disk by then (I21).
 func TestAnEpochBeginsWithWhatIsOnDisk(t *testing.T) {
 	t.Parallel()
-	s := pgtest.StartServer(t, "wal_writer_delay=10s", "bgwriter_delay=10s", "autovacuum=off")
+	s := unflushing(t)
 	f := newFixture(t, s.DSN(), "cache_statement", people, "cache_store="+pgtest.Redis(t))
 	conn := pgtest.Connect(f, withKey(f.dsn, setAside, "off"))
 	for _, fresh := range []store.Fresh{{Epoch: "kept", Kept: true}, {Epoch: "new"}} {
@@ -416,7 +424,7 @@ func TestACommitThatWaitsForTheDiskIsReleasedAtOnce(t *testing.T) {
 // for that as well.
 func TestTheMarksOfADeadWriterStayUntilItsCommitIsOnDisk(t *testing.T) {
 	t.Parallel()
-	s := pgtest.StartServer(t, "wal_writer_delay=10s", "bgwriter_delay=10s", "autovacuum=off")
+	s := unflushing(t)
 	f := newFixture(t, s.DSN(), "cache_statement", people, "cache_store="+pgtest.Redis(t))
 	f.again(userByID, 1)
 	conn, err := pgx.Connect(f.ctx, withKey(f.dsn, setAside, "off"))

@@ -7,6 +7,7 @@ import (
 	"database/sql"
 	"flag"
 	"fmt"
+	"hash/crc32"
 	"maps"
 	"net/url"
 	"reflect"
@@ -42,7 +43,20 @@ var modes = []string{"cache_statement", "cache_describe", "describe_exec", "exec
 // from hanging the run.
 const testTimeout = 4 * time.Minute
 
-// scenario runs a story with every store in every mode, each in an empty schema
+var everyMode = flag.Bool("modes.every", false, "run every scenario in every exec mode with Redis too, not in one of them")
+
+// modesIn returns the modes in which a test runs with a store: all of them in memory. The
+// mode decides what travels between the driver and PostgreSQL, the store what becomes of it
+// afterwards, so with Redis it is one of them, by turns.
+func modesIn(t *testing.T, store string) []string {
+	if store == "memory" || *everyMode {
+		return modes
+	}
+	turn := crc32.ChecksumIEEE([]byte(t.Name())) % uint32(len(modes))
+	return modes[turn : turn+1]
+}
+
+// scenario runs a story with every store, see modesIn, each in an empty schema
 // that setup has filled. The database belongs to the scenario, because a DDL
 // anywhere in a database empties its cache.
 func scenario(t *testing.T, setup string, story func(f *fixture)) {
@@ -50,7 +64,7 @@ func scenario(t *testing.T, setup string, story func(f *fixture)) {
 	t.Parallel()
 	for _, name := range []string{"memory", "redis"} {
 		database := pgtest.Database(t)
-		for i, mode := range modes {
+		for i, mode := range modesIn(t, name) {
 			var keys []string
 			if name == "redis" {
 				// What the mode before has cached is of another catalog, which its
@@ -523,6 +537,9 @@ func (r result) is(want string) {
 }
 
 func (r result) String() string {
+	if r.err != nil {
+		return r.err.Error()
+	}
 	rows := make([]string, len(r.rows))
 	for i, row := range r.rows {
 		values := make([]string, len(row))

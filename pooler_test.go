@@ -32,7 +32,7 @@ type shelf struct {
 	between    atomic.Bool
 }
 
-// shelves runs a test for every way, exec mode and store. Each has tables of its own:
+// shelves runs a test for every way and exec mode, see modesIn for the stores. Each has tables of its own:
 // t0, t1, … hold the same ids and say which they are.
 func shelves(t *testing.T, test func(s *shelf)) {
 	t.Helper()
@@ -44,7 +44,7 @@ func shelves(t *testing.T, test func(s *shelf)) {
 			if pool != "direct" {
 				dsn = pgtest.PgbouncerTo(t, database, pool)
 			}
-			for i, mode := range modes {
+			for i, mode := range modesIn(t, name) {
 				var keys []string
 				if name == "redis" {
 					keys = append(keys, "cache_store="+redisDatabase(t, 1+i))

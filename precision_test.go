@@ -56,7 +56,7 @@ func TestPrecisionElsewhere(t *testing.T) {
 		if store == "redis" {
 			keys = append(keys, "cache_store="+pgtest.Redis(t))
 		}
-		for _, mode := range modes {
+		for _, mode := range modesIn(t, store) {
 			t.Run(store+"/"+mode, func(t *testing.T) {
 				p := newPrecision(t, database, mode, keys...)
 				for _, name := range []string{"rename user 2", "pay order 1"} {

@@ -15,6 +15,7 @@ package pgtest
 import (
 	"context"
 	"crypto/rand"
+	"net/url"
 	"os"
 	"strings"
 	"testing"
@@ -38,10 +39,18 @@ func DSN(tb testing.TB) string {
 
 // Redis returns the URL of the test Redis server. Without one the test is
 // skipped, or fails when CACHEDPG_TEST_REQUIRE is 1. The server is shared:
-// a test must use keys with a prefix of its own and must not flush.
+// a test must use keys with a prefix of its own and must not flush. However busy
+// the machine is, the server is not taken for one that is down.
 func Redis(tb testing.TB) string {
 	tb.Helper()
-	return lookup(tb, "CACHEDPG_TEST_REDIS", "Redis")
+	u, err := url.Parse(lookup(tb, "CACHEDPG_TEST_REDIS", "Redis"))
+	if err != nil {
+		tb.Fatal("CACHEDPG_TEST_REDIS is no URL")
+	}
+	q := u.Query()
+	q.Set("read_timeout", timeout.String())
+	u.RawQuery = q.Encode()
+	return u.String()
 }
 
 func lookup(tb testing.TB, variable, service string) string {

@@ -108,6 +108,20 @@ func (s *Server) Pause() { s.process.Pause() }
 // Resume lets a paused server go on.
 func (s *Server) Resume() { s.process.Resume() }
 
+// StopWALWriter keeps the log from the disk for as long as nobody waits for it, until the
+// test ends or the server is started again.
+func (s *Server) StopWALWriter() {
+	s.tb.Helper()
+	pid, err := strconv.Atoi(s.Query("SELECT pid::text FROM pg_stat_activity WHERE backend_type = 'walwriter'"))
+	if err == nil {
+		err = syscall.Kill(pid, syscall.SIGSTOP)
+	}
+	if err != nil {
+		s.tb.Fatalf("pgtest: the WAL writer: %v", err)
+	}
+	s.tb.Cleanup(func() { _ = syscall.Kill(pid, syscall.SIGCONT) })
+}
+
 // Standby returns a hot standby of the server that streams from it.
 func (s *Server) Standby(settings ...string) *Server {
 	s.tb.Helper()

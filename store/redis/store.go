@@ -13,6 +13,7 @@
 package redis
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"sync"
@@ -44,7 +45,7 @@ type Options struct {
 	// Identity it stays the same when the server is restarted or another is promoted.
 	Database string
 
-	// Timeout bounds one round trip. 0 is 250ms.
+	// Timeout bounds one round trip. 0 is the read_timeout of the URL, or else 250ms.
 	Timeout time.Duration
 }
 
@@ -89,7 +90,7 @@ func Open(t *Target, o Options) *Store {
 	s := &Store{target: t, identity: o.Identity, families: o.Families, server: o.Server, database: o.Database, name: rand.Text(), timeout: o.Timeout,
 		meeting: make(chan struct{}, 1), sealing: make(chan struct{}, 1)}
 	if s.timeout <= 0 {
-		s.timeout = defaultTimeout
+		s.timeout = cmp.Or(t.readTimeout(), defaultTimeout)
 	}
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	s.fills.init(s)

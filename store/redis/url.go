@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	goredis "github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/maintnotifications"
@@ -30,6 +31,19 @@ type Target struct {
 	// Sealer encrypts the entries; nil leaves them as they are. It comes from
 	// the configuration, never from the URL.
 	Sealer *Sealer
+}
+
+// readTimeout is what the URL says of how long an answer may take; 0 if nothing.
+func (t *Target) readTimeout() time.Duration {
+	switch {
+	case t.Options != nil:
+		return t.Options.ReadTimeout
+	case t.Failover != nil:
+		return t.Failover.ReadTimeout
+	case t.ClusterOptions != nil:
+		return t.ClusterOptions.ReadTimeout
+	}
+	return 0
 }
 
 // String returns the servers and the database, without user or password.
@@ -131,7 +145,8 @@ var schemes = map[string]scheme{
 // write_timeout, pool_timeout, conn_max_idle_time, conn_max_lifetime and
 // conn_max_lifetime_jitter (a duration, or seconds), pool_size, min_idle_conns,
 // max_idle_conns, max_active_conns, max_concurrent_dials, pool_fifo and
-// client_name. Time-outs that the URL does not set stay zero. What the driver has chosen, such
+// client_name. A round trip may take the read_timeout, 250ms if there is none, and so may
+// what the other time-outs are of unless they are set. What the driver has chosen, such
 // as protocol=2, may be there and must say that.
 //
 // Nothing is dialled. An error names the part that is wrong and holds neither

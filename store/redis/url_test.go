@@ -142,6 +142,16 @@ func TestParseURLParameters(t *testing.T) {
 			t.Errorf("%s: notifications of maintenance %+v", name, config)
 		}
 	}
+	for text, want := range map[string]time.Duration{
+		"redis://h": 250 * time.Millisecond, "redis://h?read_timeout=3s": 3 * time.Second,
+		"redis+sentinel://h?master_name=m&read_timeout=3s": 3 * time.Second, "redis+cluster://h?read_timeout=3s": 3 * time.Second,
+	} {
+		s := Open(mustParse(t, text), Options{})
+		if s.timeout != want {
+			t.Errorf("%s: a round trip may take %s, want %s", text, s.timeout, want)
+		}
+		s.Close()
+	}
 	if plain := mustParse(t, "redis://h").Options; plain.ReadTimeout != 0 || plain.DialTimeout != 0 {
 		t.Errorf("time-outs that the URL does not set: %+v", plain)
 	}
