@@ -35,6 +35,9 @@ examples: cgo ## run the programs of examples/ and compare what they print
 	@CACHEDPG_TEST_REQUIRE=1 $(SERVICES) $(GO) test -count=1 ./examples/...
 	@$(SERVICES) env -C contrib/kafka GOWORK=off CACHEDPG_TEST_REQUIRE=1 $(GO) test -count=1 ./example/...
 
+# What a test writes need not survive this machine.
+test test-postgres test-kafka examples stress: export CACHEDPG_SERVICES_FSYNC := off
+
 .PHONY: test
 test: cgo ## run every test, with the services that they need
 	@$(SERVICES) $(MAKE) test-root test-budgets test-next test-nested
