@@ -211,7 +211,7 @@ func (c *Conn) fill(ctx context.Context, q *call, m *fetch, f *flight) (driver.R
 			return rows, nil // too old for who waits for it
 		}
 	}
-	rows.entry.Took, rows.entry.Expires = took, begin.Add(took+ttl)
+	rows.entry.Took, rows.entry.Expires = took, store.MomentOf(begin).Add(took+ttl)
 	stored = true
 	if err := sp.store.Fill(ctx, m.key, tags, stamps, rows.entry, ttl); err != nil {
 		c.d.stats.storeErrors.Add(1)
@@ -248,7 +248,7 @@ func (c *Conn) refreshes(ctx context.Context, q *call, entry *store.Entry, tags 
 	if entry.Took <= 0 || c.tx != nil {
 		return false
 	}
-	if !dueEarly(time.Until(entry.Expires), entry.Took, rand.Float64) {
+	if !dueEarly(entry.Expires.Sub(store.Now()), entry.Took, rand.Float64) {
 		return false
 	}
 	_, outcome, err := q.space.lookup(ctx, store.Key{}, tags, stamps) // a hit gives no stamps

@@ -86,7 +86,7 @@ func (c *Conn) owe(e *effect) {
 	if c.owed != nil { // several commits while the connection was lent out
 		limit -= len(c.owed.due)
 	}
-	due, left := e.space.recipes.affected(e.tags, c.known.session, limit, time.Now())
+	due, left := e.space.recipes.affected(e.tags, c.known.session, limit, store.Now())
 	c.d.stats.refillSkipped.Add(uint64(left))
 	if len(due) == 0 {
 		return

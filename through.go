@@ -45,7 +45,7 @@ type recipe struct {
 	size    int           // about, in bytes
 	tags    []store.Tag   // of relations with the strategy that the entry depends on
 	ttl     time.Duration // that the context of the last fill asked for, or zero
-	expires time.Time     // of the entry that was seen last; zero where it is not known
+	expires store.Moment  // of the entry that was seen last; zero where it is not known
 	used    uint64        // a count of uses, higher for a later one
 	unread  int           // refills since it was used
 	chosen  uint64        // by which search
@@ -290,7 +290,7 @@ func (rs *recipes) forget(key store.Key) {
 // followed in the session, those used last first, at most limit. The others are
 // dropped, because a commit that invalidates the tags leaves nothing warm of them;
 // so are those of entries that have expired. left counts them without the expired.
-func (rs *recipes) affected(tags []store.Tag, s *session, limit int, now time.Time) (due []recipe, left int) {
+func (rs *recipes) affected(tags []store.Tag, s *session, limit int, now store.Moment) (due []recipe, left int) {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
 	if len(rs.byKey) == 0 {
@@ -305,7 +305,7 @@ func (rs *recipes) affected(tags []store.Tag, s *session, limit int, now time.Ti
 			}
 			r.chosen = rs.searches
 			switch {
-			case !r.expires.IsZero() && now.After(r.expires):
+			case r.expires != 0 && now > r.expires:
 				rs.dropLocked(rs.byKey[r.key])
 			case s == nil || !s.same(r.session):
 				rs.dropLocked(rs.byKey[r.key])

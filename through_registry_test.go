@@ -40,7 +40,7 @@ func TestRecipesAreFoundByTagTheOneUsedLastFirst(t *testing.T) {
 	rs.use(1, s, "one", rowTag(1))
 	check := func(want []string, left int, tags ...store.Tag) {
 		t.Helper()
-		due, n := rs.affected(tags, s, 2, time.Now())
+		due, n := rs.affected(tags, s, 2, store.Now())
 		if got := textsOf(due); !reflect.DeepEqual(got, want) || n != left {
 			t.Errorf("got %q and %d left, want %q and %d", got, n, want, left)
 		}
@@ -54,7 +54,7 @@ func TestRecipesAreFoundByTagTheOneUsedLastFirst(t *testing.T) {
 	rs.use(3, s, "three", rowTag(7)) // the result depends on something else now
 	check([]string{"one"}, 0, rowTag(1), rowTag(2))
 	check([]string{"three"}, 0, rowTag(7))
-	if due, left := rs.affected([]store.Tag{rowTag(7)}, nil, 2, time.Now()); due != nil || left != 1 {
+	if due, left := rs.affected([]store.Tag{rowTag(7)}, nil, 2, store.Now()); due != nil || left != 1 {
 		t.Errorf("without a session got %v and %d left", due, left)
 	}
 }
@@ -87,7 +87,7 @@ func TestRecipesAreBounded(t *testing.T) {
 	if len(rs.byKey) > n {
 		t.Error("what is too large was remembered")
 	}
-	rs.affected([]store.Tag{rowTag(1)}, nil, 1, time.Now())
+	rs.affected([]store.Tag{rowTag(1)}, nil, 1, store.Now())
 	for _, element := range rs.byKey {
 		rs.dropLocked(element)
 	}

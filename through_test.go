@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/cachedpg/cachedpg/keying"
+	"github.com/cachedpg/cachedpg/store"
 )
 
 const usersThrough = "cache_policy=users:write-through"
@@ -364,7 +365,7 @@ func TestARefillKeepsTheTTLOfTheEntry(t *testing.T) {
 			d = time.Hour
 			for element := rs.order.Front(); element != nil; element = element.Next() {
 				if r := element.Value.(*recipe); r.sql == userByID && fmt.Sprint(r.values[0].Value) == "1" {
-					d = time.Until(r.expires)
+					d = r.expires.Sub(store.Now())
 				}
 			}
 			return d

@@ -66,7 +66,7 @@ func excuses(plan *keying.Plan, named []string) bool {
 
 // tooOld reports that an entry is older than q allows.
 func (q *call) tooOld(entry *store.Entry) bool {
-	return q.byAge && entry != nil && !time.Now().Before(entry.Expires)
+	return q.byAge && entry != nil && store.Now() >= entry.Expires
 }
 
 // ages reports that a relation has strategy "ttl": what reads it does not have

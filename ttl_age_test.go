@@ -173,7 +173,7 @@ func TestTheAgeCountsFromBeforeTheSelect(t *testing.T) {
 		for id := range 20 {
 			before := time.Now()
 			aged.expect("miss", false, userByID, []any{100 + id})
-			life := aged.entryOf(userByID, 100+id).Expires.Sub(before)
+			life := aged.entryOf(userByID, 100+id).Expires.Sub(store.MomentOf(before))
 			if life > time.Minute+time.Since(before) || life < 54*time.Second {
 				f.Errorf("got a life of %v, want between 54s and 1m", life)
 			}

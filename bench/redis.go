@@ -250,7 +250,7 @@ func entryOf(id int64) *store.Entry {
 			{Name: "price", Type: text, TypeSize: -1, TypeModifier: -1},
 			{Name: "stock", Type: int8, TypeSize: 8, TypeModifier: -1, Format: 1},
 		},
-		Rows: 1, Took: 300 * time.Microsecond, Expires: time.Now().Add(expiry),
+		Rows: 1, Took: 300 * time.Microsecond, Expires: store.Now().Add(expiry),
 	}
 	data := store.AppendValue(nil, binary.BigEndian.AppendUint64(nil, uint64(id)))
 	data = store.AppendValue(data, []byte("item "+strconv.FormatInt(id, 10)))

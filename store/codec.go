@@ -67,7 +67,7 @@ func AppendEntry(dst []byte, e *Entry) []byte {
 	}
 	dst = binary.AppendUvarint(dst, uint64(e.Rows))
 	dst = binary.AppendUvarint(dst, uint64(max(0, e.Took.Microseconds())))
-	dst = binary.AppendUvarint(dst, uint64(max(0, e.Expires.UnixMilli()))) // the zero Time is long before 1970
+	dst = binary.AppendUvarint(dst, uint64(max(0, e.Expires.onWall().UnixMilli())))
 	dst = binary.AppendUvarint(dst, uint64(len(e.Data)))
 	dst = append(dst, e.Data...)
 	return binary.BigEndian.AppendUint32(dst, crc32.Checksum(dst[start:], castagnoli))
@@ -131,8 +131,8 @@ func DecodeEntryString(encoded string) (*Entry, error) {
 	}
 	e.Rows = d.count(limit)
 	e.Took = time.Duration(d.uvarint(math.MaxInt64/1000)) * time.Microsecond
-	if ms := d.uvarint(math.MaxInt64); ms > 0 {
-		e.Expires = time.UnixMilli(int64(ms))
+	if ms := d.uvarint(math.MaxInt64 / uint64(time.Millisecond)); ms > 0 {
+		e.Expires = momentAt(time.UnixMilli(int64(ms)))
 	}
 	e.Data = d.take(d.count(len(d.rest)))
 	if !d.ok || d.rest != "" {

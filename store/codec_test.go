@@ -29,8 +29,8 @@ func codecEntries() []*Entry {
 			Data:    string(AppendValue(AppendValue(AppendValue(AppendValue(nil, []byte{0, 1}), nil), []byte{}), []byte("x\x00y"))),
 		},
 		wide,
-		{Rows: 1, Took: 1500 * time.Microsecond, Expires: time.UnixMilli(1_800_000_000_123)},
-		{Rows: 1, Took: math.MaxInt64 / 1000 * 1000, Expires: time.UnixMilli(math.MaxInt64)},
+		{Rows: 1, Took: 1500 * time.Microsecond, Expires: momentAt(time.UnixMilli(1_800_000_000_123))},
+		{Rows: 1, Took: math.MaxInt64 / 1000 * 1000, Expires: momentAt(time.UnixMilli(math.MaxInt64 / 1_000_000))},
 	}
 }
 
@@ -66,12 +66,12 @@ func TestCodecRoundTrip(t *testing.T) {
 func TestCodecTimes(t *testing.T) {
 	tests := []struct {
 		took, wantTook       time.Duration
-		expires, wantExpires time.Time
+		expires, wantExpires Moment
 	}{
-		{1999 * time.Nanosecond, time.Microsecond, time.UnixMilli(5).Add(999_999), time.UnixMilli(5)},
-		{-time.Second, 0, time.UnixMilli(-1), time.Time{}},
-		{0, 0, time.UnixMilli(0), time.Time{}},
-		{math.MaxInt64, math.MaxInt64 / 1000 * 1000, time.Unix(1, 0).UTC(), time.Unix(1, 0)},
+		{1999 * time.Nanosecond, time.Microsecond, momentAt(time.Unix(0, 5_999_999)), momentAt(time.UnixMilli(5))},
+		{-time.Second, 0, momentAt(time.UnixMilli(-1)), 0},
+		{0, 0, 0, 0},
+		{math.MaxInt64, math.MaxInt64 / 1000 * 1000, momentAt(time.Unix(1, 0)), momentAt(time.Unix(1, 0))},
 	}
 	for _, tt := range tests {
 		got, err := DecodeEntry(AppendEntry(nil, &Entry{Took: tt.took, Expires: tt.expires}))
@@ -97,7 +97,7 @@ func TestDecodeEntryStringSharesMemory(t *testing.T) {
 // may share one store.
 func TestCodecGolden(t *testing.T) {
 	e := &Entry{Columns: []Column{{"id", 16384, 1, 20, 8, -1, 1}}, Rows: 2, Data: "\x00\x00\x00\x01x\xff\xff\xff\xff",
-		Took: 300 * time.Microsecond, Expires: time.UnixMilli(1_800_000_000_000)}
+		Took: 300 * time.Microsecond, Expires: momentAt(time.UnixMilli(1_800_000_000_000))}
 	got := string(AppendEntry(nil, e))
 	want := "\x02\x01\x02id\x00\x00\x40\x00\x00\x01\x00\x00\x00\x14\x00\x08\xff\xff\xff\xff\x00\x01\x02\xac\x02\x80\xa0\xf1\xc2\xb1\x34\x09\x00\x00\x00\x01x\xff\xff\xff\xff"
 	want += string(binary.BigEndian.AppendUint32(nil, crc32.Checksum([]byte(want), castagnoli)))

@@ -39,8 +39,8 @@ type Memory struct {
 	tags     []tagShard
 	columns  columnSets
 	max      atomic.Int64
-	maxEntry int64        // 0 is a quarter of max
-	now      func() int64 // nanoseconds since some moment
+	maxEntry int64 // 0 is a quarter of max
+	now      func() Moment
 
 	closed    atomic.Bool
 	hand      atomic.Uint32 // shard to evict from
@@ -68,11 +68,9 @@ func NewMemory(o Options) *Memory {
 	if o.Bytes <= 0 {
 		m.max.Store(defaultBytes)
 	}
-	start := time.Now()
-	m.now = func() int64 { return int64(time.Since(start)) }
+	m.now = Now
 	if o.Now != nil {
-		start := o.Now()
-		m.now = func() int64 { return int64(o.Now().Sub(start)) }
+		m.now = func() Moment { return MomentOf(o.Now()) }
 	}
 	n := 8
 	for n < 4*runtime.GOMAXPROCS(0) && n < 128 {
@@ -81,7 +79,7 @@ func NewMemory(o Options) *Memory {
 	m.shards = make([]shard, n)
 	m.tags = make([]tagShard, n)
 	for i := range m.tags {
-		m.tags[i].init()
+		m.tags[i].dirty = make(map[Tag][]WriterID)
 	}
 	return m
 }
@@ -113,12 +111,12 @@ func (m *Memory) Lookup(_ context.Context, key Key, tags []Tag, stamps []Stamp) 
 	case n.stale():
 		m.invalidations.Add(m.free(s, n, h))
 		return m.miss(Stale, tags, stamps)
-	case n.expires != 0 && n.expired(m.now()):
+	case n.entry.Expires != 0 && n.expired(m.now()):
 		m.expirations.Add(m.free(s, n, h))
 		return m.miss(Miss, tags, stamps)
 	}
 	n.touch()
-	return n.entry, Hit, nil
+	return &n.entry, Hit, nil
 }
 
 // miss collects the stamps.
@@ -153,7 +151,7 @@ func (m *Memory) free(s *shard, n *node, h uint64) uint64 {
 func (m *Memory) dispose(n *node) {
 	m.entries.Add(-1)
 	m.bytes.Add(-n.size() - m.columns.drop(n.entry.Columns))
-	m.unref(n.deps)
+	m.unref(n)
 }
 
 // Fill implements Store. An entry whose tags have moved already, that is too
@@ -162,7 +160,7 @@ func (m *Memory) Fill(_ context.Context, key Key, tags []Tag, stamps []Stamp, en
 	if len(tags) != len(stamps) {
 		return fmt.Errorf("cachedpg: Fill with %d tags has %d stamps", len(tags), len(stamps))
 	}
-	size := nodeBytes + depBytes*int64(len(tags)) + int64(entry.Size())
+	size := nodeSize(len(tags), 0) + int64(entry.Size())
 	limit := m.maxEntry
 	if limit == 0 {
 		limit = m.max.Load() / 4
@@ -171,23 +169,21 @@ func (m *Memory) Fill(_ context.Context, key Key, tags []Tag, stamps []Stamp, en
 		m.dropped.Add(1)
 		return nil
 	}
-	deps, ok := m.acquire(tags, stamps)
-	if !ok {
+	n := &node{key: key, entry: *entry}
+	if ttl > 0 {
+		if end := m.now().Add(ttl); n.entry.Expires == 0 || end < n.entry.Expires {
+			n.entry.Expires = end
+		}
+	}
+	if !m.acquire(n, tags, stamps) {
 		m.dropped.Add(1)
 		return nil
 	}
 	// A stamp may move from here on; the node holds the dead cell then.
-	n := &node{key: key, entry: entry, deps: deps}
-	if ttl > 0 {
-		n.expires = max(1, m.now()+int64(ttl))
-		if n.expires < int64(ttl) { // beyond the end of time
-			n.expires = 0
-		}
-	}
 	h := key.hash()
 	old, grown, ok := m.shard(h).insert(n, h)
 	if !ok {
-		m.unref(deps)
+		m.unref(n)
 		m.dropped.Add(1)
 		return nil
 	}
@@ -271,10 +267,10 @@ func (m *Memory) Close() error {
 		s.mu.Lock()
 		s.closed = true
 		var nodes []*node
-		for _, q := range []*queue{&s.small, &s.main} {
-			for q.oldest != nil {
-				n := q.oldest
-				q.drop(n)
+		for i := range s.queues {
+			for s.queues[i].oldest != nil {
+				n := s.queues[i].oldest
+				s.drop(n)
 				nodes = append(nodes, n)
 			}
 		}

@@ -115,6 +115,25 @@ func TestMemoryKeepsTheSchemaStamp(t *testing.T) {
 	}
 }
 
+// A tag that is looked up again and again keeps its stamp while others come that are looked
+// up once: somebody is about to fill with it.
+func TestMemoryKeepsTheStampsOfWhatIsLookedUp(t *testing.T) {
+	m := NewMemory(Options{Bytes: 20_000})
+	stamps := make([]Stamp, 1)
+	wanted := []Tag{{Relation: 1, Kind: TagTable}}
+	m.Lookup(ctx, Key{}, wanted, stamps)
+	want := stamps[0]
+	for i := range 5000 {
+		m.Lookup(ctx, Key{}, testTags(i)[2:], stamps)
+		if m.Lookup(ctx, Key{}, wanted, stamps); stamps[0] != want {
+			t.Fatalf("another stamp after %d others", i)
+		}
+	}
+	if s := m.Stats(); s.Bytes > 20_000 || s.Tags > 1000 {
+		t.Errorf("%+v", s)
+	}
+}
+
 // Tables shrink again when a few large entries have pushed out many small ones.
 func TestMemoryTablesShrink(t *testing.T) {
 	m := NewMemory(Options{Bytes: 4 << 20})
@@ -138,8 +157,8 @@ func TestMemoryTablesShrink(t *testing.T) {
 	}
 }
 
-// Bytes is what the process really holds, within a fifth.
-func TestMemoryAccountsHonestly(t *testing.T) {
+// heapOf is what is alive after f more than before, in bytes.
+func heapOf(f func() (alive any)) int64 {
 	heap := func() int64 {
 		var s runtime.MemStats
 		runtime.GC()
@@ -147,17 +166,85 @@ func TestMemoryAccountsHonestly(t *testing.T) {
 		runtime.ReadMemStats(&s)
 		return int64(s.HeapAlloc)
 	}
+	before := heap()
+	alive := f()
+	after := heap()
+	runtime.KeepAlive(alive)
+	return after - before
+}
+
+// Bytes is what the process really holds of entries, within a tenth, and those are small.
+func TestMemoryOfEntries(t *testing.T) {
+	columns := func(n int) (columns []Column) { // shared, as the driver does
+		for range n {
+			columns = append(columns, Column{Name: "column", Type: 25})
+		}
+		return columns
+	}
+	tagged := func(tags int) func(i int) []Tag {
+		return func(i int) []Tag {
+			all := append(testTags(i), Tag{Relation: 16391, Kind: TagRow, Index: 16396, Value: uint64(i)})
+			return all[:tags]
+		}
+	}
+	row := columns(4)
+	shapes := []struct {
+		name    string
+		n       int
+		columns []Column
+		rows    int
+		data    int // bytes of an entry
+		tags    func(i int) []Tag
+		ttl     time.Duration
+		most    int64 // bytes that an entry may take; 0 is no matter
+	}{
+		{"one row of 50 bytes", 100_000, row, 1, 50, testTags, time.Hour, 300},
+		{"one row of 50 bytes, without a TTL", 100_000, row, 1, 50, testTags, 0, 300},
+		{"one row of 50 bytes, few", 3_000, row, 1, 50, testTags, time.Hour, 330},
+		{"one row of 50 bytes, the table twice as large as it was", 140_000, row, 1, 50, testTags, time.Hour, 300},
+		{"one int", 100_000, columns(1), 1, 4 + 4, testTags, time.Hour, 250},
+		{"one bigint", 100_000, columns(1), 1, 4 + 8, testTags, time.Hour, 260},
+		{"ten rows of three columns", 100_000, columns(3), 10, 10 * 3 * (4 + 8), testTags, time.Hour, 640},
+		{"wide rows", 10_000, columns(200), 1, 200 * (4 + 20), testTags, time.Hour, 5_700},
+		{"one tag", 100_000, row, 1, 50, tagged(1), time.Hour, 260},
+		{"two tags", 100_000, row, 1, 50, tagged(2), time.Hour, 260},
+		{"three tags", 100_000, row, 1, 50, tagged(3), time.Hour, 300},
+		{"four tags", 100_000, row, 1, 50, tagged(4), time.Hour, 400},
+	}
+	for _, s := range shapes {
+		t.Run(s.name, func(t *testing.T) {
+			m := NewMemory(Options{Bytes: 1 << 30})
+			real := heapOf(func() any {
+				for i := range s.n {
+					e := &Entry{Columns: s.columns, Rows: s.rows, Data: string(make([]byte, s.data)), Took: 1}
+					if s.ttl > 0 {
+						e.Expires = Now().Add(s.ttl)
+					}
+					fill(t, m, testKey(i), s.tags(i), e, s.ttl)
+				}
+				return m
+			})
+			n, got := int64(s.n), m.Stats().Bytes
+			t.Logf("%d bytes each, accounted %d", real/n, got/n)
+			if got < real*90/100 || got > real*110/100 {
+				t.Errorf("accounted %d bytes, really %d", got, real)
+			}
+			if s.most > 0 && real > n*s.most {
+				t.Errorf("an entry takes %d bytes, want at most %d", real/n, s.most)
+			}
+		})
+	}
+}
+
+// The same of what is not entries, and when entries are gone.
+func TestMemoryAccountsHonestly(t *testing.T) {
 	stamps := make([]Stamp, 3)
-	columns := testEntry(1).Columns // shared, as the driver does
+	columns := testEntry(1).Columns
 	cases := []struct {
 		name string
 		n    int
 		do   func(m *Memory, i int)
 	}{
-		{"one row of 50 bytes each", 50_000, func(m *Memory, i int) {
-			e := &Entry{Columns: columns, Rows: 1, Data: string(make([]byte, 50)), Took: 1, Expires: time.Now()}
-			fill(t, m, testKey(i), testTags(i), e, time.Hour)
-		}},
 		{"one row of 50 bytes each, of which half have gone", 50_000, func(m *Memory, i int) {
 			e := &Entry{Columns: columns, Rows: 1, Data: string(make([]byte, 50))}
 			fill(t, m, testKey(i), testTags(i), e, time.Hour)
@@ -166,7 +253,6 @@ func TestMemoryAccountsHonestly(t *testing.T) {
 				_, _, _ = m.Lookup(ctx, testKey(i), testTags(i), stamps)
 			}
 		}},
-		{"small entries", 10_000, func(m *Memory, i int) { fill(t, m, testKey(i), testTags(i), testEntry(8), 0) }},
 		{"large entries", 2_000, func(m *Memory, i int) { fill(t, m, testKey(i), testTags(i), testEntry(10_000), 0) }},
 		{"stamps", 20_000, func(m *Memory, i int) { m.Lookup(ctx, Key{}, testTags(i)[2:], stamps) }},
 		{"intents", 20_000, func(m *Memory, i int) { m.Intend(ctx, WriterID{1}, testTags(i)[2:]) }},
@@ -177,12 +263,13 @@ func TestMemoryAccountsHonestly(t *testing.T) {
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			before := heap()
 			m := NewMemory(Options{Bytes: 1 << 30})
-			for i := range c.n {
-				c.do(m, i)
-			}
-			real := heap() - before
+			real := heapOf(func() any {
+				for i := range c.n {
+					c.do(m, i)
+				}
+				return m
+			})
 			got := m.Stats().Bytes
 			t.Logf("%d bytes each, accounted %d", real/int64(c.n), got/int64(c.n))
 			within := int64(10) // percent
@@ -192,7 +279,6 @@ func TestMemoryAccountsHonestly(t *testing.T) {
 			if got < real*(100-within)/100 || got > real*(100+within)/100 {
 				t.Errorf("accounted %d bytes, really %d", got, real)
 			}
-			runtime.KeepAlive(m)
 		})
 	}
 }

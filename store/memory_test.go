@@ -104,6 +104,28 @@ func TestMemoryExpiry(t *testing.T) {
 	}
 }
 
+// An entry ends when it says, if that is before the TTL.
+func TestMemoryExpiryOfTheEntry(t *testing.T) {
+	now := time.Unix(1_000_000, 0)
+	m := NewMemory(Options{Now: func() time.Time { return now }})
+	for i, ends := range []time.Duration{time.Second, time.Minute, 0} {
+		e := testEntry(10)
+		if ends > 0 {
+			e.Expires = MomentOf(now.Add(ends))
+		}
+		fill(t, m, testKey(i), testTags(i), e, 2*time.Second)
+		if got, _ := lookup(t, m, testKey(i), testTags(i)); got == nil || got.Expires.Sub(MomentOf(now)) != []time.Duration{time.Second, 2 * time.Second, 2 * time.Second}[i] {
+			t.Errorf("entry %d: %+v", i, got)
+		}
+	}
+	now = now.Add(time.Second)
+	for i, want := range []Outcome{Miss, Hit, Hit} {
+		if _, outcome := lookup(t, m, testKey(i), testTags(i)); outcome != want {
+			t.Errorf("entry %d is %v, want %v", i, outcome, want)
+		}
+	}
+}
+
 // I5, I7: what has gone stale is freed when it is met, and a tag that only
 // intents used leaves nothing behind.
 func TestMemoryFreesWhatIsStale(t *testing.T) {

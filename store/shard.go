@@ -8,24 +8,54 @@ import (
 	"unsafe"
 )
 
-// node is a stored entry. What has no other guard is immutable once the node is
-// in a table.
+// node is a stored entry, in one object with what is kept of it: a hit reads little else. What
+// has no other guard is immutable once the node is in a table.
 type node struct {
-	key     Key
-	entry   *Entry
-	deps    []*cell
-	expires int64                // on Memory.now; 0 is never
-	freq    atomic.Uint32        // hits since the last look of eviction, up to maxFreq
-	chain   atomic.Pointer[node] // the next in the bucket
-	queue   *queue               // the queue it is in; guarded by shard.mu, as are
-	prev    *node                // its neighbours there
-	next    *node
+	key   Key
+	entry Entry                // its Expires is on Memory.now, 0 is never
+	cells [3]*cell             // of what it depends on, nil at the end where there are fewer
+	more  *[]*cell             // the rest, for the few that depend on more
+	chain atomic.Pointer[node] // the next in the bucket
+	freq  atomic.Uint32        // hits since the last look of eviction, up to maxFreq
+	in    queueID              // the queue it is in; guarded by shard.mu, as are
+	prev  *node                // its neighbours there
+	next  *node
+}
+
+// deps are the cells of what the entry depends on.
+func (n *node) deps(yield func(*cell) bool) {
+	for _, c := range n.cells[:] {
+		if c != nil && !yield(c) {
+			return
+		}
+	}
+	if n.more == nil {
+		return
+	}
+	for _, c := range *n.more {
+		if c != nil && !yield(c) {
+			return
+		}
+	}
 }
 
 // size is the memory that the node takes, without the descriptions of its columns, which
 // entries share.
 func (n *node) size() int64 {
-	return nodeBytes + allocated(depBytes*int64(len(n.deps))) + int64(entryBytes) + allocated(int64(len(n.entry.Data)))
+	tags := len(n.cells)
+	if n.more != nil {
+		tags += len(*n.more)
+	}
+	return nodeSize(tags, len(n.entry.Data))
+}
+
+// nodeSize is that of one with so many tags, and so much data.
+func nodeSize(tags, data int) int64 {
+	size := nodeBytes + allocated(int64(data))
+	if more := tags - len(node{}.cells); more > 0 {
+		size += moreBytes + allocated(int64(more)*depBytes)
+	}
+	return size
 }
 
 // allocated is what Go's allocator takes for n bytes, within a few percent.
@@ -46,6 +76,7 @@ const (
 	maxFreq     = 3
 	nodeBytes   = int64(unsafe.Sizeof(node{}))
 	depBytes    = int64(unsafe.Sizeof((*cell)(nil)))
+	moreBytes   = int64(unsafe.Sizeof([]*cell(nil)))
 	bucketBytes = int64(unsafe.Sizeof((*node)(nil)) + unsafe.Sizeof(uint32(0)))
 	minBuckets  = 8
 )
@@ -57,8 +88,20 @@ const (
 // that the entry depends on had even announced its commit at that moment, so
 // that is where the read linearises.
 func (n *node) stale() bool {
-	for _, c := range n.deps {
-		if c.dead.Load() {
+	for _, c := range n.cells[:] {
+		if c == nil { // the last ones, and there are no more
+			return false
+		}
+		if c.dead() {
+			return true
+		}
+	}
+	return n.more != nil && anyDead(*n.more)
+}
+
+func anyDead(cells []*cell) bool {
+	for _, c := range cells {
+		if c.dead() {
 			return true
 		}
 	}
@@ -82,11 +125,11 @@ type shard struct {
 	table atomic.Pointer[table]
 	_     [56]byte
 
-	mu          sync.Mutex
-	count       int
-	small, main queue
-	closed      bool
-	_           [40]byte
+	mu     sync.Mutex
+	count  int
+	queues [3]queue // by queueID; the first stays empty
+	closed bool
+	_      [16]byte
 }
 
 // table is a hash table with chains through the nodes. Writers hold shard.mu.
@@ -134,10 +177,10 @@ func (s *shard) insert(n *node, h uint64) (old *node, grown int64, ok bool) {
 	if s.closed {
 		return nil, 0, false
 	}
-	to := &s.small
+	to := inSmall
 	if old = s.find(&n.key, h); old != nil {
 		n.freq.Store(old.freq.Load())
-		to = old.queue
+		to = old.in
 		s.removeLocked(old, h)
 	}
 	if t := s.table.Load(); t == nil || s.count >= len(t.buckets) {
@@ -145,12 +188,12 @@ func (s *shard) insert(n *node, h uint64) (old *node, grown int64, ok bool) {
 	}
 	t := s.table.Load()
 	if g := &t.ghosts[h&t.mask]; *g == fingerprint(h) {
-		*g, to = 0, &s.main
+		*g, to = 0, inMain
 	}
 	b := &t.buckets[h&t.mask]
 	n.chain.Store(b.Load())
 	b.Store(n)
-	to.push(n)
+	s.push(to, n)
 	s.count++
 	return old, grown, true
 }
@@ -160,7 +203,7 @@ func (s *shard) insert(n *node, h uint64) (old *node, grown int64, ok bool) {
 func (s *shard) remove(n *node, h uint64, again bool) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if n.queue == nil {
+	if n.in == inNone {
 		return false
 	}
 	s.removeLocked(n, h)
@@ -178,7 +221,7 @@ func (s *shard) removeLocked(n *node, h uint64) {
 	}
 	// n keeps its own link: a reader that stands on n goes on from there.
 	link.Store(n.chain.Load())
-	n.queue.drop(n)
+	s.drop(n)
 	s.count--
 }
 
@@ -200,7 +243,7 @@ func (s *shard) resizeLocked(size int) (grown int64) {
 	if old := s.table.Load(); old != nil {
 		grown = -int64(len(old.buckets)) * bucketBytes
 	}
-	for _, q := range []*queue{&s.small, &s.main} {
+	for _, q := range s.queues {
 		for n := q.newest; n != nil; n = n.next {
 			b := &t.buckets[n.key.hash()&t.mask]
 			n.chain.Store(b.Load())
@@ -214,16 +257,16 @@ func (s *shard) resizeLocked(size int) (grown int64) {
 // evict takes out the entry that is worth least: stale or expired ones first
 // among those it comes across, else by S3-FIFO. It returns nil if there is
 // none. invalid says that the entry could not have been a hit any more.
-func (s *shard) evict(now int64) (victim *node, invalid bool, grown int64) {
+func (s *shard) evict(now Moment) (victim *node, invalid bool, grown int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	// Hits may raise freq as fast as this lowers it; the bound ends that race.
 	for spared := 0; ; {
-		q := &s.main
-		if s.small.bytes > (s.small.bytes+s.main.bytes)/10 || s.main.oldest == nil {
-			q = &s.small
+		from := inMain
+		if small, main := &s.queues[inSmall], &s.queues[inMain]; small.bytes > (small.bytes+main.bytes)/10 || main.oldest == nil {
+			from = inSmall
 		}
-		n := q.oldest
+		n := s.queues[from].oldest
 		if n == nil {
 			return nil, false, 0
 		}
@@ -232,21 +275,21 @@ func (s *shard) evict(now int64) (victim *node, invalid bool, grown int64) {
 		freq := n.freq.Load()
 		switch {
 		case invalid || spared > 256:
-		case q == &s.small && freq > 1:
+		case from == inSmall && freq > 1:
 			n.freq.Store(0)
-			q.drop(n)
-			s.main.push(n)
+			s.drop(n)
+			s.push(inMain, n)
 			spared++
 			continue
-		case q == &s.main && freq > 0:
+		case from == inMain && freq > 0:
 			n.freq.Store(freq - 1)
-			q.drop(n)
-			q.push(n)
+			s.drop(n)
+			s.push(inMain, n)
 			spared++
 			continue
 		}
 		s.removeLocked(n, h)
-		if q == &s.small && !invalid {
+		if from == inSmall && !invalid {
 			s.rememberLocked(h)
 		}
 		if t := s.table.Load(); len(t.buckets) > minBuckets && s.count < len(t.buckets)/8 {
@@ -256,9 +299,18 @@ func (s *shard) evict(now int64) (victim *node, invalid bool, grown int64) {
 	}
 }
 
-func (n *node) expired(now int64) bool {
-	return n.expires != 0 && now >= n.expires
+func (n *node) expired(now Moment) bool {
+	return n.entry.Expires != 0 && now >= n.entry.Expires
 }
+
+// queueID names a queue of a shard.
+type queueID uint8
+
+const (
+	inNone queueID = iota
+	inSmall
+	inMain
+)
 
 // queue is a list of nodes in the order in which they came.
 type queue struct {
@@ -266,8 +318,9 @@ type queue struct {
 	bytes          int64
 }
 
-func (q *queue) push(n *node) {
-	n.queue, n.prev, n.next = q, nil, q.newest
+func (s *shard) push(to queueID, n *node) {
+	q := &s.queues[to]
+	n.in, n.prev, n.next = to, nil, q.newest
 	if q.newest != nil {
 		q.newest.prev = n
 	} else {
@@ -277,7 +330,8 @@ func (q *queue) push(n *node) {
 	q.bytes += n.size()
 }
 
-func (q *queue) drop(n *node) {
+func (s *shard) drop(n *node) {
+	q := &s.queues[n.in]
 	if n.prev != nil {
 		n.prev.next = n.next
 	} else {
@@ -288,6 +342,6 @@ func (q *queue) drop(n *node) {
 	} else {
 		q.oldest = n.prev
 	}
-	n.queue, n.prev, n.next = nil, nil, nil
+	n.in, n.prev, n.next = inNone, nil, nil
 	q.bytes -= n.size()
 }

@@ -76,7 +76,7 @@ type Entry struct {
 	// Took is how long the SELECT took, and Expires when the entry ends by age:
 	// what is needed to refresh it shortly before. Zero: it is not.
 	Took    time.Duration
-	Expires time.Time
+	Expires Moment
 }
 
 // Column is what PostgreSQL's RowDescription says of one column.
@@ -132,7 +132,7 @@ type Store interface {
 	// Fill stores entry under key with the stamps that its tags had before the
 	// rows were read. It takes ownership of entry and copies tags and stamps.
 	// tags are those that this result depends on, which may be fewer than were
-	// looked up. A ttl of zero is no expiry.
+	// looked up. A ttl of zero is no expiry beyond that of the entry.
 	Fill(ctx context.Context, key Key, tags []Tag, stamps []Stamp, entry *Entry, ttl time.Duration) error
 
 	// Intend marks each tag for the writer before its commit can become visible.

@@ -28,22 +28,28 @@ func nextStamp() Stamp {
 // dead cell stays dead and its stamp is never restored (I5, I7). An entry holds
 // the cells that it was filled with; it is valid while all are alive.
 type cell struct {
-	dead atomic.Bool
-	kind TagKind // of the tag, whose other fields follow without a gap
-	refs int32   // nodes that hold the cell; guarded by tagShard.mu
+	stamp atomic.Uint64 // 0 once it is dead
+	refs  int32         // nodes that hold the cell; guarded by tagShard.mu, as is
+	used  bool          // since eviction has looked last
 
-	stamp    Stamp
+	kind     TagKind // of the tag, as are
 	relation uint32
 	index    uint32
 	value    uint64
-
-	// idle list of tagShard, while the cell is alive and refs is zero
-	prev, next *cell
 }
 
 func newCell(t Tag) *cell {
-	return &cell{stamp: nextStamp(), kind: t.Kind, relation: t.Relation, index: t.Index, value: t.Value}
+	c := &cell{used: true, kind: t.Kind, relation: t.Relation, index: t.Index, value: t.Value}
+	c.stamp.Store(uint64(nextStamp()))
+	return c
 }
+
+func (c *cell) dead() bool { return c.stamp.Load() == 0 }
+
+// idle reports that no entry uses the cell, which may go then. That of the schema tag is
+// never idle: every entry depends on it, and a new stamp would tell everybody to reload
+// the catalog.
+func (c *cell) idle() bool { return c.refs == 0 && c.kind != TagSchema }
 
 func (c *cell) tag() Tag {
 	return Tag{Relation: c.relation, Kind: c.kind, Index: c.index, Value: c.value}
@@ -64,13 +70,17 @@ type tagShard struct {
 	mu    sync.Mutex
 	clean cellSet
 	dirty map[Tag][]WriterID // the writers with an intent, never empty
-	idle  cell               // ring of cells that no entry uses, oldest at idle.next
+	idle  int                // cells in clean that no entry uses
+	hand  int                // the slot of clean at which eviction goes on
 	_     [64]byte
 }
 
-func (s *tagShard) init() {
-	s.dirty = make(map[Tag][]WriterID)
-	s.idle.prev, s.idle.next = &s.idle, &s.idle
+// idles counts a cell that is alive and idle in or out.
+func (m *Memory) idles(s *tagShard, c *cell, n int) {
+	if c.idle() {
+		s.idle += n
+		m.idleTags.Add(int64(n))
+	}
 }
 
 func (m *Memory) tagShard(t Tag) *tagShard {
@@ -83,11 +93,8 @@ func (m *Memory) stampOf(t Tag) Stamp {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if c := s.clean.get(t); c != nil {
-		if c.prev != nil { // idle: someone is about to fill with it
-			m.unlinkIdle(c)
-			m.linkIdle(s, c)
-		}
-		return c.stamp
+		c.used = true // someone is about to fill with it
+		return Stamp(c.stamp.Load())
 	}
 	if _, ok := s.dirty[t]; ok {
 		return 0
@@ -95,43 +102,47 @@ func (m *Memory) stampOf(t Tag) Stamp {
 	c := newCell(t)
 	m.bytes.Add(cellObject + slotBytes*int64(s.clean.add(c)))
 	m.cleanTags.Add(1)
-	m.linkIdle(s, c)
-	return c.stamp
+	m.idles(s, c, 1)
+	return Stamp(c.stamp.Load())
 }
 
-// acquire returns the cells of the tags for an entry to hold, or false if one
+// acquire gives n, which has none yet, the cells of the tags to hold, or reports false if one
 // of them does not have the stamp any more: such an entry can never be a hit.
-func (m *Memory) acquire(tags []Tag, stamps []Stamp) ([]*cell, bool) {
-	cells := make([]*cell, 0, len(tags))
+func (m *Memory) acquire(n *node, tags []Tag, stamps []Stamp) bool {
+	if more := len(tags) - len(n.cells); more > 0 {
+		cells := make([]*cell, more)
+		n.more = &cells
+	}
 	for i, t := range tags {
 		s := m.tagShard(t)
 		s.mu.Lock()
 		c := s.clean.get(t)
-		if c == nil || c.stamp != stamps[i] {
+		if c == nil || Stamp(c.stamp.Load()) != stamps[i] {
 			s.mu.Unlock()
-			m.unref(cells)
-			return nil, false
+			m.unref(n)
+			return false
 		}
+		m.idles(s, c, -1)
 		c.refs++
-		m.unlinkIdle(c)
 		s.mu.Unlock()
-		cells = append(cells, c)
+		if i < len(n.cells) {
+			n.cells[i] = c
+		} else {
+			(*n.more)[i-len(n.cells)] = c
+		}
 	}
-	return cells, true
+	return true
 }
 
-// unref gives back cells that acquire returned.
-func (m *Memory) unref(cells []*cell) {
-	for _, c := range cells {
+// unref gives back the cells that n holds.
+func (m *Memory) unref(n *node) {
+	for c := range n.deps {
 		s := m.tagShard(c.tag())
 		s.mu.Lock()
-		c.refs--
-		if c.refs == 0 {
-			if c.dead.Load() {
-				m.bytes.Add(-cellObject)
-			} else {
-				m.linkIdle(s, c)
-			}
+		if c.refs--; c.refs == 0 && c.dead() {
+			m.bytes.Add(-cellObject)
+		} else if c.refs == 0 {
+			m.idles(s, c, 1)
 		}
 		s.mu.Unlock()
 	}
@@ -144,8 +155,8 @@ func (m *Memory) killLocked(s *tagShard, t Tag) {
 	if c == nil {
 		return
 	}
-	c.dead.Store(true)
-	m.unlinkIdle(c)
+	c.stamp.Store(0)
+	m.idles(s, c, -1)
 	freed := -slotBytes * int64(s.clean.remove(t))
 	m.cleanTags.Add(-1)
 	if c.refs == 0 {
@@ -195,42 +206,37 @@ func (m *Memory) release(w WriterID, t Tag) {
 	m.bytes.Add(-writerSize)
 }
 
-// linkIdle makes c the youngest idle cell. The cell of the schema tag is never
-// idle: every entry depends on it, and a new stamp would tell everybody to
-// reload the catalog.
-func (m *Memory) linkIdle(s *tagShard, c *cell) {
-	if c.kind == TagSchema {
-		return
-	}
-	c.prev, c.next = s.idle.prev, &s.idle
-	c.prev.next, c.next.prev = c, c
-	m.idleTags.Add(1)
-}
-
-func (m *Memory) unlinkIdle(c *cell) {
-	if c.prev == nil {
-		return
-	}
-	c.prev.next, c.next.prev = c.next, c.prev
-	c.prev, c.next = nil, nil
-	m.idleTags.Add(-1)
-}
-
-// evictTag kills the oldest idle cell of some shard. Dirty tags are no cells
-// and never come up (I7).
+// evictTag kills an idle cell of some shard that was not used since the hand came by. Dirty
+// tags are no cells and never come up (I7).
 func (m *Memory) evictTag() bool {
 	for range m.tags {
 		s := &m.tags[m.tagHand.Add(1)&uint32(len(m.tags)-1)]
 		s.mu.Lock()
-		c := s.idle.next
-		found := c != &s.idle
-		if found {
+		c := s.victim()
+		if c != nil {
 			m.killLocked(s, c.tag())
 		}
 		s.mu.Unlock()
-		if found {
+		if c != nil {
 			return true
 		}
 	}
 	return false
+}
+
+// victim returns the cell that is to go, or nil if none is idle.
+func (s *tagShard) victim() *cell {
+	for s.idle > 0 {
+		if s.hand++; s.hand >= len(s.clean.slots) {
+			s.hand = 0
+		}
+		switch c := s.clean.slots[s.hand]; {
+		case c == nil || !c.idle():
+		case c.used:
+			c.used = false
+		default:
+			return c
+		}
+	}
+	return nil
 }
