@@ -73,7 +73,8 @@ func (a *applier) round(ctx context.Context) (more bool, pos string, err error) 
 func (a *applier) batch(ctx context.Context, refusing bool) (more bool, pos string, err error) {
 	b := a.b
 	if a.c == nil {
-		a.c = &Conn{d: b.d, applies: true}
+		a.c = b.d.newConn()
+		a.c.applies = true
 	}
 	c := a.c
 	if err := errors.Join(c.enter(), c.ready(ctx)); err != nil {

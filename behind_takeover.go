@@ -22,7 +22,8 @@ func TakeOverQueue(ctx context.Context, db *sql.DB) (missing int64, err error) {
 	if err != nil {
 		return 0, err
 	}
-	a := applier{b: b, c: &Conn{d: b.d, applies: true}}
+	a := applier{b: b, c: b.d.newConn()}
+	a.c.applies = true
 	defer a.close()
 	missing, err = a.takeOver(ctx)
 	if err != nil {

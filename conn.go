@@ -31,44 +31,12 @@ var (
 // work while PostgreSQL is down. Like every driver.Conn it is used by one
 // goroutine at a time.
 type Conn struct {
-	d     *connector
-	inner inner // nil until dialled
+	d         *connector
+	*backend          // never nil
+	undialled backend // until it is dialled
 
-	known    state
-	pristine bool      // no statement has changed the session: its state is that of a new connection
-	pid      uint32    // of the backend, 0 when it is not known or a pooler may change it
-	located  bool      // it was found out once where it leads
-	asked    time.Time // when that was
-	refused  time.Time // when PostgreSQL refused to say so, such as to a role without rights; zero if it did not
-	started  int64     // of the backend, in microseconds since 1970; 0 when it was not asked for
-
-	// misread says that standard_conforming_strings was off: what was prepared
-	// then means for ever what it meant then.
-	misread bool
-
-	since since // see prepared.go
-
-	home      stance            // of a new session, as RESET ALL leaves it; zero when it is not known
-	defaults  map[string]string // what RESET was found to give, by setting; nil if nothing
-	unsettled *change           // the last statement, if what it has left is to be asked
-	reports   bool              // PostgreSQL reports settings as it says that they are when it is asked
-
-	// dialled is the catalog when inner was dialled: the view that was in use
-	// then, or the first one after.
-	dialled struct {
-		space      *space
-		view       *view
-		generation uint64
-	}
-
-	commits    commitMode    // of a transaction that changes nothing about it
-	configured uint64        // that of the space when it was learned
-	limit      time.Duration // what PostgreSQL gives a statement, see patience.go
-
-	tx        *txState // nil outside transactions
-	needReset bool     // inner.ResetSession is due before inner is used again
-	raw       bool     // the pgx connection was handed out since the last call here, and is traced
-	rawEffect *effect  // of an untraced hand-out
+	raw       bool    // the pgx connection was handed out since the last call here, and is traced
+	rawEffect *effect // of an untraced hand-out
 	isClosed  bool
 	counted   bool // it is counted, see occupancy
 
@@ -76,14 +44,18 @@ type Conn struct {
 
 	owed *debt // of strategy write-through, see refill.go
 
-	announced int  // locks of statements that run alone, see alone.go
-	shown     post // the lock that shows that it writes, see peers.announceOn
-
 	// Scratch space of one call.
 	keyBuf []byte
 	tags   [8]store.Tag
 	stamps [8]store.Stamp
 	types  *pgtype.Map // for replaying rows without inner
+}
+
+// newConn returns a connection that has not dialled.
+func (d *connector) newConn() *Conn {
+	c := &Conn{d: d}
+	c.backend = &c.undialled
+	return c
 }
 
 // call is one QueryContext or ExecContext on its way.
@@ -215,7 +187,7 @@ func (c *Conn) ResetSession(ctx context.Context) error {
 	if c.d.eager || !c.pristine {
 		return c.inner.ResetSession(ctx)
 	}
-	c.needReset = true
+	c.needsReset = true
 	return nil
 }
 
@@ -229,15 +201,7 @@ func (c *Conn) Close() error {
 	if c.counted {
 		defer c.d.vacate()
 	}
-	if c.inner == nil {
-		return nil
-	}
-	err := c.inner.Close()
-	c.tx = nil // that of a pool is somebody else's by now, and must not be looked at
-	if c.known.space != nil {
-		c.known.space.leave()
-	}
-	return err
+	return c.backend.close()
 }
 
 // Prepare is PrepareContext without a context.
@@ -355,12 +319,12 @@ func (c *Conn) ready(ctx context.Context) error {
 	}
 	ended := c.inner.closed()
 	switch {
-	case !c.needReset && ended:
+	case !c.needsReset && ended:
 		return driver.ErrBadConn
-	case !c.needReset || ctx.Err() != nil: // with a context that has ended nothing is sent, so nothing needs it
+	case !c.needsReset || ctx.Err() != nil: // with a context that has ended nothing is sent, so nothing needs it
 		return nil
 	}
-	c.needReset = false
+	c.needsReset = false
 	if !ended {
 		if err := c.inner.ResetSession(ctx); err != driver.ErrBadConn {
 			return err
@@ -382,37 +346,6 @@ func (c *Conn) readyFor(ctx context.Context, q *call) error {
 	}
 	if q.text != nil { // it may have been prepared before there was a catalog to plan with
 		q.text.inputs.Store(int32(q.prepare.inputs))
-	}
-	return nil
-}
-
-// dial connects and learns the state that the session starts in.
-func (c *Conn) dial(ctx context.Context) error {
-	if c.dialled.space = c.d.space(); c.dialled.space != nil {
-		c.dialled.view, c.dialled.generation = c.dialled.space.view.Load(), c.dialled.space.gens.Current()
-	}
-	var in inner
-	var err error
-	if c.applies && c.d.wrapped != nil {
-		in, err = c.d.dial(ctx) // who waits for it may have the last place in the pool
-	} else {
-		in, err = c.d.connectFirst(ctx, c)
-	}
-	if err != nil {
-		return err
-	}
-	c.inner, c.known, c.pristine, c.started, c.announced = in, state{}, true, 0, 0
-	c.pid, c.located, c.commits, c.limit = 0, false, commitUnknown, 0
-	c.since, c.misread = since{}, false
-	c.home, c.defaults, c.unsettled = stance{}, nil, nil
-	c.adoptTx()
-	c.shown = post{}
-	if err := c.learn(ctx); err != nil && in.closed() {
-		if c.known.space != nil {
-			c.known.space.leave()
-		}
-		c.inner, c.known = nil, state{}
-		return err
 	}
 	return nil
 }

@@ -92,12 +92,12 @@ func NewConnector(pgConfig pgx.ConnConfig, config Config) (driver.Connector, err
 	d.traced, d.watches = true, true
 	d.base = &pgConfig
 	d.mode = pgConfig.DefaultQueryExecMode
-	d.connect = func(ctx context.Context, c *Conn) (inner, error) {
+	d.connect = func(ctx context.Context, b *backend) (inner, error) {
 		dialled := pgConfig // a shallow copy, so that Tracer is this connection's own
 		asPrimary(ctx, &dialled)
-		dialled.Tracer = tracer{c}
+		dialled.Tracer = tracer{b}
 		if pgConfig.Tracer != nil {
-			dialled.Tracer = multitracer.New(tracer{c}, pgConfig.Tracer)
+			dialled.Tracer = multitracer.New(tracer{b}, pgConfig.Tracer)
 		}
 		return dialPgx(ctx, stdlib.GetConnector(dialled))
 	}
@@ -130,7 +130,7 @@ func WrapConnector(c driver.Connector, config Config, tracers ...*Tracer) (drive
 	}
 	d.eager, d.watches = true, true
 	d.wrapped = c
-	d.connect = func(ctx context.Context, holder *Conn) (inner, error) {
+	d.connect = func(ctx context.Context, b *backend) (inner, error) {
 		in, err := dialPgx(ctx, c)
 		if err != nil {
 			return nil, err
@@ -138,7 +138,7 @@ func WrapConnector(c driver.Connector, config Config, tracers ...*Tracer) (drive
 		ours := in.(*pgxInner)
 		d.own.Store(ownConfig(ours.pgxConn))
 		for _, t := range tracers {
-			ours.lent = append(ours.lent, t.lend(ours.pgxConn, holder))
+			ours.lent = append(ours.lent, t.lend(ours.pgxConn, b))
 		}
 		return in, nil
 	}
@@ -170,7 +170,7 @@ func (d *connector) dial(ctx context.Context) (inner, error) {
 	if own := d.own.Load(); own != nil {
 		return dialOwn(ctx, *own)
 	}
-	return d.connect(ctx, &Conn{d: d})
+	return d.connect(ctx, &backend{})
 }
 
 // ways are those in which the driver may come to the database of id by itself.
@@ -220,7 +220,7 @@ type connector struct {
 	driver        *Driver
 	occupants     occupancy
 	opener        *opened // whose connector it is, if Driver.Open has made it
-	connect       func(context.Context, *Conn) (inner, error)
+	connect       func(context.Context, *backend) (inner, error)
 	mode          pgx.QueryExecMode // of a connection that is not dialled yet
 	eager         bool              // dial in Connect
 	watches       bool              // PostgreSQL is asked for changes of the catalog

@@ -44,7 +44,7 @@ func TestAStringThatIsKeptDoesNotKeepItsResult(t *testing.T) {
 	}{
 		{"value", func(i int) any {
 			dest := make([]driver.Value, 2)
-			if err := newRows(&Conn{}, entry(i)).Next(dest); err != nil {
+			if err := newRows(new(connector).newConn(), entry(i)).Next(dest); err != nil {
 				t.Fatal(err)
 			}
 			return dest[0]
@@ -55,7 +55,7 @@ func TestAStringThatIsKeptDoesNotKeepItsResult(t *testing.T) {
 				t.Fatal(err)
 			}
 			dest := make([]driver.Value, 2)
-			if err := newRows(&Conn{}, e).Next(dest); err != nil {
+			if err := newRows(new(connector).newConn(), e).Next(dest); err != nil {
 				t.Fatal(err)
 			}
 			return dest[0]
@@ -65,7 +65,7 @@ func TestAStringThatIsKeptDoesNotKeepItsResult(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			return newRows(&Conn{}, e).Columns()
+			return newRows(new(connector).newConn(), e).Columns()
 		}},
 	} {
 		kept := heapOf(func() any {

@@ -109,7 +109,8 @@ func (d *connector) openFor(ctx context.Context, direct bool) (*Conn, error) {
 	d.mu.Lock()
 	d.resting = false
 	d.mu.Unlock()
-	c := &Conn{d: d, counted: true}
+	c := d.newConn()
+	c.counted = true
 	if d.eager {
 		if err := c.dial(ctx); err != nil {
 			d.vacate()

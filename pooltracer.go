@@ -61,7 +61,7 @@ type tracedConn struct {
 	watched  bool
 
 	mu     sync.Mutex // guards the fields below
-	holder *Conn      // who has it in hand for the driver
+	holder *backend   // who has it in hand for the driver
 	direct *Conn      // what is known of it while nobody has; nil if nothing is
 	open   []*effect  // of statements that are under way on direct
 }
@@ -121,7 +121,7 @@ func (t *Tracer) of(conn *pgx.Conn) *tracedConn {
 }
 
 // lend notes that the driver has conn in hand.
-func (t *Tracer) lend(conn *pgx.Conn, holder *Conn) *tracedConn {
+func (t *Tracer) lend(conn *pgx.Conn, holder *backend) *tracedConn {
 	p := t.of(conn)
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -255,7 +255,7 @@ func (t *Tracer) start(ctx context.Context, conn *pgx.Conn, queries ...*pgx.Queu
 	p.asking = true
 	defer func() { p.asking = false }()
 	c.retract()
-	e, err := tracer{c}.begin(ctx, queries)
+	e, err := tracer{c.backend}.begin(ctx, queries)
 	if err != nil {
 		refused, cancel := context.WithCancelCause(ctx)
 		cancel(err)
@@ -319,7 +319,8 @@ func (p *tracedConn) joinLocked() *Conn {
 	}
 	// The driver's own questions must not wait for a place in the pool.
 	d.own.CompareAndSwap(nil, ownConfig(p.conn))
-	c := &Conn{d: d, inner: &directInner{newPgxSession(p.conn)}}
+	c := d.newConn()
+	c.inner, c.holder = &directInner{newPgxSession(p.conn)}, c
 	c.since.session = unknownSession // what was prepared on it before was not seen
 	c.adoptTx()
 	p.direct = c

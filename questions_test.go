@@ -269,7 +269,8 @@ func (q *questioned) keeps() {
 		q.Fatal(err)
 	}
 	defer c.Close()
-	conn := &Conn{d: connectorOf(q.db), inner: c, pid: c.backend()}
+	conn := connectorOf(q.db).newConn()
+	conn.inner, conn.pid = c, c.backend()
 	byPID, byID := conn.d.ended(conn.d.space(), 1, "", commitSync), conn.d.ended(conn.d.space(), 0, "3", commitAsync)
 	for i, ended := range []func(context.Context) (bool, error){byPID, byPID, byID} {
 		if over, err := ended(q.ctx); err != nil || over != (i > 0) {

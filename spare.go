@@ -21,8 +21,8 @@ var errCallersFirst = errors.New("cachedpg: PostgreSQL has no place for a connec
 const placePatience = time.Second
 
 // connectFirst is connect for a caller.
-func (d *connector) connectFirst(ctx context.Context, c *Conn) (in inner, err error) {
-	if in, err = d.connect(ctx, c); !refusedAs(err, tooManyConnections) || d.space() == nil && d.config.Store == storeOff {
+func (d *connector) connectFirst(ctx context.Context, b *backend) (in inner, err error) {
+	if in, err = d.connect(ctx, b); !refusedAs(err, tooManyConnections) || d.space() == nil && d.config.Store == storeOff {
 		return in, err
 	}
 	d.waiting.Add(1)
@@ -36,7 +36,7 @@ func (d *connector) connectFirst(ctx context.Context, c *Conn) (in inner, err er
 		if sleep(ctx, wait) != nil {
 			return nil, err
 		}
-		if in, err = d.connect(ctx, c); !refusedAs(err, tooManyConnections) {
+		if in, err = d.connect(ctx, b); !refusedAs(err, tooManyConnections) {
 			break
 		}
 	}

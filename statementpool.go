@@ -61,11 +61,7 @@ func (c *Conn) losesTransactions() bool {
 
 // redial goes on over another connection. In statement mode nothing of a session is lost.
 func (c *Conn) redial(ctx context.Context) error {
-	if c.known.space != nil {
-		c.known.space.leave()
-	}
-	_ = c.inner.Close()
-	c.inner, c.known = nil, state{}
+	_ = c.hangUp()
 	return c.dial(ctx)
 }
 

@@ -19,7 +19,7 @@ var (
 //
 // pgx gives a tracer no way to refuse a statement. If the marks cannot be set,
 // the context that it gets back is cancelled already, so that pgx sends nothing.
-type tracer struct{ c *Conn }
+type tracer struct{ b *backend }
 
 type tracedKey struct{}
 
@@ -55,8 +55,8 @@ func (t tracer) TraceCopyFromEnd(ctx context.Context, _ *pgx.Conn, data pgx.Trac
 
 // start marks what the statements, which run as one unit, will change.
 func (t tracer) start(ctx context.Context, queries ...*pgx.QueuedQuery) context.Context {
-	c := t.c
-	if !c.raw {
+	c := t.b.holder
+	if c == nil || !c.raw {
 		return ctx
 	}
 	c.raw = false // what planning asks of PostgreSQL is the driver's own
@@ -71,7 +71,7 @@ func (t tracer) start(ctx context.Context, queries ...*pgx.QueuedQuery) context.
 }
 
 func (t tracer) begin(ctx context.Context, queries []*pgx.QueuedQuery) (*effect, error) {
-	c := t.c
+	c := t.b.holder
 	calls := make([]*call, len(queries))
 	for i, query := range queries {
 		args := make([]driver.NamedValue, len(query.Arguments))

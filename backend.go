@@ -1,0 +1,94 @@
+package cachedpg
+
+import (
+	"context"
+	"time"
+)
+
+// backend is a connection to PostgreSQL, with everything that is known of it. The zero
+// value is one that is not dialled.
+type backend struct {
+	inner  inner // nil until dialled
+	holder *Conn // whose statements run there
+
+	known    state
+	pristine bool      // no statement has changed the session: its state is that of a new connection
+	pid      uint32    // of the backend, 0 when it is not known or a pooler may change it
+	located  bool      // it was found out once where it leads
+	asked    time.Time // when that was
+	refused  time.Time // when PostgreSQL refused to say so, such as to a role without rights; zero if it did not
+	started  int64     // of the backend, in microseconds since 1970; 0 when it was not asked for
+
+	// misread says that standard_conforming_strings was off: what was prepared
+	// then means for ever what it meant then.
+	misread bool
+
+	since since // see prepared.go
+
+	home      stance            // of a new session, as RESET ALL leaves it; zero when it is not known
+	defaults  map[string]string // what RESET was found to give, by setting; nil if nothing
+	unsettled *change           // the last statement, if what it has left is to be asked
+	reports   bool              // PostgreSQL reports settings as it says that they are when it is asked
+
+	// dialled is the catalog when inner was dialled: the view that was in use
+	// then, or the first one after.
+	dialled struct {
+		space      *space
+		view       *view
+		generation uint64
+	}
+
+	commits    commitMode    // of a transaction that changes nothing about it
+	configured uint64        // that of the space when it was learned
+	limit      time.Duration // what PostgreSQL gives a statement, see patience.go
+
+	tx         *txState // nil outside transactions
+	needsReset bool     // inner.ResetSession is due before inner is used again
+
+	announced int  // locks of statements that run alone, see alone.go
+	shown     post // the lock that shows that it writes, see peers.announceOn
+}
+
+// dial connects and learns the state that the session starts in.
+func (c *Conn) dial(ctx context.Context) error {
+	b := &backend{holder: c, pristine: true}
+	if b.dialled.space = c.d.space(); b.dialled.space != nil {
+		b.dialled.view, b.dialled.generation = b.dialled.space.view.Load(), b.dialled.space.gens.Current()
+	}
+	var err error
+	if c.applies && c.d.wrapped != nil {
+		b.inner, err = c.d.dial(ctx) // who waits for it may have the last place in the pool
+	} else {
+		b.inner, err = c.d.connectFirst(ctx, b)
+	}
+	if err != nil {
+		return err
+	}
+	c.backend = b
+	c.adoptTx()
+	if err := c.learn(ctx); err != nil && b.inner.closed() {
+		_ = c.hangUp()
+		return err
+	}
+	return nil
+}
+
+// hangUp closes the connection to PostgreSQL.
+func (c *Conn) hangUp() error {
+	b := c.backend
+	c.backend = &c.undialled
+	return b.close()
+}
+
+// close ends the connection, and its part in a space. That of a pool is somebody else's from then on.
+func (b *backend) close() error {
+	if b.inner == nil {
+		return nil
+	}
+	err := b.inner.Close()
+	b.tx = nil
+	if b.known.space != nil {
+		b.known.space.leave()
+	}
+	return err
+}
