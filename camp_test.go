@@ -189,7 +189,7 @@ func TestAProcessThatOnlyWritesLetsOthersCache(t *testing.T) {
 func TestProcessesWithAnotherRedisSeeEachOther(t *testing.T) {
 	shared(t, people, func(f *fixture) {
 		server := redistest.Start(f.T)
-		same := f.process("same", f.keys[0]+"?client_name=another")
+		same := f.process("same", "cache_store="+withKey(pgtest.Redis(f.T), "client_name", "another"))
 		same.exec("UPDATE users SET city = 'Bergen' WHERE id = 1")
 		f.exec("UPDATE users SET city = 'Rome' WHERE id = 1")
 		f.released()

@@ -25,8 +25,8 @@ func TestTwoDBsReachTheirRedisInDifferentWays(t *testing.T) {
 	f.warm(userByID, 1)
 	before := StatsOf(f.db).Hits
 	for _, other := range []string{
-		store + "?pool_size=3&min_idle_conns=1",
-		store + "?dial_timeout=3s&client_name=jobs",
+		withKey(withKey(store, "pool_size", "3"), "min_idle_conns", "1"),
+		withKey(withKey(store, "dial_timeout", "3s"), "client_name", "jobs"),
 		strings.Replace(store, "127.0.0.1", "localhost", 1),
 	} {
 		second := f.asking(f.open("cachedpg", withKeys(f.dsn, []string{"cache_store=" + other})))
