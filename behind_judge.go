@@ -90,7 +90,7 @@ func (a *applier) judge(ctx context.Context, q *call, k *queueKnown) error {
 		return nil
 	}
 	if a.catalog == nil {
-		snapshot, err := c.inner.loadCatalog(ctx)
+		snapshot, err := c.inner.loadCatalog(ctx, nil)
 		if err != nil {
 			return err
 		}

@@ -212,7 +212,7 @@ func (c *Conn) viewOnly(ctx context.Context, q *call) error {
 	if c.inner.txStatus() != 'I' {
 		return nil
 	}
-	snapshot, err := c.inner.loadCatalog(ctx)
+	snapshot, err := c.inner.loadCatalog(ctx, nil)
 	switch {
 	case err == nil:
 		q.view = &view{snapshot: snapshot}

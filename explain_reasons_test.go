@@ -249,11 +249,11 @@ func (in *limited) learn(ctx context.Context) (*session, uint32, error) {
 	return s, pid, err
 }
 
-func (in *limited) loadCatalog(ctx context.Context) (*catalog.Snapshot, error) {
+func (in *limited) loadCatalog(ctx context.Context, before *catalog.Snapshot) (*catalog.Snapshot, error) {
 	if in.noCatalog {
 		return nil, errors.New("permission denied")
 	}
-	return in.pgxInner.loadCatalog(ctx)
+	return in.pgxInner.loadCatalog(ctx, before)
 }
 
 // limits opens a database on which every connection is limited.

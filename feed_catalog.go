@@ -57,13 +57,14 @@ func (f *follower) reload(ctx context.Context) error {
 	}
 	c.due = false
 	if f.writer == nil { // nobody could be kept from what is behind
-		snapshot, err := f.guard.loadCatalog(ctx)
+		snapshot, err := f.guard.loadCatalog(ctx, f.snapshot)
 		return f.loaded(ctx, loadedCatalog{snapshot, err})
 	}
 	loading := make(chan loadedCatalog, 1)
 	c.loading = loading
+	before := f.snapshot
 	go func() {
-		snapshot, err := f.guard.loadCatalogAside(ctx)
+		snapshot, err := f.guard.loadCatalogAside(ctx, before)
 		step.At(step.Reloaded)
 		loading <- loadedCatalog{snapshot, err}
 	}()
@@ -130,11 +131,11 @@ func (f *follower) sameKeys(ctx context.Context, tables []uint32) (bool, error) 
 
 // loadCatalogAside loads it over a connection of its own, so that questions are
 // answered meanwhile; where none is to be had, over the guard's.
-func (g *guard) loadCatalogAside(ctx context.Context) (*catalog.Snapshot, error) {
+func (g *guard) loadCatalogAside(ctx context.Context, before *catalog.Snapshot) (*catalog.Snapshot, error) {
 	in, err := g.dial(ctx)
 	if err != nil {
-		return g.loadCatalog(ctx)
+		return g.loadCatalog(ctx, before)
 	}
 	defer in.Close()
-	return in.loadCatalog(ctx)
+	return in.loadCatalog(ctx, before)
 }

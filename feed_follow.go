@@ -128,7 +128,7 @@ func (f *follower) start(ctx context.Context, stream *walfeed.Stream) error {
 	if err := f.inspect(ctx, true); err != nil { // from now on, all that is altered is noticed
 		return err
 	}
-	if f.snapshot, err = f.guard.loadCatalog(ctx); err != nil {
+	if f.snapshot, err = f.guard.loadCatalog(ctx, f.snapshot); err != nil {
 		return err
 	}
 	if err := f.cold(ctx); err != nil {
@@ -393,9 +393,9 @@ func (g *guard) replication() (*pgconn.Config, error) {
 }
 
 // loadCatalog is that of the guard's connection.
-func (g *guard) loadCatalog(ctx context.Context) (snapshot *catalog.Snapshot, err error) {
+func (g *guard) loadCatalog(ctx context.Context, before *catalog.Snapshot) (snapshot *catalog.Snapshot, err error) {
 	err = g.with(ctx, func(in inner) error {
-		snapshot, err = in.loadCatalog(ctx)
+		snapshot, err = in.loadCatalog(ctx, before)
 		return err
 	})
 	return snapshot, err

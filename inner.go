@@ -50,7 +50,8 @@ type inner interface {
 	// in a failed one. It is out of date while rows are open.
 	txStatus() byte
 	learn(ctx context.Context) (s *session, pid uint32, err error)
-	loadCatalog(ctx context.Context) (*catalog.Snapshot, error)
+	// loadCatalog may take over from a catalog of before, if there is one, what has not changed since.
+	loadCatalog(ctx context.Context, before *catalog.Snapshot) (*catalog.Snapshot, error)
 	// text asks a question with one value as its answer, in one round trip.
 	text(ctx context.Context, sql string) (string, error)
 	// aside asks one in the open transaction, which an error leaves as it was, and runs
@@ -150,8 +151,8 @@ func (s *pgxSession) learn(ctx context.Context) (*session, uint32, error) {
 	return readSession(s.pgxConn, result)
 }
 
-func (s *pgxSession) loadCatalog(ctx context.Context) (*catalog.Snapshot, error) {
-	return catalog.Load(ctx, s.pgxConn)
+func (s *pgxSession) loadCatalog(ctx context.Context, before *catalog.Snapshot) (*catalog.Snapshot, error) {
+	return catalog.Reload(ctx, s.pgxConn, before)
 }
 
 func (s *pgxSession) newWatch() *catalog.Watch { return catalog.NewWatch(s.pgxConn) }

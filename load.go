@@ -29,12 +29,13 @@ type loads struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 
-	mu     sync.Mutex    // guards the fields below
-	done   chan struct{} // closed when the load under way is over; nil while there is none
-	began  time.Time     // when it did
-	waited bool          // a read waits for it, or has
-	had    bool          // there was a catalog before
-	failed error         // of the last one
+	mu     sync.Mutex        // guards the fields below
+	done   chan struct{}     // closed when the load under way is over; nil while there is none
+	began  time.Time         // when it did
+	waited bool              // a read waits for it, or has
+	had    bool              // there was a catalog before
+	last   *catalog.Snapshot // of the last load; belongs to the load under way
+	failed error             // of the last one
 }
 
 // How long a caller waits for the catalog at most, and a read for one that comes after a
@@ -197,7 +198,8 @@ func (sp *space) loadOnce(ctx context.Context, generation *uint64) (v *view, use
 		return nil, false, err
 	}
 	watch, number := sp.watched(ctx)
-	snapshot, err := sp.watcher().loadCatalogAside(ctx)
+	snapshot, err := sp.watcher().loadCatalogAside(ctx, sp.loads.last)
+	sp.loads.last = snapshot
 	if err != nil {
 		return nil, false, err
 	}

@@ -114,11 +114,11 @@ type heldUp struct {
 	loads *atomic.Int64
 }
 
-func (in *heldUp) loadCatalog(ctx context.Context) (*catalog.Snapshot, error) {
+func (in *heldUp) loadCatalog(ctx context.Context, before *catalog.Snapshot) (*catalog.Snapshot, error) {
 	in.loads.Add(1)
 	select {
 	case <-in.held:
-		return in.pgxInner.loadCatalog(ctx)
+		return in.pgxInner.loadCatalog(ctx, before)
 	case <-ctx.Done():
 		_ = in.Close() // as pgx does with any query
 		return nil, ctx.Err()

@@ -290,7 +290,7 @@ func (in *scripted) learn(context.Context) (*session, uint32, error) {
 	return s, in.pid, nil
 }
 
-func (in *scripted) loadCatalog(ctx context.Context) (*catalog.Snapshot, error) {
+func (in *scripted) loadCatalog(ctx context.Context, _ *catalog.Snapshot) (*catalog.Snapshot, error) {
 	snapshot := in.s.catalog.Load()
 	return snapshot, in.s.holdup.pass(ctx)
 }

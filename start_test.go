@@ -76,3 +76,30 @@ func TestASessionIsAskedForOnceForEachConnection(t *testing.T) {
 	first.Close()
 	second.Close()
 }
+
+// After a change of the schema only what has changed is read again.
+func TestAChangeOfTheSchemaLoadsWhatHasChanged(t *testing.T) {
+	inBothStores(t, func(t *testing.T, keys ...string) {
+		f := newFixture(t, pgtest.Database(t), "cache_statement", people)
+		wire := pgtest.Listen(t, f.dsn)
+		v := f.asking(f.open("cachedpg", withKeys(wire.DSN, keys)))
+		v.again(userByID, 1)
+		v.exec("CREATE TABLE beside (id int)")
+		v.again(userByID, 1)
+		v.exec("ALTER TABLE users ADD COLUMN more int DEFAULT 7")
+		v.again("SELECT * FROM users WHERE id = $1", 1)
+		whole, again := 0, 0
+		for _, text := range wire.Texts() {
+			switch {
+			case !strings.Contains(text.SQL, "FROM pg_proc p JOIN pg_namespace n"):
+			case strings.Contains(text.SQL, "p.oid >= 16384\nUNION ALL"):
+				again++
+			default:
+				whole++
+			}
+		}
+		if whole != 1 || again < 2 {
+			t.Errorf("the catalog was read %d times, and what had changed %d times", whole, again)
+		}
+	})
+}

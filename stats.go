@@ -323,5 +323,5 @@ func (c *Conn) ownCatalog(ctx context.Context) (*catalog.Snapshot, error) {
 	if c.inner.txStatus() != 'I' || c.known.session == nil {
 		return nil, errors.New("cachedpg: Invalidate: the schema could not be loaded to look the names up in")
 	}
-	return c.inner.loadCatalog(ctx)
+	return c.inner.loadCatalog(ctx, nil)
 }

@@ -162,7 +162,7 @@ func TestWhatChangesNothingLeavesTheCacheAsItIs(t *testing.T) {
 				}
 				digest, known := w.digest(number)
 				if !known {
-					snapshot, err := w.guard.loadCatalog(f.ctx)
+					snapshot, err := w.guard.loadCatalog(f.ctx, nil)
 					if err != nil {
 						f.Fatal(err)
 					}

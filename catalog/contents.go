@@ -2,7 +2,9 @@ package catalog
 
 import (
 	"cmp"
+	"maps"
 	"slices"
+	"strings"
 )
 
 // contents joins the rows.
@@ -10,27 +12,51 @@ func (l *loader) contents() (Contents, error) {
 	if l.err != nil {
 		return Contents{}, l.err
 	}
-	l.deparsed()
-	j := &join{loader: l}
+	j := l.gather()
+	j.deparsed()
 	j.joinFunctions()
 	j.joinOperators()
 	j.joinTypes()
 	j.joinOperands()
 	j.joinRelations()
-	c := Contents{Relations: l.relations, Incomplete: l.incomplete, Deferrable: l.deferrable, Outward: l.outward, EventTriggers: l.events,
-		Schemas: l.schemas.sum(), Digest: l.digest.sum()}
-	c.Functions = append(c.Functions, l.functions...)
-	for _, o := range l.operators {
+	c := Contents{Relations: j.relations, Incomplete: l.incomplete, Deferrable: j.deferrable, EventTriggers: j.events,
+		Schemas: j.schemas.sum(), Digest: j.digest.sum(), facts: &l.facts}
+	for _, f := range j.functions {
+		c.Outward = c.Outward || f.outward
+		c.Functions = append(c.Functions, f.Function)
+	}
+	for _, o := range j.operators {
 		c.Operators = append(c.Operators, o.Operator)
 	}
-	for _, t := range l.types {
+	for _, t := range j.types {
 		c.Types = append(c.Types, t.Type)
 	}
-	for _, cast := range l.casts {
+	for _, cast := range j.casts {
 		code := j.functionCode[cast[2]]
 		c.Casts = append(c.Casts, Cast{Source: cast[0], Target: cast[1], Volatility: code.volatility(), Writers: code.writers})
 	}
 	return c, nil
+}
+
+// deparsed gives the functions that PostgreSQL keeps parsed the texts that it
+// makes of them, in which names are qualified as in those of views.
+func (j *join) deparsed() {
+	for i := range j.functions {
+		f := &j.functions[i]
+		text, ok := j.bodies[f.OID]
+		if !ok {
+			continue
+		}
+		text = strings.TrimSpace(text)
+		if body, ok := strings.CutPrefix(text, "BEGIN ATOMIC"); ok {
+			text = strings.TrimSuffix(body, "END")
+		} else if expression, ok := strings.CutPrefix(text, "RETURN "); ok {
+			text = "SELECT " + expression
+		} else {
+			continue
+		}
+		f.Source, f.Deparsed = text, true
+	}
 }
 
 // runs is what is known of the code behind something: the worst of it.
@@ -52,12 +78,56 @@ func (r runs) and(o runs) runs {
 	return runs{max(r.volatility(), o.volatility()), writers}
 }
 
-// join holds what one step of contents computes for the next.
+// join holds what one step of contents computes for the next. What the units hold is
+// copied to it as far as it is completed: they are of later snapshots too.
 type join struct {
 	*loader
+	relations  []*Relation // by OID
+	byOID      map[uint32]*Relation
+	functions  []function
+	operators  []operator
+	types      []typ
+	aggregates [][2]uint32
+	operands   [][2]uint32
+	typeCode   []codeRow
+	casts      [][3]uint32
+	deferrable bool
+	events     bool
+	schemas    schemaSum
+	digest     sum
+
 	functionCode map[uint32]runs
 	operatorCode map[uint32]runs
 	typeRuns     map[uint32]runs // user-defined code alone
+}
+
+// gather begins a join with the rows of all units.
+func (l *loader) gather() *join {
+	j := &join{loader: l, relations: make([]*Relation, 0, len(l.units)), byOID: make(map[uint32]*Relation, len(l.units))}
+	for _, id := range slices.Sorted(maps.Keys(l.units)) {
+		u := l.units[id]
+		j.functions = append(j.functions, u.functions...)
+		j.operators = append(j.operators, u.operators...)
+		j.types = append(j.types, u.types...)
+		j.aggregates = append(j.aggregates, u.aggregates...)
+		j.operands = append(j.operands, u.operands...)
+		j.typeCode = append(j.typeCode, u.typeCode...)
+		j.casts = append(j.casts, u.casts...)
+		j.events = j.events || u.events
+		j.deferrable = j.deferrable || slices.ContainsFunc(u.triggers, func(t triggerRow) bool { return t.Deferrable })
+		if id == own {
+			j.schemas = u.schemas
+		}
+		if u.relation != nil {
+			r := *u.relation
+			r.Columns = slices.Clone(u.columns)
+			j.relations, j.byOID[r.OID] = append(j.relations, &r), &r
+		}
+		if u.relation == nil || !u.relation.Temporary {
+			j.digest.join(&u.digest)
+		}
+	}
+	return j
 }
 
 func (j *join) joinFunctions() {
@@ -108,7 +178,7 @@ func (j *join) joinOperators() {
 		o := &j.operators[i]
 		code := j.functionCode[o.function]
 		o.Volatility, o.Writers = code.volatility(), code.writers
-		o.Builtin = builtin(o.oid, o.Schema) && o.function < firstUserOID
+		o.Builtin = isBuiltin(o.oid, o.Schema) && o.function < firstUserOID
 		j.operatorCode[o.oid] = code
 	}
 }
@@ -158,8 +228,10 @@ func (j *join) spread() {
 		}
 		use(t.OID, t.Element)
 		if t.relation != 0 {
-			for _, c := range j.columns[t.relation] {
-				use(t.OID, c.Type)
+			if u := j.units[t.relation]; u != nil {
+				for _, c := range u.columns {
+					use(t.OID, c.Type)
+				}
 			}
 		}
 	}
@@ -201,46 +273,34 @@ func (j *join) codeOf(c codeRow) runs {
 
 func (j *join) joinRelations() {
 	for _, r := range j.relations {
-		j.byOID[r.OID] = r
-		r.Columns = j.columns[r.OID]
+		u := j.units[r.OID]
 		slices.SortFunc(r.Columns, func(a, b Column) int { return cmp.Compare(a.Number, b.Number) })
 		r.View = j.views[r.OID]
 		for _, c := range r.Columns {
 			r.addCode(j.typeRuns[c.Type].writers, OnInsert|OnUpdate)
 		}
-	}
-	for oid, numbers := range j.partitions {
-		if r := j.byOID[oid]; r != nil && !slices.Contains(numbers, 0) {
-			for _, number := range numbers {
-				if i := columnIndex(r.Columns, number); i >= 0 {
-					r.Partitioned = append(r.Partitioned, r.Columns[i].Name)
-				}
+		if !slices.Contains(u.partition, 0) {
+			r.Partitioned = r.named(u.partition)
+		}
+		for _, t := range u.triggers {
+			t.Columns = r.named(t.numbers)
+			r.Code = append(r.Code, t.Code)
+		}
+		r.Parents = slices.Sorted(slices.Values(u.parents))
+		for _, oid := range u.sources {
+			if source := j.byOID[oid]; source == nil || !source.System {
+				r.Sources = append(r.Sources, oid)
 			}
 		}
-	}
-	j.joinTriggers()
-	for _, i := range j.inherits {
-		if r := j.byOID[i[0]]; r != nil {
-			r.Parents = append(r.Parents, i[1])
+		for _, c := range u.code {
+			if c.on&OnRead == 0 || r.RowSecurity {
+				r.addCode(j.codeOf(c).writers, c.on)
+			}
 		}
+		j.joinKeys(r, u)
 	}
-	for _, s := range j.sources {
-		r, source := j.byOID[s[0]], j.byOID[s[1]]
-		if r != nil && (source == nil || !source.System) {
-			r.Sources = append(r.Sources, s[1])
-		}
-	}
-	for _, c := range j.code {
-		r := j.byOID[c.of]
-		switch {
-		case r == nil:
-		case c.on&OnRead == 0 || r.RowSecurity:
-			r.addCode(j.codeOf(c).writers, c.on)
-		}
-	}
-	j.joinKeys()
+	j.joinReferences()
 	for _, r := range j.relations {
-		slices.Sort(r.Parents)
 		slices.Sort(r.Sources)
 		slices.SortFunc(r.Code, compareCode)
 		r.Code = slices.CompactFunc(r.Code, func(a, b Code) bool { return compareCode(a, b) == 0 })
@@ -249,6 +309,16 @@ func (j *join) joinRelations() {
 			return cmp.Or(cmp.Compare(a.Table, b.Table), slices.Compare(a.Columns, b.Columns))
 		})
 	}
+}
+
+// named returns the names of the columns with these numbers; nil for none.
+func (r *Relation) named(numbers []int16) (names []string) {
+	for _, number := range numbers {
+		if i := columnIndex(r.Columns, number); i >= 0 {
+			names = append(names, r.Columns[i].Name)
+		}
+	}
+	return names
 }
 
 // addCode adds functions that are not a trigger's.
@@ -273,27 +343,8 @@ func compareBool(a, b bool) int {
 	return -1
 }
 
-func (j *join) joinTriggers() {
-	for _, t := range j.triggers {
-		r := j.byOID[t.relation]
-		if r == nil {
-			continue
-		}
-		for _, number := range t.numbers {
-			if i := columnIndex(r.Columns, number); i >= 0 {
-				t.Columns = append(t.Columns, r.Columns[i].Name)
-			}
-		}
-		r.Code = append(r.Code, t.Code)
-	}
-}
-
-func (j *join) joinKeys() {
-	for _, k := range j.keys {
-		r := j.byOID[k.relation]
-		if r == nil {
-			continue
-		}
+func (j *join) joinKeys(r *Relation, u *unit) {
+	for _, k := range u.keys {
 		for _, number := range k.numbers {
 			// The column's own collation decides what = means in a query.
 			if i := columnIndex(r.Columns, number); i >= 0 && r.Columns[i].Deterministic {
@@ -304,16 +355,16 @@ func (j *join) joinKeys() {
 			r.Keys = append(r.Keys, k.Key)
 		}
 	}
-	for _, f := range j.references {
-		r := j.byOID[f.relation]
-		if r == nil {
-			continue
-		}
-		for _, number := range f.numbers {
-			if i := columnIndex(r.Columns, number); i >= 0 {
-				f.Columns = append(f.Columns, r.Columns[i].Name)
+}
+
+// joinReferences puts foreign keys to the relations that they point to; they are loaded with those that have them.
+func (j *join) joinReferences() {
+	for _, u := range j.units {
+		for _, f := range u.references {
+			if r := j.byOID[f.to]; r != nil {
+				f.Columns = r.named(f.numbers)
+				r.References = append(r.References, f.Reference)
 			}
 		}
-		r.References = append(r.References, f.Reference)
 	}
 }

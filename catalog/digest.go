@@ -16,66 +16,30 @@ type Digest [32]byte
 // DigestVersion names what a Digest covers and how it is made. Digests of
 // different versions cannot be compared: it is to be raised with every change
 // of parts.
-const DigestVersion = 1
+const DigestVersion = 2
 
-// digester makes a Digest of rows that come in any order: it adds up their
-// hashes. Those of a relation are added by themselves, because only its own row
-// tells that it is temporary.
-type digester struct {
-	all       sum
-	relations map[uint32]*sum
-	temporary map[uint32]bool
-}
+// A Digest is made of rows that come in any order: their hashes are added up, those of each
+// unit by themselves.
 
 // ownerOf is the column that holds the relation which a row is a part of.
 var ownerOf = map[string]int{
 	kindRelation: 0, kindColumn: 0, kindKey: 1, kindInherit: 0, kindPartition: 0, kindReference: 1,
-	kindTrigger: 0, kindRule: 0, kindCode: 0, kindSource: 0, kindVersion: 0,
+	kindTrigger: 0, kindRule: 0, kindCode: 0, kindSource: 0, kindVersion: 0, kindType: 7,
 }
 
 // schemaOf is the column that holds the schema of what is no part of a relation.
 var schemaOf = map[string]int{kindFunction: 1, kindOperator: 1, kindType: 1}
 
-func (d *digester) add(kind string, row [][]byte) {
-	if i, ok := schemaOf[kind]; ok && strings.HasPrefix(string(row[i]), "pg_temp_") {
-		return
+// take adds a row, unless it is of something temporary.
+func (s *sum) take(kind string, row [][]byte) {
+	if i, ok := schemaOf[kind]; !ok || !strings.HasPrefix(string(row[i]), "pg_temp_") {
+		s.add(kind, row)
 	}
-	to := &d.all
-	if i, ok := ownerOf[kind]; ok {
-		oid := string(row[i])
-		if kind == kindRelation && char(row[4]) == 't' {
-			if d.temporary == nil {
-				d.temporary = make(map[uint32]bool)
-			}
-			d.temporary[parseOID(oid)] = true
-			return
-		}
-		to = d.relation(parseOID(oid))
-	}
-	to.add(kind, row)
 }
 
-func (d *digester) relation(oid uint32) *sum {
-	if d.relations == nil {
-		d.relations = make(map[uint32]*sum)
-	}
-	s := d.relations[oid]
-	if s == nil {
-		s = &sum{}
-		d.relations[oid] = s
-	}
-	return s
-}
-
-func (d *digester) sum() Digest {
-	total := d.all
-	for oid, s := range d.relations {
-		if !d.temporary[oid] {
-			total.join(s)
-		}
-	}
+func (s sum) sum() Digest {
 	b := []byte{DigestVersion}
-	for _, word := range total {
+	for _, word := range s {
 		b = binary.BigEndian.AppendUint64(b, word)
 	}
 	return sha256.Sum256(b)
@@ -105,12 +69,4 @@ func (s *sum) add(kind string, row [][]byte) {
 	for i := range s {
 		s[i] += binary.BigEndian.Uint64(h[8*i:])
 	}
-}
-
-// parseOID is for what is checked elsewhere.
-func parseOID(s string) (n uint32) {
-	for _, c := range []byte(s) {
-		n = n*10 + uint32(c-'0')
-	}
-	return n
 }

@@ -60,10 +60,10 @@ func load(ctx context.Context, conn *pgconn.PgConn) (Contents, error) {
 		return Contents{}, errors.New("the transaction has failed")
 	}
 	l := newLoader()
-	if err := run(ctx, conn, savepoint+settings+facts, l.fact); err != nil {
+	if err := run(ctx, conn, savepoint+settings+everything, l.row); err != nil {
 		return Contents{}, errors.Join(err, abandon(ctx, conn, leaveSavepoint))
 	}
-	err := run(ctx, conn, views+leaveSavepoint, l.view)
+	err := run(ctx, conn, views+leaveSavepoint, l.row)
 	switch {
 	case err == nil:
 	case isRefusal(ctx, conn, err):
@@ -81,17 +81,12 @@ func load(ctx context.Context, conn *pgconn.PgConn) (Contents, error) {
 func loadAlone(ctx context.Context, conn *pgconn.PgConn) (Contents, error) {
 	l := newLoader()
 	enter := settle + unhurried(conn)
-	err := run(ctx, conn, enter+facts+views, func(row [][]byte) {
-		if len(row) == viewColumns {
-			l.view(row)
-		} else {
-			l.fact(row)
-		}
-	})
-	if len(l.relations) > 0 && isRefusal(ctx, conn, err) {
+	enter += momentQuestion + memberQuestion(notRecent) + everything
+	err := run(ctx, conn, enter+views, l.row)
+	if len(l.units) > 0 && isRefusal(ctx, conn, err) {
 		l = newLoader()
 		l.incomplete = true
-		err = run(ctx, conn, enter+facts, l.fact)
+		err = run(ctx, conn, enter, l.row)
 	}
 	if err != nil {
 		return Contents{}, errors.Join(err, abandon(ctx, conn, rollback))

@@ -10,38 +10,58 @@ import (
 // loader collects the rows of one load. Rows come in any order, so everything
 // that joins two of them waits for contents.
 type loader struct {
-	relations []*Relation
-	byOID     map[uint32]*Relation
-	columns   map[uint32][]Column
-	functions []Function
-	operators []operator
-	types     []typ
-
-	keys       []keyRow
-	inherits   [][2]uint32        // child, parent
-	partitions map[uint32][]int16 // columns of partition keys
-	references []referenceRow
-	code       []codeRow
-	triggers   []triggerRow // rules, too
-	deferrable bool         // a user's constraint trigger is
-	outward    bool         // see Snapshot.Outward
-	events     bool         // see Snapshot.EventTriggers
-	sources    [][2]uint32  // view, relation
-	aggregates [][2]uint32  // aggregate or function, what it calls beside its text
-	operands   [][2]uint32  // function, type of an argument or of the result
-	typeCode   []codeRow
-	casts      [][3]uint32 // source, target, function
+	facts
 	views      map[uint32]string
 	bodies     map[uint32]string // of functions that PostgreSQL keeps parsed
-
 	incomplete bool
-	schemas    schemaSum
-	digest     digester
+	recent     []uint32 // units, see memberQuestion
 	interned   map[string]string
 	err        error
 }
 
+// facts are the rows of a load by what they are of, which is what is loaded again
+// together, see Reload: a relation; or one of these.
+type facts struct {
+	units   map[uint32]*unit
+	moment  moment
+	members map[uint32]members // by unit
+}
+
+const (
+	own     = 0 // what belongs to no relation
+	builtin = 1 // of that, what initdb made
+)
+
+// unit is what rows say of one thing that is loaded as a whole. Once it is loaded it is immutable.
+type unit struct {
+	relation  *Relation
+	columns   []Column
+	functions []function
+	operators []operator
+	types     []typ
+
+	keys       []keyRow
+	parents    []uint32
+	partition  []int16
+	references []referenceRow
+	code       []codeRow
+	triggers   []triggerRow // rules, too
+	sources    []uint32
+	aggregates [][2]uint32 // aggregate or function, what it calls beside its text
+	operands   [][2]uint32 // function, type of an argument or of the result
+	typeCode   []codeRow
+	casts      [][3]uint32 // source, target, function
+	events     bool        // see Snapshot.EventTriggers
+	schemas    schemaSum
+
+	digest sum
+}
+
 type (
+	function struct {
+		outward bool // see Snapshot.Outward
+		Function
+	}
 	operator struct {
 		oid, function uint32
 		Operator
@@ -51,22 +71,20 @@ type (
 		Type
 	}
 	keyRow struct {
-		relation uint32
-		numbers  []int16
+		numbers []int16
 		Key
 	}
 	referenceRow struct {
-		relation uint32
-		numbers  []int16
+		to      uint32
+		numbers []int16
 		Reference
 	}
 	triggerRow struct {
-		relation uint32
-		numbers  []int16
+		numbers []int16
 		Code
 	}
 	codeRow struct {
-		of     uint32 // relation or type
+		of     uint32 // type
 		kind   byte   // what runs: 'p' function, 'o' operator, 't' code of a type
 		object uint32
 		on     Commands
@@ -75,95 +93,128 @@ type (
 
 func newLoader() *loader {
 	return &loader{
-		byOID:      make(map[uint32]*Relation),
-		columns:    make(map[uint32][]Column),
-		views:      make(map[uint32]string),
-		partitions: make(map[uint32][]int16),
-		bodies:     make(map[uint32]string),
-		interned:   make(map[string]string),
+		facts:    facts{units: make(map[uint32]*unit), members: make(map[uint32]members)},
+		views:    make(map[uint32]string),
+		bodies:   make(map[uint32]string),
+		interned: make(map[string]string),
 	}
 }
 
+// row takes one row of a load.
+func (l *loader) row(v [][]byte) {
+	switch kind := string(v[0]); kind {
+	case kindMoment:
+		l.moment = momentOf(v[1:])
+	case kindMember:
+		l.member(v[1:])
+	case kindView:
+		if v[2] != nil { // what was dropped meanwhile has no definition
+			l.views[l.oid(v[1])] = string(v[2])
+		}
+	case kindBody:
+		if v[2] != nil {
+			l.bodies[l.oid(v[1])] = string(v[2])
+		}
+	default:
+		l.fact(kind, v[1:])
+	}
+}
+
+// unitOf finds what a row is a part of.
+func (l *loader) unitOf(kind string, v [][]byte) *unit {
+	id := uint32(own)
+	if i, ok := ownerOf[kind]; ok {
+		id = l.oid(v[i])
+	}
+	if id == own && (kind == kindFunction || kind == kindOperator || kind == kindType) && l.oid(v[0]) < firstUserOID {
+		id = builtin
+	}
+	u := l.units[id]
+	if u == nil {
+		u = &unit{}
+		l.units[id] = u
+	}
+	return u
+}
+
 // fact takes one row of facts; see parts for its columns.
-func (l *loader) fact(v [][]byte) {
-	kind, v := string(v[0]), v[1:]
-	l.digest.add(kind, v)
+func (l *loader) fact(kind string, v [][]byte) {
+	u := l.unitOf(kind, v)
+	u.digest.take(kind, v)
 	switch kind {
 	case kindRelation:
 		schema := l.text(v[1])
-		l.relations = append(l.relations, &Relation{
+		u.relation = &Relation{
 			OID: l.oid(v[0]), Schema: schema, Name: l.text(v[2]), Kind: char(v[3]),
 			Temporary: char(v[4]) == 't', Unlogged: char(v[4]) == 'u', RowSecurity: l.bool(v[5]),
 			System: schema == "pg_catalog" || schema == "information_schema",
-		})
+		}
 	case kindColumn:
-		relation := l.oid(v[0])
-		l.columns[relation] = append(l.columns[relation], Column{
+		u.columns = append(u.columns, Column{
 			Name: l.text(v[1]), Number: l.int16(v[2]), Type: l.oid(v[3]),
 			Deterministic: l.bool(v[4]), Generated: char(v[5]),
 		})
 	case kindKey:
-		l.keys = append(l.keys, keyRow{l.oid(v[1]), l.numbers(v[4]),
+		u.keys = append(u.keys, keyRow{l.numbers(v[4]),
 			Key{Index: l.oid(v[0]), Primary: l.bool(v[2]), Deferrable: l.bool(v[3]), Rivalled: l.bool(v[5])}})
 	case kindInherit:
-		l.inherits = append(l.inherits, [2]uint32{l.oid(v[0]), l.oid(v[1])})
+		u.parents = append(u.parents, l.oid(v[1]))
 	case kindPartition:
-		l.partitions[l.oid(v[0])] = l.numbers(v[1])
+		u.partition = l.numbers(v[1])
 	case kindEvent:
-		l.events = true
+		u.events = true
 	case kindReference:
-		l.references = append(l.references, referenceRow{l.oid(v[0]), l.numbers(v[2]),
+		u.references = append(u.references, referenceRow{l.oid(v[0]), l.numbers(v[2]),
 			Reference{Table: l.oid(v[1]), OnDelete: l.bool(v[3]), OnUpdate: l.bool(v[4])}})
 	case kindTrigger:
-		t := triggerRow{l.oid(v[0]), nil, Code{Function: l.oid(v[1]), Trigger: true}}
+		t := triggerRow{nil, Code{Function: l.oid(v[1]), Trigger: true}}
 		t.On, t.Row = triggerCommands(l.int16(v[2]))
 		if len(v[4]) > 0 {
 			t.numbers = l.numbers(v[4])
 		}
 		t.Deferrable = l.bool(v[3])
-		l.deferrable = l.deferrable || t.Deferrable
-		l.triggers = append(l.triggers, t)
+		u.triggers = append(u.triggers, t)
 	case kindRule:
-		l.triggers = append(l.triggers, triggerRow{l.oid(v[0]), nil, Code{On: ruleCommands(char(v[1]))}})
+		u.triggers = append(u.triggers, triggerRow{nil, Code{On: ruleCommands(char(v[1]))}})
 	case kindCode:
-		l.code = append(l.code, codeRow{l.oid(v[0]), char(v[1]), l.oid(v[2]), codeCommands(char(v[3]))})
+		u.code = append(u.code, codeRow{kind: char(v[1]), object: l.oid(v[2]), on: codeCommands(char(v[3]))})
 	case kindSource:
-		l.sources = append(l.sources, [2]uint32{l.oid(v[0]), l.oid(v[1])})
+		u.sources = append(u.sources, l.oid(v[1]))
 	case kindFunction:
-		l.function(v)
+		u.functions = append(u.functions, l.function(v))
 	case kindAggregate:
-		l.aggregates = append(l.aggregates, [2]uint32{l.oid(v[0]), l.oid(v[1])})
+		u.aggregates = append(u.aggregates, [2]uint32{l.oid(v[0]), l.oid(v[1])})
 	case kindOperand:
-		l.operands = append(l.operands, [2]uint32{l.oid(v[0]), l.oid(v[1])})
+		u.operands = append(u.operands, [2]uint32{l.oid(v[0]), l.oid(v[1])})
 	case kindOperator:
-		l.operators = append(l.operators, operator{l.oid(v[0]), l.oid(v[5]), Operator{
+		u.operators = append(u.operators, operator{l.oid(v[0]), l.oid(v[5]), Operator{
 			Schema: l.text(v[1]), Name: l.text(v[2]), Left: l.oid(v[3]), Right: l.oid(v[4])}})
 	case kindType:
 		t := Type{OID: l.oid(v[0]), Schema: l.text(v[1]), Name: l.text(v[2]), Kind: char(v[3]),
 			Base: l.oid(v[4]), Element: l.oid(v[5])}
-		t.Builtin = builtin(t.OID, t.Schema)
+		t.Builtin = isBuiltin(t.OID, t.Schema)
 		t.Reg = t.Builtin && strings.HasPrefix(t.Name, "reg")
-		l.types = append(l.types, typ{l.oid(v[6]), t})
+		u.types = append(u.types, typ{l.oid(v[6]), t})
 	case kindTypeCode:
-		l.typeCode = append(l.typeCode, codeRow{of: l.oid(v[0]), kind: char(v[1]), object: l.oid(v[2])})
+		u.typeCode = append(u.typeCode, codeRow{of: l.oid(v[0]), kind: char(v[1]), object: l.oid(v[2])})
 	case kindCast:
-		l.casts = append(l.casts, [3]uint32{l.oid(v[0]), l.oid(v[1]), l.oid(v[2])})
+		u.casts = append(u.casts, [3]uint32{l.oid(v[0]), l.oid(v[1]), l.oid(v[2])})
 	case kindVersion:
 		if string(v[1]) == "pg_namespace" {
-			l.schemas.add(l.oid(v[2]), l.oid(v[3]))
+			u.schemas.add(l.oid(v[2]), l.oid(v[3]))
 		}
 	default:
 		l.fail("kind", []byte(kind))
 	}
 }
 
-func (l *loader) function(v [][]byte) {
-	f := Function{
+func (l *loader) function(v [][]byte) function {
+	f := function{Function: Function{
 		OID: l.oid(v[0]), Schema: l.text(v[1]), Name: l.text(v[2]), Volatility: char(v[3]),
 		Aggregate: char(v[4]) == 'a', Window: char(v[4]) == 'w', Procedure: char(v[4]) == 'p', SetReturning: l.bool(v[5]),
 		MinArgs: l.int16(v[6]), MaxArgs: l.int16(v[7]),
-	}
-	f.Builtin = builtin(f.OID, f.Schema)
+	}}
+	f.Builtin = isBuiltin(f.OID, f.Schema)
 	// What initdb puts outside pg_catalog is not Builtin, but it writes nothing.
 	if f.OID >= firstUserOID {
 		f.Language, f.Source = l.text(v[8]), string(v[11])
@@ -173,44 +224,12 @@ func (l *loader) function(v [][]byte) {
 		if f.Volatility == 'v' && reach > nowhere || f.Volatility == 's' && reach > nowhere && (f.Language != "c" || reach == within) {
 			f.Writers = []uint32{f.OID}
 		}
-		l.outward = l.outward || f.Volatility == 'v' && reach == outside
+		f.outward = f.Volatility == 'v' && reach == outside
 	}
-	l.functions = append(l.functions, f)
+	return f
 }
 
-// view takes one row of views. What was dropped meanwhile has no definition.
-func (l *loader) view(v [][]byte) {
-	switch text := v[2]; {
-	case text == nil:
-	case string(v[0]) == kindFunction:
-		l.bodies[l.oid(v[1])] = string(text)
-	default:
-		l.views[l.oid(v[1])] = string(text)
-	}
-}
-
-// deparsed gives the functions that PostgreSQL keeps parsed the texts that it
-// makes of them, in which names are qualified as in those of views.
-func (l *loader) deparsed() {
-	for i := range l.functions {
-		f := &l.functions[i]
-		text, ok := l.bodies[f.OID]
-		if !ok {
-			continue
-		}
-		text = strings.TrimSpace(text)
-		if body, ok := strings.CutPrefix(text, "BEGIN ATOMIC"); ok {
-			text = strings.TrimSuffix(body, "END")
-		} else if expression, ok := strings.CutPrefix(text, "RETURN "); ok {
-			text = "SELECT " + expression
-		} else {
-			continue
-		}
-		f.Source, f.Deparsed = text, true
-	}
-}
-
-func builtin(oid uint32, schema string) bool {
+func isBuiltin(oid uint32, schema string) bool {
 	return oid < firstUserOID && schema == "pg_catalog"
 }
 
@@ -326,6 +345,14 @@ func (l *loader) int16(b []byte) int16 {
 		l.fail("int2", b)
 	}
 	return int16(n)
+}
+
+func (l *loader) int64(b []byte) int64 {
+	n, err := strconv.ParseInt(string(b), 10, 64)
+	if err != nil {
+		l.fail("int8", b)
+	}
+	return n
 }
 
 func (l *loader) numbers(b []byte) []int16 {

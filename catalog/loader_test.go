@@ -21,7 +21,7 @@ func TestUnexpectedRowsAreErrors(t *testing.T) {
 		for field := range strings.SplitSeq(row, "|") {
 			values = append(values, []byte(field))
 		}
-		l.fact(values)
+		l.row(values)
 		if _, err := l.contents(); err == nil {
 			t.Errorf("%s: no error", row)
 		}
@@ -45,7 +45,7 @@ func TestRowsOfUnknownRelations(t *testing.T) {
 		for field := range strings.SplitSeq(row, "|") {
 			values = append(values, []byte(field))
 		}
-		l.fact(values)
+		l.row(values)
 	}
 	c, err := l.contents()
 	if err != nil {

@@ -10,6 +10,8 @@ type part struct {
 	kind    string
 	columns []string
 	from    string // FROM and WHERE
+	of      string // the relation that a row is a part of, 0 for none; "" if all are of none
+	made    string // that a row which is a part of none was not made by initdb; "" if all were not
 }
 
 // firstUserOID is FirstNormalObjectId of PostgreSQL's access/transam.h:
@@ -33,13 +35,20 @@ SET LOCAL lock_timeout = '250ms';
 `
 
 // views deparses the views, and the functions that PostgreSQL keeps parsed. It is a statement of its own because it alone
-// takes locks (on the tables of the views) and can therefore fail by itself. No facts have as few columns.
-const views = `SELECT '` + kindRelation + `', oid::text, pg_get_viewdef(oid) FROM pg_class WHERE relkind IN ('v', 'm')
-AND relnamespace NOT IN (SELECT oid FROM pg_namespace WHERE nspname IN ('pg_catalog', 'information_schema'));
-SELECT '` + kindFunction + `', oid::text, pg_get_function_sqlbody(oid) FROM pg_proc WHERE prosqlbody IS NOT NULL AND oid >= 16384;
-`
+// takes locks (on the tables of the views) and can therefore fail by itself.
+var views = viewsAmong(nil)
 
-const viewColumns = 3
+// viewsAmong is views for some of them, if relations is not nil.
+func viewsAmong(relations []uint32) string {
+	among := ""
+	if relations != nil {
+		among = " AND oid = ANY (" + oids(relations) + ")"
+	}
+	return `SELECT '` + kindView + `', oid::text, pg_get_viewdef(oid) FROM pg_class WHERE relkind IN ('v', 'm')
+AND relnamespace NOT IN (SELECT oid FROM pg_namespace WHERE nspname IN ('pg_catalog', 'information_schema'))` + among + `;
+SELECT '` + kindBody + `', oid::text, pg_get_function_sqlbody(oid) FROM pg_proc WHERE prosqlbody IS NOT NULL AND oid >= 16384;
+`
+}
 
 // The kinds of rows. What each has in its columns is in parts.
 const (
@@ -62,6 +71,12 @@ const (
 	kindEvent     = "e"
 	kindOperand   = "u"
 	kindVersion   = "n"
+
+	// No facts, see views and Reload.
+	kindView   = "V"
+	kindBody   = "B"
+	kindMoment = "M"
+	kindMember = "m"
 )
 
 // userRelation is true for a pg_class c outside the system schemas.
@@ -70,6 +85,12 @@ const userRelation = `c.relnamespace NOT IN
 
 // ownType is true for a pg_type row that is not made with a relation or another type.
 const ownType = `typtype IN ('b', 'd', 'e', 'r', 'm') AND typsubscript IS DISTINCT FROM 'array_subscript_handler'::regproc`
+
+// rowType is the relation that a pg_type row t is made with, as its row type or the array of that, else 0.
+const (
+	arrayOf = `t.typrelid = 0 AND e.oid = t.typelem AND t.typsubscript = 'array_subscript_handler'::regproc AND t.typlen = -1`
+	rowType = "CASE WHEN t.typrelid <> 0 THEN t.typrelid ELSE coalesce(e.typrelid, 0) END"
+)
 
 // object classes in dependencies, one letter each.
 const refKind = `CASE d.refclassid WHEN 'pg_proc'::regclass THEN 'p' WHEN 'pg_operator'::regclass THEN 'o' ELSE 't' END`
@@ -83,7 +104,7 @@ var parts = []part{
 	{kindRelation,
 		[]string{"c.oid", "n.nspname", "c.relname", "c.relkind", "c.relpersistence", "c.relrowsecurity", "c.relowner", "c.relacl"},
 		`FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-		WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')`},
+		WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')`, "c.oid", ""},
 
 	// Of composite types ('c') the columns say what a type is made of.
 	{kindColumn,
@@ -92,7 +113,7 @@ var parts = []part{
 		`FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
 		LEFT JOIN pg_collation l ON l.oid = a.attcollation
 		WHERE a.attnum > 0 AND NOT a.attisdropped
-		AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'c') AND ` + userRelation},
+		AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'c') AND ` + userRelation, "a.attrelid", ""},
 
 	// Only btree indexes are unique by the type's own equality (temporal keys
 	// are GiST), and only by a built-in default operator class is it certain
@@ -108,23 +129,23 @@ var parts = []part{
 		JOIN pg_am m ON m.oid = x.relam
 		WHERE i.indisunique AND i.indisvalid AND i.indisready AND i.indislive AND NOT i.indisexclusion
 		AND i.indpred IS NULL AND i.indexprs IS NULL AND m.amname = 'btree' AND c.relkind <> 't'
-		AND NOT ` + odd("i") + ` AND ` + userRelation},
+		AND NOT ` + odd("i") + ` AND ` + userRelation, "i.indrelid", ""},
 
 	// A partition that is being detached concurrently counts until it is gone.
-	{kindInherit, []string{"inhrelid", "inhparent"}, `FROM pg_inherits`},
+	{kindInherit, []string{"inhrelid", "inhparent"}, `FROM pg_inherits WHERE true`, "inhrelid", ""},
 
 	// Those of the driver itself write a message into the log, and after DDL alone.
 	{kindEvent, []string{"oid"}, `FROM pg_event_trigger WHERE evtenabled <> 'D'
 		AND evtfoid NOT IN (SELECT p.oid FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
-			WHERE n.nspname = 'cachedpg' AND p.proname = 'tell_ddl')`},
+			WHERE n.nspname = 'cachedpg' AND p.proname = 'tell_ddl')`, "", ""},
 
 	// 0 is an expression.
-	{kindPartition, []string{"partrelid", "array_to_string(partattrs::int2[], ',')"}, `FROM pg_partitioned_table`},
+	{kindPartition, []string{"partrelid", "array_to_string(partattrs::int2[], ',')"}, `FROM pg_partitioned_table WHERE true`, "partrelid", ""},
 
 	{kindReference,
 		[]string{"confrelid", "conrelid", "array_to_string(confkey, ',')",
 			"confdeltype IN ('c', 'n', 'd')", "confupdtype IN ('c', 'n', 'd')"},
-		`FROM pg_constraint WHERE contype = 'f'`},
+		`FROM pg_constraint WHERE contype = 'f'`, "conrelid", ""},
 
 	// Internal triggers are those of foreign keys and deferrable keys; up to
 	// version 14 also the clones of user triggers on partitions. A trigger that
@@ -132,11 +153,11 @@ var parts = []part{
 	{kindTrigger, []string{"t.tgrelid", "t.tgfoid", "t.tgtype", "t.tgdeferrable", "array_to_string(t.tgattr::int2[], ',')"},
 		`FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
 		WHERE t.tgenabled <> 'D' AND NOT (t.tgisinternal AND p.oid < 16384
-			AND (p.proname LIKE 'RI\_FKey\_%' OR p.proname = 'unique_key_recheck'))`},
+			AND (p.proname LIKE 'RI\_FKey\_%' OR p.proname = 'unique_key_recheck'))`, "t.tgrelid", ""},
 
 	{kindRule, []string{"ev_class", "ev_type"},
 		`FROM pg_rewrite JOIN pg_class c ON c.oid = ev_class
-		WHERE ev_type <> '1' AND ev_enabled <> 'D' AND ` + userRelation},
+		WHERE ev_type <> '1' AND ev_enabled <> 'D' AND ` + userRelation, "ev_class", ""},
 
 	// For the digest alone: which version of a definition this is. A statement
 	// that replaces one writes a new row, ANALYZE, VACUUM and COMMENT do not.
@@ -155,7 +176,7 @@ var parts = []part{
 			UNION ALL SELECT 0, 'pg_opclass', oid, xmin FROM pg_opclass WHERE oid >= 16384
 			UNION ALL SELECT 0, 'pg_type', oid, xmin FROM pg_type WHERE oid >= 16384 AND ` + ownType + `
 			UNION ALL SELECT 0, 'pg_range', rngtypid, xmin FROM pg_range WHERE rngtypid >= 16384
-		) w`},
+		) w WHERE true`, "w.of", ""},
 
 	// The function that a trigger calls is in kindTrigger; here are those of its WHEN.
 	{kindCode, []string{"w.rel", refKind, "d.refobjid", "w.clause"},
@@ -167,13 +188,13 @@ var parts = []part{
 			UNION ALL SELECT 'pg_policy'::regclass, oid, polrelid, 'p', 0 FROM pg_policy
 			UNION ALL SELECT 'pg_trigger'::regclass, oid, tgrelid, 't', tgfoid FROM pg_trigger WHERE tgqual IS NOT NULL
 		) w ON w.class = d.classid AND w.obj = d.objid
-		WHERE d.refobjid <> w.known AND ` + userObject},
+		WHERE d.refobjid <> w.known AND ` + userObject, "w.rel", ""},
 
-	{kindSource, []string{"w.ev_class", "d.refobjid"},
-		`FROM pg_rewrite w JOIN pg_class c ON c.oid = w.ev_class
+	{kindSource, []string{"w.ev_class", "w.refobjid"},
+		`FROM (SELECT w.ev_class, d.refobjid FROM pg_rewrite w JOIN pg_class c ON c.oid = w.ev_class
 		JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = w.oid AND d.refclassid = 'pg_class'::regclass
 		WHERE w.ev_type = '1' AND c.relkind IN ('v', 'm') AND d.refobjid <> w.ev_class AND ` + userRelation + `
-		GROUP BY w.ev_class, d.refobjid`},
+		GROUP BY w.ev_class, d.refobjid) w WHERE true`, "w.ev_class", ""},
 
 	// The arguments of an ordered-set aggregate stand in two places, and CALL
 	// counts OUT parameters: they match any number.
@@ -191,7 +212,7 @@ var parts = []part{
 		LEFT JOIN pg_aggregate g ON g.aggfnoid = p.oid
 		LEFT JOIN pg_depend d ON p.oid >= 16384 AND d.classid = 'pg_proc'::regclass AND d.objid = p.oid
 			AND d.deptype = 'e' AND d.refclassid = 'pg_extension'::regclass
-		LEFT JOIN pg_extension e ON e.oid = d.refobjid`},
+		LEFT JOIN pg_extension e ON e.oid = d.refobjid WHERE true`, "", "p.oid >= 16384"},
 
 	// pg_proc calls every user-defined aggregate immutable, and what it says of a
 	// function leaves out what the defaults of its arguments call.
@@ -203,20 +224,21 @@ var parts = []part{
 			WHERE g.aggfnoid::oid >= 16384 AND f.oid <> 0
 			UNION SELECT p.oid, f.oid FROM pg_proc p CROSS JOIN LATERAL ` + calls("p.proargdefaults") + ` f(oid)
 			WHERE p.oid >= 16384 AND p.proargdefaults IS NOT NULL
-		) w`},
+		) w`, "", ""},
 
 	// Checks of domains run for what goes in and comes out.
 	{kindOperand, []string{"p.oid", "t.oid"},
 		`FROM pg_proc p CROSS JOIN LATERAL unnest(coalesce(p.proallargtypes, p.proargtypes::oid[]) || p.prorettype) t(oid)
-		WHERE p.oid >= 16384 AND t.oid >= 16384`},
+		WHERE p.oid >= 16384 AND t.oid >= 16384`, "", ""},
 
 	{kindOperator, []string{"o.oid", "n.nspname", "o.oprname", "o.oprleft", "o.oprright", "o.oprcode::oid"},
-		`FROM pg_operator o JOIN pg_namespace n ON n.oid = o.oprnamespace WHERE o.oprcode <> 0`},
+		`FROM pg_operator o JOIN pg_namespace n ON n.oid = o.oprnamespace WHERE o.oprcode <> 0`, "", "o.oid >= 16384"},
 
 	{kindType, []string{"t.oid", "n.nspname", "t.typname", "t.typtype", "t.typbasetype",
 		"CASE WHEN t.typsubscript = 'array_subscript_handler'::regproc AND t.typlen = -1 THEN t.typelem ELSE 0 END",
-		"t.typrelid"},
-		`FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace`},
+		"t.typrelid", rowType},
+		`FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace LEFT JOIN pg_type e ON ` + arrayOf + `
+		WHERE true`, rowType, "t.oid >= 16384"},
 
 	// What runs for the values of a type: checks of a domain (its default, too,
 	// is recorded as a dependency of the type), support functions of a base type,
@@ -254,12 +276,12 @@ var parts = []part{
 			UNION SELECT r.rngtypid, 'p', f.oid
 			FROM pg_range r CROSS JOIN unnest(ARRAY[r.rngcanonical, r.rngsubdiff]::oid[]) f(oid) WHERE f.oid >= 16384
 			UNION SELECT r.rngmultitypid, 't', r.rngtypid FROM pg_range r WHERE r.rngtypid >= 16384
-		) w`},
+		) w`, "", ""},
 
 	// A cast WITH INOUT may read a text as a time, or look a name up.
 	{kindCast, []string{"c.castsource", "c.casttarget", "CASE WHEN c.castfunc = 0 THEN " + stableFunction + " ELSE c.castfunc END"},
 		`FROM pg_cast c WHERE c.oid >= 16384 AND (c.castfunc <> 0 OR c.castmethod = 'i' AND EXISTS (SELECT FROM pg_type t
-			WHERE t.oid = c.casttarget AND (t.typcategory IN ('A', 'C', 'D', 'R') OR t.typname LIKE 'reg%')))`},
+			WHERE t.oid = c.casttarget AND (t.typcategory IN ('A', 'C', 'D', 'R') OR t.typname LIKE 'reg%')))`, "", ""},
 }
 
 // stableFunction is the OID of now(), for whatever is as stable as that.
@@ -277,10 +299,14 @@ func calls(expression string) string {
 			WHERE m[1]::oid NOT IN (16, 20, 21, 23, 25, 700, 701, 1042, 1043, 1700, 2950)))`
 }
 
-// facts is the statement that the parts make.
-var facts = union(parts)
+// everything is the statement that the parts make.
+var everything = union(func(part) string { return "" })
 
-func union(parts []part) string {
+// factsBegin is how every union begins.
+const factsBegin = "SELECT '" + kindRelation + "', (c.oid)::text, "
+
+// union makes a statement of all parts, each with a further condition.
+func union(condition func(part) string) string {
 	width := 0
 	for _, p := range parts {
 		width = max(width, len(p.columns))
@@ -294,7 +320,7 @@ func union(parts []part) string {
 		for _, c := range p.columns {
 			b.WriteString(", (" + c + ")::text")
 		}
-		b.WriteString(strings.Repeat(", NULL", width-len(p.columns)) + " " + p.from)
+		b.WriteString(strings.Repeat(", NULL", width-len(p.columns)) + " " + p.from + condition(p))
 	}
 	b.WriteString(";\n")
 	return b.String()

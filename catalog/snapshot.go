@@ -29,6 +29,7 @@ type Snapshot struct {
 	typeCode   []uint32 // see TypeWriters
 	schemas    Schemas
 	digest     Digest
+	facts      *facts // that it was made of, for Reload; nil if it was made by hand
 }
 
 type name struct{ schema, name string }
@@ -47,6 +48,7 @@ type Contents struct {
 	Incomplete, Deferrable, Outward, EventTriggers bool
 	Schemas                                        Schemas
 	Digest                                         Digest
+	facts                                          *facts
 }
 
 // NewSnapshot makes a Snapshot and takes over what c points to.
@@ -72,6 +74,7 @@ func NewSnapshot(c Contents) *Snapshot {
 		events:     c.EventTriggers,
 		schemas:    c.Schemas,
 		digest:     c.Digest,
+		facts:      c.facts,
 	}
 	for _, t := range c.Types {
 		if t.Base == 0 {

@@ -49,9 +49,9 @@ type Watch struct {
 }
 
 // Asks reports that text, which may be cut off as pg_stat_activity does it, is one that
-// Load sends outside a transaction, or a Watch. Its transaction writes nothing.
+// Load or Reload sends outside a transaction, or a Watch. Its transaction writes nothing.
 func Asks(text string) bool {
-	return strings.HasPrefix(text, settle) || strings.HasPrefix(text, questionBegins) || strings.HasPrefix(text, snapshotBegins)
+	return strings.HasPrefix(text, settle) || strings.HasPrefix(text, settleOpen) || strings.HasPrefix(text, factsBegin) || strings.HasPrefix(text, questionBegins) || strings.HasPrefix(text, snapshotBegins)
 }
 
 // NewWatch returns a Watch over conn. It does no I/O.

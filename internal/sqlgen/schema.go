@@ -107,6 +107,12 @@ func (b *builder) change(do, undo string) {
 	b.s.changes = append(b.s.changes, change{do, undo})
 }
 
+// Change changes the schema, or takes such a change back, which may not have been made.
+func (s *Schema) Change(g *Gen) string {
+	c := one(g, s.changes...)
+	return one(g, c.do, c.undo)
+}
+
 func (s *Schema) having(f func(*relation) bool) (found []*relation) {
 	for _, r := range s.relations {
 		if f(r) {
