@@ -60,6 +60,7 @@ func TestWhatTheFeedNeedsIsAlteredWhileItIsFollowed(t *testing.T) {
 			}
 			f.past(tt.mend)
 			f.follows(f.via)
+			f.heard()
 			f.known(userByID, 1).is("1 ann Bergen")
 			f.past("UPDATE users SET city = 'Molde' WHERE id = 1")
 			f.heard()
@@ -98,7 +99,7 @@ func TestEachProcessSaysWhatTheFeedLacks(t *testing.T) {
 			return err != nil && strings.Contains(err.Error(), "SET (publish =")
 		})
 	}
-	f.until("the end of the lease", func() bool { return !f.keeper().live.Load() })
+	f.until("the end of the leases", func() bool { return !f.keeper().live.Load() && !connectorOf(other.db).space().keeper.live.Load() })
 	f.past("UPDATE users SET city = 'Bergen' WHERE id = 1")
 	other.bypass(keying.FeedDown, userByID, 1).is("1 ann Bergen")
 	f.past("ALTER PUBLICATION cachedpg SET (publish = 'insert, update, delete, truncate')")

@@ -36,6 +36,7 @@ func newFed(t *testing.T, setup string, keys ...string) *fixture {
 	f.plain = f.open("pgx", f.dsn)
 	f.via = via{f: f, db: f.db, ask: f.db, truth: f.plain}
 	f.follows(f.via)
+	f.heard() // of the tables, too
 	return f
 }
 

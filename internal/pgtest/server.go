@@ -113,11 +113,12 @@ func (s *Server) Resume() { s.process.Resume() }
 // test ends or the server is started again.
 func (s *Server) StopWALWriter() {
 	s.tb.Helper()
-	pid, err := strconv.Atoi(s.Query("SELECT pid::text FROM pg_stat_activity WHERE backend_type = 'walwriter'"))
-	if err == nil {
-		err = syscall.Kill(pid, syscall.SIGSTOP)
-	}
-	if err != nil {
+	var pid int
+	child.Until(s.tb, "there is a WAL writer", func() (err error) {
+		pid, err = strconv.Atoi(s.Query("SELECT coalesce(min(pid)::text, 'none') FROM pg_stat_activity WHERE backend_type = 'walwriter'"))
+		return err
+	})
+	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
 		s.tb.Fatalf("pgtest: the WAL writer: %v", err)
 	}
 	s.tb.Cleanup(func() { _ = syscall.Kill(pid, syscall.SIGCONT) })
