@@ -17,7 +17,9 @@ func TestWhatChangesNoPlanInvalidatesNone(t *testing.T) {
 		planned := connectorOf(f.db).space().view.Load()
 		role := "remarked_" + strings.ToLower(rand.Text())
 		f.Cleanup(func() { pgtest.Exec(t, database, "DROP ROLE IF EXISTS "+role) })
-		for _, text := range []string{"COMMENT ON TABLE users IS 'people'", "COMMENT ON COLUMN users.name IS 'theirs'", "CREATE ROLE " + role} {
+		for _, text := range []string{"COMMENT ON TABLE users IS 'people'", "COMMENT ON COLUMN users.name IS 'theirs'", "CREATE ROLE " + role,
+			"CREATE INDEX users_city ON users (city, name DESC) INCLUDE (id)", "CREATE INDEX users_name ON users USING hash (name)", "REINDEX TABLE users", "CLUSTER users USING users_pkey",
+			"CREATE STATISTICS users_both ON name, city FROM users", "ALTER STATISTICS users_both SET STATISTICS 7", "DROP STATISTICS users_both", "ALTER TABLE users SET (fillfactor = 70, autovacuum_enabled = off)"} {
 			f.exec(text)
 			f.hit(userByID, 1)
 		}

@@ -1,6 +1,7 @@
 package parser
 
 import (
+	"slices"
 	"strings"
 
 	pg "github.com/pganalyze/pg_query_go/v5"
@@ -100,6 +101,9 @@ func (w *walker) doBody(s *pg.DoStmt) *Body {
 
 // utilityKind is the kind of a command that has no other facts.
 func utilityKind(node any) Kind {
+	if isRemark(node) {
+		return Remark
+	}
 	switch node.(type) {
 	case *pg.Node_FetchStmt, *pg.Node_ClosePortalStmt:
 		return Cursor
@@ -119,8 +123,6 @@ func utilityKind(node any) Kind {
 		return Show
 	case *pg.Node_VacuumStmt, *pg.Node_CheckPointStmt, *pg.Node_LoadStmt:
 		return Maintenance
-	case *pg.Node_CommentStmt, *pg.Node_CreateRoleStmt:
-		return Remark
 	case *pg.Node_AlterCollationStmt, *pg.Node_AlterDatabaseRefreshCollStmt, *pg.Node_AlterDatabaseSetStmt,
 		*pg.Node_AlterDatabaseStmt, *pg.Node_AlterDefaultPrivilegesStmt, *pg.Node_AlterDomainStmt,
 		*pg.Node_AlterEnumStmt, *pg.Node_AlterEventTrigStmt, *pg.Node_AlterExtensionContentsStmt,
@@ -245,4 +247,43 @@ func (w *walker) setStmt(s *pg.VariableSetStmt) {
 	default:
 		w.deny()
 	}
+}
+
+// isRemark reports that a command is a Remark, see there.
+func isRemark(node any) bool {
+	switch n := node.(type) {
+	case *pg.Node_CommentStmt, *pg.Node_CreateRoleStmt, *pg.Node_CreateStatsStmt, *pg.Node_AlterStatsStmt, *pg.Node_ClusterStmt:
+		return true
+	case *pg.Node_ReindexStmt:
+		return len(n.ReindexStmt.Params) == 0 // CONCURRENTLY puts another index in its place
+	case *pg.Node_DropStmt:
+		return n.DropStmt.RemoveType == pg.ObjectType_OBJECT_STATISTIC_EXT
+	case *pg.Node_IndexStmt:
+		s := n.IndexStmt
+		return !s.Unique && s.WhereClause == nil && allOf(s.IndexParams, func(n *pg.Node) bool { // an expression is code that runs in each write
+			e := n.GetIndexElem()
+			return e.GetName() != "" && len(e.Opclass) == 0
+		})
+	case *pg.Node_AlterTableStmt:
+		return allOf(n.AlterTableStmt.Cmds, func(n *pg.Node) bool {
+			c := n.GetAlterTableCmd()
+			return (c.GetSubtype() == pg.AlterTableType_AT_SetRelOptions || c.GetSubtype() == pg.AlterTableType_AT_ResetRelOptions) &&
+				allOf(c.Def.GetList().GetItems(), func(n *pg.Node) bool { return isStorage(n.GetDefElem()) })
+		})
+	}
+	return false
+}
+
+func allOf(nodes []*pg.Node, ok func(*pg.Node) bool) bool {
+	return len(nodes) > 0 && !slices.ContainsFunc(nodes, func(n *pg.Node) bool { return !ok(n) })
+}
+
+// isStorage reports that an option of a relation is about its files and their upkeep; those of
+// views are about what may be seen.
+func isStorage(option *pg.DefElem) bool {
+	switch option.GetDefname() {
+	case "fillfactor", "toast_tuple_target", "parallel_workers", "log_autovacuum_min_duration", "vacuum_index_cleanup", "vacuum_truncate":
+		return true
+	}
+	return strings.HasPrefix(option.GetDefname(), "autovacuum_")
 }
