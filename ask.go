@@ -51,8 +51,13 @@ func writesWith(commits string) string {
   AND (c.oid IS NULL OR c.relkind OPERATOR(pg_catalog.=) ANY ('{r,p,m,f,v}') AND c.relpersistence OPERATOR(pg_catalog.<>) 't')), ''),
  ` + holds + ` OR EXISTS (SELECT FROM pg_catalog.pg_locks WHERE pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()
   AND locktype OPERATOR(pg_catalog.=) 'relation' AND mode OPERATOR(pg_catalog.=) 'AccessExclusiveLock'),
- ` + sessionState + `, ` + commits + `)`
+ ` + sessionState + `, ` + commits + `, ` + hasTemporaries + `)`
 }
+
+// hasTemporaries is true where the session has temporary objects.
+const hasTemporaries = `pg_catalog.pg_my_temp_schema() OPERATOR(pg_catalog.<>) 0::pg_catalog.oid AND (
+  EXISTS (SELECT FROM pg_catalog.pg_class WHERE relnamespace OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema()) OR
+  EXISTS (SELECT FROM pg_catalog.pg_type WHERE typnamespace OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema()))`
 
 // holds is true when COMMIT will run the query of a held cursor, which may write.
 const holds = "EXISTS (SELECT FROM pg_catalog.pg_cursors WHERE is_holdable AND creation_time OPERATOR(pg_catalog.>=) pg_catalog.transaction_timestamp())"
@@ -64,15 +69,16 @@ type writes struct {
 	relations []uint32
 	state     string // of the session
 	commits   commitMode
+	temporary bool // the session has temporary objects
 }
 
 func parseWrites(answer string) (w writes, err error) {
 	field := strings.Split(answer, "|")
-	if len(field) != 7 {
-		return w, fmt.Errorf("cachedpg: PostgreSQL gives %d facts about the transaction, not 7", len(field))
+	if len(field) != 8 {
+		return w, fmt.Errorf("cachedpg: PostgreSQL gives %d facts about the transaction, not 8", len(field))
 	}
 	w = writes{xid: field[0], catalog: field[1] != "0" || field[2] != "on" || field[4] != "f", state: field[5],
-		commits: commitModeOf(field[6])}
+		commits: commitModeOf(field[6]), temporary: field[7] != "f"}
 	if field[3] == "" {
 		return w, nil
 	}
@@ -142,7 +148,7 @@ func (e *effect) take(answer string) error {
 	}
 	e.xid = w.xid
 	e.settles(w.commits)
-	if known := e.c.known.session; known != nil && known.state != w.state {
+	if known := e.c.known; w.temporary || known.temporaries != nil || known.session != nil && known.session.state != w.state {
 		e.session = true
 	}
 	bounded := !w.catalog && e.view != nil

@@ -23,7 +23,8 @@ type backend struct {
 	// then means for ever what it meant then.
 	misread bool
 
-	since since // see prepared.go
+	since   since    // see prepared.go
+	foundIn *txState // the transaction in which it was found out what the session has; nil if that was outside
 
 	home      stance            // of a new session, as RESET ALL leaves it; zero when it is not known
 	defaults  map[string]string // what RESET was found to give, by setting; nil if nothing

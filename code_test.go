@@ -403,7 +403,7 @@ func TestWhatATransactionSaysThatItWrote(t *testing.T) {
 			t.Errorf("%q: no error", answer)
 		}
 	}
-	if w, err := parseWrites("7|0|off|1,2|f|s|on"); err != nil || !w.catalog || len(w.relations) != 2 {
+	if w, err := parseWrites("7|0|off|1,2|f|s|on|f"); err != nil || !w.catalog || len(w.relations) != 2 {
 		t.Errorf("without counts: %+v, %v", w, err)
 	}
 }

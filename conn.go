@@ -66,6 +66,7 @@ type call struct {
 	// values are args without the options.
 	values  []driver.NamedValue
 	formats bool  // a QueryResultFormats option: the caller wants other bytes
+	loose   bool  // of names it is not sure whether temporary objects have them
 	prepare *Stmt // to be prepared before PostgreSQL is asked; nil for a plain text
 	ours    bool  // the driver sends it, and not a caller with the pgx connection
 	single  bool  // PostgreSQL has prepared it, so that it is one statement

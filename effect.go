@@ -78,9 +78,12 @@ func (c *Conn) begin(ctx context.Context, calls ...*call) (*effect, error) {
 	c.settle()
 	e := &effect{c: c, space: c.known.space, drifts: c.drifts(), before: c.stance(), failed: c.inner.txStatus() == 'E'}
 	visible := c.tx == nil
-	for _, q := range calls {
+	for i, q := range calls {
 		if visible && q.text.has(parser.Begin) {
 			c.warmFirst(ctx)
+		}
+		if t := q.text.plan.Temporary; t != nil && slices.ContainsFunc(calls[i+1:], func(q *call) bool { return t.Concerns(q.text.plan) }) {
+			e.asks = true // what comes after it in the same message was planned before it
 		}
 		e.add(q)
 		visible = visible || q.text.mayCommit()
@@ -132,11 +135,11 @@ func (c *Conn) begin(ctx context.Context, calls ...*call) (*effect, error) {
 			}
 			if c.tx != nil {
 				c.tx.add(q.view, e.tags[first:])
-				if q.text.plan.Asks {
-					c.tx.asks = true
-					c.tx.planned(q.view)
-				}
 			}
+		}
+		if c.tx != nil && e.asks {
+			c.tx.asks = true
+			c.tx.planned(q.view)
 		}
 	}
 	if c.tx != nil {

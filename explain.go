@@ -344,7 +344,8 @@ func (q *call) explainEffects(x *Explanation, inTx, others bool) {
 	note(q.text.has(parser.PrepareTransaction), "What the transaction has written is not cached until COMMIT PREPARED or ROLLBACK PREPARED.")
 	note(plan.Catalog, "It may change the schema: every statement is planned anew after it.")
 	note(plan.Session && plan.Sets != nil, "It changes the session's settings: what is read after it has entries of its own.")
-	note(plan.Session && plan.Sets == nil, "It may change the session's settings: they are read again after it.")
+	note(plan.Temporary != nil, "It changes temporary objects, which concerns this session alone.")
+	note(plan.Session && plan.Sets == nil && plan.Temporary == nil, "It may change the session's settings: they are read again after it.")
 	note(plan.Unknown && plan.Writes, "It names something that is not in the schema.")
 }
 

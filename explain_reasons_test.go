@@ -289,7 +289,7 @@ var explainedSituations = map[keying.Reason]func(f *fixture) *Explanation{
 		return v.explainOn(conn, "SELECT * FROM mine")
 	},
 	keying.TemporaryObjects: func(f *fixture) *Explanation {
-		v, conn := f.with().own("CREATE TEMPORARY TABLE mine (id int)")
+		v, conn := f.with().own("CREATE TEMPORARY TABLE mine (id int)", "SET search_path = cache_statement, pg_temp")
 		return v.explainOn(conn, "SELECT * FROM users")
 	},
 	keying.UnreadableView: func(f *fixture) *Explanation {

@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/stdlib"
 
 	"github.com/cachedpg/cachedpg/catalog"
+	"github.com/cachedpg/cachedpg/keying"
 )
 
 // inner is what the driver needs of the connection that it wraps: the
@@ -139,16 +140,35 @@ func (s *pgxSession) parameter(name string) string {
 }
 
 func (s *pgxSession) learn(ctx context.Context) (*session, uint32, error) {
-	if s.txStatus() == 'I' {
-		// Not pgx's simple protocol, which it refuses while standard_conforming_strings is off. Nor under
-		// limits of our own: those of the session are a part of the answer.
-		return readSession(s.pgxConn, s.pgxConn.PgConn().ExecParams(ctx, sessionQuery, nil, nil, nil, nil).Read())
-	}
-	result, _, err := s.asideRows(ctx, sessionQuery, "")
+	result, err := s.row(ctx, sessionQuery)
 	if err != nil {
 		return nil, 0, err
 	}
-	return readSession(s.pgxConn, result)
+	session, pid, err := readSession(s.pgxConn, result)
+	if err != nil || !session.temporary {
+		return session, pid, err
+	}
+	if result, err = s.row(ctx, temporariesQuery); err != nil {
+		return nil, 0, err
+	}
+	var objects []string
+	if err := s.pgxConn.TypeMap().Scan(result.FieldDescriptions[0].DataTypeOID, pgx.TextFormatCode, result.Rows[0][0], &objects); err != nil {
+		return nil, 0, err
+	}
+	session.temporaries = keying.NewTemporaries(objects)
+	return session, pid, nil
+}
+
+// row asks a question of one row, in the transaction that is open without risk for it.
+func (s *pgxSession) row(ctx context.Context, question string) (*pgconn.Result, error) {
+	if s.txStatus() == 'I' {
+		// Not pgx's simple protocol, which it refuses while standard_conforming_strings is off. Nor under
+		// limits of our own: those of the session may be a part of the answer.
+		result := s.pgxConn.PgConn().ExecParams(ctx, question, nil, nil, nil, nil).Read()
+		return result, result.Err
+	}
+	result, _, err := s.asideRows(ctx, question, "")
+	return result, err
 }
 
 func (s *pgxSession) loadCatalog(ctx context.Context, before *catalog.Snapshot) (*catalog.Snapshot, error) {

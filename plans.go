@@ -37,15 +37,18 @@ func (c Config) planBytes() int64 { return min(max(c.Memory/4, minPlanBytes), ma
 // while there is room.
 type planCache struct {
 	view   *view
-	sets   map[planKey]*planSet // guarded by planSets.mu
+	sets   map[planKey]*planSet // guarded by planSets.mu, as among
+	among  map[planKey]*planSet // with temporary objects, whose names may be new each time
 	texts  *clock.Cache[textKey, *planned]
 	shapes *clock.Cache[shapeKey, *shape]
 }
 
-// planSet is what the plans of one search_path and way to read a text have in common.
+// planSet is what the plans of one search_path and way to read a text have in common, and of the
+// temporary objects that they mention.
 type planSet struct {
 	*planCache
-	path []string
+	path        []string
+	temporaries *keying.Temporaries
 }
 
 // textKey is a text as it was sent.
@@ -61,7 +64,7 @@ type shapeKey struct {
 }
 
 func newPlanCache(v *view, bytes int64) *planCache {
-	return &planCache{view: v, sets: make(map[planKey]*planSet),
+	return &planCache{view: v, sets: make(map[planKey]*planSet), among: make(map[planKey]*planSet),
 		texts: clock.New[textKey, *planned](bytes / 2), shapes: clock.New[shapeKey, *shape](bytes / 2)}
 }
 
@@ -107,14 +110,15 @@ type planSets struct {
 type planKey struct {
 	path string
 	reading
+	temporaries string
 }
 
 // noCatalog stands in where the catalog cannot be read: every name is
 // unknown, so reads bypass and writes invalidate everything.
 var noCatalog = &view{snapshot: catalog.NewSnapshot(catalog.Contents{})}
 
-func (d *connector) planSet(v *view, s *session) *planSet {
-	if set := s.plans.Load(); set != nil && set.view == v {
+func (d *connector) planSet(v *view, s *session, among *keying.Temporaries) *planSet {
+	if set := s.plans.Load(); set != nil && set.view == v && among == nil {
 		return set
 	}
 	ps := &d.plans
@@ -127,23 +131,34 @@ func (d *connector) planSet(v *view, s *session) *planSet {
 	if *cache == nil || (*cache).view != v {
 		*cache = newPlanCache(v, bytes)
 	}
-	key := planKey{s.pathKey, s.reading}
-	set := (*cache).sets[key]
-	if set == nil {
-		if len((*cache).sets) >= maxPaths {
-			clear((*cache).sets) // their plans go when others need the room
-		}
-		set = &planSet{planCache: *cache, path: s.path}
-		(*cache).sets[key] = set
+	key := planKey{s.pathKey, s.reading, among.String()}
+	sets := (*cache).sets
+	if among != nil {
+		sets = (*cache).among
 	}
-	s.plans.Store(set)
+	set := sets[key]
+	if set == nil {
+		if len(sets) >= maxPaths {
+			clear(sets) // their plans go when others need the room
+		}
+		set = &planSet{planCache: *cache, path: s.path, temporaries: among}
+		sets[key] = set
+	}
+	if among == nil {
+		s.plans.Store(set)
+	}
 	return set
 }
 
 // plan returns what sql means. It never fails: what cannot be understood is a
 // write of anything.
 func (d *connector) plan(v *view, s *session, sql string) *planned {
-	set := d.planSet(v, s)
+	return d.planAmong(v, s, nil, sql)
+}
+
+// planAmong is plan in a session with temporary objects that the text mentions.
+func (d *connector) planAmong(v *view, s *session, among *keying.Temporaries, sql string) *planned {
+	set := d.planSet(v, s, among)
 	if p, ok := set.texts.Get(textKey{set, sql}); ok {
 		return p
 	}
@@ -212,7 +227,7 @@ func (d *connector) newShape(set *planSet, digest [sha256.Size]byte, text, sql s
 	}
 	d.parsed.Add(1)
 	sh := &shape{
-		plan:   keying.New(text, statements, set.view.snapshot, set.path),
+		plan:   keying.NewAmong(text, statements, set.view.snapshot, set.path, set.temporaries),
 		ttl:    d.config.TTL,
 		policy: strategyCacheAside,
 	}

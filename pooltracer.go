@@ -146,6 +146,7 @@ func (p *tracedConn) giveBack() {
 		c.since.session = unknownSession // statements of two kinds are prepared
 	}
 	c.known, c.pid, c.located, c.asked, c.started = from.known, from.pid, from.located, from.asked, from.started
+	c.since.temporaries, c.since.unknown = nil, c.since.unknown || from.since.unknown
 	c.misread = c.misread || from.misread
 	c.tx = nil // a pool takes no connection back in a transaction
 }

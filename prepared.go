@@ -17,8 +17,10 @@ import (
 
 // since is the catalog and the session with which statements were prepared on a connection.
 type since struct {
-	session *session // nil if none was, unknownSession if there were several
-	view    *view
+	session     *session // nil if none was, unknownSession if there were several
+	view        *view
+	temporaries *keying.Temporaries // those that nothing was prepared without; nil if that is not known
+	unknown     bool                // a name was not in the catalog
 }
 
 // holds reports that no statement was prepared with another catalog than v.
@@ -44,7 +46,7 @@ func (c *Conn) prepares(ctx context.Context, q *call) {
 	s := c.known.session
 	switch {
 	case c.since.session == nil:
-		if c.since = (since{s, c.known.view}); s == nil {
+		if c.since.session, c.since.view = s, c.known.view; s == nil {
 			c.since.session = unknownSession
 		}
 	case s != nil && c.since.session != s && !c.since.session.readsLike(s, q.text.dated):
@@ -57,7 +59,7 @@ func (c *Conn) reanalyse(ctx context.Context) {
 		c.known.session = nil
 		return
 	}
-	c.since.session = c.known.session
+	c.since.session, c.since.unknown = c.known.session, false
 }
 
 // dated reports that the zone and the style of dates may decide what PostgreSQL reads when it

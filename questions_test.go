@@ -197,7 +197,8 @@ func (q *questioned) everyStatementOf(db *sql.DB) {
 	}
 	conn := q.conn(db)
 	defer conn.Close()
-	q.sends(conn, "SET timezone = "+app+" 'Europe/Oslo'", "PREPARE "+app+" p AS SELECT 1", "BEGIN; "+strings.Replace(appUpdate, "$1", "1", 1)+"; COMMIT", "LISTEN "+"c_app")
+	q.sends(conn, "SET timezone = "+app+" 'Europe/Oslo'", "PREPARE "+app+" p AS SELECT 1", "BEGIN; "+strings.Replace(appUpdate, "$1", "1", 1)+"; COMMIT", "LISTEN "+"c_app",
+		"CREATE "+app+" TEMP TABLE own_app (id pg_catalog.int4); SELECT")
 	q.reads(conn, appRead, 1)
 	q.sends(conn, "SET default_transaction_isolation = "+app+" 'repeatable read'")
 	tx, err := conn.BeginTx(q.ctx, nil)

@@ -160,10 +160,11 @@ func (c *Conn) plan(ctx context.Context, q *call) error {
 	if c.misread {
 		reader = reader.unreadable()
 	}
-	if q.text = c.d.plan(q.view, reader, q.sql); q.view != noCatalog && !known.current() && !q.text.plan.Writes {
+	if c.planText(ctx, q, known, reader); q.view != noCatalog && !known.current() && !q.text.plan.Writes {
 		q.view = noCatalog // but for a write in a transaction, whose commit compares
-		q.text = c.d.plan(q.view, reader, q.sql)
+		c.planText(ctx, q, known, reader)
 	}
+	c.since.unknown = c.since.unknown || q.text.plan.Unknown
 	switch plan := q.text.plan; {
 	case q.view == noCatalog:
 		if plan.Writes && known.session != nil && q.space != nil && !q.refreshed {
@@ -225,7 +226,7 @@ func (c *Conn) mayRead(ctx context.Context, q *call) keying.Reason {
 		return keying.PolicyOff
 	case q.formats:
 		return keying.ResultFormats
-	case q.session.temporary:
+	case q.loose:
 		return keying.TemporaryObjects
 	case q.space.feed.Load().down():
 		return keying.FeedDown

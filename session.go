@@ -16,6 +16,7 @@ import (
 
 	"github.com/cachedpg/cachedpg/catalog"
 	"github.com/cachedpg/cachedpg/keying"
+	"github.com/cachedpg/cachedpg/parser"
 )
 
 // formatVersion goes into every key: results stored by a version that encodes
@@ -31,18 +32,20 @@ type session struct {
 	standby bool
 
 	// commits, limit and schemas are of the connection that has learned it: they are in no key.
-	commits commitMode
-	limit   time.Duration // PostgreSQL ends a statement after it, or after waiting so long for a lock; 0 is never
-	schemas catalog.Schemas
-	level   isolation // of the transaction that it was asked in
+	commits     commitMode
+	limit       time.Duration // PostgreSQL ends a statement after it, or after waiting so long for a lock; 0 is never
+	schemas     catalog.Schemas
+	level       isolation // of the transaction that it was asked in
+	temporary   bool      // there is a schema for temporaries
+	temporaries *keying.Temporaries
 
 	state         string   // sessionState; "" of one that was never asked for, see derive
 	values        []string // of settingValues
-	path          []string // current_schemas(true)
+	path          []string // current_schemas(true), without temporary objects
 	pathKey       string
 	isolation     string // default_transaction_isolation
 	readCommitted bool   // what that is
-	temporary     bool   // a temporary schema is on the path
+	placed        bool   // search_path says where temporary objects are looked for
 	reading
 
 	// digests goes into keys, one per pgx.QueryExecMode: the mode decides how
@@ -54,7 +57,7 @@ type session struct {
 }
 
 // sessionState is an expression that differs when settings of the session do.
-var sessionState = "pg_catalog.md5(ROW(pg_catalog.current_schemas(true), pg_catalog.current_setting('default_transaction_isolation'), " +
+var sessionState = "pg_catalog.md5(ROW(pg_catalog.current_schemas(false), pg_catalog.current_setting('default_transaction_isolation'), " +
 	settingValues + ")::pg_catalog.text)"
 
 // settingValues is the array of what goes into keys as it is.
@@ -74,7 +77,12 @@ var sessionQuery = questionOfSession + `, ` + timelineSQL + `, ` + databaseSQL +
  pg_catalog.current_setting('standard_conforming_strings'),
  pg_catalog.current_setting('synchronous_commit'),
  ` + limitsSQL + `,
- ` + sessionState + `, ` + settingValues + `, ` + catalog.SchemasSQL + `, pg_catalog.current_setting('transaction_isolation')`
+ ` + sessionState + `, ` + settingValues + `, ` + catalog.SchemasSQL + `, pg_catalog.current_setting('transaction_isolation'),
+ pg_catalog.pg_my_temp_schema() OPERATOR(pg_catalog.<>) 0::pg_catalog.oid`
+
+// temporariesQuery is asked of a session that has a temporary schema, by itself: it needs the tables
+// of the catalog, on which somebody may hold a lock.
+const temporariesQuery = "SELECT " + keying.TemporariesSQL
 
 // readSession reads the state of the session that conn is in from the answer to
 // sessionQuery. That takes one round trip and no prepared statement, so that it works behind
@@ -84,7 +92,7 @@ func readSession(conn *pgx.Conn, result *pgconn.Result) (s *session, pid uint32,
 	s = &session{}
 	var level, standardText, synchronous, limits string
 	for i, dest := range []any{&s.id.system, &s.id.timeline, &s.id.database, &s.id.name, &s.id.started, &pid, &s.path, &s.isolation, &standardText, &synchronous, &limits,
-		&s.state, &s.values, &s.schemas, &level} {
+		&s.state, &s.values, &s.schemas, &level, &s.temporary} {
 		if result.Err == nil {
 			result.Err = conn.TypeMap().Scan(result.FieldDescriptions[i].DataTypeOID, pgx.TextFormatCode, result.Rows[0][i], dest)
 		}
@@ -97,6 +105,7 @@ func readSession(conn *pgx.Conn, result *pgconn.Result) (s *session, pid uint32,
 	s.level = isolationOf(level)
 	s.reading = newReading(standardText == "on", s.setting("client_encoding"), conn.PgConn().ParameterStatus("server_encoding"))
 	s.commits, s.limit = commitModeOf(synchronous), shortest(limits)
+	s.path = slices.DeleteFunc(s.path, parser.IsTemporary)
 	s.seal()
 	return s, pid, nil
 }
@@ -104,9 +113,7 @@ func readSession(conn *pgx.Conn, result *pgconn.Result) (s *session, pid uint32,
 // seal fixes what follows from the path and the values.
 func (s *session) seal() {
 	s.pathKey = strings.Join(s.path, "\x00")
-	for _, schema := range s.path {
-		s.temporary = s.temporary || strings.HasPrefix(schema, "pg_temp")
-	}
+	s.placed = len(s.values) > valuePath && placesTemporaries(s.values[valuePath])
 	b := []byte{formatVersion}
 	for _, v := range slices.Concat([]string{s.id.text(), s.pathKey, s.isolation}, s.values) {
 		b = binary.AppendUvarint(b, uint64(len(v)))
@@ -134,10 +141,11 @@ func (s *session) same(other *session) bool {
 // and the catalog in use when the session was learned, or one with the same schemas. The
 // effective search_path depends on which schemas exist, so that one with others wants it learned again.
 type state struct {
-	session *session // nil when not known, because a statement may have changed it
-	space   *space   // nil when nothing may be cached there
-	view    *view
-	schemas catalog.Schemas
+	session     *session // nil when not known, because a statement may have changed it
+	space       *space   // nil when nothing may be cached there
+	view        *view
+	schemas     catalog.Schemas
+	temporaries *keying.Temporaries // known if session is
 }
 
 // fits reports that a session that was learned with these schemas is what it was with the catalog v.
@@ -146,7 +154,7 @@ func (st *state) fits(v *view) bool {
 	if st.view != nil {
 		schemas = st.view.snapshot.Schemas() // a SET may have led to it since, which was looked up with that
 	}
-	return st.session != nil && schemas != "" && schemas == v.snapshot.Schemas()
+	return st.session != nil && st.temporaries == nil && schemas != "" && schemas == v.snapshot.Schemas()
 }
 
 // current reports that nothing has happened since the state was learned.
@@ -337,6 +345,7 @@ func (c *Conn) learn(ctx context.Context) error {
 		c.known.view = nil
 	}
 	c.known.schemas = s.schemas
+	c.known.temporaries, c.foundIn = s.temporaries, c.tx
 	if c.tx != nil {
 		c.tx.isolation = s.level
 	}

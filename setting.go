@@ -34,20 +34,22 @@ import (
 // Whatever may do more than change one setting makes the state unknown: code that is not
 // seen, ROLLBACK TO, several statements in one text, a pooler that may lead elsewhere.
 
-// stance is what is known of the settings of a connection's session.
+// stance is what is known of the settings of a connection's session, and of its temporary objects.
 type stance struct {
-	session *session // nil if nothing is
-	view    *view    // see state
-	commits commitMode
-	limit   time.Duration // see patience
+	session     *session // nil if nothing is
+	view        *view    // see state
+	commits     commitMode
+	limit       time.Duration // see patience
+	temporaries *keying.Temporaries
 }
 
-// change is one statement that changes one setting, or all of them to their defaults.
+// change is one statement that changes one setting, or all of them to their defaults, or temporary objects.
 type change struct {
 	keying.Setting
-	key    store.Key // of the text with its values, in before
-	before stance
-	keeps  bool // COMMIT keeps what it leaves
+	temporary *keying.TemporaryChange // nil if it changes settings
+	key       store.Key               // of the text with its values, in before
+	before    stance
+	keeps     bool // COMMIT keeps what it leaves
 }
 
 // heldFor is how long what a session was found to be is built upon: a server that has loaded its
@@ -57,22 +59,28 @@ var heldFor = time.Minute
 // stance is nothing where the next statement may run in another session, and where
 // the session was asked for too long ago.
 func (c *Conn) stance() stance {
-	if !c.known.current() || time.Since(c.asked) > heldFor || len(c.known.session.values) <= firstSetting || c.known.session.temporary || c.pid == 0 || c.misread {
+	if !c.known.current() || time.Since(c.asked) > heldFor || len(c.known.session.values) <= firstSetting || c.known.session.placed || c.pid == 0 || c.misread {
 		return stance{}
 	}
-	return stance{c.known.session, c.known.view, c.commits, c.limit}
+	return stance{c.known.session, c.known.view, c.commits, c.limit, c.known.temporaries}
 }
 
 // stand takes in what the settings are.
 func (c *Conn) stand(s stance) {
 	if c.forget(); s.session != nil {
-		c.known.session, c.known.view, c.commits = s.session, s.view, s.commits
+		c.known.session, c.known.view, c.known.temporaries, c.commits = s.session, s.view, s.temporaries, s.commits
 	}
 }
 
 // changedBy returns what q does to the settings, nil if that is not known.
 func (s stance) changedBy(q *call, tx *txState) *change {
-	if s.session == nil || !q.ours || q.text.plan.Sets == nil {
+	if s.session == nil || !q.ours {
+		return nil
+	}
+	if t := q.text.plan.Temporary; t != nil {
+		return &change{temporary: t, before: s}
+	}
+	if q.text.plan.Sets == nil {
 		return nil
 	}
 	for i := range q.values {
@@ -118,6 +126,10 @@ func (e *effect) settings(err error) {
 
 // keep takes in what COMMIT leaves of a change that is not undone by it.
 func (t *txState) keep(d *connector, ch *change, after stance) {
+	if ch.temporary != nil && after.session != nil {
+		_, t.kept.temporaries, _ = ch.temporary.After(ch.before.temporaries, t.kept.temporaries)
+		return
+	}
 	switch i, ok := valueOf(ch.Name); {
 	case ch.keeps:
 		t.kept = after
@@ -134,6 +146,9 @@ func (c *Conn) leave() {
 	c.tx = nil
 	if tx.durability {
 		c.commits = commitUnknown
+	}
+	if tx.session {
+		c.since.temporaries = nil // some may be there again
 	}
 	switch {
 	case !tx.session:
@@ -162,6 +177,15 @@ func (e *effect) endOf(err error) txEnd {
 func (c *Conn) after(ch *change) stance {
 	s := ch.before
 	switch {
+	case ch.temporary != nil && ch.temporary.UntilCommit && c.tx == nil: // that was at once
+		return s
+	case ch.temporary != nil:
+		now, _, ok := ch.temporary.After(s.temporaries, nil)
+		if !ok {
+			return stance{}
+		}
+		s.temporaries = now
+		return s
 	case ch.Local && c.tx == nil: // PostgreSQL warns, and does nothing
 		return s
 	case ch.Name == "":
@@ -169,7 +193,11 @@ func (c *Conn) after(ch *change) stance {
 			return stance{}
 		}
 		c.limit = c.home.limit
-		return c.home
+		home := c.home
+		if home.temporaries = s.temporaries; ch.Discard {
+			home.temporaries = nil
+		}
+		return home
 	case ch.Name == "synchronous_commit" && c.tx != nil:
 		s.commits = commitUnknown
 		return s
@@ -236,6 +264,12 @@ func (c *Conn) settled(ch *change) {
 	if ch != nil && ch.keeps && c.tx != nil && c.tx.kept.session == nil && !c.tx.asks {
 		c.tx.kept = now
 	}
+}
+
+// placesTemporaries reports that a search_path may name the schema of temporary objects, which is
+// the first otherwise.
+func placesTemporaries(path string) bool {
+	return strings.Contains(strings.ToLower(path), "pg_temp")
 }
 
 func chName(ch *change) string {
@@ -355,6 +389,9 @@ func (d *connector) derive(from *session, v *view, at int, value string) *sessio
 			isolation: from.isolation, readCommitted: from.readCommitted, reading: from.reading}
 		s.values[at] = value
 		if at == valueUser || at == valuePath {
+			if placesTemporaries(s.values[valuePath]) {
+				return nil
+			}
 			if s.path, ok = d.paths.Get(pathOf(s, v)); !ok {
 				return nil
 			}

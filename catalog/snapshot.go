@@ -211,6 +211,15 @@ func (s *Snapshot) Resolve(path []string, schema, relation string) *Relation {
 // the search_path decides which one is meant.
 func (s *Snapshot) Ambiguous(relation string) bool { return len(s.named[relation]) > 1 }
 
+// Names reports that a relation which is not temporary has the name, in any schema, or a type
+// in one of path.
+func (s *Snapshot) Names(path []string, object string) bool {
+	if _, ok := s.Type(path, "", object); ok || s.byName[name{"pg_catalog", object}] != nil {
+		return true
+	}
+	return slices.ContainsFunc(s.named[object], func(r *Relation) bool { return !r.Temporary })
+}
+
 // Type finds a type by its pg_type name, as Resolve finds a relation.
 func (s *Snapshot) Type(path []string, schema, typ string) (Type, bool) {
 	for _, schema := range schemas(path, schema) {

@@ -36,17 +36,19 @@ type analysis struct {
 	uses    map[use]int // what parameters are compared with
 	counts  []int       // how often parameters stand in the text; nil before it is asked
 	ran     map[running]bool
+
+	temporaries *Temporaries // of the session
+	unsighted   bool         // values are read of which the types are not known
+}
+
+func newAnalysis(p *Plan, snapshot *catalog.Snapshot, path []string, text string) *analysis {
+	return &analysis{plan: p, snapshot: snapshot, path: path, text: text,
+		read: make(map[uint32]bool), views: make(map[uint32]*view), whole: make(map[uint32]bool), seen: make(map[uint32]bool),
+		visited: make(map[uint32]catalog.Commands), uses: make(map[use]int), ran: make(map[running]bool)}
 }
 
 func (a *analysis) run(statements []*parser.Statement) {
 	p := a.plan
-	a.read = make(map[uint32]bool)
-	a.views = make(map[uint32]*view)
-	a.whole = make(map[uint32]bool)
-	a.seen = make(map[uint32]bool)
-	a.visited = make(map[uint32]catalog.Commands)
-	a.uses = make(map[use]int)
-	a.ran = make(map[running]bool)
 	for _, s := range statements {
 		a.countUses(s)
 	}
@@ -56,6 +58,9 @@ func (a *analysis) run(statements []*parser.Statement) {
 	}
 	if p.Session && len(statements) == 1 && !a.userCode && !p.Writes {
 		p.Sets = setting(statements[0])
+	}
+	if len(statements) > 1 || a.userCode {
+		p.Temporary = nil // it is not all
 	}
 	if a.strayed && !a.schema && (p.Writes || slices.ContainsFunc(statements, runsCode) && len(statements) > 1) {
 		a.ask()
@@ -86,6 +91,9 @@ func (a *analysis) run(statements []*parser.Statement) {
 // called is looked at whatever the kind, because calls may write.
 func (a *analysis) statement(s *parser.Statement, path []string) {
 	a.kind(s)
+	unsighted := a.unsighted
+	defer func() { a.unsighted = unsighted }()
+	a.unsighted = unsighted || a.ownValues(s, path)
 	if s.Sample {
 		a.plan.deny(Sample, "")
 	}
@@ -126,7 +134,7 @@ func (a *analysis) kind(s *parser.Statement) {
 	case parser.Select:
 		switch {
 		case s.Into: // it creates a table
-			a.ddl()
+			a.define(s.Defines)
 		case len(s.Writes) > 0:
 			p.deny(NotRead, "")
 		case s.Locks:
@@ -134,7 +142,7 @@ func (a *analysis) kind(s *parser.Statement) {
 		}
 		return
 	case parser.DDL:
-		a.ddl()
+		a.define(s.Defines)
 	case parser.Remark:
 		a.remark()
 	case parser.Opaque:
@@ -184,7 +192,7 @@ func (a *analysis) kind(s *parser.Statement) {
 	default: // a kind that was added after this was written
 		p.opaqueCode()
 	}
-	if s.Into {
+	if s.Into && s.Kind != parser.DDL {
 		a.ddl()
 	}
 	p.deny(NotRead, "")
@@ -218,6 +226,14 @@ func (a *analysis) remark() {
 func (a *analysis) relation(r parser.Relation, path []string) {
 	p := a.plan
 	rel := a.snapshot.Resolve(path, r.Schema, r.Name.Name)
+	switch o, own, maybe := a.own(r.Name, path); {
+	case own:
+		if a.readsOwn(o) || rel == nil && !a.loose {
+			return
+		}
+	case maybe:
+		p.deny(TemporaryObjects, r.Name.Name)
+	}
 	if a.loose && r.Schema == "" && a.snapshot.Ambiguous(r.Name.Name) {
 		a.ask()
 	}

@@ -70,11 +70,8 @@ func (a *analysis) namesakes(construct string, path []string) {
 func (a *analysis) attribute(t parser.Attribute, path []string) {
 	if t.Relation.Name != "" {
 		rel := a.snapshot.Resolve(path, t.Relation.Schema, t.Relation.Name)
-		if rel == nil {
-			return // denied already
-		}
-		if isColumn(rel, t.Name) {
-			return
+		if _, own, _ := a.own(t.Relation, path); !own && (rel == nil || isColumn(rel, t.Name)) {
+			return // if there is none it is denied already
 		}
 	}
 	for _, o := range a.snapshot.Functions(path, "", t.Name, 1) {
@@ -170,6 +167,12 @@ func (a *analysis) operator(n parser.Name, path []string) {
 
 // typ judges a type that something is cast to.
 func (a *analysis) typ(n parser.Name, path []string) {
+	named := parser.Name{Schema: n.Schema, Name: strings.TrimSuffix(n.Name, "[]")}
+	if _, own, maybe := a.own(named, path); own || maybe {
+		a.plan.deny(TemporaryObjects, named.Name)
+		a.anyTypes()
+		return
+	}
 	t, ok := a.snapshot.Type(path, n.Schema, strings.TrimSuffix(n.Name, "[]"))
 	if !ok {
 		a.plan.Unknown = true
@@ -208,5 +211,5 @@ func (a *analysis) casts() {
 // unseen reports that a type is user-defined and that no value of it is in sight.
 func (a *analysis) unseen(oid uint32) bool {
 	t, ok := a.snapshot.TypeByOID(oid)
-	return ok && !t.Builtin && !a.seen[oid]
+	return ok && !t.Builtin && !a.seen[oid] && !a.unsighted
 }

@@ -170,11 +170,7 @@ func (a *analysis) body(body *parser.Body, path, names []string) {
 	for _, s := range body.Statements {
 		a.statement(s, names)
 	}
-	// Of which types its variables are, and how they are cast, is not in sight.
-	a.callAll(a.snapshot.TypeWriters())
-	for _, c := range a.snapshot.Casts() {
-		a.callAll(c.Writers)
-	}
+	a.anyTypes() // of its variables, and how they are cast
 	a.inside, a.path = inside, around
 	a.plan.Unknown = unknown // what it has not found is asked for, or no table: a transition table
 }

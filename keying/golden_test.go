@@ -18,7 +18,7 @@ import (
 var rewrite = flag.Bool("rewrite", false, "write what the plans say into testdata/*.txt")
 
 // TestGolden runs the transcripts in testdata: blocks of a statement, perhaps
-// lines "args …" below it, a line of four dashes, and what the plan says. Lines
+// a line "own …" above it, of the session's temporary objects, and lines "args …" below it, a line of four dashes, and what the plan says. Lines
 // with # are comments. Review a change with
 //
 //	go test ./keying -run Golden -rewrite && git diff keying/testdata
@@ -27,9 +27,12 @@ func TestGolden(t *testing.T) {
 	if err != nil || len(files) == 0 {
 		t.Fatalf("transcripts: %v, %v", files, err)
 	}
-	snapshot := testSchema(t)
 	for _, file := range files {
 		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
+			snapshot := testSchema(t)
+			if strings.HasSuffix(file, "temporary.txt") {
+				snapshot = withoutTypeCode(t) // of temporary tables the types of columns are not known
+			}
 			data, err := os.ReadFile(file)
 			if err != nil {
 				t.Fatal(err)
@@ -59,15 +62,26 @@ func TestGolden(t *testing.T) {
 	}
 }
 
+func withoutTypeCode(t testing.TB) *catalog.Snapshot {
+	c := testContents(t)
+	for i := range c.Types {
+		c.Types[i].Writers = nil
+	}
+	return catalog.NewSnapshot(c)
+}
+
 // transcript says what the plan of a block says.
 func transcript(t testing.TB, snapshot *catalog.Snapshot, input string) string {
 	var sql []string
 	var args [][]driver.NamedValue
+	var own *Temporaries
 	for _, line := range strings.Split(input, "\n") {
 		switch rest, isArgs := strings.CutPrefix(line, "args "); {
 		case strings.HasPrefix(line, "#") || line == "":
 		case isArgs:
 			args = append(args, parseArgs(t, rest))
+		case strings.HasPrefix(line, "own "):
+			own = NewTemporaries(strings.Fields(line)[1:])
 		default:
 			sql = append(sql, line)
 		}
@@ -75,7 +89,7 @@ func transcript(t testing.TB, snapshot *catalog.Snapshot, input string) string {
 	if sql == nil {
 		return ""
 	}
-	p, literals := planFor(t, snapshot, strings.Join(sql, "\n"))
+	p, literals := planAmong(t, snapshot, strings.Join(sql, "\n"), own)
 	var b strings.Builder
 	if p.Reason != NotRead {
 		fmt.Fprintf(&b, "reason %s", p.Reason)
@@ -98,6 +112,16 @@ func transcript(t testing.TB, snapshot *catalog.Snapshot, input string) string {
 	}
 	if p.Sets != nil {
 		fmt.Fprintf(&b, "sets %+v\n", *p.Sets)
+	}
+	if c := p.Temporary; c != nil {
+		var made []string
+		for _, o := range c.Made {
+			made = append(made, string(o.Kind)+o.Name)
+		}
+		fmt.Fprintf(&b, "temporary made %q gone %q of %q until commit %t all %t\n", made, c.Gone, c.Of, c.UntilCommit, c.All)
+	}
+	if own != nil && own.Among(p) == nil {
+		b.WriteString("mentions none\n")
 	}
 	if args == nil {
 		args = [][]driver.NamedValue{nil}

@@ -67,8 +67,10 @@ type Plan struct {
 	// Session says that settings of the session that keys stand for, or others that the
 	// driver keeps track of, may be others after it. Sets is what they are then if that is all
 	// that the text does; without it they are unknown.
-	Session bool
-	Sets    *Setting
+	// Temporary is the same of a text that changes the session's temporary objects.
+	Session   bool
+	Sets      *Setting
+	Temporary *TemporaryChange
 
 	// Limits says that PostgreSQL may end statements sooner after it, or later.
 	Limits bool
@@ -107,6 +109,7 @@ type Plan struct {
 	changes  []change    // targets whose key may be fixed
 
 	reads, writes []uint32
+	mentions      []string // names that a temporary object would have in front of others
 }
 
 // Values are what a plan's operands refer to.
@@ -130,15 +133,29 @@ type Values struct {
 // (current_schemas(true)), in order. A nil snapshot stands for a schema that
 // could not be loaded.
 func New(text string, statements []*parser.Statement, snapshot *catalog.Snapshot, path []string) *Plan {
+	return NewAmong(text, statements, snapshot, path, nil)
+}
+
+// NewAmong is New for a session that has temporary objects. path is without their schema.
+func NewAmong(text string, statements []*parser.Statement, snapshot *catalog.Snapshot, path []string, temporaries *Temporaries) *Plan {
 	p := &Plan{digest: sha256.Sum256([]byte(text))}
 	if snapshot == nil {
 		p.Unknown = true
 		snapshot = catalog.NewSnapshot(catalog.Contents{})
 		p.deny(CatalogUnavailable, "")
 	}
-	a := analysis{plan: p, snapshot: snapshot, path: path, text: text}
+	a := newAnalysis(p, snapshot, path, text)
+	a.temporaries = temporaries
 	a.run(statements)
+	p.mentions = slices.Clip(p.mentions)
 	return p
+}
+
+// mention notes a name that is looked up along the search_path.
+func (p *Plan) mention(name string) {
+	if !slices.Contains(p.mentions, name) {
+		p.mentions = append(p.mentions, name)
+	}
 }
 
 // deny gives a reason; the first counts.
@@ -237,6 +254,9 @@ func (p *Plan) Size() int {
 		int(unsafe.Sizeof(Moment{}))*cap(p.Momentary) + int(unsafe.Sizeof(store.Tag{}))*(cap(p.always)+cap(p.written)) +
 		int(unsafe.Sizeof(span{}))*cap(p.integers) + int(unsafe.Sizeof(lookup{}))*cap(p.lookups) +
 		int(unsafe.Sizeof(change{}))*cap(p.changes) + 4*(cap(p.reads)+cap(p.writes))
+	for _, name := range p.mentions {
+		size += int(unsafe.Sizeof(name)) + len(name)
+	}
 	for k := range p.keyParts {
 		size += int(unsafe.Sizeof(*k)) + int(unsafe.Sizeof(k.parts))*cap(k.rows)
 		for _, row := range append(k.rows, k.parts) {

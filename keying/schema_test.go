@@ -210,7 +210,8 @@ r generated  1260 | id int4, base int4, doubled int4 | 1261* id, 1262 doubled
 	rel("nested").Sources = []uint32{1190}
 	rel("ruled").View = "SELECT a.id, a.note FROM public.audited a"
 	rel("ruled").Sources = []uint32{1070}
-	c.Relations = append(c.Relations, &catalog.Relation{OID: 1259, Schema: "pg_catalog", Name: "pg_class", Kind: 'r', System: true})
+	c.Relations = append(c.Relations, &catalog.Relation{OID: 1259, Schema: "pg_catalog", Name: "pg_class", Kind: 'r', System: true},
+		&catalog.Relation{OID: 2609, Schema: "pg_catalog", Name: "pg_description", Kind: 'r', System: true})
 	return c
 }
 
@@ -262,6 +263,12 @@ func tables(t testing.TB, c *catalog.Contents, text string) {
 // planFor does what the driver does with a text.
 func planFor(t testing.TB, snapshot *catalog.Snapshot, sql string) (*Plan, []parser.Literal) {
 	t.Helper()
+	return planAmong(t, snapshot, sql, nil)
+}
+
+// planAmong plans it in a session with temporary objects.
+func planAmong(t testing.TB, snapshot *catalog.Snapshot, sql string, own *Temporaries) (*Plan, []parser.Literal) {
+	t.Helper()
 	text, literals := sql, []parser.Literal(nil)
 	if scanned, ok := parser.Scan(sql); ok {
 		text, literals = scanned.Text, scanned.Literals
@@ -270,7 +277,7 @@ func planFor(t testing.TB, snapshot *catalog.Snapshot, sql string) (*Plan, []par
 	if err != nil {
 		statements = []*parser.Statement{{Kind: parser.Opaque}}
 	}
-	return New(text, statements, snapshot, testPath), literals
+	return NewAmong(text, statements, snapshot, testPath, own), literals
 }
 
 func oidList(oids []uint32, snapshot *catalog.Snapshot) string {

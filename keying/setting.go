@@ -58,6 +58,7 @@ func (a *analysis) discard(what string) {
 		a.astray()
 	default:
 		a.plan.Session = true
+		a.changes(&TemporaryChange{All: true})
 	}
 }
 

@@ -52,6 +52,9 @@ func (a *analysis) write(w parser.Write, path []string) {
 	p.Writes = true
 	p.deny(NotRead, "")
 	rel := a.snapshot.Resolve(path, w.Target.Schema, w.Target.Name.Name)
+	if o, own, _ := a.own(w.Target.Name, path); own && (a.writesOwn(o) || rel == nil && !a.loose) {
+		return
+	}
 	if rel == nil || a.loose && w.Target.Schema == "" && a.snapshot.Ambiguous(w.Target.Name.Name) {
 		p.Unknown = p.Unknown || rel == nil
 		a.ask()

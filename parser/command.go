@@ -38,8 +38,10 @@ func (w *walker) command(n *pg.Node) {
 		w.write(OpRefresh, n.RefreshMatViewStmt.Relation)
 	case *pg.Node_CreateTableAsStmt:
 		w.st.Kind = DDL
-		w.st.Into = true
 		w.query(n.CreateTableAsStmt.Query, nil, nil)
+		if w.into(n.CreateTableAsStmt.Into); n.CreateTableAsStmt.Objtype != pg.ObjectType_OBJECT_TABLE {
+			w.st.Defines = nil
+		}
 	case *pg.Node_ExplainStmt:
 		w.explainStmt(n.ExplainStmt)
 	case *pg.Node_DeclareCursorStmt:
@@ -73,6 +75,7 @@ func (w *walker) command(n *pg.Node) {
 		w.st.Body = w.doBody(n.DoStmt)
 	default:
 		w.st.Kind = utilityKind(n)
+		w.define(n)
 	}
 }
 
@@ -190,6 +193,7 @@ func (w *walker) explainStmt(s *pg.ExplainStmt) {
 		return
 	}
 	w.st, w.reads, w.writes = run.st, run.reads, run.writes
+	w.st.Defines = nil // the option may say that it does not run
 	w.unknown = run.unknown
 	switch {
 	case run.st.Into || run.st.Kind == DDL:

@@ -173,6 +173,9 @@ func dumpStatement(out *strings.Builder, st *Statement, literals []Literal) {
 		fmt.Fprintf(out, " discards=%s", st.Discards)
 	}
 	out.WriteString("\n")
+	if d := st.Defines; d != nil {
+		dumpDefinition(out, d, literals)
+	}
 	for _, r := range st.Reads {
 		nested := ""
 		if r.Nested {
@@ -233,6 +236,29 @@ func dumpStatement(out *strings.Builder, st *Statement, literals []Literal) {
 	list("operators", dumpNames(st.Operators))
 	list("types", dumpNames(st.Types))
 	list("keywords", st.Keywords)
+}
+
+// dumpDefinition writes a definition, and below it what is computed.
+func dumpDefinition(out *strings.Builder, d *Definition, literals []Literal) {
+	fmt.Fprintf(out, "  defines")
+	for _, part := range []struct {
+		set  bool
+		text string
+	}{
+		{d.Makes.Name != "", " makes " + dumpName(d.Makes)}, {d.UntilCommit, " until-commit"}, {d.Table, " table"},
+		{d.Coded, " coded"}, {d.Like != nil, " like " + strings.Join(dumpNames(d.Like), ", ")},
+		{d.Indexes != nil, " indexes " + strings.Join(d.Indexes, ", ")}, {d.Drops != nil, " drops " + strings.Join(dumpNames(d.Drops), ", ")},
+		{d.Alters.Name != "", " alters " + dumpName(d.Alters)}, {d.Renamed != "", " to " + d.Renamed},
+	} {
+		if part.set {
+			out.WriteString(part.text)
+		}
+	}
+	out.WriteString("\n")
+	if d.Computed != nil {
+		out.WriteString("  computes ")
+		dumpStatement(out, d.Computed, literals)
+	}
 }
 
 func dumpName(n Name) string {

@@ -88,6 +88,9 @@ type Statement struct {
 	Local  bool // SET LOCAL
 	Params int  // the highest $n
 
+	// Defines says of DDL which relations it is about, nil if it is about more.
+	Defines *Definition
+
 	// Body is what a Do runs, nil if it is not understood.
 	Body *Body
 

@@ -42,7 +42,7 @@ func (w *walker) walkSelect(s *pg.SelectStmt, outer *scope, ctes *cte) *scope {
 	}()
 	ctes = w.with(s.WithClause, outer, ctes)
 	if s.IntoClause != nil {
-		w.st.Into = true
+		w.into(s.IntoClause)
 	}
 	if s.Larg != nil || s.Rarg != nil {
 		if s.Larg == nil || s.Rarg == nil {
