@@ -40,7 +40,7 @@ test test-postgres test-kafka examples stress: export CACHEDPG_SERVICES_FSYNC :=
 
 .PHONY: test
 test: cgo ## run every test, with the services that they need
-	@$(SERVICES) $(MAKE) test-root test-budgets test-next test-nested
+	@$(SERVICES) $(MAKE) test-root test-bound test-budgets test-next test-nested
 
 .PHONY: test-postgres
 test-postgres: export CACHEDPG_POSTGRES := $(POSTGRES)
@@ -53,10 +53,16 @@ test-kafka: cgo ## run the tests of contrib/kafka on a real Kafka too, which Mav
 		$(GO) test -race -count=1 -timeout=$(TIMEOUT) -bench=. -benchtime=20x ./...
 
 # In these a missing service is a failure, not a skip.
-.PHONY: test-root test-budgets test-next test-nested
-test-root test-budgets test-next test-nested: export CACHEDPG_TEST_REQUIRE := 1
+.PHONY: test-root test-bound test-budgets test-next test-nested
+test-root test-bound test-budgets test-next test-nested: export CACHEDPG_TEST_REQUIRE := 1
 test-root:
 	$(GO) test -race -shuffle=on -parallel=4 -timeout=$(TIMEOUT) $(PACKAGES)
+
+# The specification holds as well where connections to PostgreSQL are bounded.
+BOUND = driver_test.go transactions_test.go idle_test.go sessionstate_test.go escape_test.go reads_test.go
+test-bound:
+	CACHEDPG_TEST_MAX_CONNS=8 $(GO) test -parallel=4 -timeout=$(TIMEOUT) \
+		-run="^($$(grep -ho '^func Test[A-Za-z0-9]*' $(BOUND) | cut -d' ' -f2 | paste -sd'|'))$$" .
 
 # The race detector allocates too, so allocation budgets are kept without it.
 test-budgets:

@@ -2,6 +2,8 @@ package cachedpg
 
 import (
 	"context"
+	"database/sql/driver"
+	"sync/atomic"
 	"time"
 )
 
@@ -45,6 +47,13 @@ type backend struct {
 
 	tx         *txState // nil outside transactions
 	needsReset bool     // inner.ResetSession is due before inner is used again
+	suspect    bool     // and a ping before that, see places.suspect
+
+	attached  bool          // the session has something that is its holder's own, see places.go
+	until     time.Time     // when it has lasted long enough
+	freed     time.Time     // when it was given back
+	discarded []driver.Stmt // that are to be closed; guarded by places.mu
+	gone      atomic.Bool   // it was closed
 
 	announced int  // locks of statements that run alone, see alone.go
 	shown     post // the lock that shows that it writes, see peers.announceOn
@@ -52,7 +61,7 @@ type backend struct {
 
 // dial connects and learns the state that the session starts in.
 func (c *Conn) dial(ctx context.Context) error {
-	b := &backend{holder: c, pristine: true}
+	b := &backend{holder: c, pristine: true, until: time.Now().Add(lifetime())}
 	if b.dialled.space = c.d.space(); b.dialled.space != nil {
 		b.dialled.view, b.dialled.generation = b.dialled.space.view.Load(), b.dialled.space.gens.Current()
 	}
@@ -63,22 +72,33 @@ func (c *Conn) dial(ctx context.Context) error {
 		b.inner, err = c.d.connectFirst(ctx, b)
 	}
 	if err != nil {
+		c.vacate()
 		return err
 	}
 	c.backend = b
 	c.adoptTx()
 	if err := c.learn(ctx); err != nil && b.inner.closed() {
-		_ = c.hangUp()
+		c.hangUp()
+		c.vacate()
 		return err
 	}
 	return nil
 }
 
-// hangUp closes the connection to PostgreSQL.
-func (c *Conn) hangUp() error {
+// hangUp closes the connection to PostgreSQL, and leaves the place to another one.
+func (c *Conn) hangUp() {
 	b := c.backend
 	c.backend = &c.undialled
-	return b.close()
+	_ = b.close()
+	c.d.recant(b)
+}
+
+// vacate gives a place back in which there is no backend.
+func (c *Conn) vacate() {
+	if c.placed {
+		c.placed = false
+		c.d.places.leave()
+	}
 }
 
 // close ends the connection, and its part in a space. That of a pool is somebody else's from then on.
@@ -86,6 +106,7 @@ func (b *backend) close() error {
 	if b.inner == nil {
 		return nil
 	}
+	b.gone.Store(true)
 	err := b.inner.Close()
 	b.tx = nil
 	if b.known.space != nil {

@@ -94,6 +94,12 @@ type Config struct {
 	// DSN key cache_queue_max.
 	QueueMax int64
 
+	// MaxConns bounds the connections to PostgreSQL that callers have, so that
+	// sql.DB.SetMaxOpenConns need not, and hits never wait for one that is busy. See
+	// docs/max-conns.md. Default 0: each connection of the sql.DB may have one to
+	// PostgreSQL. DSN key cache_max_conns.
+	MaxConns int64
+
 	// OnDeadLetter, if not nil, is called for each queued write that PostgreSQL
 	// has refused when this process applied it, after that is recorded: at most
 	// once. Meanwhile nothing is applied. It must not use the sql.DB.
@@ -228,6 +234,7 @@ func (c Config) withDefaults() (Config, error) {
 	c.Memory = positive("cache_memory", c.Memory, defaultMemory)
 	c.RefillMax = positive("cache_refill_max", c.RefillMax, defaultRefillMax)
 	c.QueueMax = positive("cache_queue_max", c.QueueMax, defaultQueueMax)
+	c.MaxConns = positive("cache_max_conns", c.MaxConns, 0)
 	shared := c.Store != storeMemory && c.Store != storeOff
 	if c.Mode == modeWriteOnly && !shared {
 		bad("cache_mode=write-only: cache_store=%s is not shared, so there is nothing to mark in; name a Redis", c.Store)
@@ -394,13 +401,17 @@ func (c *Config) set(key, value string) (err error) {
 		if c.QueueMax, err = parseCount(value); err != nil {
 			return fail(err)
 		}
+	case "cache_max_conns":
+		if c.MaxConns, err = parseCount(value); err != nil && value != "0" {
+			return fail(err)
+		}
 	case "cache_policy":
 		if c.Policies, err = parsePolicies(value); err != nil {
 			return fail(err)
 		}
 	default:
 		return fmt.Errorf("cachedpg: %s: unknown key; want cache_store, cache_mode, cache_consistency, cache_admission, cache_on_store_down, cache_encryption,"+
-			" cache_ttl, cache_max_entry, cache_memory, cache_external, cache_outbox, cache_refill_max, cache_queue_max or cache_policy", key)
+			" cache_ttl, cache_max_entry, cache_memory, cache_external, cache_outbox, cache_refill_max, cache_queue_max, cache_max_conns or cache_policy", key)
 	}
 	return nil
 }

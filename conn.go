@@ -14,7 +14,7 @@ import (
 	"github.com/cachedpg/cachedpg/store"
 )
 
-// Exactly the optional interfaces of *stdlib.Conn; a test compares them.
+// Exactly the optional interfaces of *stdlib.Conn, and Validator; a test compares them.
 var (
 	_ driver.Conn               = (*Conn)(nil)
 	_ driver.ConnBeginTx        = (*Conn)(nil)
@@ -24,6 +24,7 @@ var (
 	_ driver.Pinger             = (*Conn)(nil)
 	_ driver.QueryerContext     = (*Conn)(nil)
 	_ driver.SessionResetter    = (*Conn)(nil)
+	_ driver.Validator          = (*Conn)(nil)
 )
 
 // Conn is a connection as database/sql pools it. It dials PostgreSQL when a
@@ -39,6 +40,13 @@ type Conn struct {
 	rawEffect *effect // of an untraced hand-out
 	isClosed  bool
 	counted   bool // it is counted, see occupancy
+
+	// See places.go. Without Config.MaxConns nothing of this is ever set.
+	placed  bool // it has one of the connector's places
+	used    bool // for more than a question of the driver's own
+	waited  bool // it has waited for it
+	parked  bool // database/sql has no use for it, and the backend may be taken away
+	unswept bool // see sweep
 
 	applies bool // it is the one that runs what was queued, see behind_apply.go
 
@@ -173,8 +181,13 @@ func (c *Conn) Ping(ctx context.Context) error {
 // caller and the session is as a new one's, that waits until the inner connection is
 // needed: hits do without, and one that has ended is replaced, see ready.
 func (c *Conn) ResetSession(ctx context.Context) error {
+	wasParked := c.parked
 	if err := c.enter(); err != nil {
 		return driver.ErrBadConn
+	}
+	if c.placed && !wasParked { // a wrapper has not passed IsValid on
+		c.d.problems.note(workPool, errUnheard)
+		c.putBack(false)
 	}
 	if c.inner == nil {
 		return nil
@@ -192,12 +205,15 @@ func (c *Conn) ResetSession(ctx context.Context) error {
 	return nil
 }
 
-// Close closes the inner connection if there is one.
+// Close closes the inner connection if there is one, or gives it back to those of Config.MaxConns.
 func (c *Conn) Close() error {
 	if c.isClosed {
 		return nil
 	}
 	_ = c.enter()
+	if c.placed {
+		c.putBack(false)
+	}
 	c.isClosed = true
 	if c.counted {
 		defer c.d.vacate()
@@ -268,6 +284,7 @@ func (c *Conn) handOut(ctx context.Context) (*pgx.Conn, error) {
 	if !ok {
 		return nil, errNotPgx
 	}
+	c.attach() // what is registered or prepared there is not seen
 	if c.d.traced || in.traced() {
 		c.raw = true
 		return in.Conn.Conn(), nil
@@ -301,6 +318,9 @@ func (c *Conn) enter() error {
 	if c.isClosed {
 		return errClosed
 	}
+	if c.parked {
+		c.d.places.unpark(c)
+	}
 	c.raw = false
 	if e := c.rawEffect; e != nil {
 		c.rawEffect = nil
@@ -315,8 +335,33 @@ func (c *Conn) enter() error {
 // this one, and before anything of the caller's was sent, it is replaced: database/sql
 // would try another connection, but not for Ping, nor for an sql.Conn.
 func (c *Conn) ready(ctx context.Context) error {
+	err := c.usable(ctx)
+	if err == nil {
+		c.used = true
+	}
+	return err
+}
+
+// usable is ready for a question of the driver's own.
+func (c *Conn) usable(ctx context.Context) error {
 	if c.inner == nil {
-		return c.dial(ctx)
+		if err := c.connect(ctx); err != nil || !c.needsReset {
+			return err
+		}
+	}
+	if err := c.reset(ctx); err != nil || !c.unswept {
+		return err
+	}
+	c.unswept = false
+	c.sweep()
+	return nil
+}
+
+// reset sees to it that a connection which was not in use is still there.
+func (c *Conn) reset(ctx context.Context) error {
+	if c.suspect {
+		c.suspect = false
+		_ = c.inner.Ping(ctx)
 	}
 	ended := c.inner.closed()
 	switch {

@@ -17,6 +17,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/multitracer"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/stdlib"
 
 	"github.com/cachedpg/cachedpg/internal/clock"
@@ -124,6 +125,9 @@ func NewConnector(pgConfig pgx.ConnConfig, config Config) (driver.Connector, err
 // connection handed out, and a write on the pool is not seen: it is past the driver, for
 // which there are Invalidate and Config.External.
 func WrapConnector(c driver.Connector, config Config, tracers ...*Tracer) (driver.Connector, error) {
+	if config.MaxConns != 0 {
+		return nil, errWrappedPlaces
+	}
 	d, err := newConnector(config)
 	if err != nil {
 		return nil, err
@@ -234,6 +238,8 @@ type connector struct {
 	// homes is how it dialled to each database, by identity: it may choose among several.
 	homes sync.Map
 
+	places *places // nil without Config.MaxConns
+
 	base *pgx.ConnConfig // what NewConnector was given
 
 	// What is known of changes of settings, see setting.go.
@@ -256,7 +262,8 @@ type connector struct {
 	// known is the state of the connection dialled last: what a new connection
 	// will be like. A hit needs no other.
 	known atomic.Pointer[state]
-	limit atomic.Int64 // and what PostgreSQL gives a statement there, a time.Duration
+	types atomic.Pointer[pgtype.Map] // of the connection dialled last, where a hook may have registered some
+	limit atomic.Int64               // and what PostgreSQL gives a statement there, a time.Duration
 
 	// behind is nil until the database is known, and without strategy "write-behind".
 	behind atomic.Pointer[writeQueue]
@@ -288,6 +295,9 @@ func newConnector(config Config) (*connector, error) {
 	if d.storeName = config.Store; target != nil {
 		d.storeName = target.Server()
 	}
+	if config.MaxConns > 0 {
+		d.places = &places{d: d, max: config.MaxConns}
+	}
 	d.driver = &Driver{connector: d}
 	return d, nil
 }
@@ -309,6 +319,9 @@ func (d *connector) Close() error {
 	d.mu.Lock()
 	d.closed = true
 	d.mu.Unlock()
+	if d.places != nil {
+		d.places.closeFree(true)
+	}
 	undrained := d.giveUp()
 	for _, t := range d.tracers {
 		t.remove(d)

@@ -85,7 +85,9 @@ func (c *Conn) begin(ctx context.Context, calls ...*call) (*effect, error) {
 		if t := q.text.plan.Temporary; t != nil && slices.ContainsFunc(calls[i+1:], func(q *call) bool { return t.Concerns(q.text.plan) }) {
 			e.asks = true // what comes after it in the same message was planned before it
 		}
-		e.add(q)
+		if e.add(q); q.text.plan.Leaves {
+			c.attach()
+		}
 		visible = visible || q.text.mayCommit()
 	}
 	if len(calls) == 1 {

@@ -36,8 +36,8 @@ func (c *Conn) miss(ctx context.Context, q *call, m *fetch) (driver.Rows, error)
 	if m.early != nil {
 		return newRows(c, m.early), nil // somebody refreshes it already
 	}
-	if c.tx != nil {
-		// The leader may be waiting for a lock that this transaction holds;
+	if c.tx != nil || !c.mayWait() {
+		// The leader may be waiting for a lock that this transaction holds, or for the place;
 		// PostgreSQL cannot see a deadlock that runs through us.
 		return c.fill(ctx, q, m, nil)
 	}
@@ -66,7 +66,7 @@ func (c *Conn) miss(ctx context.Context, q *call, m *fetch) (driver.Rows, error)
 // panic included, so that nobody waits for ever.
 func (c *Conn) lead(ctx context.Context, q *call, m *fetch, f *flight) (driver.Rows, error) {
 	defer func() { f.leave(ctx) }()
-	if m.outcome == store.Busy && c.tx == nil {
+	if m.outcome == store.Busy && c.tx == nil && c.mayWait() {
 		if entry := c.awaitOther(ctx, q, m); entry != nil {
 			f.land(landing{entry: entry})
 			c.d.stats.joined.Add(1)
@@ -137,10 +137,18 @@ func (c *Conn) fill(ctx context.Context, q *call, m *fetch, f *flight) (driver.R
 		}
 	}()
 	before := c.inner
+	c.waited = false
 	if err := c.readyFor(ctx, q); err != nil {
 		return nil, err
 	}
-	if c.inner != before && (c.known.session == nil || !c.known.session.same(q.session) || c.known.space != sp) {
+	known := &c.known
+	if c.inner != before {
+		var err error
+		if known, err = c.state(ctx); err != nil {
+			return nil, err
+		}
+	}
+	if c.inner != before && (known.session == nil || !known.session.same(q.session) || known.space != sp) {
 		// Not the session that the key stands for (a changed default, a
 		// failover): run what was asked for here, and store nothing.
 		q.session, q.space, q.text = nil, nil, nil
@@ -148,6 +156,14 @@ func (c *Conn) fill(ctx context.Context, q *call, m *fetch, f *flight) (driver.R
 			return nil, err
 		}
 		return c.direct(ctx, q, keying.SessionUnknown)
+	}
+	if c.waited {
+		f.begins()
+		if entry := c.lookAgain(ctx, q, m); entry != nil {
+			f.land(landing{entry: entry})
+			c.d.stats.joined.Add(1)
+			return newRows(c, entry), nil
+		}
 	}
 	if err := c.catchUp(ctx, q); err != nil {
 		return nil, err
@@ -222,6 +238,25 @@ func (c *Conn) fill(ctx context.Context, q *call, m *fetch, f *flight) (driver.R
 		sp.recipes.remember(q, m.key, tags, rows.entry, true, hintsOf(ctx).ttl)
 	}
 	return rows, nil
+}
+
+// lookAgain looks the entry up once more after it was waited for a place: who had one may have stored it, and
+// stamps that a commit has made useless meanwhile are replaced. With a shared store this process has held the SELECT
+// for itself all the while.
+func (c *Conn) lookAgain(ctx context.Context, q *call, m *fetch) *store.Entry {
+	if q.space.keeper != nil || m.large || m.early != nil || q.rowsOnly {
+		return nil
+	}
+	stamps := make([]store.Stamp, len(m.stamps))
+	entry, outcome, err := q.space.lookup(ctx, m.key, m.tags, stamps)
+	switch {
+	case err != nil:
+	case outcome == store.Hit && !q.tooOld(entry):
+		return entry
+	case mayFill(outcome) && stamps[0] == q.view.stamp:
+		copy(m.stamps, stamps)
+	}
+	return nil
 }
 
 // refuse lets those who follow have the error of a SELECT, after its rows before that if

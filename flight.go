@@ -123,6 +123,9 @@ func (f *flight) goesOn(stamps []store.Stamp) bool {
 
 // begins is told that the one who leads runs the SELECT from now on.
 func (f *flight) begins() {
+	if f == nil {
+		return
+	}
 	f.of.mu.Lock()
 	defer f.of.mu.Unlock()
 	f.begun = time.Now()

@@ -10,6 +10,7 @@ import (
 	"hash/crc32"
 	"maps"
 	"net/url"
+	"os"
 	"reflect"
 	"slices"
 	"strconv"
@@ -207,6 +208,10 @@ func withKey(dsn, key, value string) string {
 
 func (f *fixture) open(driverName, dsn string) *sql.DB {
 	f.Helper()
+	// With it stories are told once more with few connections to PostgreSQL, see make test-bound.
+	if n := os.Getenv("CACHEDPG_TEST_MAX_CONNS"); n != "" && driverName == "cachedpg" && !strings.Contains(dsn, "cache_max_conns") && !strings.HasPrefix(dsn, "registeredConnConfig") {
+		dsn = withKey(dsn, "cache_max_conns", n)
+	}
 	db, err := sql.Open(driverName, dsn)
 	if err != nil {
 		f.Fatal(err)

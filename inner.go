@@ -133,6 +133,9 @@ func (s *pgxSession) pgx() *pgx.Conn          { return s.pgxConn }
 func (s *pgxSession) typeMap() *pgtype.Map    { return s.pgxConn.TypeMap() }
 func (s *pgxSession) backend() uint32         { return s.pgxConn.PgConn().PID() }
 
+// ended is closed when nothing is left of the connection.
+func (s *pgxSession) ended() <-chan struct{} { return s.pgxConn.PgConn().CleanupDone() }
+
 // parameter is what PostgreSQL has reported of a setting by itself, with the last
 // answer.
 func (s *pgxSession) parameter(name string) string {

@@ -111,7 +111,7 @@ func (d *connector) openFor(ctx context.Context, direct bool) (*Conn, error) {
 	d.mu.Unlock()
 	c := d.newConn()
 	c.counted = true
-	if d.eager {
+	if d.eager && d.places == nil { // else when it is needed
 		if err := c.dial(ctx); err != nil {
 			d.vacate()
 			return nil, err
@@ -134,6 +134,9 @@ func (d *connector) rest() {
 	d.mu.Lock()
 	d.resting = true
 	d.mu.Unlock()
+	if d.places != nil {
+		d.places.closeFree(false)
+	}
 	_ = d.giveUp() // what is still queued is applied by who comes next
 }
 

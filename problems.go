@@ -17,7 +17,8 @@ type Problem struct {
 	// Work is what failed: "session" (to ask what it is set to), "commit" (to ask the transaction for its
 	// id, or what it has written; it makes more stale instead), "catalog" (to load it),
 	// "watch" (to ask PostgreSQL, beside the pool, what hits rest on) or "store" (to use
-	// the one that processes share), "driver" (to find this one under what is wrapped around it).
+	// the one that processes share), "driver" (to find this one under what is wrapped around it),
+	// "pool" (to hear from it when a connection is not in use, for Config.MaxConns).
 	Work string
 
 	// Text is what was answered, with its SQLSTATE or Redis' code, and no values.
@@ -39,10 +40,11 @@ const (
 	workCatalog
 	workWatch
 	workStore
+	workPool
 	works
 )
 
-var workNames = [works]string{"session", "commit", "catalog", "watch", "store"}
+var workNames = [works]string{"session", "commit", "catalog", "watch", "store", "pool"}
 
 // problems holds the last failure of each kind of work, for who asks why nothing is
 // cached. The zero value has none.

@@ -245,8 +245,14 @@ func (c *Conn) mayRead(ctx context.Context, q *call) keying.Reason {
 // direct runs the statement on PostgreSQL, exactly as pgx would.
 func (c *Conn) direct(ctx context.Context, q *call, reason keying.Reason) (driver.Rows, error) {
 	c.d.stats.bypass(q.text.stats, reason)
+	before := c.inner
 	if err := c.readyFor(ctx, q); err != nil {
 		return nil, err
+	}
+	if c.inner != before { // planned with what was known of another one
+		if err := c.plan(ctx, q); err != nil {
+			return nil, err
+		}
 	}
 	if err := c.catchUp(ctx, q); err != nil {
 		return nil, err

@@ -292,7 +292,7 @@ func (r *Rows) typeMap() *pgtype.Map {
 		return r.c.inner.typeMap()
 	}
 	if r.c.types == nil {
-		r.c.types = pgtype.NewMap()
+		r.c.types = r.c.d.newTypes()
 	}
 	return r.c.types
 }

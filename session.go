@@ -166,13 +166,13 @@ func (st *state) current() bool {
 // asks PostgreSQL for what is not. An error is one of dialling.
 func (c *Conn) state(ctx context.Context) (*state, error) {
 	if c.inner == nil {
-		if known := c.d.known.Load(); known.current() {
+		if known := c.d.known.Load(); known.current() && known.space.before.Load().warm.Load() { // else it is asked, see isWarm
 			return known, nil
 		}
 	} else if c.joinLate(); c.known.current() && !c.promoted() && c.agrees() && c.since.holds(c.known.view) {
 		return &c.known, nil
 	}
-	if err := c.ready(ctx); err != nil {
+	if err := c.usable(ctx); err != nil {
 		return nil, err
 	}
 	if c.inner.txStatus() != 'I' && c.tx != nil {
@@ -368,10 +368,14 @@ func (c *Conn) unlearned() {
 // they do.
 func (c *Conn) publish() {
 	sp := c.known.space
-	if c.tx == nil && c.pristine && !c.misread && c.known.space != nil && c.isNew(sp) {
+	switch {
+	case c.tx != nil || !c.pristine || c.misread || sp == nil:
+	case c.isNew(sp) && (!c.d.eager || c.d.places == nil):
 		known := c.known
 		c.d.known.Store(&known)
 		c.d.limit.Store(int64(c.limit))
+	case c.placed:
+		c.d.lend(c.backend)
 	}
 }
 

@@ -236,7 +236,8 @@ func TestSettingsOfNewConnections(t *testing.T) {
 	t.Run("", func(t *testing.T) {
 		scenario(t, clocks, func(f *fixture) {
 			f.dsn = withKey(f.dsn, "user", role)
-			f.db, f.plain = f.open("cachedpg", withKeys(f.dsn, f.keys)), f.open("pgx", f.dsn)
+			dsn := withKey(f.dsn, "cache_max_conns", "0") // with a bound a new connection is not a new session
+			f.db, f.plain = f.open("cachedpg", withKeys(dsn, f.keys)), f.open("pgx", f.dsn)
 			f.via = via{f: f, db: f.db, ask: f.db, truth: f.plain}
 			f.exec("ALTER ROLE " + role + " RESET ALL")
 			f.exec("ALTER ROLE " + role + " SET TimeZone = 'UTC'")

@@ -80,8 +80,8 @@ func commandOf(sql string) string {
 // the password of a Redis, and the keys.
 func (c Config) String() string {
 	shown := c.shown()
-	return fmt.Sprintf("{Store:%s Consistency:%s Admission:%s OnStoreDown:%s Encryption:%s TTL:%v MaxEntry:%d Memory:%d External:%s Outbox:%s RefillMax:%d QueueMax:%d Policies:%+v}",
-		shown.Store, shown.Consistency, shown.Admission, shown.OnStoreDown, shown.Encryption, c.TTL, c.MaxEntry, c.Memory, shown.External, shown.Outbox, c.RefillMax, c.QueueMax, c.Policies)
+	return fmt.Sprintf("{Store:%s Consistency:%s Admission:%s OnStoreDown:%s Encryption:%s TTL:%v MaxEntry:%d Memory:%d External:%s Outbox:%s RefillMax:%d QueueMax:%d MaxConns:%d Policies:%+v}",
+		shown.Store, shown.Consistency, shown.Admission, shown.OnStoreDown, shown.Encryption, c.TTL, c.MaxEntry, c.Memory, shown.External, shown.Outbox, c.RefillMax, c.QueueMax, c.MaxConns, c.Policies)
 }
 
 // GoString returns what %#v prints, without what may be secret.

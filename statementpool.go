@@ -61,7 +61,7 @@ func (c *Conn) losesTransactions() bool {
 
 // redial goes on over another connection. In statement mode nothing of a session is lost.
 func (c *Conn) redial(ctx context.Context) error {
-	_ = c.hangUp()
+	c.hangUp()
 	return c.dial(ctx)
 }
 

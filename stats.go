@@ -90,6 +90,9 @@ type Stats struct {
 	// Shared is what this process met in a store that processes share.
 	Shared store.SharedStats
 
+	// Places tells of Config.MaxConns.
+	Places PlaceStats
+
 	// Feed is what Config.External = "wal" follows.
 	Feed FeedStats
 
@@ -195,6 +198,7 @@ func StatsOf(db Database) Stats {
 			s.Bypassed += n
 		}
 	}
+	s.Places = d.places.stats()
 	s.Problems = d.allProblems()
 	s.Statements = d.statementStats()
 	for _, st := range s.Statements {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql/driver"
 	"errors"
+	"slices"
 
 	"github.com/jackc/pgx/v5"
 
@@ -22,8 +23,13 @@ type Stmt struct {
 	c      *Conn
 	query  string
 	inputs int
-	inner  driver.Stmt // nil while PostgreSQL has not been asked
-	on     inner       // that it was asked on
+	on     []preparedOn // where PostgreSQL was asked
+}
+
+// preparedOn is a statement that was prepared on a backend.
+type preparedOn struct {
+	b     *backend
+	inner driver.Stmt
 }
 
 // PrepareContext prepares the statement on PostgreSQL, which says what is
@@ -60,22 +66,33 @@ func (s *Stmt) prepare(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.inner, s.on, s.inputs = inner, s.c.inner, inner.NumInput()
+	s.on = slices.DeleteFunc(s.on, func(p preparedOn) bool { return p.b.gone.Load() })
+	s.on, s.inputs = append(s.on, preparedOn{s.c.backend, inner}), inner.NumInput()
 	if known := &s.c.known; known.view != nil && known.current() {
 		s.c.d.plan(known.view, known.session, s.query).inputs.Store(int32(s.inputs))
 	}
 	return nil
 }
 
-// Close gives the statement up on PostgreSQL if it was prepared there.
-func (s *Stmt) Close() error {
-	if !s.isPrepared() || s.c.isClosed {
-		return nil
+// Close gives the statement up where it was prepared. On a backend that the connection has not in hand it is closed
+// when that is used next.
+func (s *Stmt) Close() (err error) {
+	for _, p := range s.on {
+		switch {
+		case p.b.gone.Load():
+		case !s.c.parked && p.b == s.c.backend:
+			err = p.inner.Close()
+		case s.c.d.places != nil:
+			s.c.d.places.discard(p.b, p.inner)
+		}
 	}
-	return s.inner.Close()
+	s.on = nil
+	return err
 }
 
-func (s *Stmt) isPrepared() bool { return s.inner != nil && s.on == s.c.inner }
+func (s *Stmt) isPrepared() bool {
+	return slices.ContainsFunc(s.on, func(p preparedOn) bool { return p.b == s.c.backend })
+}
 
 // NumInput is the number of parameters.
 func (s *Stmt) NumInput() int { return s.inputs }

@@ -107,6 +107,9 @@ func (p *planned) effects() bool {
 
 // sends takes in that a statement without effects is sent.
 func (c *Conn) sends(q *call) {
+	if q.text.plan.Leaves {
+		c.attach()
+	}
 	if c.tx != nil && q.text.queries() {
 		c.tx.queried = true
 	}

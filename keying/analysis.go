@@ -54,6 +54,7 @@ func (a *analysis) run(statements []*parser.Statement) {
 	}
 	for _, s := range statements {
 		p.Kinds = append(p.Kinds, s.Kind)
+		p.Leaves = p.Leaves || leaves(s, a.text)
 		a.statement(s, a.path)
 	}
 	if p.Session && len(statements) == 1 && !a.userCode && !p.Writes {

@@ -72,6 +72,10 @@ type Plan struct {
 	Sets      *Setting
 	Temporary *TemporaryChange
 
+	// Leaves says that it may leave something with its connection that is nobody else's
+	// business, whether keys stand for it or not: LISTEN, SET, PREPARE, an advisory lock.
+	Leaves bool
+
 	// Limits says that PostgreSQL may end statements sooner after it, or later.
 	Limits bool
 

@@ -1,0 +1,43 @@
+package keying
+
+import (
+	"strings"
+
+	"github.com/cachedpg/cachedpg/parser"
+)
+
+// leaves reports that the command, which is a part of text, may leave something with the connection that others would
+// find there: a setting, a name, a lock, a channel. Sequences (lastval) and what functions of the application do are
+// not told, as a pool does not.
+func leaves(s *parser.Statement, text string) bool {
+	switch s.Kind {
+	case parser.Set:
+		return !s.Local
+	case parser.PrepareStatement, parser.Execute, parser.Cursor, parser.Do, parser.Call, parser.Opaque:
+		return true
+	case parser.Notify:
+		return mentions(text, "listen")
+	case parser.Maintenance:
+		return mentions(text, "load")
+	case parser.Discard: // pgx does not hear of it if its statements go
+		return s.Discards == "all"
+	case parser.DDL:
+		if mentions(text, "temp") {
+			return true
+		}
+	}
+	if s.Into && mentions(text, "temp") {
+		return true
+	}
+	for _, f := range s.Functions {
+		switch {
+		case f.Name.Name == "set_config" && !f.Local:
+			return true
+		case strings.HasPrefix(f.Name.Name, "pg_advisory_lock"), strings.HasPrefix(f.Name.Name, "pg_try_advisory_lock"), f.Name.Name == "setseed":
+			return true
+		}
+	}
+	return false
+}
+
+func mentions(text, word string) bool { return strings.Contains(strings.ToLower(text), word) }
