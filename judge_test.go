@@ -47,6 +47,7 @@ type judge struct {
 	pool      []*entry
 	contents  map[uint32]*contents
 	before    map[uint32]facts
+	permanent string // j.schema() then
 	locked    bool   // the open transaction has locked what it did not write
 	exchanged bool   // it has exchanged the storage of a table
 	where     string // for messages
@@ -211,7 +212,7 @@ func (j *judge) run(query string, args ...driver.NamedValue) (err error) {
 		return err
 	case q.text.has(parser.Begin):
 		j.warm()
-		j.before = j.facts() // and not inside, where SET TRANSACTION may follow
+		j.before, j.permanent = j.facts(), j.schema() // and not inside, where SET TRANSACTION may follow
 		_, err := j.transcript(j.c, query, args)
 		return err
 	case !j.rehearsable(plan):
@@ -292,7 +293,7 @@ func (j *judge) write(q *call) (err error) {
 		if _, err := j.transcript(j.c, "BEGIN", nil); err != nil {
 			j.Fatalf("%s: BEGIN: %v", j.where, err)
 		}
-		j.before = j.facts()
+		j.before, j.permanent = j.facts(), j.schema()
 	}
 	got, err := j.transcript(j.c, q.sql, q.args)
 	answered := err

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"regexp"
 	"slices"
+	"sync"
 
 	"github.com/jackc/pgx/v5"
 
@@ -57,6 +58,26 @@ const factsQuery = `SELECT c.oid::int8, n.nspname || '.' || c.relname, n.nspname
  c.relpersistence = 't', pg_catalog.pg_relation_filenode(c.oid)::int8,
  pg_catalog.pg_stat_get_xact_tuples_inserted(c.oid) + pg_catalog.pg_stat_get_xact_tuples_updated(c.oid) + pg_catalog.pg_stat_get_xact_tuples_deleted(c.oid)
  FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'm', 'f')`
+
+// entered are the system tables in which temporary objects are entered, too.
+var entered = regexp.MustCompile(`^pg_catalog\.pg_(attrdef|attribute|class|constraint|depend|index|namespace|rewrite|sequence|type)$`)
+
+// schemaQuery gives what those hold of permanent objects, of users.
+const schemaQuery = `SELECT coalesce(pg_catalog.md5(pg_catalog.string_agg(line, '|' ORDER BY line)), '') FROM (
+ WITH permanent AS (SELECT * FROM pg_catalog.pg_class WHERE oid >= 16384 AND relpersistence <> 't'),
+ schemas AS (SELECT * FROM pg_catalog.pg_namespace WHERE nspname !~ '^pg_(toast_)?temp_')
+ SELECT 'class' || c::text AS line FROM permanent c
+ UNION ALL SELECT 'namespace' || n::text FROM schemas n
+ UNION ALL SELECT 'attribute' || a::text FROM pg_catalog.pg_attribute a JOIN permanent c ON c.oid = attrelid
+ UNION ALL SELECT 'attrdef' || a::text FROM pg_catalog.pg_attrdef a JOIN permanent c ON c.oid = adrelid
+ UNION ALL SELECT 'index' || i::text FROM pg_catalog.pg_index i JOIN permanent c ON c.oid = indexrelid
+ UNION ALL SELECT 'rewrite' || r::text FROM pg_catalog.pg_rewrite r JOIN permanent c ON c.oid = ev_class
+ UNION ALL SELECT 'sequence' || s::text FROM pg_catalog.pg_sequence s JOIN permanent c ON c.oid = seqrelid
+ UNION ALL SELECT 'constraint' || k::text FROM pg_catalog.pg_constraint k JOIN schemas n ON n.oid = connamespace WHERE k.oid >= 16384
+ UNION ALL SELECT 'type' || t::text FROM pg_catalog.pg_type t JOIN schemas n ON n.oid = typnamespace WHERE t.oid >= 16384) lines`
+
+// schema differs when the transaction has changed what is there for all sessions.
+func (j *judge) schema() string { return fmt.Sprint(j.ask(j.c, schemaQuery)[0][0]) }
 
 func (j *judge) facts() map[uint32]facts {
 	found := make(map[uint32]facts)
@@ -129,6 +150,7 @@ func (j *judge) compare(tags []store.Tag) {
 			}
 		}
 	}
+	temporary := sync.OnceValue(func() bool { return j.schema() == j.permanent })
 	after := j.facts()
 	exchanged := j.exchanged
 	for oid, a := range after {
@@ -142,6 +164,7 @@ func (j *judge) compare(tags []store.Tag) {
 		switch {
 		case a.temp, a.tuples == b.tuples && a.storage == b.storage, silent.MatchString(a.name):
 		case exchanged && (j.exchanged && a.system || a.name == "pg_catalog.pg_class"): // new storage is entered in the catalog, and nothing else
+		case a.system && entered.MatchString(a.name) && temporary(): // what others see is as it was
 		case b.name == "": // it is new, so nobody has read it
 		case a.system:
 			j.defect("wrote %s, and only %v is invalidated", a.name, tagNames(tags, j.c.known.view))
