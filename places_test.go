@@ -550,6 +550,8 @@ func TestAStatementIsClosedWhereItWasPrepared(t *testing.T) {
 				t.Fatal(err)
 			}
 			rows = append(rows, r)
+		}
+		for _, r := range rows {
 			r.Close()
 		}
 	}
