@@ -379,6 +379,9 @@ func (c *Conn) reset(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
+	if c.placed {
+		c.d.places.suspect()
+	}
 	return c.redial(ctx)
 }
 
