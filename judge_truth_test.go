@@ -59,14 +59,15 @@ const factsQuery = `SELECT c.oid::int8, n.nspname || '.' || c.relname, n.nspname
  pg_catalog.pg_stat_get_xact_tuples_inserted(c.oid) + pg_catalog.pg_stat_get_xact_tuples_updated(c.oid) + pg_catalog.pg_stat_get_xact_tuples_deleted(c.oid)
  FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'm', 'f')`
 
-// entered are the system tables in which temporary objects are entered, too.
+// entered are the system tables in which temporary objects are entered, too, and indexes that no plan stands on.
 var entered = regexp.MustCompile(`^pg_catalog\.pg_(attrdef|attribute|class|constraint|depend|index|namespace|rewrite|sequence|type)$`)
 
-// schemaQuery gives what those hold of permanent objects, of users.
+// schemaQuery gives what those hold of other objects of users.
 const schemaQuery = `SELECT coalesce(pg_catalog.md5(pg_catalog.string_agg(line, '|' ORDER BY line)), '') FROM (
- WITH permanent AS (SELECT * FROM pg_catalog.pg_class WHERE oid >= 16384 AND relpersistence <> 't'),
+ WITH permanent AS (SELECT * FROM pg_catalog.pg_class WHERE oid >= 16384 AND relpersistence <> 't'
+  AND oid NOT IN (SELECT indexrelid FROM pg_catalog.pg_index WHERE NOT indisunique AND NOT indisexclusion AND indpred IS NULL AND indexprs IS NULL)),
  schemas AS (SELECT * FROM pg_catalog.pg_namespace WHERE nspname !~ '^pg_(toast_)?temp_')
- SELECT 'class' || c::text AS line FROM permanent c
+ SELECT 'class' || (pg_catalog.to_jsonb(c) - '{relhasindex,relpages,reltuples,relallvisible,relallfrozen}'::text[])::text AS line FROM permanent c
  UNION ALL SELECT 'namespace' || n::text FROM schemas n
  UNION ALL SELECT 'attribute' || a::text FROM pg_catalog.pg_attribute a JOIN permanent c ON c.oid = attrelid
  UNION ALL SELECT 'attrdef' || a::text FROM pg_catalog.pg_attrdef a JOIN permanent c ON c.oid = adrelid
@@ -76,7 +77,7 @@ const schemaQuery = `SELECT coalesce(pg_catalog.md5(pg_catalog.string_agg(line, 
  UNION ALL SELECT 'constraint' || k::text FROM pg_catalog.pg_constraint k JOIN schemas n ON n.oid = connamespace WHERE k.oid >= 16384
  UNION ALL SELECT 'type' || t::text FROM pg_catalog.pg_type t JOIN schemas n ON n.oid = typnamespace WHERE t.oid >= 16384) lines`
 
-// schema differs when the transaction has changed what is there for all sessions.
+// schema differs when the transaction has changed what others' queries depend on.
 func (j *judge) schema() string { return fmt.Sprint(j.ask(j.c, schemaQuery)[0][0]) }
 
 func (j *judge) facts() map[uint32]facts {
@@ -150,7 +151,7 @@ func (j *judge) compare(tags []store.Tag) {
 			}
 		}
 	}
-	temporary := sync.OnceValue(func() bool { return j.schema() == j.permanent })
+	same := sync.OnceValue(func() bool { return j.schema() == j.permanent })
 	after := j.facts()
 	exchanged := j.exchanged
 	for oid, a := range after {
@@ -164,7 +165,7 @@ func (j *judge) compare(tags []store.Tag) {
 		switch {
 		case a.temp, a.tuples == b.tuples && a.storage == b.storage, silent.MatchString(a.name):
 		case exchanged && (j.exchanged && a.system || a.name == "pg_catalog.pg_class"): // new storage is entered in the catalog, and nothing else
-		case a.system && entered.MatchString(a.name) && temporary(): // what others see is as it was
+		case a.system && entered.MatchString(a.name) && same(): // what others see is as it was
 		case b.name == "": // it is new, so nobody has read it
 		case a.system:
 			j.defect("wrote %s, and only %v is invalidated", a.name, tagNames(tags, j.c.known.view))
@@ -175,7 +176,7 @@ func (j *judge) compare(tags []store.Tag) {
 	// Who has no id has written nothing; what was to be written is locked all the same.
 	wrote := j.ask(j.c, "SELECT pg_catalog.pg_current_xact_id_if_assigned() IS NOT NULL")[0][0] == true
 	if wrote && !j.locked {
-		for _, l := range j.locks("^(RowExclusive|Share|Exclusive|AccessExclusive)") {
+		for _, l := range j.locks("^(RowExclusive|ShareRowExclusive|Exclusive|AccessExclusive)") {
 			if slices.Contains([]string{"r", "p", "m", "f"}, l.kind) {
 				check(l.oid, l.name, l.mode+" of")
 			}
