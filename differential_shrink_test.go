@@ -251,6 +251,8 @@ type shrunk struct {
 	err    error  // what it leads to
 	how    string // in words
 	trials int    // that were made
+
+	repeated bool // else it is all of it, as it was found
 }
 
 // shrink looks for the smallest part of the history that leads to a violation
@@ -272,6 +274,7 @@ func (h *recording) shrink(tb testing.TB, err error, limit int) shrunk {
 		best.trial, best.err = trial{t.ddl, t.moves[:n]}, err
 		return true
 	}
+	best.repeated = true
 	if best.how = "one after the other"; !fails(best.trial) {
 		best.how = "in the interleaving in which it was found"
 		fails = func(t trial) bool {
@@ -283,10 +286,10 @@ func (h *recording) shrink(tb testing.TB, err error, limit int) shrunk {
 			return err != nil
 		}
 		repeated := false
-		for try := 0; try < 3 && !repeated; try++ {
+		for try := 0; try < 10 && !repeated; try++ {
 			repeated = fails(best.trial)
 		}
-		if !repeated {
+		if best.repeated = repeated; !repeated {
 			best.how = "not repeated: all of it"
 			return best
 		}
