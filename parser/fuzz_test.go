@@ -111,8 +111,8 @@ func fill(text string, literals []Literal) string {
 	var out strings.Builder
 	next := 0
 	for i := 0; i < len(text); i++ {
-		if text[i] == '"' { // up to its end, where "" is an end and a begin
-			n := strings.IndexByte(text[i+1:], '"') + 2
+		if quote := text[i]; quote == '"' || quote == '\'' { // a name, or a string that is kept: up to its end, where "" is an end and a begin
+			n := strings.IndexByte(text[i+1:], quote) + 2
 			out.WriteString(text[i : i+n])
 			i += n - 1
 			continue
