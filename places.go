@@ -300,9 +300,7 @@ func (c *Conn) putBack(keeps bool) {
 		p.end(c.detach())
 	case c.attached && keeps && p.park(c):
 		c.parked = true
-	case c.attached:
-		p.end(c.detach())
-	case c.outdated():
+	case c.attached, c.outdated():
 		p.end(c.detach())
 	default:
 		c.d.lend(c.backend)

@@ -24,13 +24,17 @@ func withDatabase(dsn, database string) string {
 
 func withKey(dsn, key, value string) string {
 	if u, ok := parseURL(dsn); ok {
-		query := u.Query()
-		query.Set(key, value)
-		u.RawQuery = query.Encode()
-		return u.String()
+		return withParameter(u, key, value)
 	}
 	// Of two equal keys in a keyword DSN the last one counts.
 	return strings.TrimSpace(dsn) + " " + key + "=" + quote(value)
+}
+
+func withParameter(u *url.URL, key, value string) string {
+	query := u.Query()
+	query.Set(key, value)
+	u.RawQuery = query.Encode()
+	return u.String()
 }
 
 // withoutKey takes a key out of a keyword DSN. It is needed only where another

@@ -47,10 +47,7 @@ func Redis(tb testing.TB) string {
 	if err != nil {
 		tb.Fatal("CACHEDPG_TEST_REDIS is no URL")
 	}
-	q := u.Query()
-	q.Set("read_timeout", timeout.String())
-	u.RawQuery = q.Encode()
-	return u.String()
+	return withParameter(u, "read_timeout", timeout.String())
 }
 
 func lookup(tb testing.TB, variable, service string) string {
