@@ -52,7 +52,7 @@ func StartServer(tb testing.TB, settings ...string) *Server {
 func newServer(tb testing.TB, settings []string) *Server {
 	tb.Helper()
 	postgresBin(tb)
-	dir, err := os.MkdirTemp("", "cachedpg-server-") // not below tb.TempDir, which another user cannot enter
+	dir, err := os.MkdirTemp(inMemory(), "cachedpg-server-") // not below tb.TempDir, which another user cannot enter
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -64,6 +64,17 @@ func newServer(tb testing.TB, settings []string) *Server {
 		}
 	}
 	return s
+}
+
+// inMemory is a folder in memory with room for a server's thousand files, or "", which is where
+// temporary files are otherwise.
+func inMemory() string {
+	const folder, room = "/dev/shm", 2 << 30
+	var fs syscall.Statfs_t
+	if err := syscall.Statfs(folder, &fs); err != nil || uint64(fs.Bavail)*uint64(fs.Bsize) < room {
+		return ""
+	}
+	return folder
 }
 
 // Start starts a server that was stopped or has crashed, on the port that it had.
