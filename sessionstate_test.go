@@ -284,6 +284,25 @@ func TestSettingsOfNewConnections(t *testing.T) {
 	})
 }
 
+// A connection that is dialled for a miss may begin as no other did, and nobody has noticed yet. What is read there is
+// not stored for the others.
+func TestADialledSessionFillsNoOthersEntry(t *testing.T) {
+	t.Parallel()
+	database := pgtest.Database(t)
+	f := newFixture(t, database, "cache_statement", clocks)
+	role := f.newRole(database)
+	f.past("ALTER ROLE " + role + " SET TimeZone = 'UTC'")
+	dsn := withKey(f.dsn, "user", role)
+	db := f.open("cachedpg", withKey(dsn, "cache_max_conns", "0"))
+	old := f.asking(db).on(f.conn(db))
+	old.truth = f.conn(f.open("pgx", dsn))
+	old.home()
+	const again = "SELECT at::text AS again FROM clocks WHERE id = 1"
+	f.past("ALTER ROLE " + role + " SET TimeZone = 'Asia/Tokyo'")
+	f.asking(db).read(f.conn(db), again, nil).is(inTokyo)
+	old.known(again).is(inUTC)
+}
+
 func (f *fixture) database() (name string) {
 	f.Helper()
 	if err := f.plain.QueryRowContext(f.ctx, "SELECT quote_ident(current_database())").Scan(&name); err != nil {
