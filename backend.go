@@ -49,6 +49,7 @@ type backend struct {
 	needsReset bool     // inner.ResetSession is due before inner is used again
 	suspect    bool     // and a ping before that, see places.suspect
 
+	handedOut bool          // a caller had the pgx connection
 	attached  bool          // the session has something that is its holder's own, see places.go
 	until     time.Time     // when it has lasted long enough
 	freed     time.Time     // when it was given back
@@ -77,6 +78,9 @@ func (c *Conn) dial(ctx context.Context) error {
 	}
 	c.backend = b
 	c.adoptTx()
+	if c.resumes() {
+		return nil
+	}
 	if err := c.learn(ctx); err != nil && b.inner.closed() {
 		c.hangUp()
 		c.vacate()

@@ -218,6 +218,7 @@ func (c *Conn) Close() error {
 	if c.counted {
 		defer c.d.vacate()
 	}
+	c.leavesInPool()
 	return c.backend.close()
 }
 
@@ -285,6 +286,7 @@ func (c *Conn) handOut(ctx context.Context) (*pgx.Conn, error) {
 		return nil, errNotPgx
 	}
 	c.attach() // what is registered or prepared there is not seen
+	c.handedOut = true
 	if c.d.traced || in.traced() {
 		c.raw = true
 		return in.Conn.Conn(), nil

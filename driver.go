@@ -117,7 +117,8 @@ func NewConnector(pgConfig pgx.ConnConfig, config Config) (driver.Connector, err
 // database/sql asks for one and not lazily: hooks may make that state depend on
 // the context. A hook of stdlib.OptionResetSession or OptionShouldPing runs whenever
 // database/sql takes a connection again, with the context of that, and costs a
-// question more if it has sent anything. What a hook writes itself is not seen.
+// question more if it has sent anything; so does whoever has used the connection of
+// a pool in between. What a hook writes itself is not seen.
 //
 // With a Tracer, which the pool must have too, what goes through PgxConn and what is
 // written on the pool directly, by pool.Exec and its like, invalidates like the
@@ -134,6 +135,7 @@ func WrapConnector(c driver.Connector, config Config, tracers ...*Tracer) (drive
 	}
 	d.eager, d.watches = true, true
 	d.wrapped = c
+	d.left, d.customKey = make(map[*leftover]*backend), fmt.Sprintf("cachedpg.left %p", d)
 	d.connect = func(ctx context.Context, b *backend) (inner, error) {
 		in, err := dialPgx(ctx, c)
 		if err != nil {
@@ -153,12 +155,28 @@ func WrapConnector(c driver.Connector, config Config, tracers ...*Tracer) (drive
 	return d, nil
 }
 
-// ownConfig is how conn was dialled, for connections of the driver's own.
-func ownConfig(conn *pgx.Conn) *pgx.ConnConfig {
-	own := conn.Config() // a copy
-	own.Tracer = nil
-	return own
+// dialledWith is how a connection was dialled. It is kept with that: a copy is not for each time that a pool gives it.
+type dialledWith struct {
+	config *pgx.ConnConfig
+	own    *pgx.ConnConfig // for connections of the driver's own
 }
+
+const dialledKey = "cachedpg.config"
+
+// configOf returns how conn was dialled. Only who has conn in hand may call it; what it returns is shared.
+func configOf(conn *pgx.Conn) dialledWith {
+	data := conn.PgConn().CustomData()
+	with, ok := data[dialledKey].(dialledWith)
+	if !ok {
+		with = dialledWith{conn.Config(), conn.Config()} // copies
+		with.own.Tracer = nil
+		data[dialledKey] = with
+	}
+	return with
+}
+
+// ownConfig is how conn was dialled, for connections of the driver's own.
+func ownConfig(conn *pgx.Conn) *pgx.ConnConfig { return configOf(conn).own }
 
 // OpenDB is sql.OpenDB(NewConnector(pgConfig, config)).
 func OpenDB(pgConfig pgx.ConnConfig, config Config) (*sql.DB, error) {
@@ -232,6 +250,7 @@ type connector struct {
 	traced        bool              // the tracer sees what goes past the driver
 	wrapped       driver.Connector
 	tracers       []*Tracer // of the wrapped connector's pool
+	customKey     string    // of a leftover in a connection's CustomData
 	// own is how the wrapped connector dialled last. What the driver asks for
 	// itself must not wait for a place in a pool, nor take one.
 	own atomic.Pointer[pgx.ConnConfig]
@@ -271,8 +290,9 @@ type connector struct {
 	mu       sync.Mutex // guards the fields below
 	sessions map[[32]byte]*session
 	spaces   map[identity]*space
-	together map[pair]bool // reached at the same time: none of the two has replaced the other
-	kept     []*space      // superseded, and still of use to the queue
+	together map[pair]bool          // reached at the same time: none of the two has replaced the other
+	kept     []*space               // superseded, and still of use to the queue
+	left     map[*leftover]*backend // what is known of connections in their pool
 	closed   bool
 	resting  bool // see occupancy
 
@@ -306,7 +326,7 @@ func (d *connector) Driver() driver.Driver { return d.driver }
 
 // Connect returns a connection that has not dialled: a query that hits never does.
 func (d *connector) Connect(ctx context.Context) (driver.Conn, error) {
-	c, err := d.openFor(ctx, calledBySQL())
+	c, err := d.openFor(ctx, d.occupants.direct.Load() || calledBySQL())
 	if err != nil {
 		return nil, err
 	}
@@ -317,7 +337,7 @@ func (d *connector) Connect(ctx context.Context) (driver.Conn, error) {
 func (d *connector) Close() error {
 	d.occupants.stop()
 	d.mu.Lock()
-	d.closed = true
+	d.closed, d.left = true, nil
 	d.mu.Unlock()
 	if d.places != nil {
 		d.places.closeFree(true)
@@ -342,6 +362,7 @@ func (d *connector) giveUp() error {
 	d.mu.Lock()
 	spaces, kept := d.spaces, d.kept
 	d.spaces, d.kept = make(map[identity]*space), nil
+	clear(d.left)
 	if !d.closed {
 		d.behind.Store(nil) // StatsOf tells of that of a closed one
 	}

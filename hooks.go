@@ -6,7 +6,9 @@ import (
 	"database/sql/driver"
 	"reflect"
 	"runtime"
+	"slices"
 	"strings"
+	"unsafe"
 
 	"github.com/jackc/pgx/v5/pgproto3"
 	"github.com/jackc/pgx/v5/stdlib"
@@ -50,10 +52,10 @@ func definedIn(function reflect.Value, pkg string) bool {
 // ping, so that the session may not be what it was.
 func (in *pgxInner) reset(ctx context.Context) (sent bool, err error) {
 	frontend := in.Conn.Conn().PgConn().Frontend()
-	if before, ok := tracerOf(frontend); !ok || before != 0 {
+	if before, ok := tracerOf(frontend); !ok || before != nil {
 		return true, in.Conn.ResetSession(ctx) // the place is taken by somebody who debugs
 	}
-	tap := &tap{}
+	tap := &tap{frontend: frontend}
 	frontend.Trace(tap, pgproto3.TracerOptions{SuppressTimestamps: true})
 	own, _ := tracerOf(frontend)
 	err = in.Conn.ResetSession(ctx)
@@ -64,28 +66,41 @@ func (in *pgxInner) reset(ctx context.Context) (sent bool, err error) {
 		return true, err
 	}
 	frontend.Untrace()
-	return tap.sent, err
+	return tap.used, err
 }
 
 // tracerOf is what pgx hands messages to; ok is false if that cannot be told.
-func tracerOf(frontend *pgproto3.Frontend) (tracer uintptr, ok bool) {
+func tracerOf(frontend *pgproto3.Frontend) (tracer unsafe.Pointer, ok bool) {
 	field := reflect.ValueOf(frontend).Elem().FieldByName("tracer")
 	if field.Kind() != reflect.Pointer {
-		return 0, false
+		return nil, false
 	}
-	return field.Pointer(), true
+	return field.UnsafePointer(), true
 }
 
-// tap notices messages to PostgreSQL. pgx gives it one at a time.
-type tap struct{ sent bool }
+// tap notices that a connection is used for more than signs of life. pgx gives it one message at a time.
+type tap struct {
+	frontend *pgproto3.Frontend
+	used     bool
+}
 
-// Write gets a line that begins with the sender, the kind and the length.
+// Write gets a line that begins with the sender, the kind and the length. What pgx has written past its frontend,
+// as a batch in exec mode, shows by the answer.
 func (t *tap) Write(message []byte) (int, error) {
-	if head, body, _ := bytes.Cut(message, []byte("\t ")); bytes.HasPrefix(head, []byte("F\t")) {
-		t.sent = t.sent || !bytes.HasPrefix(head, []byte("F\tQuery\t")) || string(bytes.TrimSpace(body)) != `"-- ping"`
+	head, rest, _ := bytes.Cut(message, []byte("\t"))
+	kind, rest, _ := bytes.Cut(rest, []byte("\t"))
+	switch {
+	case len(head) == 1 && head[0] == 'B' && slices.Contains(unasked, string(kind)):
+	case len(head) == 1 && head[0] == 'F' && string(kind) == "Query" && bytes.HasSuffix(bytes.TrimSpace(rest), []byte("\t \"-- ping\"")):
+	default:
+		t.used = true
+		t.frontend.Untrace() // the rest of it is nobody's business, and may be long
 	}
 	return len(message), nil
 }
+
+// unasked are answers to a sign of life, and what comes by itself.
+var unasked = []string{"EmptyQueryResponse", "ReadyForQuery", "ParameterStatus", "NoticeResponse", "NotificationResponse"}
 
 // runHook runs what the caller has pgx run when the connection is taken again. Its
 // error is database/sql's to judge, as with pgx.

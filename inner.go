@@ -79,7 +79,7 @@ type pgxSession struct {
 }
 
 func newPgxSession(conn *pgx.Conn) pgxSession {
-	return pgxSession{pgxConn: conn, defaultMode: conn.Config().DefaultQueryExecMode}
+	return pgxSession{pgxConn: conn, defaultMode: configOf(conn).config.DefaultQueryExecMode}
 }
 
 // pgxInner is a connection of pgx's stdlib package.
@@ -96,7 +96,7 @@ type pgxInner struct {
 var _ inner = (*pgxInner)(nil)
 
 func newPgxInner(conn *stdlib.Conn) *pgxInner {
-	config := conn.Conn().Config()
+	config := configOf(conn.Conn()).config
 	return &pgxInner{Conn: conn, pgxSession: newPgxSession(conn.Conn()), hooks: hooked(conn),
 		describes: config.DescriptionCacheCapacity > 0, trace: ownTrace{conn.Conn(), config.Tracer}}
 }

@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -28,7 +29,7 @@ const restAfter = 10 * time.Second
 type occupancy struct {
 	mu     sync.Mutex // guards the fields below
 	open   int
-	direct bool        // database/sql itself calls Connect, and will call Close
+	direct atomic.Bool // database/sql itself calls Connect, and will call Close
 	timer  *time.Timer // nil, or until the connector rests
 }
 
@@ -37,7 +38,9 @@ func (t *occupancy) enter(direct bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.open++
-	t.direct = t.direct || direct
+	if direct {
+		t.direct.Store(true)
+	}
 	if t.timer != nil {
 		t.timer.Stop()
 		t.timer = nil
@@ -49,7 +52,7 @@ func (t *occupancy) enter(direct bool) {
 func (t *occupancy) leave(now func() bool, rest func()) {
 	t.mu.Lock()
 	t.open--
-	last := t.open == 0 && !t.direct
+	last := t.open == 0 && !t.direct.Load()
 	if last && !now() {
 		t.timer = time.AfterFunc(restAfter, func() {
 			t.mu.Lock()

@@ -139,7 +139,7 @@ func (d *connector) planSet(v *view, s *session, among *keying.Temporaries) *pla
 	set := sets[key]
 	if set == nil {
 		if len(sets) >= maxPaths {
-			clear(sets) // their plans go when others need the room
+			dropOne(sets) // its plans go when others need the room
 		}
 		set = &planSet{planCache: *cache, path: s.path, temporaries: among}
 		sets[key] = set
@@ -148,6 +148,15 @@ func (d *connector) planSet(v *view, s *session, among *keying.Temporaries) *pla
 		s.plans.Store(set)
 	}
 	return set
+}
+
+// dropOne makes room for one more. Which one goes is chance: of paths that are used by turns, that are more than there
+// is room for, most are found then.
+func dropOne[K comparable, V any](m map[K]V) {
+	for k := range m {
+		delete(m, k)
+		return
+	}
 }
 
 // plan returns what sql means. It never fails: what cannot be understood is a

@@ -242,7 +242,7 @@ func (c *Conn) settled(ch *change) {
 		return
 	}
 	d := c.d
-	d.paths.Add(pathOf(now.session, now.view), now.session.path, 1)
+	d.paths.Keep(pathOf(now.session, now.view), now.session.path, 1)
 	switch i, ok := valueOf(chName(ch)); {
 	case ch == nil || !ok && !ch.Discard:
 		c.home, c.defaults = stance{}, nil // whatever has come between may have loaded the configuration again
@@ -253,7 +253,7 @@ func (c *Conn) settled(ch *change) {
 		c.home = now
 	case ch.before.view == now.view && now.session.same(d.derive(ch.before.session, now.view, i, now.session.values[i])):
 		if !ch.Default {
-			d.given.Add(givenKey{ch.key, now.view}, now.session.values[i], 1)
+			d.given.Keep(givenKey{ch.key, now.view}, now.session.values[i], 1)
 		} else {
 			if c.defaults == nil {
 				c.defaults = make(map[string]string)
@@ -397,7 +397,7 @@ func (d *connector) derive(from *session, v *view, at int, value string) *sessio
 			}
 		}
 		s.seal()
-		s = d.derived.Add(key, s, 1)
+		s = d.derived.Keep(key, s, 1)
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -408,7 +408,7 @@ func (d *connector) derive(from *session, v *view, at int, value string) *sessio
 func (d *connector) shareLocked(s *session) *session {
 	switch known := d.sessions[s.digests[0]]; {
 	case known == nil && len(d.sessions) >= maxSessions:
-		clear(d.sessions)
+		dropOne(d.sessions)
 	case known == nil:
 	case known.state == "" && s.state != "":
 		s.plans.Store(known.plans.Load())

@@ -38,7 +38,11 @@ func (c *Conn) exec(ctx context.Context, q *call) (driver.Result, error) {
 	}
 	if !q.text.effects() {
 		c.sends(q)
-		return c.inner.ExecContext(ctx, q.sql, q.args)
+		result, err := c.inner.ExecContext(ctx, q.sql, q.args)
+		if err == nil && q.text.plan.Analyses && len(q.text.plan.Kinds) == 1 {
+			c.since.session, c.since.unknown = nil, false
+		}
+		return result, err
 	}
 	if len(q.values) > 0 { // without arguments pgx uses the simple protocol
 		if err := c.check(ctx, q); err != nil {

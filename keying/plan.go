@@ -76,6 +76,9 @@ type Plan struct {
 	// business, whether keys stand for it or not: LISTEN, SET, PREPARE, an advisory lock.
 	Leaves bool
 
+	// Analyses says that PostgreSQL analyses again, after it, what is prepared: DISCARD PLANS.
+	Analyses bool
+
 	// Limits says that PostgreSQL may end statements sooner after it, or later.
 	Limits bool
 

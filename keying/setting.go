@@ -52,7 +52,9 @@ func (a *analysis) set(name string) {
 // discard: DISCARD gives up something of the session.
 func (a *analysis) discard(what string) {
 	switch what {
-	case "plans", "sequences": // which the driver knows nothing of
+	case "plans":
+		a.plan.Analyses = true
+	case "sequences": // which the driver knows nothing of
 	case "all":
 		a.set("")
 		a.astray()

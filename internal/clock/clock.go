@@ -3,6 +3,7 @@
 package clock
 
 import (
+	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 )
@@ -64,6 +65,22 @@ func (c *Cache[K, V]) Add(key K, value V, cost int64) V {
 	c.ring = append(c.ring, s)
 	c.cost += cost
 	return value
+}
+
+// keepOneIn is of how many that would evict another one Keep stores.
+const keepOneIn = 8
+
+// Keep is Add for what is used by turns, as the settings of one tenant after the other: of more than
+// there is room for Add would have evicted each just before its next turn. It stores few of those that would evict another one.
+func (c *Cache[K, V]) Keep(key K, value V, cost int64) V {
+	c.mu.RLock()
+	_, there := c.slots[key]
+	full := c.cost+cost > c.limit
+	c.mu.RUnlock()
+	if !there && full && rand.N(keepOneIn) > 0 {
+		return value
+	}
+	return c.Add(key, value, cost)
 }
 
 // evict takes out the next entry that was not used since the hand's last round.

@@ -73,3 +73,22 @@ func TestTheCostStaysBelowTheLimit(t *testing.T) {
 		t.Errorf("entries cost %d, and Cost is %d", sum, got)
 	}
 }
+
+// Of keys that come by turns, a quarter more than there is room for, Add finds none, and Keep most.
+func TestKeepFindsWhatIsUsedByTurns(t *testing.T) {
+	c := New[int, int](1000)
+	found := 0
+	for i := range 1250 * 8 {
+		key := i % 1250
+		if _, ok := c.Get(key); ok {
+			found++
+		}
+		c.Keep(key, key, 1)
+	}
+	if found < 1250*7/2 {
+		t.Errorf("%d of %d were found", found, 1250*7)
+	}
+	if c.Cost() > 1000 {
+		t.Errorf("they cost %d", c.Cost())
+	}
+}

@@ -1,0 +1,94 @@
+package cachedpg
+
+import (
+	"unsafe"
+
+	"github.com/jackc/pgx/v5/pgproto3"
+)
+
+// A connection that is taken out of a pool for each query is the same one again and again, and to ask for its
+// session each time would cost more than most queries do. So what is known of it stays while it is in
+// the pool, until anybody else uses it there: pgx' trace of the wire tells if a message has come or gone.
+// Whatever is not a sign of life makes the session unknown, whoever has sent it and however: a hook of the
+// pool, pool.Exec, a PgConn.
+//
+//	request                 pool                          request
+//	SET search_path = a
+//	gives it back
+//	                        AfterRelease: RESET ALL
+//	                                                      takes it: is asked
+//	                                                      gives it back
+//	                                                      takes it: is what it was
+
+// leftover stands in for what is known of a connection while it is in its pool. It belongs to the connection.
+type leftover struct {
+	tap tap
+	own unsafe.Pointer // what pgx tells of messages; kept, so that no other one gets its place in memory
+}
+
+// maxLeft bounds what is known of connections that may have ended in their pool meanwhile.
+const maxLeft = 1024
+
+// leavesInPool keeps what is known of the connection, which is about to be given back to a pool.
+func (c *Conn) leavesInPool() {
+	in, ok := c.inner.(*pgxInner)
+	if !ok || c.d.wrapped == nil || c.known.session == nil || c.known.space == nil || c.known.session.standby || c.pid == 0 ||
+		c.handedOut || c.misread || c.unsettled != nil || c.announced > 0 || c.tx != nil || in.closed() || in.txStatus() != 'I' {
+		return
+	}
+	frontend := in.pgxConn.PgConn().Frontend()
+	if before, ok := tracerOf(frontend); !ok || before != nil {
+		return // somebody debugs
+	}
+	l := &leftover{tap: tap{frontend: frontend}}
+	frontend.Trace(&l.tap, pgproto3.TracerOptions{SuppressTimestamps: true})
+	l.own, _ = tracerOf(frontend)
+	d := c.d
+	in.pgxConn.PgConn().CustomData()[d.customKey] = l
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if len(d.left) >= maxLeft {
+		dropOne(d.left)
+	}
+	if d.left != nil {
+		d.left[l] = c.backend
+	}
+}
+
+// resumes reports that what was known of the connection when it was given back holds.
+func (c *Conn) resumes() bool {
+	in, ok := c.inner.(*pgxInner)
+	if !ok || c.d.wrapped == nil {
+		return false
+	}
+	c.since.session = unknownSession // others may have prepared statements on it
+	d, conn := c.d, in.pgxConn.PgConn()
+	l, ok := conn.CustomData()[d.customKey].(*leftover)
+	if !ok {
+		return false
+	}
+	delete(conn.CustomData(), d.customKey)
+	untouched := false
+	if own, ok := tracerOf(conn.Frontend()); ok && own == l.own && own != nil {
+		untouched = !l.tap.used
+		conn.Frontend().Untrace()
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	was := d.left[l]
+	delete(d.left, l)
+	if was == nil || !untouched || c.tx != nil || was.known.space.superseded.Load() || d.resting || d.spaces[was.known.session.id] != was.known.space {
+		return false
+	}
+	was.known.space.enter() // the connector is in it too
+	c.backend.resume(was)
+	in.own = true
+	return true
+}
+
+// resume takes over what is known of the same connection.
+func (b *backend) resume(was *backend) {
+	b.known, b.pristine, b.pid, b.located, b.asked, b.refused, b.started = was.known, was.pristine, was.pid, was.located, was.asked, was.refused, was.started
+	b.since, b.home, b.defaults, b.reports, b.dialled = was.since, was.home, was.defaults, was.reports, was.dialled
+	b.commits, b.configured, b.limit, b.shown = was.commits, was.configured, was.limit, was.shown
+}

@@ -1,0 +1,225 @@
+package cachedpg
+
+import (
+	"context"
+	"database/sql"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgproto3"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/jackc/pgx/v5/stdlib"
+
+	"github.com/cachedpg/cachedpg/internal/pgtest"
+)
+
+// onePool returns a pool of one connection and a cachedpg DB over it that keeps none.
+func (f *fixture) onePool(change func(*pgxpool.Config), tracers ...*Tracer) (*pgxpool.Pool, via) {
+	f.Helper()
+	config := f.poolConfig()
+	config.MaxConns = 1
+	if change != nil {
+		change(config)
+	}
+	pool, err := pgxpool.NewWithConfig(f.ctx, config)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Cleanup(pool.Close)
+	_, own, err := ParseConfig(withKeys(f.dsn, f.keys))
+	if err != nil {
+		f.Fatal(err)
+	}
+	connector, err := WrapConnector(stdlib.GetPoolConnector(pool), own, tracers...)
+	if err != nil {
+		f.Fatal(err)
+	}
+	db := sql.OpenDB(connector)
+	db.SetMaxIdleConns(0)
+	f.Cleanup(func() { db.Close() })
+	return pool, f.asking(db)
+}
+
+// questions counts the questions for a session that PostgreSQL got, and the DISCARD PLANS.
+func questions(texts []pgtest.Text) (sessions, discards int) {
+	for _, text := range texts {
+		switch {
+		case strings.Contains(text.SQL, questionOfSession):
+			sessions++
+		case text.SQL == "DISCARD PLANS":
+			discards++
+		}
+	}
+	return sessions, discards
+}
+
+// A pool gives the same connection again and again: what is known of it is asked once.
+func TestAConnectionOfAPoolIsAskedForItsSessionOnce(t *testing.T) {
+	inBothStores(t, func(t *testing.T, keys ...string) {
+		f := newFixture(t, pgtest.Database(t), "cache_statement", people, keys...)
+		wire := pgtest.Listen(t, f.dsn)
+		f.dsn = wire.DSN
+		for name, traced := range map[string]bool{"alone": false, "with a Tracer": true} {
+			t.Run(name, func(t *testing.T) {
+				var tracers []*Tracer
+				change := func(*pgxpool.Config) {}
+				if traced {
+					tracer := NewTracer()
+					tracers, change = append(tracers, tracer), func(c *pgxpool.Config) { c.ConnConfig.Tracer = tracer }
+				}
+				_, v := f.onePool(change, tracers...)
+				v.again(userByID, 1)
+				v.fresh("SELECT city FROM users WHERE id = $1", 1)
+				v.exec("UPDATE users SET city = 'x' WHERE id = $1", 100)
+				before := len(wire.Texts())
+				for i := range 20 {
+					v.hit(userByID, 1)
+					v.fresh("SELECT city FROM users WHERE id = $1", i)
+					v.exec("UPDATE users SET city = 'x' WHERE id = $1", 100+i)
+				}
+				if sessions, discards := questions(wire.Texts()[before:]); sessions != 0 || discards != 0 {
+					t.Errorf("60 statements asked for the session %d times, and sent DISCARD PLANS %d times", sessions, discards)
+				}
+			})
+		}
+	})
+}
+
+// poolUses are the ways in which somebody else may use a connection while it is in its pool.
+var poolUses = []struct {
+	name string
+	set  func(ctx context.Context, conn *pgx.Conn, path string) error
+}{
+	{"Exec", func(ctx context.Context, conn *pgx.Conn, path string) error {
+		_, err := conn.Exec(ctx, "SET search_path = "+path)
+		return err
+	}},
+	{"PgConn", func(ctx context.Context, conn *pgx.Conn, path string) error {
+		return conn.PgConn().Exec(ctx, "SET search_path = "+path).Close()
+	}},
+	{"a batch past pgx' frontend", func(ctx context.Context, conn *pgx.Conn, path string) error {
+		batch := &pgconn.Batch{}
+		batch.ExecParams("SELECT set_config('search_path', $1, false)", [][]byte{[]byte(path)}, nil, nil, nil)
+		return conn.PgConn().ExecBatch(ctx, batch).Close()
+	}},
+	{"a pipeline", func(ctx context.Context, conn *pgx.Conn, path string) error {
+		pipeline := conn.PgConn().StartPipeline(ctx)
+		pipeline.SendQueryParams("SELECT set_config('search_path', $1, false)", [][]byte{[]byte(path)}, nil, nil, nil)
+		if err := pipeline.Sync(); err != nil {
+			return err
+		}
+		return pipeline.Close()
+	}},
+	{"a trace of its own", func(ctx context.Context, conn *pgx.Conn, path string) error {
+		frontend := conn.PgConn().Frontend()
+		frontend.Trace(new(strings.Builder), pgproto3.TracerOptions{})
+		defer frontend.Untrace()
+		return conn.PgConn().Exec(ctx, "SET search_path = "+path).Close()
+	}},
+}
+
+// Whoever uses a connection in its pool, and however: what it leaves is seen.
+func TestWhatIsDoneToAConnectionInItsPoolIsSeen(t *testing.T) {
+	const setup = people + `
+		DROP SCHEMA IF EXISTS other CASCADE; CREATE SCHEMA other;
+		CREATE TABLE other.users (id int PRIMARY KEY, name text, city text); INSERT INTO other.users VALUES (1, 'zoe', 'Nice');`
+	scenarioInMemory(t, setup, func(f *fixture) {
+		for _, traced := range []bool{false, true} {
+			var tracers []*Tracer
+			path, asked := "", false
+			change := func(*pgxpool.Config) {}
+			if traced {
+				tracer := NewTracer()
+				tracers, change = append(tracers, tracer), func(c *pgxpool.Config) { c.ConnConfig.Tracer = tracer }
+			}
+			use := func(context.Context, *pgx.Conn, string) error { return nil }
+			_, v := f.onePool(func(c *pgxpool.Config) {
+				change(c)
+				c.PrepareConn = func(ctx context.Context, conn *pgx.Conn) (bool, error) {
+					if path == "" {
+						return true, nil
+					}
+					asked = true
+					err := use(ctx, conn, path)
+					path = ""
+					return true, err
+				}
+			}, tracers...)
+			own := f.currentSchema()
+			for _, other := range poolUses {
+				v.known(userByID, 1).is("1 ann Oslo")
+				use, path = other.set, "other"
+				v.truth = f.withPath("other")
+				v.fresh(userByID, 1).is("1 zoe Nice")
+				v.hit(userByID, 1).is("1 zoe Nice")
+				use, path = other.set, own
+				v.truth = f.plain
+				v.fresh(userByID, 1).is("1 ann Oslo")
+				v.hit(userByID, 1)
+				if !asked {
+					f.Fatal("the hook did not run")
+				}
+			}
+		}
+	})
+}
+
+func (f *fixture) currentSchema() (name string) {
+	f.Helper()
+	if err := f.plain.QueryRowContext(f.ctx, "SELECT current_schema()").Scan(&name); err != nil {
+		f.Fatal(err)
+	}
+	return name
+}
+
+// withPath returns plain pgx with another search_path.
+func (f *fixture) withPath(path string) *sql.DB {
+	f.Helper()
+	return f.open("pgx", withKey(f.dsn, "search_path", path))
+}
+
+// A hook whose batch pgx writes past its own trace, of a setting that PostgreSQL does not report by itself.
+func TestABatchOfAHookIsSeen(t *testing.T) {
+	scenarioInMemory(t, people, func(f *fixture) {
+		const query = "SELECT (id / 3::float8)::text FROM users WHERE id = 1"
+		digits := "1"
+		connector, err := WrapConnector(stdlib.GetConnector(parsed(f, f.dsn), stdlib.OptionResetSession(func(ctx context.Context, conn *pgx.Conn) error {
+			batch := &pgconn.Batch{}
+			batch.ExecParams("SELECT set_config('extra_float_digits', $1, false)", [][]byte{[]byte(digits)}, nil, nil, nil)
+			return conn.PgConn().ExecBatch(ctx, batch).Close()
+		})), Config{})
+		if err != nil {
+			f.Fatal(err)
+		}
+		db := sql.OpenDB(connector)
+		f.Cleanup(func() { db.Close() })
+		db.SetMaxOpenConns(1)
+		v := f.asking(db)
+		v.truth = f.open("pgx", withKey(f.dsn, "extra_float_digits", digits))
+		v.known(query)
+		digits = "-10"
+		v.truth = f.open("pgx", withKey(f.dsn, "extra_float_digits", digits))
+		v.fresh(query).is("0.33333")
+		v.hit(query)
+	})
+}
+
+// PostgreSQL has read the literals of a statement by the settings of who has prepared it, and the pool keeps it prepared.
+func TestStatementsThatAPoolKeepsPreparedAreReadAgain(t *testing.T) {
+	scenarioInMemory(t, clocks, func(f *fixture) {
+		f.utc()
+		const query = "SELECT '2024-05-01 12:00'::timestamptz = at FROM clocks"
+		pool, v := f.onePool(nil)
+		v.exec("SET TimeZone = 'Asia/Tokyo'")
+		v.truth = f.open("pgx", withKey(f.dsn, "timezone", "Asia/Tokyo"))
+		v.known(query).is("false")
+		if _, err := pool.Exec(f.ctx, "SET TimeZone = 'UTC'"); err != nil { // so that the session is asked for again
+			f.Fatal(err)
+		}
+		v.truth = f.plain
+		v.fresh(query).is("true")
+		v.hit(query).is("true")
+	})
+}
