@@ -133,7 +133,9 @@ func TestCodeThatReadsAQueuedRowComesAfterIt(t *testing.T) {
 			{"DO $$ BEGIN UPDATE others SET n = (SELECT n FROM hits WHERE id = 1) WHERE id = 1; END $$", "SELECT n FROM others WHERE id = 1"},
 		} {
 			release := f.heldQueue()
-			f.exec(countHit, 1)
+			if !f.queues(countHit, 1) {
+				f.Fatal("the write was not queued")
+			}
 			got := make(chan string, 1)
 			go func() {
 				if of.write != "" {

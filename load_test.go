@@ -21,15 +21,16 @@ import (
 	"github.com/cachedpg/cachedpg/store"
 )
 
-// lockedCatalog has another session hold a lock without which no catalog can be loaded.
-func (f *fixture) lockedCatalog() (unlock func()) {
+// lockedCatalog has another session hold a lock without which no catalog can be loaded, on a
+// table of PostgreSQL's that others do without.
+func (f *fixture) lockedCatalog(table string) (unlock func()) {
 	f.Helper()
 	tx, err := f.plain.BeginTx(f.ctx, nil)
 	if err != nil {
 		f.Fatal(err)
 	}
 	f.Cleanup(func() { tx.Rollback() })
-	if _, err := tx.ExecContext(f.ctx, "LOCK pg_catalog.pg_depend IN ACCESS EXCLUSIVE MODE"); err != nil {
+	if _, err := tx.ExecContext(f.ctx, "LOCK pg_catalog."+table+" IN ACCESS EXCLUSIVE MODE"); err != nil {
 		f.Fatal(err)
 	}
 	return func() { f.rollback(tx) }
@@ -45,7 +46,7 @@ func TestALeaseIsRenewedWhileTheCatalogCannotBeLoaded(t *testing.T) {
 		sp := connectorOf(f.db).space()
 		before := StatsOf(f.db).Shared.Epochs
 
-		unlock := f.lockedCatalog()
+		unlock := f.lockedCatalog("pg_depend")
 		f.stays(2*store.Lease, func() { f.hit(all) })
 		f.past("ALTER TABLE users RENAME COLUMN city TO town")
 		f.noticed(time.Now(), all)

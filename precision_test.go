@@ -123,7 +123,7 @@ func (p *precision) row(w *precisionWrite) []bool {
 		p.compare(got, r.sql, r.args)
 		invalidated[i] = met != "hit"
 		if invalidated[i] && !meet(w.about, r.about) {
-			wrong = append(wrong, fmt.Sprintf("%s (%s)", r.name, r.about))
+			wrong = append(wrong, fmt.Sprintf("%s (%s): %s", r.name, r.about, met))
 		}
 	}
 	if wrong != nil {
