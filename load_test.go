@@ -283,10 +283,19 @@ func TestAChangeOfTheSchemaStopsNoReaders(t *testing.T) {
 		if a := <-waiting; a.err != nil || a.value != "ann" || time.Since(began) > patienceAfter {
 			s.Errorf("got %q, %v after %v", a.value, a.err, time.Since(began))
 		}
+		for range 3 {
+			reader.selects("ann").gets("ann")
+		}
+		if n := reader.reanalysed; n != 0 {
+			s.Errorf("what was prepared was analysed %d times for a catalog that is not there", n)
+		}
 		s.holdup.let()
 		synctest.Wait()
 		reader.selects("ann").gets("ann")
 		reader.gets("ann")
+		if n := reader.reanalysed; n != 1 {
+			s.Errorf("what was prepared was analysed %d times for a new catalog", n)
+		}
 	})
 }
 

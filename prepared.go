@@ -17,8 +17,8 @@ import (
 
 // since is the catalog and the session with which statements were prepared on a connection.
 type since struct {
-	session     *session // nil if none was, unknownSession if there were several
-	view        *view
+	session     *session            // nil if none was, unknownSession if there were several
+	view        *view               // nil if it was several, or none
 	temporaries *keying.Temporaries // those that nothing was prepared without; nil if that is not known
 	unknown     bool                // a name was not in the catalog
 }
@@ -31,7 +31,7 @@ func (c *Conn) renew(ctx context.Context, v *view) {
 	switch s := c.known.session; {
 	case s == nil || c.since.holds(v):
 	case v == nil:
-		c.since.session = unknownSession // nothing is cached, so it has time
+		c.since.view = nil // nothing is cached, so it has time until there is a catalog again
 	default:
 		c.reanalyse(ctx)
 		c.since.view = v

@@ -177,6 +177,7 @@ type scripted struct {
 	selected, executed, committing, committed hold
 	loseCommit                                bool
 	panics                                    bool
+	reanalysed                                int // DISCARD PLANS of the driver
 }
 
 var _ inner = (*scripted)(nil)
@@ -213,6 +214,7 @@ func (in *scripted) QueryContext(ctx context.Context, sql string, args []driver.
 
 func (in *scripted) ExecContext(ctx context.Context, sql string, args []driver.NamedValue) (driver.Result, error) {
 	if sql == "DISCARD PLANS" {
+		in.reanalysed++
 		return driver.ResultNoRows, nil // the driver's own
 	}
 	r, err := in.Conn.(driver.ExecerContext).ExecContext(ctx, sql, args)
