@@ -483,9 +483,11 @@ func (e *effect) release() {
 		e.write.ReleaseTelling(e.told)
 		return
 	}
+	released := make(chan struct{})
+	e.space.loads.follow(released)
 	generation := e.space.dropView()
 	e.left()
-	e.space.gens.WhenOlderLeft(generation, e.write.Release)
+	e.space.gens.WhenOlderLeft(generation, func() { e.write.ReleaseTelling(released) })
 }
 
 // abandon leaves the marks to the resolver, which asks ended until it says

@@ -36,14 +36,16 @@ type loads struct {
 	had    bool              // there was a catalog before
 	last   *catalog.Snapshot // of the last load; belongs to the load under way
 	failed error             // of the last one
+	after  <-chan struct{}   // the next one begins when it is closed; nil if at once
 }
 
 // How long a caller waits for the catalog at most, and a read for one that comes after a
 // change, where waiting would be what readers notice of it. Tests that count misses wait
 // until it is there.
 var (
-	patience      = time.Second
-	patienceAfter = time.Duration(0)
+	patience        = time.Second
+	patienceAfter   = time.Duration(0)
+	releasePatience = 100 * time.Millisecond // of a load, for the marks of the DDL before it
 )
 
 // patientFor returns how long a caller waits, at most limit: a quarter of the time that it
@@ -104,8 +106,23 @@ func (l *loads) warmedUp() bool {
 	return k != nil && k.live.Load() && (errors.Is(l.failed, store.ErrCold) || errors.Is(l.failed, store.ErrDown))
 }
 
+// follow makes the next load begin when the marks of a DDL are released: what is loaded while they stand is good for
+// planning writes alone, and has to be loaded again. It does not wait for writers who may be long.
+func (l *loads) follow(released <-chan struct{}) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.after = released
+}
+
 func (l *loads) run(done chan struct{}) {
 	ctx, cancel := context.WithTimeout(l.ctx, catalogTimeout)
+	l.mu.Lock()
+	after := l.after
+	l.after = nil
+	l.mu.Unlock()
+	if after != nil {
+		within(ctx, after, releasePatience)
+	}
 	err := l.space.loadView(ctx)
 	cancel()
 	l.space.problems.note(workCatalog, err)

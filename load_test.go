@@ -5,7 +5,9 @@ import (
 	"crypto/rand"
 	"database/sql"
 	"database/sql/driver"
+	"fmt"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -295,6 +297,40 @@ func TestAChangeOfTheSchemaStopsNoReaders(t *testing.T) {
 		reader.gets("ann")
 		if n := reader.reanalysed; n != 1 {
 			s.Errorf("what was prepared was analysed %d times for a new catalog", n)
+		}
+	})
+}
+
+// After a DDL the catalog is loaded once: when its marks are released, with which it would have to be loaded again.
+func TestADDLHasTheCatalogLoadedOnce(t *testing.T) {
+	inBothStores(t, func(t *testing.T, keys ...string) {
+		f := newFixture(t, pgtest.Database(t), "cache_statement", people, keys...)
+		v, loads, release := f.heldUp()
+		release()
+		v.again(userByID, 1)
+		const changes = 20
+		before := loads.Load()
+		for i := range changes {
+			ctx, stop := context.WithCancel(f.ctx)
+			var reader sync.WaitGroup
+			reader.Go(func() { // who finds no catalog has it loaded at once
+				for ctx.Err() == nil {
+					var name string
+					if err := v.db.QueryRow(nameByID, 1).Scan(&name); err != nil {
+						t.Error(err)
+						return
+					}
+				}
+			})
+			if _, err := v.db.Exec(fmt.Sprintf("ALTER TABLE users ADD COLUMN more%d int", i)); err != nil {
+				t.Error(err)
+			}
+			v.again(userByID, 1)
+			stop()
+			reader.Wait()
+		}
+		if n := loads.Load() - before; n > changes*3/2 { // a renewal may have one loaded, too
+			t.Errorf("%d loads for %d changes", n, changes)
 		}
 	})
 }

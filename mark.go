@@ -59,7 +59,7 @@ func (e *effect) markShared(ctx context.Context) error {
 		}
 	}
 	e.unsure = marked.Schema
-	if v := e.space.view.Load(); marked.Schema && v != nil && v.catalog == planned {
+	if v := e.space.view.Load(); marked.Schema && v != nil && v.catalog == planned && !e.catalog {
 		e.space.loads.begin()
 	}
 	if marked.Wait > 0 && !e.alone {
