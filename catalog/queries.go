@@ -131,8 +131,8 @@ var parts = []part{
 		AND i.indpred IS NULL AND i.indexprs IS NULL AND m.amname = 'btree' AND c.relkind <> 't'
 		AND NOT ` + odd("i") + ` AND ` + userRelation, "i.indrelid", ""},
 
-	// A partition that is being detached concurrently counts until it is gone.
-	{kindInherit, []string{"inhrelid", "inhparent"}, `FROM pg_inherits WHERE true`, "inhrelid", ""},
+	// A partition that is being detached concurrently counts until it is gone. Those of indexes mean nothing.
+	{kindInherit, []string{"inhrelid", "inhparent"}, `FROM pg_inherits WHERE inhrelid NOT IN (SELECT indexrelid FROM pg_index)`, "inhrelid", ""},
 
 	// Those of the driver itself write a message into the log, and after DDL alone.
 	{kindEvent, []string{"oid"}, `FROM pg_event_trigger WHERE evtenabled <> 'D'
