@@ -43,9 +43,7 @@ func (s *pgxSession) asideRows(ctx context.Context, question, lasting string) (a
 	results, err := conn.Exec(ctx, strings.Join(commands, "; ")).ReadAll()
 	if err != nil {
 		if refused := (*pgconn.PgError)(nil); errors.As(err, &refused) && !conn.IsClosed() && conn.TxStatus() == 'E' {
-			undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), rollbackTimeout)
-			defer cancel()
-			err = errors.Join(err, conn.Exec(undo, asideReturn+"; "+asideEnds).Close())
+			err = errors.Join(err, s.undoAside(ctx))
 		}
 		return nil, nil, err
 	}
@@ -59,6 +57,13 @@ func (s *pgxSession) asideRows(ctx context.Context, question, lasting string) (a
 		}
 	}
 	return answer, kept, nil
+}
+
+// undoAside leads a transaction that a question has made fail back to where it was.
+func (s *pgxSession) undoAside(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), rollbackTimeout)
+	defer cancel()
+	return s.pgxConn.PgConn().Exec(ctx, asideReturn+"; "+asideEnds).Close()
 }
 
 // aside is asideRows for questions of one value.

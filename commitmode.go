@@ -27,12 +27,18 @@ func commitModeOf(setting string) commitMode {
 	return commitSync
 }
 
-// pinnedCommit is an SQL expression: synchronous_commit, which stays as it is until
-// the transaction ends, whatever becomes of the server's configuration. And while the store is told of
-// what the transaction has written, PostgreSQL does not end it for being idle.
-const pinnedCommit = "pg_catalog.concat(pg_catalog.set_config('synchronous_commit', pg_catalog.current_setting('synchronous_commit'), true)," +
-	" CASE WHEN pg_catalog.current_setting('idle_in_transaction_session_timeout') OPERATOR(pg_catalog.<>) '0'" +
-	" AND pg_catalog.current_setting('idle_in_transaction_session_timeout')::interval OPERATOR(pg_catalog.<) '10s'::interval" +
+// pinned is an SQL expression: synchronous_commit, which stays as it is until
+// the transaction ends, whatever becomes of the server's configuration.
+const pinned = "pg_catalog.set_config('synchronous_commit', pg_catalog.current_setting('synchronous_commit'), true)"
+
+// hurries is one that is true if PostgreSQL might end the transaction for being idle while the store is told of
+// what it has written.
+const hurries = "(pg_catalog.current_setting('idle_in_transaction_session_timeout') OPERATOR(pg_catalog.<>) '0'" +
+	" AND pg_catalog.current_setting('idle_in_transaction_session_timeout')::interval OPERATOR(pg_catalog.<) '10s'::interval)"
+
+// pinnedCommit is pinned, and sees to it that PostgreSQL does not.
+const pinnedCommit = "pg_catalog.concat(" + pinned + "," +
+	" CASE WHEN " + hurries +
 	" THEN pg_catalog.substr(pg_catalog.set_config('idle_in_transaction_session_timeout', '10s', true), 1, 0) END)"
 
 // commitModeNow returns whether the commit of e, which is about to be sent, waits

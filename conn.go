@@ -287,6 +287,9 @@ func (c *Conn) handOut(ctx context.Context) (*pgx.Conn, error) {
 	}
 	c.attach() // what is registered or prepared there is not seen
 	c.handedOut = true
+	if c.tx != nil {
+		c.tx.found = found{}
+	}
 	if c.d.traced || in.traced() {
 		c.raw = true
 		return in.Conn.Conn(), nil

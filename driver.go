@@ -100,7 +100,12 @@ func NewConnector(pgConfig pgx.ConnConfig, config Config) (driver.Connector, err
 		if pgConfig.Tracer != nil {
 			dialled.Tracer = multitracer.New(tracer{b}, pgConfig.Tracer)
 		}
-		return dialPgx(ctx, stdlib.GetConnector(dialled))
+		last := withRider(&dialled)
+		in, err := dialPgx(ctx, stdlib.GetConnector(dialled))
+		if err == nil {
+			in.(*pgxInner).rider = last.Load()
+		}
+		return in, err
 	}
 	// A hook of the caller may make sessions differ; then the state of a
 	// connection is not known before it is dialled.

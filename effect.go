@@ -410,6 +410,9 @@ func (e *effect) done(err error) {
 	}
 	if tx := c.tx; tx != nil {
 		tx.queried = tx.queried || e.queries
+		if e.lapses() {
+			tx.found = found{}
+		}
 		tx.session = tx.session || e.session
 		if e.level || e.session && e.change == nil { // SET transaction_isolation = … is a SET like any other
 			tx.isolation = isolationUnknown
@@ -561,7 +564,7 @@ func (r *effectOwnRows) Close() error {
 
 // closes ends the effect with the rows.
 func (e *effect) closes(rows driver.Rows) error {
-	err := rows.Close()
+	err := e.c.hears(rows.Close())
 	e.done(err)
 	e.c.refill(context.Background())
 	return err

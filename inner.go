@@ -91,6 +91,9 @@ type pgxInner struct {
 	own       bool          // the backend was the connection's own when it was asked last
 	describes bool          // pgx keeps descriptions, as cache_describe needs
 	trace     ownTrace
+
+	rider      *rider // nil if the connection has none
+	knowsFacts bool   // factsAgain will do
 }
 
 var _ inner = (*pgxInner)(nil)
@@ -254,6 +257,9 @@ func (in *pgxInner) execInTx(ctx context.Context, sql string, args, values []dri
 // noStatement is the SQLSTATE of a prepared statement that is not there: DISCARD ALL
 // and DEALLOCATE ALL drop those too which pgx (5.12) has prepared by itself, and it is not told.
 const noStatement = "26000"
+
+// duplicateStatement is that of one which is there already.
+const duplicateStatement = "42P05"
 
 // execPlainInTx is for a text without arguments, which pgx sends without
 // preparing it: a text with literals is rarely sent twice.

@@ -148,6 +148,9 @@ func (e *effect) transaction(ctx context.Context) (err error) {
 	if e.wraps || e.xid != "" || e.nameless {
 		return nil // it was asked for beside the statement
 	}
+	if e.wasFound() {
+		return nil
+	}
 	if e.isRefused() {
 		e.untold()
 		return nil

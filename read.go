@@ -276,8 +276,10 @@ func (c *Conn) direct(ctx context.Context, q *call, reason keying.Reason) (drive
 	if e.wraps {
 		return c.autocommitRows(ctx, q, e)
 	}
+	e.asksAlong(q)
 	rows, err := c.pass(ctx, q)
 	if err != nil {
+		err = c.hears(err)
 		e.done(err)
 		return nil, err
 	}

@@ -33,6 +33,7 @@ type txState struct {
 	unseen    bool // it wrote, and it is not known on which server, see showAnyway
 	queried   bool // the caller has run a statement in it that fixes its snapshot, see stateInTx
 	isolation isolation
+	found     found // see along.go
 }
 
 // txEnd is how a transaction has ended.

@@ -56,7 +56,9 @@ func (c *Conn) exec(ctx context.Context, q *call) (driver.Result, error) {
 	if e.wraps {
 		return c.autocommit(ctx, q, e)
 	}
+	e.asksAlong(q)
 	result, err := c.inner.ExecContext(ctx, q.sql, q.args)
+	err = c.hears(err)
 	e.done(err)
 	return result, err
 }

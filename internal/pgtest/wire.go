@@ -29,6 +29,7 @@ type Wire struct {
 	clients  int
 	closed   bool
 	texts    []Text
+	trips    map[int]int
 	warnings []string
 }
 
@@ -46,7 +47,7 @@ func Listen(tb testing.TB, dsn string) *Wire {
 	if err != nil {
 		tb.Fatal("pgtest: the DSN of the test database cannot be read")
 	}
-	w := &Wire{}
+	w := &Wire{trips: make(map[int]int)}
 	w.network, w.address = pgconn.NetworkAddress(config.Host, config.Port)
 	if w.listener, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
 		tb.Fatal(err)
@@ -80,6 +81,13 @@ func (w *Wire) Texts() []Text {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return slices.Clone(w.texts)
+}
+
+// Trips returns how often a client has waited for the server.
+func (w *Wire) Trips(client int) int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.trips[client]
 }
 
 // Warnings returns the messages of the notices that the server has given so far.
@@ -151,6 +159,11 @@ func relay(in *bufio.Reader, to io.Writer, head []byte, keep func(kind byte, bod
 }
 
 func (w *Wire) sent(client int, kind byte, body []byte) {
+	if kind == 'S' || kind == 'Q' { // Sync, Query
+		w.mu.Lock()
+		w.trips[client]++
+		w.mu.Unlock()
+	}
 	switch kind {
 	case 'P': // Parse: the name of the statement comes first
 		_, body, _ = bytes.Cut(body, []byte{0})

@@ -1,0 +1,114 @@
+package cachedpg
+
+import (
+	"context"
+	"strings"
+	"time"
+)
+
+// With a store that processes share, COMMIT needs the transaction's id for its marks, and has to know whether it waits for
+// the disk. Both are found out beside the first statement that writes, by a question that travels with it
+// (see rider), and then COMMIT asks nothing:
+//
+//	UPDATE …; question      one round trip, as without the question
+//	(more statements)
+//	mark                    one, to the store
+//	COMMIT                  one
+//
+// The id is the transaction's own for as long as it lasts; that of a savepoint is another one, for which nobody asks.
+// It is only known earlier: what is marked, and when, is what it was. If the process dies in between nothing is
+// marked, and PostgreSQL rolls back.
+//
+// synchronous_commit stays what it is found to be until the transaction ends, unless something after it changes that, or
+// takes the pin away:
+//
+//	SAVEPOINT a
+//	UPDATE …; pinned: on
+//	ROLLBACK TO a           the pin is gone
+//	SET LOCAL synchronous_commit = off
+//	COMMIT                  (with "on" it would be released, and PostgreSQL may crash)
+//
+// So after a statement that may do either, what was found is forgotten, and the next one that writes, or COMMIT, asks again.
+type found struct {
+	xid     string // "" if it is not known
+	commits commitMode
+	mute    bool // it is not asked again before COMMIT
+}
+
+// besideFacts is the question. It may be long until COMMIT, and the caller may be idle meanwhile: so his
+// limit for that stays as it is, and where the store could not be told within it COMMIT asks, see pinnedCommit.
+const besideFacts = "SELECT pg_catalog.concat(pg_catalog.pg_current_xact_id_if_assigned(), ' ', " + pinned + ", ' ', " + hurries + ")"
+
+// factsAlong are the messages of besideFacts: for the first time on a connection, and for later.
+var factsAlong, factsAgain = askedAlong("cachedpg_facts", besideFacts)
+
+// shortLimit is what a statement may take where a question beside it might be what ends it.
+const shortLimit = 100 * time.Millisecond
+
+// asksAlong has the question travel with q, which is about to run, if that is the time for it.
+func (e *effect) asksAlong(q *call) {
+	c := e.c
+	in, ok := c.inner.(*pgxInner)
+	if !ok || in.rider == nil || c.tx == nil || c.tx.found.xid != "" || c.tx.found.mute || !isPlain(q) || len(q.values) == 0 {
+		return
+	}
+	switch {
+	case e.space == nil, e.space.keeper == nil, e.afterwards(), e.posts(), e.drifts: // it is another question then, or none
+	case c.tx.asks, c.tx.cursor, e.asks, e.session, e.durability, e.opaque:
+	case c.limit > 0 && c.limit < shortLimit, c.inner.txStatus() != 'T', e.isRefused():
+	default:
+		messages := factsAlong
+		if in.knowsFacts {
+			messages = factsAgain
+		}
+		in.rider.carry(messages)
+	}
+}
+
+// hears takes in the answer, once the statement has ended with err, and returns what the caller is told.
+func (c *Conn) hears(err error) error {
+	in, ok := c.inner.(*pgxInner)
+	if !ok || in.rider == nil {
+		return err
+	}
+	heard := in.rider.take()
+	if !heard.ok || c.tx == nil || in.closed() {
+		return err
+	}
+	if heard.refused != nil {
+		in.knowsFacts = in.knowsFacts && !refusedAs(heard.refused, noStatement) || refusedAs(heard.refused, duplicateStatement)
+		c.tx.found.mute = true
+		if in.undoAside(context.Background()) != nil {
+			// What has ended the question, such as a cancel request, came before its savepoint. A moment earlier it
+			// would have ended the statement.
+			return heard.refused
+		}
+		c.d.problems.note(workCommit, heard.refused)
+		c.d.denials.add(denial{aboutID, c.role()}, heard.refused)
+		return err
+	}
+	in.knowsFacts = true
+	xid, rest, _ := strings.Cut(heard.value, " ")
+	setting, hurried, _ := strings.Cut(rest, " ")
+	if hurried != "f" {
+		c.tx.found.mute = true
+		return err
+	}
+	c.tx.found.xid, c.tx.found.commits = xid, commitModeOf(setting)
+	return err
+}
+
+// lapses reports that what was found may not be so any more once e has run. COMMIT AND CHAIN leaves another transaction.
+func (e *effect) lapses() bool {
+	return e.session || e.durability || e.opaque || e.asks || e.undoes || e.prepared
+}
+
+// wasFound takes in what was found, and reports whether it is all that there is to ask.
+func (e *effect) wasFound() bool {
+	tx := e.c.tx
+	if tx == nil || tx.found.xid == "" || tx.cursor || e.prepared || e.drifts || e.posts() {
+		return false
+	}
+	e.xid, e.commits = tx.found.xid, tx.found.commits
+	return true
+}
