@@ -78,6 +78,7 @@ type call struct {
 	prepare *Stmt // to be prepared before PostgreSQL is asked; nil for a plain text
 	ours    bool  // the driver sends it, and not a caller with the pgx connection
 	single  bool  // PostgreSQL has prepared it, so that it is one statement
+	hurried bool  // it is a read outside of a transaction, see loads
 
 	space   *space
 	session *session
@@ -133,7 +134,8 @@ func (c *Conn) ExecContext(ctx context.Context, query string, args []driver.Name
 // PostgreSQL gives a parameter.
 func (c *Conn) CheckNamedValue(*driver.NamedValue) error { return nil }
 
-// Ping dials if need be and asks PostgreSQL. It also says what is wrong with a
+// Ping dials if need be and asks PostgreSQL. It waits until the cache can answer, a second or two at most: who pings at
+// its start begins warm. It also says what is wrong with a
 // shared store that has never been reached, later that is no reason to fail, with
 // what the write-ahead log is followed by, and which of the driver's own questions
 // PostgreSQL refuses (ErrWithheld).
@@ -149,6 +151,12 @@ func (c *Conn) Ping(ctx context.Context) error {
 	}
 	if err := c.inner.Ping(ctx); err != nil {
 		return err
+	}
+	if c.inner.txStatus() == 'I' {
+		if _, err := c.state(ctx); err != nil {
+			return err
+		}
+		c.warmFirst(ctx)
 	}
 	if err := c.refusal(ctx); err != nil {
 		return err

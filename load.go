@@ -16,9 +16,9 @@ import (
 // under nobody's deadline and in nobody's transaction, and until it is there reads ask
 // PostgreSQL.
 //
-// In a process that has had no catalog yet one read waits for it: the next one finds it
-// then. After a change of the schema none does, for a change must not stop who reads. Writes
-// wait, each of them: what is planned without a catalog makes everything stale, and in the
+// No read waits for it, neither in a process that has had no catalog yet nor after a change of
+// the schema: PostgreSQL answers meanwhile. In a process without one a Ping waits, and who begins a transaction,
+// in which it could not be had later. Writes wait, each of them: what is planned without a catalog makes everything stale, and in the
 // end the load itself out of date. Nobody waits for a load that has been under way for as
 // long as patience allows, and no read for one that another has waited for in vain. After a
 // load that has failed the next one begins no sooner than the back-off says.
@@ -39,12 +39,13 @@ type loads struct {
 	after  <-chan struct{}   // the next one begins when it is closed; nil if at once
 }
 
-// How long a caller waits for the catalog at most, and a read for one that comes after a
-// change, where waiting would be what readers notice of it. Tests that count misses wait
-// until it is there.
+// How long a caller waits for the catalog at most, a read for one that comes after a
+// change, where waiting would be what readers notice of it, and a read outside of a transaction for the first one.
+// Tests that count misses wait until it is there.
 var (
 	patience        = time.Second
 	patienceAfter   = time.Duration(0)
+	patienceFirst   = time.Duration(0)
 	releasePatience = 100 * time.Millisecond // of a load, for the marks of the DDL before it
 )
 
@@ -71,6 +72,13 @@ func (l *loads) close() {
 	if done != nil {
 		<-done
 	}
+}
+
+// begins reports that there was no catalog yet.
+func (l *loads) begins() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return !l.had
 }
 
 // underWay reports that the catalog is being loaded.
@@ -140,11 +148,16 @@ func (l *loads) run(done chan struct{}) {
 // if the caller may wait it waits: for a load that has begun before the call, which may be
 // too old, and for one after it. It returns nil if there is no other catalog then.
 func (l *loads) await(ctx context.Context, old *view, writes bool) *view {
+	return l.awaitWith(ctx, old, writes, patience)
+}
+
+// awaitWith is await where first is how long a read waits for the first catalog.
+func (l *loads) awaitWith(ctx context.Context, old *view, writes bool, first time.Duration) *view {
 	for range 2 {
 		if v := l.space.view.Load(); v != nil && v != old {
 			return v
 		}
-		done, left := l.join(writes)
+		done, left := l.join(writes, first)
 		if done == nil || !within(ctx, done, patientFor(ctx, left)) {
 			break
 		}
@@ -156,12 +169,17 @@ func (l *loads) await(ctx context.Context, old *view, writes bool) *view {
 }
 
 // join returns the load under way if the caller may wait for it, and for how long.
-func (l *loads) join(writes bool) (done <-chan struct{}, left time.Duration) {
+func (l *loads) join(writes bool, first time.Duration) (done <-chan struct{}, left time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	done = l.beginLocked()
-	if left = patience; l.had && !writes {
+	switch {
+	case writes:
+		left = patience
+	case l.had:
 		left = patienceAfter
+	default:
+		left = first
 	}
 	if left -= time.Since(l.began); done == nil || left <= 0 || l.waited && !writes {
 		return nil, 0
@@ -215,7 +233,7 @@ func (sp *space) loadOnce(ctx context.Context, generation *uint64) (v *view, use
 		return nil, false, err
 	}
 	watch, number := sp.watched(ctx)
-	snapshot, err := sp.watcher().loadCatalogAside(ctx, sp.loads.last)
+	snapshot, err := sp.guard.loadCatalogAside(ctx, sp.loads.last)
 	sp.loads.last = snapshot
 	if err != nil {
 		return nil, false, err
@@ -250,12 +268,4 @@ func (v *view) equal(w *view) bool {
 	digest := v.snapshot.Digest()
 	return digest != (catalog.Digest{}) && digest == w.snapshot.Digest() && v.stamp == w.stamp && v.catalog == w.catalog &&
 		v.snapshot.Incomplete() == w.snapshot.Incomplete()
-}
-
-// watcher is over whose connections the schema is watched.
-func (sp *space) watcher() *guard {
-	if sp.lease != nil {
-		return &sp.lease.own
-	}
-	return sp.guard
 }

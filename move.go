@@ -138,9 +138,6 @@ func (d *connector) forsakeLocked(sp *space) {
 // forget has nothing asked through the connector any more.
 func (sp *space) forget(d *connector) {
 	sp.guard.remove(d)
-	if sp.lease != nil {
-		sp.lease.own.remove(d)
-	}
 	if f := sp.feed.Load(); f != nil {
 		f.guard.remove(d)
 	}

@@ -22,6 +22,7 @@ func (c *Conn) query(ctx context.Context, q *call) (driver.Rows, error) {
 		}
 		return c.inner.QueryContext(ctx, q.sql, q.args) // pgx sends nothing and says why
 	}
+	q.hurried = c.tx == nil
 	if err := c.plan(ctx, q); err != nil {
 		return nil, err
 	}
@@ -138,7 +139,7 @@ func (c *Conn) lookup(ctx context.Context, q *call) (l lookup, reason keying.Rea
 // plan finds out what the text means to the session that will run it. An
 // error is one of dialling.
 func (c *Conn) plan(ctx context.Context, q *call) error {
-	known, err := c.state(ctx)
+	known, err := c.stateFor(ctx, q.hurried)
 	if err != nil {
 		return err
 	}
@@ -217,7 +218,7 @@ func (c *Conn) mayRead(ctx context.Context, q *call) keying.Reason {
 	case q.session.standby:
 		return keying.HotStandby
 	case q.view == noCatalog:
-		return q.space.unavailable(ctx)
+		return q.space.unavailable(ctx, q.hurried && c.d.patienceFirst == 0)
 	case h.bypass:
 		return keying.ContextBypass
 	case q.text.hints.bypass:

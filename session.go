@@ -1,9 +1,12 @@
 package cachedpg
 
 import (
+	"bytes"
 	"context"
+	"crypto/md5"
 	"crypto/sha256"
 	"encoding/binary"
+	"encoding/hex"
 	encodingjson "encoding/json"
 	"errors"
 	"slices"
@@ -56,9 +59,15 @@ type session struct {
 	queued atomic.Pointer[encodingjson.RawMessage] // see queuedSettings
 }
 
-// sessionState is an expression that differs when settings of the session do.
-var sessionState = "pg_catalog.md5(ROW(pg_catalog.current_schemas(false), pg_catalog.current_setting('default_transaction_isolation'), " +
-	settingValues + ")::pg_catalog.text)"
+// sessionState is an expression that differs when settings of the session do. stateOf makes the same of their texts:
+// for a new connection PostgreSQL would take as long for it as for a quarter of the question.
+var sessionState = "pg_catalog.md5(pg_catalog.concat_ws(pg_catalog.chr(10), pg_catalog.current_schemas(false)::pg_catalog.text[]::pg_catalog.text," +
+	" pg_catalog.current_setting('default_transaction_isolation'), " + settingValues + "::pg_catalog.text))"
+
+func stateOf(schemas, isolation, values []byte) string {
+	sum := md5.Sum(bytes.Join([][]byte{schemas, isolation, values}, []byte{10}))
+	return hex.EncodeToString(sum[:])
+}
 
 // settingValues is the array of what goes into keys as it is.
 var settingValues = "ARRAY[pg_catalog.current_database()::pg_catalog.text, session_user::pg_catalog.text, current_user::pg_catalog.text," +
@@ -77,8 +86,15 @@ var sessionQuery = questionOfSession + `, ` + timelineSQL + `, ` + databaseSQL +
  pg_catalog.current_setting('standard_conforming_strings'),
  pg_catalog.current_setting('synchronous_commit'),
  ` + limitsSQL + `,
- ` + sessionState + `, ` + settingValues + `, ` + catalog.SchemasSQL + `, pg_catalog.current_setting('transaction_isolation'),
+ pg_catalog.current_schemas(false)::pg_catalog.text[]::pg_catalog.text, ` + settingValues + `, ` + catalog.SchemasSQL + `, pg_catalog.current_setting('transaction_isolation'),
  pg_catalog.pg_my_temp_schema() OPERATOR(pg_catalog.<>) 0::pg_catalog.oid`
+
+// Where the answer has what stateOf is made of.
+const (
+	columnIsolation = 7
+	columnSchemas   = 11
+	columnValues    = 12
+)
 
 // temporariesQuery is asked of a session that has a temporary schema, by itself: it needs the tables
 // of the catalog, on which somebody may hold a lock.
@@ -100,6 +116,7 @@ func readSession(conn *pgx.Conn, result *pgconn.Result) (s *session, pid uint32,
 	if result.Err != nil {
 		return nil, 0, result.Err
 	}
+	s.state = stateOf(result.Rows[0][columnSchemas], result.Rows[0][columnIsolation], result.Rows[0][columnValues])
 	s.standby = s.id.timeline == ""
 	s.readCommitted = isolationOf(s.isolation) == isolationReadCommitted
 	s.level = isolationOf(level)
@@ -164,7 +181,10 @@ func (st *state) current() bool {
 
 // state returns what is known of the session that will run a statement; it
 // asks PostgreSQL for what is not. An error is one of dialling.
-func (c *Conn) state(ctx context.Context) (*state, error) {
+func (c *Conn) state(ctx context.Context) (*state, error) { return c.stateFor(ctx, false) }
+
+// stateFor is state; for a read that PostgreSQL can answer meanwhile it does not wait for the first catalog.
+func (c *Conn) stateFor(ctx context.Context, hurried bool) (*state, error) {
 	if c.inner == nil {
 		if known := c.d.known.Load(); known.current() && known.space.before.Load().warm.Load() { // else it is asked, see isWarm
 			return known, nil
@@ -187,7 +207,11 @@ func (c *Conn) state(ctx context.Context) (*state, error) {
 		return &c.known, nil
 	}
 	v := sp.view.Load()
-	if v == nil {
+	switch {
+	case v != nil:
+	case hurried:
+		v = sp.loads.awaitWith(ctx, nil, false, c.d.patienceFirst)
+	default:
 		v = sp.loads.await(ctx, nil, false)
 	}
 	switch {

@@ -169,9 +169,6 @@ func joinSpace(d *connector, s *session, again bool) (sp *space, err error) {
 		local.Grow(d.config.Memory)
 	}
 	sp.guard.add(d)
-	if sp.lease != nil {
-		sp.lease.own.add(d)
-	}
 	if !stranger {
 		sp.joinFeed(d)
 	}
@@ -205,7 +202,8 @@ func newSpace(d *connector, s *session) *space {
 		sp.store = store.NewMemory(store.Options{Bytes: d.config.Memory})
 		sp.writes = invalidation.New(sp.store, invalidation.Options{Local: true})
 		if d.watches {
-			sp.lease = newWatchLease(sp, d, s.id)
+			sp.guard.add(d) // it asks at once
+			sp.lease = newWatchLease(sp)
 		}
 		return sp
 	}
@@ -261,12 +259,15 @@ func (sp *space) leave() {
 }
 
 // unavailable says why there is no catalog to plan with, as far as it is the
-// store's doing: without it nobody knows which changes a catalog has seen.
-func (sp *space) unavailable(ctx context.Context) keying.Reason {
+// store's doing: without it nobody knows which changes a catalog has seen. Who is hurried does not wait
+// for the cache to begin.
+func (sp *space) unavailable(ctx context.Context, hurried bool) keying.Reason {
 	switch {
 	case sp == nil:
 	case sp.keeper != nil:
 		return sp.keeper.trouble()
+	case sp.peers != nil && hurried && sp.loads.begins():
+		sp.peers.watch()
 	default:
 		sp.peers.mayHit(ctx) // who cannot ask for the one cannot ask for the other either, and Stats says so
 	}

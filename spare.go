@@ -50,9 +50,6 @@ func (d *connector) makesRoom() (some bool) {
 	for _, sp := range d.spaces {
 		some = some || sp.loads.underWay() // over a connection that is closed then
 		guards = append(guards, sp.guard)
-		if sp.lease != nil {
-			guards = append(guards, &sp.lease.own)
-		}
 	}
 	d.mu.Unlock()
 	for _, g := range guards {

@@ -103,3 +103,72 @@ func TestAChangeOfTheSchemaLoadsWhatHasChanged(t *testing.T) {
 		}
 	})
 }
+
+// The first query waits for nothing that PostgreSQL can do without: the catalog is loaded meanwhile. A Ping waits for it.
+func TestTheFirstQueryDoesNotWaitForTheCache(t *testing.T) {
+	inBothStores(t, func(t *testing.T, keys ...string) {
+		f := newFixture(t, pgtest.Database(t), "cache_statement", people)
+		wire := pgtest.Listen(t, f.dsn)
+		v := f.asking(f.open("cachedpg", withKeys(wire.DSN, keys)))
+		connectorOf(v.db).patienceFirst = 0
+		unlock := f.lockedCatalog("pg_depend")
+		v.fresh(userByID, 1).is("1 ann Oslo")
+		l := connectorOf(v.db).space().loads
+		if l.mu.Lock(); l.waited || l.had {
+			t.Error("it has waited for the catalog")
+		}
+		l.mu.Unlock()
+		own := wire.Texts()[0].Client
+		sent := 0
+		for _, text := range wire.Texts() {
+			if text.Client == own {
+				sent++
+			}
+		}
+		if sent != 2 { // the question for the session, and the query
+			t.Errorf("the caller's connection has sent %d texts", sent)
+		}
+		unlock()
+		v.again(userByID, 1)
+	})
+}
+
+// A process begins with few connections, and asks each once where it leads.
+func TestAStartTakesFewConnections(t *testing.T) {
+	inBothStores(t, func(t *testing.T, keys ...string) {
+		f := newFixture(t, pgtest.Database(t), "cache_statement", people)
+		wire := pgtest.Listen(t, f.dsn)
+		v := f.asking(f.open("cachedpg", withKeys(wire.DSN, keys)))
+		v.again(userByID, 1)
+		clients := map[int]bool{}
+		sessions, loads := 0, 0
+		for _, text := range wire.Texts() {
+			clients[text.Client] = true
+			if strings.Contains(text.SQL, questionOfSession) {
+				sessions++
+			}
+			if strings.Contains(text.SQL, "FROM pg_proc p JOIN pg_namespace n") {
+				loads++
+			}
+		}
+		// The caller's, one for what is asked again and again, and one for the catalog, which others may change meanwhile.
+		if len(clients) > 2+loads || sessions != len(clients) {
+			t.Errorf("%d connections, %d questions for the session, %d loads of the catalog", len(clients), sessions, loads)
+		}
+	})
+}
+
+// A DB that pings at its start begins warm.
+func TestAPingWaitsUntilTheCacheCanAnswer(t *testing.T) {
+	inBothStores(t, func(t *testing.T, keys ...string) {
+		f := newFixture(t, pgtest.Database(t), "cache_statement", people) // its own DB is not used: another one of the process would have begun already
+		v := f.asking(f.open("cachedpg", withKeys(f.dsn, keys)))
+		connectorOf(v.db).patienceFirst = 0
+		if err := v.db.PingContext(f.ctx); err != nil {
+			t.Fatal(err)
+		}
+		if sp := connectorOf(v.db).space(); sp.view.Load() == nil || !sp.before.Load().warm.Load() {
+			t.Error("the cache has not begun")
+		}
+	})
+}

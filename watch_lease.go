@@ -35,7 +35,6 @@ import (
 //	                                the answer: changed; cold
 type watchLease struct {
 	watch
-	own   guard
 	space *space
 
 	stands atomic.Bool // a lease
@@ -52,20 +51,14 @@ type watchLease struct {
 	done   chan struct{}
 }
 
-const (
-	// watchRetry is how soon a question is repeated that has no answer.
-	watchRetry = store.Lease / 8
+// watchRetry is how soon a question is repeated that has no answer.
+const watchRetry = store.Lease / 8
 
-	// watchRest is how long the connection is kept while no query runs.
-	watchRest = 5 * time.Minute
-)
-
-func newWatchLease(sp *space, d *connector, id identity) *watchLease {
+// newWatchLease asks over the space's guard, as peers do: to dial for each would take longer than what they ask.
+func newWatchLease(sp *space) *watchLease {
 	ctx, cancel := context.WithCancel(context.Background())
 	l := &watchLease{space: sp, nudged: make(chan struct{}, 1), tried: make(chan struct{}), cancel: cancel, done: make(chan struct{})}
-	l.own.id = id
-	l.own.add(d)
-	l.guard = &l.own
+	l.guard = sp.guard
 	l.reconfigured = sp.reconfigured
 	l.used.Store(true)
 	l.timer = time.AfterFunc(time.Hour, func() { l.stands.Store(false) })
@@ -79,7 +72,6 @@ func (l *watchLease) close() {
 	<-l.done
 	l.timer.Stop()
 	l.stands.Store(false)
-	l.own.close()
 }
 
 func (l *watchLease) run(ctx context.Context) {
@@ -96,10 +88,7 @@ func (l *watchLease) run(ctx context.Context) {
 		for l.pause(ctx, max(0, time.Until(next))) && !l.missed() {
 		}
 		for !l.used.Load() && ctx.Err() == nil {
-			if !l.pause(ctx, watchRest) {
-				l.own.rest(0)
-				l.pause(ctx, -1)
-			}
+			l.pause(ctx, -1)
 		}
 	}
 }
@@ -136,7 +125,7 @@ func (l *watchLease) check(ctx context.Context) error {
 	defer cancel()
 	for {
 		number, err := l.ask(ctx)
-		if err != nil && l.own.lost() { // it may have been closed while nobody used it
+		if err != nil && l.guard.lost() { // it may have been closed while nobody used it
 			number, err = l.ask(ctx)
 		}
 		if err != nil || !l.space.planned() {
