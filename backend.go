@@ -50,6 +50,7 @@ type backend struct {
 	suspect    bool     // and a ping before that, see places.suspect
 
 	handedOut bool          // a caller had the pgx connection
+	prepared  bool          // there is a Stmt on it
 	attached  bool          // the session has something that is its holder's own, see places.go
 	until     time.Time     // when it has lasted long enough
 	freed     time.Time     // when it was given back
@@ -62,6 +63,13 @@ type backend struct {
 
 // dial connects and learns the state that the session starts in.
 func (c *Conn) dial(ctx context.Context) error {
+	if c.d.idlers.tight.Load() && !c.applies {
+		if b := c.d.idlers.take(); b != nil {
+			c.backend, b.holder = b, c
+			c.d.idlers.add(c)
+			return nil
+		}
+	}
 	b := &backend{holder: c, pristine: true, until: time.Now().Add(lifetime())}
 	if b.dialled.space = c.d.space(); b.dialled.space != nil {
 		b.dialled.view, b.dialled.generation = b.dialled.space.view.Load(), b.dialled.space.gens.Current()
@@ -86,6 +94,7 @@ func (c *Conn) dial(ctx context.Context) error {
 		c.vacate()
 		return err
 	}
+	c.d.idlers.add(c)
 	return nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"database/sql/driver"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -47,6 +48,8 @@ type Conn struct {
 	waited  bool // it has waited for it
 	parked  bool // database/sql has no use for it, and the backend may be taken away
 	unswept bool // see sweep
+
+	idle atomic.Int32 // see idlers
 
 	applies bool // it is the one that runs what was queued, see behind_apply.go
 
@@ -226,6 +229,7 @@ func (c *Conn) Close() error {
 	if c.counted {
 		defer c.d.vacate()
 	}
+	c.d.idlers.remove(c)
 	c.leavesInPool()
 	return c.backend.close()
 }
@@ -333,6 +337,9 @@ func (c *Conn) enter() error {
 	}
 	if c.parked {
 		c.d.places.unpark(c)
+	}
+	if c.idle.Load() != inUse {
+		c.d.idlers.awake(c)
 	}
 	c.raw = false
 	if e := c.rawEffect; e != nil {

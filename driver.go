@@ -264,6 +264,8 @@ type connector struct {
 
 	places *places // nil without Config.MaxConns
 
+	idlers idlers
+
 	patienceFirst time.Duration // patienceFirst, but in tests
 
 	base *pgx.ConnConfig // what NewConnector was given
@@ -316,7 +318,8 @@ func newConnector(config Config) (*connector, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &connector{config: config, target: target, patienceFirst: patienceFirst, sessions: make(map[[32]byte]*session), spaces: make(map[identity]*space), together: make(map[pair]bool),
+	d := &connector{config: config, target: target, patienceFirst: patienceFirst,
+		idlers: idlers{retake: backoff{min: time.Second, max: time.Minute}}, sessions: make(map[[32]byte]*session), spaces: make(map[identity]*space), together: make(map[pair]bool),
 		statements: clock.New[[sha256.Size]byte, *statementStats](maxStatsBytes), tables: newTableAccounts(), through: config.writesThrough(),
 		given: clock.New[givenKey, string](maxGiven), paths: clock.New[pathKey, []string](maxGiven), derived: clock.New[derivation, *session](maxDerived)}
 	if d.storeName = config.Store; target != nil {

@@ -93,12 +93,13 @@ func (g *guard) all() []*connector {
 // dial returns a new connection to the database of the space. A server of
 // another identity, as after a failover, is none.
 func (g *guard) dial(ctx context.Context) (inner, error) {
-	in, _, err := g.dialKnowing(ctx)
+	in, _, err := g.dialKnowing(ctx, false)
 	return in, err
 }
 
-// dialKnowing is dial, and tells whether a pooler is between.
-func (g *guard) dialKnowing(ctx context.Context) (in inner, pooled bool, err error) {
+// dialKnowing is dial, and tells whether a pooler is between. Where PostgreSQL has no place for a connection more, one that is idle
+// in the callers' pool does for what is to last.
+func (g *guard) dialKnowing(ctx context.Context, lasts bool) (in inner, pooled bool, err error) {
 	err = errNoGuard
 	for _, d := range g.all() {
 		if d.waiting.Load() > 0 {
@@ -106,7 +107,13 @@ func (g *guard) dialKnowing(ctx context.Context) (in inner, pooled bool, err err
 			continue
 		}
 		for _, dial := range d.ways(g.id) {
-			if in, err = dial(toPrimary(ctx)); err != nil {
+			if in, err = dial(toPrimary(ctx)); refusedAs(err, tooManyConnections) && lasts {
+				if idle := d.idlers.takeOwn(); idle != nil {
+					in, err = idle, nil
+				}
+			}
+			if err != nil {
+				err = noPlace(err)
 				continue
 			}
 			var s *session
@@ -188,7 +195,7 @@ func (g *guard) lost() bool {
 
 func (g *guard) connectLocked(ctx context.Context) error {
 	if g.in == nil {
-		in, pooled, err := g.dialKnowing(ctx)
+		in, pooled, err := g.dialKnowing(ctx, true)
 		if err != nil {
 			return err
 		}

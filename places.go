@@ -282,6 +282,8 @@ func (c *Conn) detach() *backend {
 func (c *Conn) IsValid() bool {
 	if c.placed {
 		c.putBack(true)
+	} else {
+		c.rests()
 	}
 	return true // without a backend it is as good as a new one
 }
@@ -317,7 +319,7 @@ func (c *Conn) outdated() bool {
 
 // attach notes that the session has something from now on that is the connection's own.
 func (c *Conn) attach() {
-	if c.placed && !c.attached {
+	if !c.attached {
 		c.attached = true
 		c.d.recant(c.backend)
 	}

@@ -267,7 +267,7 @@ func (r *rotation) idle(ctx context.Context, spare *seat) (*seat, error) {
 	if spare != nil && !spare.closed() {
 		return spare, nil
 	}
-	in, pooled, err := r.guard.dialKnowing(ctx)
+	in, pooled, err := r.guard.dialKnowing(ctx, false)
 	if err != nil {
 		return nil, err
 	}

@@ -2,7 +2,7 @@ package cachedpg
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"time"
 )
 
@@ -14,7 +14,7 @@ import (
 // tooManyConnections is PostgreSQL's code for it.
 const tooManyConnections = "53300"
 
-var errCallersFirst = errors.New("cachedpg: PostgreSQL has no place for a connection of the driver's own: callers need all of them")
+var errCallersFirst = fmt.Errorf("%w: callers need all of them", errNoPlace)
 
 // placePatience bounds how long a caller's connection is tried for once the driver has closed its own:
 // their backends take a moment to end.
@@ -25,6 +25,7 @@ func (d *connector) connectFirst(ctx context.Context, b *backend) (in inner, err
 	if in, err = d.connect(ctx, b); !refusedAs(err, tooManyConnections) || d.space() == nil && d.config.Store == storeOff {
 		return in, err
 	}
+	d.idlers.tight.Store(true)
 	d.waiting.Add(1)
 	defer d.waiting.Add(-1)
 	some := false

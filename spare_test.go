@@ -1,6 +1,9 @@
 package cachedpg
 
 import (
+	"database/sql"
+	"errors"
+	"fmt"
 	"sync"
 	"testing"
 
@@ -50,5 +53,81 @@ func TestARoleMayHaveNoMoreConnectionsThanItsPool(t *testing.T) {
 			v.fresh(userByID, 1)
 		}
 		all()
+	})
+}
+
+// The pool keeps as many connections as its role may have, and needs fewer at a time: one of those that are idle is the driver's.
+func TestARoleOfAPoolThatIsNotInUseIsCached(t *testing.T) {
+	inBothStores(t, func(t *testing.T, keys ...string) {
+		const limit = 4
+		database := pgtest.Database(t)
+		f := newFixture(t, database, "cache_statement", people)
+		role := f.newRole(database)
+		f.past("ALTER ROLE " + role + " CONNECTION LIMIT 4")
+		v := f.asking(f.open("cachedpg", withKeys(withKey(f.dsn, "user", role), keys)))
+		v.db.SetMaxOpenConns(limit)
+		v.db.SetMaxIdleConns(limit)
+		for range 3 {
+			var conns []*sql.Conn // all at a time: the driver has none
+			for range limit {
+				conn := f.conn(v.db)
+				if _, err := conn.ExecContext(f.ctx, "SELECT 'mine'"); err != nil {
+					t.Fatal(err)
+				}
+				conns = append(conns, conn)
+			}
+			for _, conn := range conns {
+				conn.Close()
+			}
+			v.again(userByID, 1)
+			for i := range 20 {
+				v.fresh("SELECT name FROM users WHERE id = $1", 100+i)
+			}
+			v.again(userByID, 1)
+		}
+	})
+}
+
+// Callers of a pool as large as its role may have connections see no error and no wrong row, whatever comes and goes.
+func TestCallersOfATightRoleSeeNoErrors(t *testing.T) {
+	inBothStores(t, func(t *testing.T, keys ...string) {
+		for _, limit := range []int{1, 4} {
+			database := pgtest.Database(t)
+			f := newFixture(t, database, "cache_statement", people)
+			role := f.newRole(database)
+			f.past(fmt.Sprintf("ALTER ROLE %s CONNECTION LIMIT %d", role, limit))
+			db := f.open("cachedpg", withKeys(withKey(f.dsn, "user", role), keys))
+			db.SetMaxOpenConns(limit)
+			db.SetMaxIdleConns(limit)
+			var all sync.WaitGroup
+			for worker := range 8 {
+				all.Go(func() {
+					for i := range 200 {
+						var err error
+						switch i % 10 {
+						case 0:
+							_, err = db.ExecContext(f.ctx, "UPDATE users SET city = city WHERE id = $1", 1+worker%3)
+						case 1:
+							var tx *sql.Tx
+							if tx, err = db.BeginTx(f.ctx, nil); err == nil {
+								_, err = tx.ExecContext(f.ctx, "UPDATE users SET city = city WHERE id = $1", 100+worker)
+								err = errors.Join(err, tx.Commit())
+							}
+						default:
+							var name string
+							err = db.QueryRowContext(f.ctx, "SELECT name FROM users WHERE id = $1", 1+i%3).Scan(&name)
+							if want := []string{"ann", "bob", "cid"}[i%3]; err == nil && name != want {
+								err = fmt.Errorf("got %s, want %s", name, want)
+							}
+						}
+						if err != nil {
+							t.Errorf("of %d: %d: %v", limit, i, err)
+							return
+						}
+					}
+				})
+			}
+			all.Wait()
+		}
 	})
 }

@@ -66,6 +66,7 @@ func (s *Stmt) prepare(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	s.c.prepared = true
 	s.on = slices.DeleteFunc(s.on, func(p preparedOn) bool { return p.b.gone.Load() })
 	s.on, s.inputs = append(s.on, preparedOn{s.c.backend, inner}), inner.NumInput()
 	if known := &s.c.known; known.view != nil && known.current() {
