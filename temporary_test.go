@@ -7,6 +7,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/cachedpg/cachedpg/internal/pgtest"
 	"github.com/cachedpg/cachedpg/keying"
 )
 
@@ -257,5 +258,81 @@ func TestACopyIntoATemporaryTable(t *testing.T) {
 		s.exec("COMMIT")
 		f.hit("SELECT count(*) FROM users").is("3")
 		s.hit("SELECT count(*) FROM users").is("3")
+	})
+}
+
+// Behind a pooler a transaction has its temporary tables to itself, and outside of one it is not sure whose backend runs a statement.
+func TestTemporaryTablesBehindAPooler(t *testing.T) {
+	inBothStores(t, func(t *testing.T, keys ...string) {
+		for _, pool := range []string{"session", "transaction"} {
+			t.Run(pool, func(t *testing.T) {
+				database := pgtest.Database(t)
+				pgtest.Exec(t, database, temporarySetup)
+				f := &fixture{T: t, dsn: withKey(database, "default_query_exec_mode", "exec"), keys: keys, ctx: t.Context()}
+				f.plain = f.open("pgx", f.dsn)
+				behind := withKey(pgtest.PgbouncerTo(t, database, pool), "default_query_exec_mode", "exec")
+				f.db = f.open("cachedpg", withKeys(behind, keys))
+				holder := f.open("pgx", behind)
+				f.via = via{f: f, db: f.db, ask: f.db, truth: f.plain}
+				const users = "SELECT count(*) FROM users"
+				count := func(in querier) (n int) {
+					t.Helper()
+					if err := in.QueryRowContext(f.ctx, users).Scan(&n); err != nil {
+						t.Fatal(err)
+					}
+					return n
+				}
+				f.again(users)
+				f.again(itemByID, 1)
+				conn := f.conn(f.db)
+				for _, then := range []string{" ON COMMIT DROP", ""} {
+					f.known(users)
+					tx, err := conn.BeginTx(f.ctx, nil)
+					if err != nil {
+						t.Fatal(err)
+					}
+					defer tx.Rollback()
+					for rows, text := range []string{"CREATE TEMP TABLE users (id int)" + then, "INSERT INTO users VALUES (7)"} {
+						if _, err := tx.ExecContext(f.ctx, text); err != nil {
+							t.Fatal(err)
+						}
+						if n := count(tx); n != rows {
+							t.Errorf("the transaction sees %d rows, want the %d of its own table", n, rows)
+						}
+					}
+					f.hit(users)
+					f.hit(itemByID, 1)
+					if err := tx.Commit(); err != nil {
+						t.Fatal(err)
+					}
+					f.hit(users) // what others have cached is as it was
+					f.hit(itemByID, 1)
+				}
+
+				// The table is still there, in some backend: nothing that may mean it comes from the cache in this session.
+				hits := StatsOf(f.db).Hits
+				if n := count(conn); StatsOf(f.db).Hits != hits {
+					t.Errorf("%d rows, from the cache", n)
+				}
+				f.hit(users)
+				if pool == "session" {
+					return
+				}
+				for there := false; !there; { // so that what it writes now comes to another backend, and to everybody's table
+					tx, err := holder.BeginTx(f.ctx, nil)
+					if err != nil {
+						t.Fatal(err)
+					}
+					defer tx.Rollback()
+					if err := tx.QueryRowContext(f.ctx, "SELECT to_regclass('pg_temp.users') IS NOT NULL").Scan(&there); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if _, err := conn.ExecContext(f.ctx, "DELETE FROM users WHERE id = 3"); err != nil {
+					t.Fatal(err)
+				}
+				f.fresh(users).is("2")
+			})
+		}
 	})
 }
