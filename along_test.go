@@ -359,3 +359,44 @@ func TestARefusedQuestionCostsNoTransaction(t *testing.T) {
 		}
 	}
 }
+
+// Who only reads is asked nothing, and nothing is marked of who rolls back.
+func TestATransactionThatCommitsNothingCostsNothing(t *testing.T) {
+	f := newFixture(t, pgtest.Database(t), "cache_statement", people)
+	wire := pgtest.Listen(t, f.dsn)
+	db := f.open("cachedpg", withKey(wire.DSN, "cache_store", pgtest.Redis(t)))
+	f.live(db)
+	asked := func() (n int) {
+		for _, text := range wire.Texts() {
+			if strings.Contains(text.SQL, "pg_current_xact_id_if_assigned") {
+				n++
+			}
+		}
+		return n
+	}
+	conn := f.conn(db)
+	before := asked()
+	tx, _ := f.openTx(conn)
+	if err := tx.QueryRowContext(f.ctx, "SELECT city FROM users WHERE id = $1 FOR UPDATE", 2).Scan(new(string)); err != nil {
+		t.Fatal(err)
+	}
+	f.commit(tx)
+	if n := asked() - before; n != 0 {
+		t.Errorf("who reads is asked %d times", n)
+	}
+	marked := connectorOf(db).space().writes.Stats().Intents
+	tx, look := f.openTx(conn)
+	if _, err := tx.ExecContext(f.ctx, renameUser, 1, "anna"); err != nil {
+		t.Fatal(err)
+	}
+	look(func(c *Conn) {
+		if c.tx.found.xid == "" {
+			t.Error("nothing was found")
+		}
+	})
+	f.rollback(tx)
+	if n := connectorOf(db).space().writes.Stats().Intents - marked; n != 0 {
+		t.Errorf("%d marks of a transaction that was rolled back", n)
+	}
+	f.fresh(userByID, 1).is("1 ann Oslo")
+}
