@@ -19,27 +19,26 @@ import (
 // An iteration is a second of each.
 func BenchmarkReadsBesideDDL(b *testing.B) {
 	for _, tables := range []int{50, 10000} {
-		for _, ddl := range []struct {
-			name string
-			sql  [2]string // in turns
-		}{
-			{"alter", [2]string{"ALTER TABLE other ADD COLUMN more int", "ALTER TABLE other DROP COLUMN more"}},
-			{"create", [2]string{"CREATE TABLE made (id int PRIMARY KEY, name text)", "DROP TABLE made"}},
-		} {
-			b.Run(fmt.Sprintf("tables=%d/%s", tables, ddl.name), func(b *testing.B) { benchmarkReadsBeside(b, tables, ddl.sql) })
-		}
+		b.Run(fmt.Sprintf("tables=%d", tables), func(b *testing.B) {
+			var sides []*besideDDL
+			for _, name := range []string{"pgx", "memory", "redis"} {
+				sides = append(sides, newBesideDDL(b, name, tables))
+			}
+			for name, ddl := range map[string][2]string{ // in turns
+				"alter":  {"ALTER TABLE other ADD COLUMN more int", "ALTER TABLE other DROP COLUMN more"},
+				"create": {"CREATE TABLE made (id int PRIMARY KEY, name text)", "DROP TABLE made"},
+			} {
+				b.Run(name, func(b *testing.B) { benchmarkReadsBeside(b, sides, ddl) })
+			}
+		})
 	}
 }
 
-func benchmarkReadsBeside(b *testing.B, tables int, ddl [2]string) {
-	var sides []*besideDDL
-	for _, name := range []string{"pgx", "memory", "redis"} {
-		sides = append(sides, newBesideDDL(b, name, tables, ddl))
-	}
+func benchmarkReadsBeside(b *testing.B, sides []*besideDDL, ddl [2]string) {
 	rates := make([][]float64, len(sides))
 	for i := range b.N * len(sides) {
 		s := (i + i/len(sides)) % len(sides)
-		rates[s] = append(rates[s], sides[s].run(b, time.Second))
+		rates[s] = append(rates[s], sides[s].run(b, ddl, time.Second))
 	}
 	median := func(s int) float64 {
 		slices.Sort(rates[s])
@@ -58,13 +57,12 @@ func benchmarkReadsBeside(b *testing.B, tables int, ddl [2]string) {
 type besideDDL struct {
 	name string
 	db   *sql.DB
-	ddl  [2]string
-	done int
+	done map[[2]string]int // how many of which DDL
 }
 
 const besideTables, besideRows = 4, 100
 
-func newBesideDDL(b *testing.B, name string, tables int, ddl [2]string) *besideDDL {
+func newBesideDDL(b *testing.B, name string, tables int) *besideDDL {
 	b.Helper()
 	database := pgtest.Database(b)
 	var setup strings.Builder
@@ -93,7 +91,7 @@ func newBesideDDL(b *testing.B, name string, tables int, ddl [2]string) *besideD
 	}
 	b.Cleanup(func() { db.Close() })
 	db.SetMaxIdleConns(16)
-	d := &besideDDL{name: name, db: db, ddl: ddl}
+	d := &besideDDL{name: name, db: db, done: make(map[[2]string]int)}
 	if name != "pgx" {
 		awaitCaching(b, db)
 	}
@@ -131,7 +129,7 @@ func (d *besideDDL) read(b *testing.B, duration time.Duration) int64 {
 }
 
 // run is read beside DDL.
-func (d *besideDDL) run(b *testing.B, duration time.Duration) (rate float64) {
+func (d *besideDDL) run(b *testing.B, ddl [2]string, duration time.Duration) (rate float64) {
 	b.Helper()
 	begun := time.Now()
 	var changes sync.WaitGroup
@@ -143,11 +141,11 @@ func (d *besideDDL) run(b *testing.B, duration time.Duration) (rate float64) {
 			case <-stop:
 				return
 			}
-			if _, err := d.db.Exec(d.ddl[d.done%2]); err != nil {
+			if _, err := d.db.Exec(ddl[d.done[ddl]%2]); err != nil {
 				b.Error(err)
 				return
 			}
-			d.done++
+			d.done[ddl]++
 		}
 	})
 	reads := d.read(b, duration)
