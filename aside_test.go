@@ -149,6 +149,24 @@ func TestAMissingRightCostsNoTransaction(t *testing.T) {
 	})
 }
 
+// The rights are taken away while the process has a cache, and its first write comes after that.
+func TestARightThatIsTakenAwayCostsNoWrite(t *testing.T) {
+	inBothStores(t, func(t *testing.T, keys ...string) {
+		for _, right := range []string{"pg_lock_status()", "pg_advisory_lock_shared(int, int)", "pg_advisory_xact_lock_shared(int, int)", "pg_stat_get_activity(int)",
+			"pg_current_snapshot()", "pg_backend_pid()", "current_setting(text)"} {
+			t.Run(right, func(t *testing.T) {
+				database := pgtest.Database(t)
+				f := newFixture(t, database, "cache_statement", audited, keys...)
+				role := f.newRole(database)
+				db := f.open("cachedpg", withKeys(withKey(f.dsn, "user", role), keys))
+				f.asking(db).again(userByID, 1)
+				f.past("REVOKE EXECUTE ON FUNCTION pg_catalog." + right + " FROM PUBLIC")
+				f.goesOn(db, "SET LOCAL work_mem = '4MB'", f.via)
+			})
+		}
+	})
+}
+
 // A role that is set in the transaction alone may lack the rights.
 func TestARoleSetInATransactionDoesNotEndIt(t *testing.T) {
 	inBothStores(t, func(t *testing.T, keys ...string) {

@@ -215,6 +215,7 @@ func (e *effect) ask(ctx context.Context) error {
 const (
 	aboutWrites = "which tables a transaction has written"
 	aboutID     = "the id of a transaction"
+	aboutOthers = "which processes have caches"
 )
 
 func (e *effect) about() denial {

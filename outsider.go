@@ -117,10 +117,7 @@ func (c *Conn) showAnyway(ctx context.Context) error {
 		return nil
 	}
 	if err != nil {
-		if c.inner.closed() || ctx.Err() != nil {
-			return err
-		}
-		return nil // nor does PostgreSQL let it be seen
+		return c.notShown(ctx, err)
 	}
 	if !pooled {
 		c.shown = shown

@@ -127,8 +127,11 @@ func (p *peers) watch() {
 func (p *peers) run(done chan struct{}) {
 	defer close(done)
 	for {
-		_ = p.round(func() bool { return false }) // who wants to know looks
-		timer := time.NewTimer(renewEvery)
+		rest := renewEvery
+		if err := p.round(func() bool { return false }); refusedAs(err, insufficientPrivilege) { // who wants to know looks
+			rest = refusedFor
+		}
+		timer := time.NewTimer(rest)
 		select {
 		case <-timer.C:
 		case <-p.nudged:
@@ -399,7 +402,11 @@ func (p *peers) announce(ctx context.Context, c *Conn) error {
 		p.watch()
 	}
 	for {
-		err := p.round(mayCommit)
+		err := c.d.denials.of(denial{question: aboutOthers})
+		if err == nil {
+			err = p.round(mayCommit)
+			c.d.denials.add(denial{question: aboutOthers}, err)
+		}
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
@@ -435,20 +442,36 @@ func (p *peers) announceOn(ctx context.Context, c *Conn, database string) error 
 		return nil
 	}
 	if _, err := keepIn(ctx, c.inner, shown.call(function)); err != nil {
-		return err
+		return c.notShown(ctx, err)
 	}
 	answer, err := askIn(ctx, c.inner, censusOf(database))
-	if err != nil {
-		return err
+	var s census
+	if err == nil {
+		s, err = parseCensus(answer)
 	}
-	s, err := parseCensus(answer)
-	if err == nil && (s.young || len(others(s.caches, own)) > 0) {
+	if err != nil {
+		if err := c.notShown(ctx, err); err != nil {
+			return err
+		}
+		s.young = true // somebody may have a cache
+	}
+	if s.young || len(others(s.caches, own)) > 0 {
 		err = patiently(ctx, c.inner, campWait)
 	}
 	if err == nil && c.pid != 0 {
 		c.shown = shown
 	}
 	return err
+}
+
+// notShown returns the error of showing others that the connection writes, unless it is that PostgreSQL
+// refuses: then it is not to be seen.
+func (c *Conn) notShown(ctx context.Context, err error) error {
+	if c.inner.closed() || ctx.Err() != nil || !refused(err) {
+		return err
+	}
+	c.d.problems.note(workCommit, err)
+	return nil
 }
 
 // patiently waits in a transaction, if there is one.
