@@ -2,6 +2,7 @@ package cachedpg
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -81,6 +82,9 @@ func (e *effect) pastStore(ctx context.Context, planned store.Stamp, mark func()
 		return store.Marked{}, nil
 	}
 	if e.c.d.config.OnStoreDown == onStoreDownFail {
+		if e.space.keeper.store.SharedStats().Down && !errors.Is(cause, store.ErrDown) { // it is who found out
+			cause = fmt.Errorf("%w: %w", store.ErrDown, cause)
+		}
 		return marked, fmt.Errorf("cache_on_store_down=fail: %w", cause)
 	}
 	e.c.d.stats.unmarked.Add(1)

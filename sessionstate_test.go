@@ -316,6 +316,7 @@ func TestReloadOfTheConfiguration(t *testing.T) {
 	scenarioOnce(t, clocks, func(f *fixture) {
 		f.known(clockText)
 		f.runs(keying.SessionFunction, "SELECT pg_reload_conf()")
+		f.until("it is on disk", func() bool { return connectorOf(f.db).space().writes.Stats().Pending == 0 }) // what it may have written
 		f.miss(clockText)
 	})
 }
