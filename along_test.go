@@ -127,25 +127,25 @@ func TestAStatementWithAQuestionIsAsWithPgx(t *testing.T) {
 				"a large value":          {"UPDATE users SET city = $2 WHERE id = $1", 2, strings.Repeat("Rome", 50000)},
 			} {
 				f.step(name+": "+what, func(f *fixture) {
-					run := func(db *sql.DB) (n int64, err, then, commit error, left string) {
+					run := func(db *sql.DB) (n int64, left string, errs [3]error) {
 						tx, err := db.BeginTx(f.ctx, nil)
 						if err != nil {
 							f.Fatal(err)
 						}
 						defer tx.Rollback()
-						n, err = write(f.ctx, tx, args[0].(string), args[1:]...)
-						_, then = tx.ExecContext(f.ctx, renameUser, 3, "last")
-						if then == nil {
-							then = tx.QueryRowContext(f.ctx, "SELECT string_agg(concat(id, name, left(city, 9)), ',' ORDER BY id) FROM users").Scan(&left)
+						n, errs[0] = write(f.ctx, tx, args[0].(string), args[1:]...)
+						_, errs[1] = tx.ExecContext(f.ctx, renameUser, 3, "last")
+						if errs[1] == nil {
+							errs[1] = tx.QueryRowContext(f.ctx, "SELECT string_agg(concat(id, name, left(city, 9)), ',' ORDER BY id) FROM users").Scan(&left)
 						}
-						commit = tx.Commit()
+						errs[2] = tx.Commit()
 						f.past(restored)
-						return n, err, then, commit, left
+						return n, left, errs
 					}
-					wantN, wantErr, wantThen, wantCommit, wantLeft := run(f.plain)
-					n, err, then, commit, left := run(f.db)
-					for i, want := range []error{wantErr, wantThen, wantCommit} {
-						if got := []error{err, then, commit}[i]; got != nil || want != nil {
+					wantN, wantLeft, wants := run(f.plain)
+					n, left, errs := run(f.db)
+					for i, want := range wants {
+						if got := errs[i]; got != nil || want != nil {
 							sameError(f, got, want)
 						}
 					}
