@@ -32,7 +32,7 @@ func heapOf(f func() (alive any)) int64 {
 // What a caller keeps of a result holds on to little else of it: a value, or the names
 // of its columns.
 func TestAStringThatIsKeptDoesNotKeepItsResult(t *testing.T) {
-	const results, size = 200, 100_000
+	const results, size = 1000, 20_000
 	entry := func(i int) *store.Entry {
 		data := store.AppendValue(nil, []byte(fmt.Sprintf("name %d", i)))
 		return &store.Entry{Columns: []store.Column{{Name: "name", Type: pgtype.TextOID}, {Name: "body", Type: pgtype.TextOID}}, Rows: 1,

@@ -35,6 +35,11 @@ func open(o options) (*demo, error) {
 		plain.Close()
 		return nil, err
 	}
+	if err := cached.Ping(); err != nil { // waits until the cache can answer
+		plain.Close()
+		cached.Close()
+		return nil, err
+	}
 	for _, db := range []*sql.DB{plain, cached} {
 		// database/sql keeps two idle connections if nobody says more; then
 		// a busy program spends its time in connecting.
