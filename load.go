@@ -16,9 +16,9 @@ import (
 // under nobody's deadline and in nobody's transaction, and until it is there reads ask
 // PostgreSQL.
 //
-// No read waits for it, neither in a process that has had no catalog yet nor after a change of
-// the schema: PostgreSQL answers meanwhile. In a process without one a Ping waits, and who begins a transaction,
-// in which it could not be had later. Writes wait, each of them: what is planned without a catalog makes everything stale, and in the
+// In a process that has had no catalog yet one read waits for it, as patienceFirst says: the next one finds it
+// then, and many that come at once do not all go to PostgreSQL. A Ping waits, too, and who begins a transaction,
+// in which it could not be had later. After a change of the schema no read does, for a change must not stop who reads. Writes wait, each of them: what is planned without a catalog makes everything stale, and in the
 // end the load itself out of date. Nobody waits for a load that has been under way for as
 // long as patience allows, and no read for one that another has waited for in vain. After a
 // load that has failed the next one begins no sooner than the back-off says.
@@ -45,7 +45,7 @@ type loads struct {
 var (
 	patience        = time.Second
 	patienceAfter   = time.Duration(0)
-	patienceFirst   = time.Duration(0)
+	patienceFirst   = time.Second
 	releasePatience = 100 * time.Millisecond // of a load, for the marks of the DDL before it
 )
 

@@ -104,7 +104,7 @@ func TestAChangeOfTheSchemaLoadsWhatHasChanged(t *testing.T) {
 	})
 }
 
-// The first query waits for nothing that PostgreSQL can do without: the catalog is loaded meanwhile. A Ping waits for it.
+// Where no patience is had, the first query waits for nothing that PostgreSQL can do without: the catalog is loaded meanwhile.
 func TestTheFirstQueryDoesNotWaitForTheCache(t *testing.T) {
 	inBothStores(t, func(t *testing.T, keys ...string) {
 		f := newFixture(t, pgtest.Database(t), "cache_statement", people)
