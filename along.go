@@ -83,8 +83,7 @@ func (c *Conn) hears(err error) error {
 			// would have ended the statement.
 			return heard.refused
 		}
-		c.d.problems.note(workCommit, heard.refused)
-		c.d.denials.add(denial{aboutID, c.role()}, heard.refused)
+		c.d.denied(denial{aboutID, c.role()}, heard.refused)
 		return err
 	}
 	in.knowsFacts = true

@@ -241,9 +241,14 @@ func (e *effect) isRefused() bool {
 
 // refuses takes in that it was refused.
 func (e *effect) refuses(err error) {
-	e.c.d.problems.note(workCommit, err)
-	e.c.d.denials.add(e.about(), err)
+	e.c.d.denied(e.about(), err)
 	e.untold()
+}
+
+// denied tells of a question before a commit that was refused, and has it remembered.
+func (d *connector) denied(what denial, err error) {
+	d.problems.note(workCommit, err)
+	d.denials.add(what, err)
 }
 
 // untold goes on without an answer: the transaction may have written anything that its code can, and

@@ -18,7 +18,8 @@ import (
 //
 // In a process that has had no catalog yet one read waits for it, as patienceFirst says: the next one finds it
 // then, and many that come at once do not all go to PostgreSQL. A Ping waits, too, and who begins a transaction,
-// in which it could not be had later. After a change of the schema no read does, for a change must not stop who reads. Writes wait, each of them: what is planned without a catalog makes everything stale, and in the
+// in which it could not be had later. After a change of the schema no read does, for a change must not stop
+// who reads. Writes wait, each of them: what is planned without a catalog makes everything stale, and in the
 // end the load itself out of date. Nobody waits for a load that has been under way for as
 // long as patience allows, and no read for one that another has waited for in vain. After a
 // load that has failed the next one begins no sooner than the back-off says.
@@ -72,13 +73,6 @@ func (l *loads) close() {
 	if done != nil {
 		<-done
 	}
-}
-
-// begins reports that there was no catalog yet.
-func (l *loads) begins() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return !l.had
 }
 
 // underWay reports that the catalog is being loaded.

@@ -28,13 +28,13 @@ func (f *fixture) tracedPool(t *Tracer, tracer pgx.QueryTracer) (*pgxpool.Pool, 
 }
 
 // over returns a cachedpg DB over the pool.
-func (f *fixture) over(pool *pgxpool.Pool, t *Tracer) via {
+func (f *fixture) over(pool *pgxpool.Pool, tracers ...*Tracer) via {
 	f.Helper()
 	_, own, err := ParseConfig(withKeys(f.dsn, f.keys))
 	if err != nil {
 		f.Fatal(err)
 	}
-	connector, err := WrapConnector(stdlib.GetPoolConnector(pool), own, t)
+	connector, err := WrapConnector(stdlib.GetPoolConnector(pool), own, tracers...)
 	if err != nil {
 		f.Fatal(err)
 	}

@@ -218,7 +218,7 @@ func (c *Conn) mayRead(ctx context.Context, q *call) keying.Reason {
 	case q.session.standby:
 		return keying.HotStandby
 	case q.view == noCatalog:
-		return q.space.unavailable(ctx, q.hurried && c.d.patienceFirst == 0)
+		return q.space.unavailable(ctx)
 	case h.bypass:
 		return keying.ContextBypass
 	case q.text.hints.bypass:

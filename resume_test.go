@@ -15,11 +15,16 @@ import (
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 )
 
-// onePool returns a pool of one connection and a cachedpg DB over it that keeps none.
-func (f *fixture) onePool(change func(*pgxpool.Config), tracers ...*Tracer) (*pgxpool.Pool, via) {
+// onePool returns a pool of one connection, with a Tracer if it is traced, and a cachedpg DB over it that keeps none.
+func (f *fixture) onePool(traced bool, change func(*pgxpool.Config)) (*pgxpool.Pool, via) {
 	f.Helper()
 	config := f.poolConfig()
 	config.MaxConns = 1
+	var tracers []*Tracer
+	if traced {
+		t := NewTracer()
+		tracers, config.ConnConfig.Tracer = append(tracers, t), t
+	}
 	if change != nil {
 		change(config)
 	}
@@ -28,18 +33,7 @@ func (f *fixture) onePool(change func(*pgxpool.Config), tracers ...*Tracer) (*pg
 		f.Fatal(err)
 	}
 	f.Cleanup(pool.Close)
-	_, own, err := ParseConfig(withKeys(f.dsn, f.keys))
-	if err != nil {
-		f.Fatal(err)
-	}
-	connector, err := WrapConnector(stdlib.GetPoolConnector(pool), own, tracers...)
-	if err != nil {
-		f.Fatal(err)
-	}
-	db := sql.OpenDB(connector)
-	db.SetMaxIdleConns(0)
-	f.Cleanup(func() { db.Close() })
-	return pool, f.asking(db)
+	return pool, f.over(pool, tracers...)
 }
 
 // questions counts the questions for a session that PostgreSQL got, and the DISCARD PLANS.
@@ -63,13 +57,7 @@ func TestAConnectionOfAPoolIsAskedForItsSessionOnce(t *testing.T) {
 		f.dsn = wire.DSN
 		for name, traced := range map[string]bool{"alone": false, "with a Tracer": true} {
 			t.Run(name, func(t *testing.T) {
-				var tracers []*Tracer
-				change := func(*pgxpool.Config) {}
-				if traced {
-					tracer := NewTracer()
-					tracers, change = append(tracers, tracer), func(c *pgxpool.Config) { c.ConnConfig.Tracer = tracer }
-				}
-				_, v := f.onePool(change, tracers...)
+				_, v := f.onePool(traced, nil)
 				v.again(userByID, 1)
 				v.fresh("SELECT city FROM users WHERE id = $1", 1)
 				v.exec("UPDATE users SET city = 'x' WHERE id = $1", 100)
@@ -127,16 +115,9 @@ func TestWhatIsDoneToAConnectionInItsPoolIsSeen(t *testing.T) {
 		CREATE TABLE other.users (id int PRIMARY KEY, name text, city text); INSERT INTO other.users VALUES (1, 'zoe', 'Nice');`
 	scenarioInMemory(t, setup, func(f *fixture) {
 		for _, traced := range []bool{false, true} {
-			var tracers []*Tracer
 			path, asked := "", false
-			change := func(*pgxpool.Config) {}
-			if traced {
-				tracer := NewTracer()
-				tracers, change = append(tracers, tracer), func(c *pgxpool.Config) { c.ConnConfig.Tracer = tracer }
-			}
 			use := func(context.Context, *pgx.Conn, string) error { return nil }
-			_, v := f.onePool(func(c *pgxpool.Config) {
-				change(c)
+			_, v := f.onePool(traced, func(c *pgxpool.Config) {
 				c.PrepareConn = func(ctx context.Context, conn *pgx.Conn) (bool, error) {
 					if path == "" {
 						return true, nil
@@ -146,7 +127,7 @@ func TestWhatIsDoneToAConnectionInItsPoolIsSeen(t *testing.T) {
 					path = ""
 					return true, err
 				}
-			}, tracers...)
+			})
 			own := f.currentSchema()
 			for _, other := range poolUses {
 				v.known(userByID, 1).is("1 ann Oslo")
@@ -211,7 +192,7 @@ func TestStatementsThatAPoolKeepsPreparedAreReadAgain(t *testing.T) {
 	scenarioInMemory(t, clocks, func(f *fixture) {
 		f.utc()
 		const query = "SELECT '2024-05-01 12:00'::timestamptz = at FROM clocks"
-		pool, v := f.onePool(nil)
+		pool, v := f.onePool(false, nil)
 		v.exec("SET TimeZone = 'Asia/Tokyo'")
 		v.truth = f.open("pgx", withKey(f.dsn, "timezone", "Asia/Tokyo"))
 		v.known(query).is("false")

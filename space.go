@@ -259,15 +259,12 @@ func (sp *space) leave() {
 }
 
 // unavailable says why there is no catalog to plan with, as far as it is the
-// store's doing: without it nobody knows which changes a catalog has seen. Who is hurried does not wait
-// for the cache to begin.
-func (sp *space) unavailable(ctx context.Context, hurried bool) keying.Reason {
+// store's doing: without it nobody knows which changes a catalog has seen.
+func (sp *space) unavailable(ctx context.Context) keying.Reason {
 	switch {
 	case sp == nil:
 	case sp.keeper != nil:
 		return sp.keeper.trouble()
-	case sp.peers != nil && hurried && sp.loads.begins():
-		sp.peers.watch()
 	default:
 		sp.peers.mayHit(ctx) // who cannot ask for the one cannot ask for the other either, and Stats says so
 	}
