@@ -211,9 +211,10 @@ func (p *actor) serious(s sqlgen.Statement, err error) error {
 	return fmt.Errorf("session %d cannot go on: %w\nafter %s", p.number, err, s)
 }
 
-// locked are the tables that the transaction has locked as writes do.
+// locked are the tables that the transaction has locked as writes do. CREATE INDEX locks in
+// mode SHARE, under which nobody changes a row, who holds it neither.
 const locked = `SELECT DISTINCT c.oid::int8, c.relname::text FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_class c ON c.oid = l.relation
-	WHERE l.pid = pg_catalog.pg_backend_pid() AND l.locktype = 'relation' AND l.mode NOT IN ('AccessShareLock', 'RowShareLock', 'SIReadLock')
+	WHERE l.pid = pg_catalog.pg_backend_pid() AND l.locktype = 'relation' AND l.mode NOT IN ('AccessShareLock', 'RowShareLock', 'ShareLock', 'SIReadLock')
 	AND c.relkind IN ('r', 'p', 'm') AND c.relpersistence <> 't' AND c.relnamespace <> 'pg_catalog'::pg_catalog.regnamespace AND c.relnamespace <> 'pg_toast'::pg_catalog.regnamespace`
 
 // covered checks that the tables which the open transaction has locked for

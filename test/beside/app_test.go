@@ -20,6 +20,7 @@ type step struct {
 	isolation sql.IsolationLevel
 	readOnly  bool
 	deadline  time.Duration // of its context; 0: none
+	abandoned bool          // its context is cancelled while it runs
 	tenant    string        // in its context
 }
 
@@ -54,6 +55,9 @@ func (s step) String() string {
 	if s.deadline > 0 {
 		fmt.Fprintf(&b, " within %v", s.deadline)
 	}
+	if s.abandoned {
+		fmt.Fprint(&b, " until it runs")
+	}
 	if s.tenant != "" {
 		fmt.Fprintf(&b, " for %s", s.tenant)
 	}
@@ -82,6 +86,8 @@ func class(err error) string {
 		return answer.Code
 	case errors.Is(err, context.DeadlineExceeded):
 		return "deadline"
+	case errors.Is(err, context.Canceled):
+		return "canceled"
 	}
 	for _, known := range []error{sql.ErrTxDone, sql.ErrConnDone, sql.ErrNoRows} {
 		if errors.Is(err, known) {

@@ -85,7 +85,8 @@ type world struct {
 // keeps, with at most one transaction on it.
 type app struct {
 	db     *sql.DB
-	name   string // of the database
+	super  *sql.DB // the same database, as a superuser and with pgx
+	name   string  // of the database
 	conn   *sql.Conn
 	tx     *sql.Tx
 	ctx    context.Context
@@ -146,6 +147,9 @@ func (w *world) app(role, denied string, config *cachedpg.Config) *app {
 	}
 	a := &app{db: sql.OpenDB(connector), name: parsed.Database}
 	a.db.SetMaxOpenConns(w.c.pool)
+	if a.super, err = sql.Open("pgx", dsn); err != nil {
+		w.t.Fatal(err)
+	}
 	a.ctx, a.cancel = context.WithCancel(context.Background())
 	w.t.Cleanup(func() {
 		a.cancel()
@@ -163,6 +167,7 @@ func (w *world) app(role, denied string, config *cachedpg.Config) *app {
 			time.Sleep(time.Millisecond)
 		}
 		_ = a.db.Close()
+		_ = a.super.Close()
 	})
 	return a
 }
