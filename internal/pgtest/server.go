@@ -44,7 +44,7 @@ type Server struct {
 func StartServer(tb testing.TB, settings ...string) *Server {
 	tb.Helper()
 	s := newServer(tb, settings)
-	s.run("initdb", "-D", s.data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-instructions", "--no-sync")
+	s.copyNew()
 	s.Start()
 	return s
 }
@@ -52,37 +52,19 @@ func StartServer(tb testing.TB, settings ...string) *Server {
 func newServer(tb testing.TB, settings []string) *Server {
 	tb.Helper()
 	postgresBin(tb)
-	dir, err := os.MkdirTemp(inMemory(), "cachedpg-server-") // not below tb.TempDir, which another user cannot enter
-	if err != nil {
-		tb.Fatal(err)
-	}
-	tb.Cleanup(func() { os.RemoveAll(dir) })
-	s := &Server{tb: tb, dir: dir, data: filepath.Join(dir, "data"), port: child.Port(tb), options: settings}
-	if as := serverUser(tb); as != nil {
-		if err := os.Chown(dir, int(as.Uid), int(as.Gid)); err != nil {
-			tb.Fatal(err)
-		}
-	}
-	return s
-}
-
-// inMemory is a folder in memory with room for a server's thousand files, or "", which is where
-// temporary files are otherwise.
-func inMemory() string {
-	const folder, room = "/dev/shm", 2 << 30
-	var fs syscall.Statfs_t
-	if err := syscall.Statfs(folder, &fs); err != nil || uint64(fs.Bavail)*uint64(fs.Bsize) < room {
-		return ""
-	}
-	return folder
+	f := serverFolder(tb)
+	tb.Cleanup(f.remove)
+	return &Server{tb: tb, dir: f.path, data: filepath.Join(f.path, "data"), port: child.Port(tb), options: settings}
 }
 
 // Start starts a server that was stopped or has crashed, on the port that it had.
 func (s *Server) Start() {
 	s.tb.Helper()
 	args := []string{"-D", s.data}
+	// Its shared memory is in its folder too, for a server that is killed does not remove it.
 	for _, setting := range slices.Concat([]string{"listen_addresses=127.0.0.1", "port=" + strconv.Itoa(s.port), "unix_socket_directories=",
-		"wal_level=logical", "max_prepared_transactions=50", "max_connections=100", "shared_buffers=32MB", "fsync=off"}, s.options) {
+		"wal_level=logical", "max_prepared_transactions=50", "max_connections=100", "shared_buffers=32MB", "fsync=off",
+		"dynamic_shared_memory_type=mmap"}, s.options) {
 		args = append(args, "-c", setting)
 	}
 	s.process = child.Start(s.tb, s.dir, s.command("postgres", args...))

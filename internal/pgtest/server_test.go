@@ -19,6 +19,9 @@ func TestServerIsCopiedPromotedAndCrashed(t *testing.T) {
 	if got, want := clone.Query(identity), primary.Query(identity); got != want {
 		t.Errorf("the clone is %s, want %s", got, want)
 	}
+	if other := StartServer(t); other.Query(identity) == primary.Query(identity) {
+		t.Error("two servers are one by their identity")
+	}
 
 	primary.Exec("INSERT INTO t VALUES (2)")
 	primary.Await(standby)

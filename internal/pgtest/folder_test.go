@@ -1,0 +1,35 @@
+//go:build unix
+
+package pgtest
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+func TestFoldersOfKilledProcessesAreRemoved(t *testing.T) {
+	t.Parallel()
+	parent := t.TempDir()
+	var folders [2]*folder
+	for i := range folders {
+		f, err := newFolder(parent)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(f.path, "PG_VERSION"), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		folders[i] = f
+	}
+	lives, killed := folders[0], folders[1]
+	killed.lock.Close() // as the system does for who is killed
+	removeLeftIn(parent)
+	if got, _ := filepath.Glob(filepath.Join(parent, "*")); len(got) != 1 || got[0] != lives.path {
+		t.Errorf("there are %q, want only %s, whose process lives", got, lives.path)
+	}
+	lives.remove()
+	if got, _ := filepath.Glob(filepath.Join(parent, "*")); len(got) != 0 {
+		t.Errorf("there are %q after the end, want none", got)
+	}
+}
