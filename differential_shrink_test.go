@@ -302,8 +302,9 @@ func (h *recording) shrink(tb testing.TB, err error, limit int) shrunk {
 	enough := func() bool { return best.trials >= limit }
 	for size := -1; size != len(best.moves)+len(best.ddl) && !enough(); {
 		size = len(best.moves) + len(best.ddl)
-		without(enough, func() []move { return best.moves }, func(some []move) bool { return fails(trial{best.ddl, some}) })
+		// What is not even mentioned first: a trial costs what its DDL does.
 		fails(trial{needed(best.ddl, best.script()+best.err.Error()), best.moves})
+		without(enough, func() []move { return best.moves }, func(some []move) bool { return fails(trial{best.ddl, some}) })
 		without(enough, func() []string { return best.ddl }, func(some []string) bool { return fails(trial{some, best.moves}) })
 	}
 	return best
