@@ -51,9 +51,17 @@ func encodeTag(t store.Tag) string {
 	return string(store.AppendTag(make([]byte, 0, store.TagBytes), t))
 }
 
+// fieldOf names the field of D that holds the intents on a tag.
+func fieldOf(t store.Tag) string {
+	return string(store.AppendTag(append(make([]byte, 0, 1+store.TagBytes), 't'), t))
+}
+
 var (
 	schemaTag  = encodeTag(store.Tag{Kind: store.TagSchema})
 	catalogTag = encodeTag(store.Tag{Kind: store.TagCatalog})
+
+	schemaField  = fieldOf(store.Tag{Kind: store.TagSchema})
+	catalogField = fieldOf(store.Tag{Kind: store.TagCatalog})
 )
 
 // partitionBits are the lowest bits of a stamp, which hold the number of the

@@ -123,41 +123,60 @@ if held ~= all .. 'x' then redis.call('SET', lock, all, 'PX', ARGV[6]) end
 return {'miss', all}
 `, false)
 
+// wideLua is a field of D, and its value. A hash of few short values is a list for Redis, in which
+// it goes from one field to the next until it has found the one that it looks for: for each tag of a
+// commit, past those of all that are under way. One value that is longer makes it a table.
+const wideLua = `'wide', string.rep(' ', 65)`
+
 // Whether or not a lease stands: every tag has the writer's intent and no stamp
 // when this returns (I2). If D is lost, the epoch that it was of ends here, and
 // its lease with it (I12): no hit of it is possible from now on. A catalog tag that is
 // not what the tags were planned with makes everything dirty (I10).
 //
 // KEYS: D, L, registries. ARGV: prefix, an epoch's id, writer, lease in milliseconds, 1 if
-// the server may just have taken another's place, 1 to compare the catalog tag, its stamp, catalog
-// tag, schema tag, then the tags.
+// the server may just have taken another's place, 1 to compare the catalog tag, its stamp, then
+// the fields of D of the catalog tag, of the schema tag, and of the tags.
 // Returns whether the schema tag was marked, how long to wait, the epoch.
-var markScript = newScript(rivalsLua+`
-local d, prefix, writer = KEYS[1], ARGV[1], ARGV[3]
-local t = redis.call('TIME')
-local now = t[1] * 1000 + math.floor(t[2] / 1000)
+var markScript = newScript(`
+local d, l, prefix, writer = KEYS[1], KEYS[2], ARGV[1], ARGV[3]
+local function now()
+  local t = redis.call('TIME')
+  return t[1] * 1000 + math.floor(t[2] / 1000)
+end
 local e = redis.call('HGET', d, 'e')
 if not e then
   e = ARGV[2]
-  redis.call('HSET', d, 'e', e, 'cold', '1', 'born', now)
-  redis.call('DEL', KEYS[2])
+  redis.call('HSET', d, 'e', e, 'cold', '1', 'born', now(), `+wideLua+`)
+  redis.call('DEL', l)
 end
-if redis.call('GET', KEYS[2]) ~= e then rivals(prefix, ARGV[2]) end
-local function mark(tag)
-  local writers = redis.call('HGET', d, 't' .. tag) or ''
-  local there = false
-  for i = 1, #writers, 16 do
-    if string.sub(writers, i, i + 15) == writer then there = true end
+if redis.call('GET', l) ~= e then
+`+rivalsLua+`
+  rivals(prefix, ARGV[2])
+end
+local stem = prefix .. 's' .. e
+local function mark(first, last)
+  local found = redis.call('HMGET', d, unpack(ARGV, first, last))
+  local fields, stamps, n = {}, {}, 0
+  for i, writers in ipairs(found) do
+    local field = ARGV[first + i - 1]
+    stamps[i] = stem .. string.sub(field, 2)
+    local there = false
+    for j = 1, writers and #writers or 0, 16 do
+      if string.sub(writers, j, j + 15) == writer then there = true end
+    end
+    if not there then
+      fields[n + 1], fields[n + 2], n = field, writers and writers .. writer or writer, n + 2
+    end
   end
-  if not there then redis.call('HSET', d, 't' .. tag, writers .. writer) end
-  redis.call('DEL', prefix .. 's' .. e .. tag)
+  if n > 0 then redis.call('HSET', d, unpack(fields)) end
+  redis.call('DEL', unpack(stamps))
 end
-for i = 10, #ARGV do mark(ARGV[i]) end
+for i = 10, #ARGV, 2000 do mark(i, math.min(i + 1999, #ARGV)) end
 local schema = 0
 if ARGV[6] == '1' then
   local catalog = ARGV[8]
-  if redis.call('HEXISTS', d, 't' .. catalog) == 1 or redis.call('GET', prefix .. 's' .. e .. catalog) ~= ARGV[7] then
-    mark(ARGV[9])
+  if redis.call('HEXISTS', d, catalog) == 1 or redis.call('GET', stem .. string.sub(catalog, 2)) ~= ARGV[7] then
+    mark(9, 9)
     schema = 1
   end
 end
@@ -165,16 +184,19 @@ local wait = 0
 if ARGV[5] == '1' then
   -- A clock that was put back makes the epoch look unborn: the wait is never
   -- more than a lease.
+  local now = now()
   local age = now - (tonumber(redis.call('HGET', d, 'born')) or now)
   wait = math.max(0, math.min(ARGV[4], ARGV[4] - age))
 end
 return {schema, wait, e}
 `, true)
 
-// Exactly that writer's intents are dropped (I4), and no tag keeps its stamp (I5).
+// Exactly that writer's intents are dropped (I4), and no tag keeps its stamp (I5). One with an
+// intent has none since that was set, whoever's it is; one without, which was not marked or whose
+// mark was lost, may have one.
 // Without D the names of the stamps are not known: then it is the lease that goes.
 //
-// KEYS: D, L. ARGV: prefix, writer, then the tags.
+// KEYS: D, L. ARGV: prefix, writer, then the fields of D of the tags.
 var releaseScript = newScript(`
 local d, prefix, writer = KEYS[1], ARGV[1], ARGV[2]
 local e = redis.call('HGET', d, 'e')
@@ -182,22 +204,30 @@ if not e then
   redis.call('DEL', KEYS[2])
   return {}
 end
-for i = 3, #ARGV do
-  local tag = ARGV[i]
-  local writers = redis.call('HGET', d, 't' .. tag)
-  if writers then
-    local rest = {}
-    for j = 1, #writers, 16 do
-      local w = string.sub(writers, j, j + 15)
-      if w ~= writer then rest[#rest + 1] = w end
-    end
-    if #rest == 0 then
-      redis.call('HDEL', d, 't' .. tag)
-    elseif #rest * 16 < #writers then
-      redis.call('HSET', d, 't' .. tag, table.concat(rest))
+local stem = prefix .. 's' .. e
+for first = 3, #ARGV, 2000 do
+  local clean, stamps = {}, {}
+  for i, writers in ipairs(redis.call('HMGET', d, unpack(ARGV, first, math.min(first + 1999, #ARGV)))) do
+    local field = ARGV[first + i - 1]
+    if not writers then
+      stamps[#stamps + 1] = stem .. string.sub(field, 2)
+    elseif writers == writer then
+      clean[#clean + 1] = field
+    else
+      local rest = {}
+      for j = 1, #writers, 16 do
+        local w = string.sub(writers, j, j + 15)
+        if w ~= writer then rest[#rest + 1] = w end
+      end
+      if #rest == 0 then
+        clean[#clean + 1] = field
+      elseif #rest * 16 < #writers then
+        redis.call('HSET', d, field, table.concat(rest))
+      end
     end
   end
-  redis.call('DEL', prefix .. 's' .. e .. tag)
+  if #clean > 0 then redis.call('HDEL', d, unpack(clean)) end
+  if #stamps > 0 then redis.call('DEL', unpack(stamps)) end
 end
 return {}
 `, true)
@@ -270,7 +300,7 @@ local wait = 0
 if ARGV[2] then wait = register(ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]) end
 local e, cold = redis.call('HGET', d, 'e'), redis.call('HGET', d, 'cold')
 if not e then
-  redis.call('HSET', d, 'e', ARGV[1], 'cold', '1', 'born', now)
+  redis.call('HSET', d, 'e', ARGV[1], 'cold', '1', 'born', now, `+wideLua+`)
   redis.call('DEL', l)
   return {ARGV[1], 1, 0, now, wait}
 end
@@ -382,6 +412,7 @@ redis.call('PEXPIRE', KEYS[1], '1000')
 redis.call('PEXPIREAT', KEYS[1], '1')
 redis.call('HSET', KEYS[2], 'e', '')
 redis.call('HGET', KEYS[2], 'e')
+redis.call('HMGET', KEYS[2], 'e')
 redis.call('HEXISTS', KEYS[2], 'e')
 redis.call('HGETALL', KEYS[2])
 redis.call('INFO', 'stats')

@@ -32,9 +32,9 @@ func (s *Store) mark(ctx context.Context, w store.WriterID, tags []store.Tag, co
 				c = "0"
 			}
 			argv := []any{p.prefix, newEpoch(), w[:], store.Lease.Milliseconds(), flag(p.succeeds()), c,
-				appendStamp(nil, catalog), catalogTag, schemaTag}
+				appendStamp(nil, catalog), catalogField, schemaField}
 			for _, t := range shares.tags[p.index] {
-				argv = append(argv, encodeTag(t))
+				argv = append(argv, fieldOf(t))
 			}
 			reply, err := p.run(ctx, markScript, p.keys, argv...)
 			if err != nil {
@@ -120,7 +120,7 @@ func (s *Store) Release(ctx context.Context, w store.WriterID, tags []store.Tag)
 		return each(shares.partitions, func(p *partition) error {
 			argv := []any{p.prefix, w[:]}
 			for _, t := range shares.tags[p.index] {
-				argv = append(argv, encodeTag(t))
+				argv = append(argv, fieldOf(t))
 			}
 			// What was not marked is told now at the earliest.
 			if err := p.register(ctx); err != nil {
