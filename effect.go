@@ -131,6 +131,9 @@ func (c *Conn) begin(ctx context.Context, calls ...*call) (*effect, error) {
 		}
 		if e.view = q.view; q.text.plan.Writes {
 			first := len(e.tags)
+			if e.tags == nil {
+				e.tags = make([]store.Tag, 0, 4)
+			}
 			e.tags = q.text.plan.WriteTags(e.tags, q.keyingValues())
 			if q.text.plan.Catalog || q.text.plan.Opaque {
 				e.tags = append(e.tags, store.Tag{Kind: store.TagCatalog})
@@ -267,7 +270,7 @@ func (e *effect) mark(ctx context.Context) error {
 			tx.tags[store.Tag{Kind: store.TagSchema}] = struct{}{}
 		}
 		e.view, e.catalog = tx.view, e.catalog || tx.catalog
-		e.tags = e.tags[:0:0]
+		e.tags = make([]store.Tag, 0, len(tx.tags))
 		for tag := range tx.tags {
 			e.tags = append(e.tags, tag)
 		}

@@ -85,7 +85,7 @@ func (w *Write) Remember(tags []store.Tag) {
 }
 
 // few is how many tags are searched faster one by one than in a map.
-const few = 16
+const few = 64
 
 func (w *Write) add(t store.Tag) {
 	if len(w.tags) < few {

@@ -29,10 +29,11 @@ var away = []string{"LOADING", "CLUSTERDOWN", "MASTERDOWN", "TRYAGAIN", "BUSY ",
 var moved = []string{"READONLY", "MOVED", "ASK "}
 
 func faultOf(err error) fault {
+	if err == nil {
+		return none
+	}
 	var answer goredis.Error
 	switch {
-	case err == nil:
-		return none
 	case errors.Is(err, errReplaced), errors.Is(err, goredis.ErrClosed), hasPrefix(err, moved):
 		return replaced
 	case hasPrefix(err, away), errors.As(err, new(*unfit)):

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"math/rand/v2"
 	"strconv"
+	"strings"
 
 	"github.com/cachedpg/cachedpg/store"
 )
@@ -51,17 +52,29 @@ func encodeTag(t store.Tag) string {
 	return string(store.AppendTag(make([]byte, 0, store.TagBytes), t))
 }
 
-// fieldOf names the field of D that holds the intents on a tag.
-func fieldOf(t store.Tag) string {
-	return string(store.AppendTag(append(make([]byte, 0, 1+store.TagBytes), 't'), t))
+// appendFields appends the names of the fields of D that hold the intents on tags to the arguments of
+// a script. Two allocations are enough for all of them.
+func appendFields(argv []any, tags ...store.Tag) []any {
+	const length = 1 + store.TagBytes
+	var all strings.Builder
+	all.Grow(len(tags) * length)
+	var field [length]byte
+	for _, t := range tags {
+		all.Write(store.AppendTag(append(field[:0], 't'), t))
+	}
+	names := make([]string, len(tags))
+	for i := range names {
+		names[i] = all.String()[i*length:][:length]
+		argv = append(argv, &names[i]) // a string itself would be copied
+	}
+	return argv
 }
 
 var (
 	schemaTag  = encodeTag(store.Tag{Kind: store.TagSchema})
 	catalogTag = encodeTag(store.Tag{Kind: store.TagCatalog})
 
-	schemaField  = fieldOf(store.Tag{Kind: store.TagSchema})
-	catalogField = fieldOf(store.Tag{Kind: store.TagCatalog})
+	catalogFields = appendFields(nil, store.Tag{Kind: store.TagCatalog}, store.Tag{Kind: store.TagSchema})
 )
 
 // partitionBits are the lowest bits of a stamp, which hold the number of the

@@ -89,3 +89,29 @@ func TestIntentsAreInATable(t *testing.T) {
 		})
 	}
 }
+
+// A commit of many rows allocates for its calls, and not for each of its tags.
+func TestAMarkAllocatesTheSameForAnyNumberOfTags(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector allocates")
+	}
+	u := openURL(t, redistest.Start(t).URL(), Options{})
+	u.keep()
+	_, table, _ := fresh()
+	allocations := func(n int) float64 {
+		tags := make([]store.Tag, n)
+		for i := range tags {
+			tags[i] = store.Tag{Relation: table.Relation, Kind: store.TagRow, Index: 7, Value: uint64(i)}
+		}
+		w := store.NewTransactionWriter(1)
+		return testing.AllocsPerRun(200, func() {
+			u.mark(w, tags...)
+			u.release(w, tags...)
+		})
+	}
+	few, many := allocations(5), allocations(50)
+	t.Logf("%v allocations with 5 tags, %v with 50", few, many)
+	if many > few+8 {
+		t.Errorf("%v allocations with 5 tags, %v with 50", few, many)
+	}
+}

@@ -48,8 +48,8 @@ func (v variant) args(whole bool, keys []string, argv []any) []any {
 	} else {
 		args = append(args, "EVALSHA", v.sha, len(keys))
 	}
-	for _, k := range keys {
-		args = append(args, k)
+	for i := range keys {
+		args = append(args, &keys[i]) // a string itself would be copied
 	}
 	return append(args, argv...)
 }

@@ -31,11 +31,10 @@ func (s *Store) mark(ctx context.Context, w store.WriterID, tags []store.Tag, co
 			if p.index != 0 {
 				c = "0"
 			}
-			argv := []any{p.prefix, newEpoch(), w[:], store.Lease.Milliseconds(), flag(p.succeeds()), c,
-				appendStamp(nil, catalog), catalogField, schemaField}
-			for _, t := range shares.tags[p.index] {
-				argv = append(argv, fieldOf(t))
-			}
+			share := shares.tags[p.index]
+			argv := make([]any, 0, 9+len(share))
+			argv = append(argv, p.prefix, newEpoch(), w[:], store.Lease.Milliseconds(), flag(p.succeeds()), c, appendStamp(nil, catalog))
+			argv = appendFields(append(argv, catalogFields...), share...)
 			reply, err := p.run(ctx, markScript, p.keys, argv...)
 			if err != nil {
 				return err
@@ -84,25 +83,24 @@ func flag(b bool) string {
 // shares is what each partition has to do with some tags.
 type shares struct {
 	partitions []*partition
-	tags       map[int][]store.Tag
+	tags       [][]store.Tag // by the number of the partition
 }
 
 // shares divides tags among their partitions. catalog says that the partition of the catalog
 // tag has something to do in any case.
 func (in *incarnation) shares(tags []store.Tag, catalog bool) shares {
-	s := shares{tags: make(map[int][]store.Tag, 1)}
-	if catalog {
-		s.tags[0] = nil
-		s.partitions = append(s.partitions, in.partitions[0])
-	}
+	s := shares{tags: make([][]store.Tag, len(in.partitions))}
 	if len(in.partitions) == 1 {
 		s.tags[0] = tags
 		s.partitions = in.partitions
 		return s
 	}
+	if catalog {
+		s.partitions = append(s.partitions, in.partitions[0])
+	}
 	for _, t := range tags {
 		i := in.partitionOf(t)
-		if _, ok := s.tags[i]; !ok {
+		if len(s.tags[i]) == 0 && !(catalog && i == 0) {
 			s.partitions = append(s.partitions, in.partitions[i])
 		}
 		s.tags[i] = append(s.tags[i], t)
@@ -118,10 +116,8 @@ func (s *Store) Release(ctx context.Context, w store.WriterID, tags []store.Tag)
 			return nil
 		}
 		return each(shares.partitions, func(p *partition) error {
-			argv := []any{p.prefix, w[:]}
-			for _, t := range shares.tags[p.index] {
-				argv = append(argv, fieldOf(t))
-			}
+			share := shares.tags[p.index]
+			argv := appendFields(append(make([]any, 0, 2+len(share)), p.prefix, w[:]), share...)
 			// What was not marked is told now at the earliest.
 			if err := p.register(ctx); err != nil {
 				return err
