@@ -378,6 +378,7 @@ func (d *connector) giveUp() error {
 	}
 	d.mu.Unlock()
 	d.known.Store(nil)
+	d.plans.forget()
 	d.goAway()
 	for _, sp := range spaces {
 		sp.forget(d)

@@ -37,8 +37,9 @@ func (c Config) planBytes() int64 { return min(max(c.Memory/4, minPlanBytes), ma
 // while there is room.
 type planCache struct {
 	view   *view
-	sets   map[planKey]*planSet // guarded by planSets.mu, as among
+	sets   map[planKey]*planSet // guarded by planSets.mu, as among and users
 	among  map[planKey]*planSet // with temporary objects, whose names may be new each time
+	users  map[*session]bool    // that have one of sets at hand
 	texts  *clock.Cache[textKey, *planned]
 	shapes *clock.Cache[shapeKey, *shape]
 }
@@ -64,7 +65,7 @@ type shapeKey struct {
 }
 
 func newPlanCache(v *view, bytes int64) *planCache {
-	return &planCache{view: v, sets: make(map[planKey]*planSet), among: make(map[planKey]*planSet),
+	return &planCache{view: v, sets: make(map[planKey]*planSet), among: make(map[planKey]*planSet), users: make(map[*session]bool),
 		texts: clock.New[textKey, *planned](bytes / 2), shapes: clock.New[shapeKey, *shape](bytes / 2)}
 }
 
@@ -129,6 +130,7 @@ func (d *connector) planSet(v *view, s *session, among *keying.Temporaries) *pla
 		cache, bytes = &ps.none, d.config.planBytes()/4
 	}
 	if *cache == nil || (*cache).view != v {
+		(*cache).leave()
 		*cache = newPlanCache(v, bytes)
 	}
 	key := planKey{s.pathKey, s.reading, among.String()}
@@ -145,9 +147,36 @@ func (d *connector) planSet(v *view, s *session, among *keying.Temporaries) *pla
 		sets[key] = set
 	}
 	if among == nil {
+		if len((*cache).users) >= maxSessions {
+			(*cache).leave()
+		}
+		(*cache).users[s] = true
 		s.plans.Store(set)
 	}
 	return set
+}
+
+// forget gives the plans up.
+func (ps *planSets) forget() {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	ps.current.leave()
+	ps.none.leave()
+	ps.current, ps.none = nil, nil
+}
+
+// leave takes the plans out of the hands of sessions, which may not be used for long: with them
+// goes the catalog that they are of.
+func (p *planCache) leave() {
+	if p == nil {
+		return
+	}
+	for s := range p.users {
+		if set := s.plans.Load(); set != nil && set.planCache == p {
+			s.plans.CompareAndSwap(set, nil)
+		}
+	}
+	clear(p.users)
 }
 
 // dropOne makes room for one more. Which one goes is chance: of paths that are used by turns, that are more than there

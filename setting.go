@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"weak"
 
 	"github.com/jackc/pgx/v5/pgconn"
 
@@ -221,7 +222,7 @@ func (c *Conn) given(ch *change, i int) (value string, ok bool) {
 	case name != "" && c.reports && c.parameter(name) != "":
 		return c.parameter(name), true
 	case !ch.Default:
-		return c.d.given.Get(givenKey{ch.key, ch.before.view})
+		return c.d.given.Get(givenKey{ch.key, weak.Make(ch.before.view)})
 	case i == valueUser: // whoever SET SESSION AUTHORIZATION has made the session's
 		if home == nil || !slices.Equal(home.values[:valueUser], ch.before.session.values[:valueUser]) {
 			return "", false
@@ -253,7 +254,7 @@ func (c *Conn) settled(ch *change) {
 		c.home = now
 	case ch.before.view == now.view && now.session.same(d.derive(ch.before.session, now.view, i, now.session.values[i])):
 		if !ch.Default {
-			d.given.Keep(givenKey{ch.key, now.view}, now.session.values[i], 1)
+			d.given.Keep(givenKey{ch.key, weak.Make(now.view)}, now.session.values[i], 1)
 		} else {
 			if c.defaults == nil {
 				c.defaults = make(map[string]string)
@@ -348,27 +349,29 @@ var reportedValues = func() (values []struct {
 // derivation is a session in which one value is changed.
 type derivation struct {
 	from  *session
-	view  *view
+	view  weak.Pointer[view]
 	at    int
 	value string
 }
+
+// A key names a view and does not keep it: a catalog may be large, and there are thousands of keys.
 
 // givenKey is what the value follows from that a text gives a setting: the name of a
 // configuration for text search is looked up.
 type givenKey struct {
 	text store.Key // see change
-	view *view
+	view weak.Pointer[view]
 }
 
 // pathKey is what the effective search_path follows from, as long as the catalog is the same.
 type pathKey struct {
 	id         identity
-	view       *view
+	view       weak.Pointer[view]
 	user, path string
 }
 
 func pathOf(s *session, v *view) pathKey {
-	return pathKey{s.id, v, s.values[valueUser], s.values[valuePath]}
+	return pathKey{s.id, weak.Make(v), s.values[valueUser], s.values[valuePath]}
 }
 
 const (
@@ -382,7 +385,7 @@ func (d *connector) derive(from *session, v *view, at int, value string) *sessio
 	if from.values[at] == value {
 		return from
 	}
-	key := derivation{from, v, at, value}
+	key := derivation{from, weak.Make(v), at, value}
 	s, ok := d.derived.Get(key)
 	if !ok {
 		s = &session{id: from.id, standby: from.standby, values: slices.Clone(from.values), path: from.path,
@@ -409,9 +412,7 @@ func (d *connector) shareLocked(s *session) *session {
 	switch known := d.sessions[s.digests[0]]; {
 	case known == nil && len(d.sessions) >= maxSessions:
 		dropOne(d.sessions)
-	case known == nil:
-	case known.state == "" && s.state != "":
-		s.plans.Store(known.plans.Load())
+	case known == nil, known.state == "" && s.state != "":
 	default:
 		return known
 	}
