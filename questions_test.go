@@ -331,8 +331,9 @@ func (q *questioned) losesRedis() {
 
 func TestEveryQuestionOfTheDriverNamesItsSchemas(t *testing.T) {
 	seen := map[string]bool{}
+	q := newQualification()
 	askEverything(t, "app,public", nil, func(t *testing.T, w *pgtest.Wire) {
-		for _, problem := range unqualified(w.Texts()) {
+		for _, problem := range q.unqualified(w.Texts()) {
 			if !seen[problem] {
 				t.Error(problem)
 			}
@@ -341,21 +342,36 @@ func TestEveryQuestionOfTheDriverNamesItsSchemas(t *testing.T) {
 	})
 }
 
-// unqualified says of every name without a schema in texts what it is, but for
+// qualification is what is known of texts that were looked at. Most are sent again and again.
+type qualification struct {
+	looked int          // how many
+	alone  map[int]bool // connections on whose path is pg_catalog alone, in a transaction
+	own    map[int]bool // those of which that is so for the whole session, which nobody else uses
+	parsed map[string]*pg_query.ParseResult
+	named  map[string][]string // what names says of a statement
+}
+
+func newQualification() *qualification {
+	return &qualification{alone: map[int]bool{}, own: map[int]bool{}, parsed: map[string]*pg_query.ParseResult{}, named: map[string][]string{}}
+}
+
+// unqualified says of every name without a schema in the texts that are new what it is, but for
 // those of the application.
-func unqualified(texts []pgtest.Text) (problems []string) {
-	alone := map[int]bool{} // connections on whose path is pg_catalog alone, in a transaction
-	own := map[int]bool{}   // those of which that is so for the whole session, which nobody else uses
-	for _, text := range texts {
+func (q *qualification) unqualified(texts []pgtest.Text) (problems []string) {
+	for _, text := range texts[q.looked:] {
 		if slices.ContainsFunc([]string{"IDENTIFY_SYSTEM", "CREATE_REPLICATION_SLOT ", "START_REPLICATION "}, func(command string) bool {
 			return strings.HasPrefix(text.SQL, command)
 		}) {
 			continue // no SQL
 		}
-		tree, err := pg_query.Parse(text.SQL)
-		if err != nil {
-			problems = append(problems, fmt.Sprintf("%v\nin: %s", err, text.SQL))
-			continue
+		tree := q.parsed[text.SQL]
+		if tree == nil {
+			var err error
+			if tree, err = pg_query.Parse(text.SQL); err != nil {
+				problems = append(problems, fmt.Sprintf("%v\nin: %s", err, text.SQL))
+				continue
+			}
+			q.parsed[text.SQL] = tree
 		}
 		for _, statement := range tree.Stmts {
 			start, end := int(statement.StmtLocation), int(statement.StmtLocation+statement.StmtLen)
@@ -364,21 +380,25 @@ func unqualified(texts []pgtest.Text) (problems []string) {
 			}
 			sql := text.SQL[start:end]
 			if set := statement.Stmt.GetVariableSetStmt(); set != nil && set.Name == "search_path" && !set.IsLocal {
-				own[text.Client] = sql == "SET search_path = pg_catalog, pg_temp"
+				q.own[text.Client] = sql == "SET search_path = pg_catalog, pg_temp"
 			} else if set != nil && set.Name == "search_path" {
-				alone[text.Client] = sql == "\nSET LOCAL search_path = pg_catalog, pg_temp" || sql == "SET LOCAL search_path = pg_catalog, pg_temp"
+				q.alone[text.Client] = sql == "\nSET LOCAL search_path = pg_catalog, pg_temp" || sql == "SET LOCAL search_path = pg_catalog, pg_temp"
 			}
 			if statement.Stmt.GetTransactionStmt() != nil {
-				delete(alone, text.Client)
+				delete(q.alone, text.Client)
 			}
-			if strings.Contains(sql, app) || alone[text.Client] || own[text.Client] {
+			if strings.Contains(sql, app) || q.alone[text.Client] || q.own[text.Client] {
 				continue
 			}
-			for _, problem := range names(sql) {
+			if _, known := q.named[sql]; !known {
+				q.named[sql] = names(sql)
+			}
+			for _, problem := range q.named[sql] {
 				problems = append(problems, problem+"\nin: "+sql)
 			}
 		}
 	}
+	q.looked = len(texts)
 	return problems
 }
 
@@ -550,7 +570,7 @@ func TestNamesWithoutSchemasAreFound(t *testing.T) {
 		"DO $$ BEGIN IF 1 = 2 THEN PERFORM now(); END IF; END $$":                 2,
 		"CREATE FUNCTION cachedpg.f() RETURNS int LANGUAGE sql AS $$ SELECT 1 $$": 1,
 	} {
-		if got := unqualified([]pgtest.Text{{SQL: text}}); len(got) != want {
+		if got := newQualification().unqualified([]pgtest.Text{{SQL: text}}); len(got) != want {
 			t.Errorf("%s: got %q, want %d problems", text, got, want)
 		}
 	}

@@ -198,18 +198,18 @@ func TestMemoryOfEntries(t *testing.T) {
 		ttl     time.Duration
 		most    int64 // bytes that an entry may take; 0 is no matter
 	}{
-		{"one row of 50 bytes", 100_000, row, 1, 50, testTags, time.Hour, 300},
-		{"one row of 50 bytes, without a TTL", 100_000, row, 1, 50, testTags, 0, 300},
+		{"one row of 50 bytes", 25_000, row, 1, 50, testTags, time.Hour, 300},
+		{"one row of 50 bytes, without a TTL", 25_000, row, 1, 50, testTags, 0, 300},
 		{"one row of 50 bytes, few", 3_000, row, 1, 50, testTags, time.Hour, 330},
-		{"one row of 50 bytes, the table twice as large as it was", 140_000, row, 1, 50, testTags, time.Hour, 300},
-		{"one int", 100_000, columns(1), 1, 4 + 4, testTags, time.Hour, 250},
-		{"one bigint", 100_000, columns(1), 1, 4 + 8, testTags, time.Hour, 260},
-		{"ten rows of three columns", 100_000, columns(3), 10, 10 * 3 * (4 + 8), testTags, time.Hour, 640},
-		{"wide rows", 10_000, columns(200), 1, 200 * (4 + 20), testTags, time.Hour, 5_700},
-		{"one tag", 100_000, row, 1, 50, tagged(1), time.Hour, 260},
-		{"two tags", 100_000, row, 1, 50, tagged(2), time.Hour, 260},
-		{"three tags", 100_000, row, 1, 50, tagged(3), time.Hour, 300},
-		{"four tags", 100_000, row, 1, 50, tagged(4), time.Hour, 400},
+		{"one row of 50 bytes, the table twice as large as it was", 35_000, row, 1, 50, testTags, time.Hour, 300},
+		{"one int", 25_000, columns(1), 1, 4 + 4, testTags, time.Hour, 250},
+		{"one bigint", 25_000, columns(1), 1, 4 + 8, testTags, time.Hour, 260},
+		{"ten rows of three columns", 25_000, columns(3), 10, 10 * 3 * (4 + 8), testTags, time.Hour, 640},
+		{"wide rows", 2_500, columns(200), 1, 200 * (4 + 20), testTags, time.Hour, 5_700},
+		{"one tag", 25_000, row, 1, 50, tagged(1), time.Hour, 260},
+		{"two tags", 25_000, row, 1, 50, tagged(2), time.Hour, 260},
+		{"three tags", 25_000, row, 1, 50, tagged(3), time.Hour, 300},
+		{"four tags", 25_000, row, 1, 50, tagged(4), time.Hour, 400},
 	}
 	for _, s := range shapes {
 		t.Run(s.name, func(t *testing.T) {
