@@ -34,6 +34,9 @@ var digestVersion = strconv.Itoa(catalog.DigestVersion)
 //	                                                        stamps; load: digest 2; replaced
 //	agree: the stamps moved, so it
 //	loads again
+//
+// It does so unless its digest is the one that the others have put there with these stamps, as
+// when they begin at the same time.
 func (sp *space) agree(ctx context.Context, snapshot *catalog.Snapshot, stamps *[2]store.Stamp, generation, number uint64) (agreed bool, err error) {
 	digest := snapshot.Digest()
 	if digest == (catalog.Digest{}) {

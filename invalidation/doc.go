@@ -77,7 +77,8 @@
 //	I8   A read joins another's SELECT only if it saw the same stamps itself. A bypass
 //	     joins none that has been sent.
 //	I9   The tags of an entry were planned with the catalog that the schema
-//	     tag's stamp in it stands for: the stamp was read before that catalog was.
+//	     tag's stamp in it stands for: the stamp was read before that catalog was, or
+//	     before an equal one was by who has put it there (I22).
 //	I10  The tags of a write were planned with the catalog that its statements
 //	     ran under, or the schema tag is dirty until the write is over.
 //	I11  Whatever was intended, or may have been, is released in the end, unless

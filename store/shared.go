@@ -56,10 +56,10 @@ type Shared interface {
 	// Agree compares the digest of a catalog with the one that is kept beside the
 	// tags of schema and catalog, one for each version of how digests are made.
 	// stamps are those that the two tags had before the catalog was loaded. If one
-	// of them has moved since, or is dirty, it is Moved. If the digest is another, or
-	// none is kept in this epoch, it is kept from now on, both tags get new stamps,
-	// which are returned in stamps, and nothing that was filled before is a hit again:
-	// all in one step. Without a lease it is ErrCold.
+	// of them is dirty, or has moved since to another than stands beside this very digest, it is Moved. If
+	// the digest is another, or none is kept in this epoch, it is kept from now on, both tags get new stamps,
+	// and nothing that was filled before is a hit again: all in one step. Unless it is Moved the stamps
+	// that stand are returned in stamps. Without a lease it is ErrCold.
 	Agree(ctx context.Context, version string, digest [32]byte, stamps *[2]Stamp) (Agreement, error)
 
 	// Hold keeps others Busy for another FillLock.

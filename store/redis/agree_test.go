@@ -65,6 +65,25 @@ func TestADigestIsKeptBesideTheCatalogTag(t *testing.T) {
 			other.agrees(store.Agreed, "1", "new", other.before())
 			u.hits(key, "v", tags...)
 		},
+		"of those who load at the same time one puts the digest there": func(t *testing.T, u, other *user) {
+			stamps, late := u.before(), other.before()
+			u.agrees(store.Replaced, "1", "old", stamps)
+			other.agrees(store.Agreed, "1", "old", late)
+			if *late != *stamps {
+				t.Errorf("the second has the stamps %v, the first %v", *late, *stamps)
+			}
+			w := store.NewWriter()
+			u.mark(w, both...)
+			other.agrees(store.Moved, "1", "old", late)
+			u.release(w, both...)
+			other.agrees(store.Moved, "1", "old", late) // a DDL of the driver's lies between
+			now := u.before()
+			u.agrees(store.Agreed, "1", "old", now) // it has altered nothing
+			other.agrees(store.Agreed, "1", "old", late)
+			if *late != *now {
+				t.Errorf("the second has the stamps %v, the first %v", *late, *now)
+			}
+		},
 		"the first to compare need not have loaded last": func(t *testing.T, u, other *user) {
 			early, later := u.before(), other.before()
 			u.agrees(store.Replaced, "1", "old", early)
