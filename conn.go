@@ -81,7 +81,6 @@ type call struct {
 	prepare *Stmt // to be prepared before PostgreSQL is asked; nil for a plain text
 	ours    bool  // the driver sends it, and not a caller with the pgx connection
 	single  bool  // PostgreSQL has prepared it, so that it is one statement
-	hurried bool  // it is a read outside of a transaction, see loads
 
 	space   *space
 	session *session
@@ -156,10 +155,9 @@ func (c *Conn) Ping(ctx context.Context) error {
 		return err
 	}
 	if c.inner.txStatus() == 'I' {
-		if _, err := c.state(ctx); err != nil {
+		if err := c.beginWarm(ctx); err != nil {
 			return err
 		}
-		c.warmFirst(ctx)
 	}
 	if err := c.refusal(ctx); err != nil {
 		return err

@@ -266,7 +266,7 @@ type connector struct {
 
 	idlers idlers
 
-	patienceFirst time.Duration // patienceFirst, but in tests
+	readPatience time.Duration // of a read for the catalog; none, but in tests
 
 	base *pgx.ConnConfig // what NewConnector was given
 
@@ -318,7 +318,7 @@ func newConnector(config Config) (*connector, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &connector{config: config, target: target, patienceFirst: patienceFirst,
+	d := &connector{config: config, target: target, readPatience: readPatience,
 		idlers: idlers{retake: backoff{min: time.Second, max: time.Minute}}, sessions: make(map[[32]byte]*session), spaces: make(map[identity]*space), together: make(map[pair]bool),
 		statements: clock.New[[sha256.Size]byte, *statementStats](maxStatsBytes), tables: newTableAccounts(), through: config.writesThrough(),
 		given: clock.New[givenKey, string](maxGiven), paths: clock.New[pathKey, []string](maxGiven), derived: clock.New[derivation, *session](maxDerived)}

@@ -28,8 +28,8 @@ import (
 
 func TestMain(m *testing.M) {
 	if flag.Parse(); flag.Lookup("test.bench").Value.String() == "" {
-		patience, patienceAfter, patienceFirst = 20*time.Second, 20*time.Second, 20*time.Second // a load takes as long as the machine is slow
-		flightPatience = testTimeout                                                            // so does a SELECT
+		patience, readPatience = 20*time.Second, 20*time.Second // a load takes as long as the machine is slow
+		flightPatience = testTimeout                            // so does a SELECT
 	}
 	heldFor = time.Hour
 	goleak.VerifyTestMain(m)

@@ -16,12 +16,10 @@ import (
 // under nobody's deadline and in nobody's transaction, and until it is there reads ask
 // PostgreSQL.
 //
-// In a process that has had no catalog yet one read waits for it, as patienceFirst says: the next one finds it
-// then, and many that come at once do not all go to PostgreSQL. A Ping waits, too, and who begins a transaction,
-// in which it could not be had later. After a change of the schema no read does, for a change must not stop
-// who reads. Writes wait, each of them: what is planned without a catalog makes everything stale, and in the
-// end the load itself out of date. Nobody waits for a load that has been under way for as
-// long as patience allows, and no read for one that another has waited for in vain. After a
+// No read waits for it, neither in a process that has had no catalog yet nor after a change of the schema. In a
+// process without one a Ping waits, and who begins a transaction, in which it could not be had later. Writes
+// wait, each of them: what is planned without a catalog makes everything stale, and in the end the load itself
+// out of date. Nobody waits for a load that has been under way for as long as patience allows. After a
 // load that has failed the next one begins no sooner than the back-off says.
 type loads struct {
 	space *space
@@ -33,20 +31,16 @@ type loads struct {
 	mu     sync.Mutex        // guards the fields below
 	done   chan struct{}     // closed when the load under way is over; nil while there is none
 	began  time.Time         // when it did
-	waited bool              // a read waits for it, or has
 	had    bool              // there was a catalog before
 	last   *catalog.Snapshot // of the last load; belongs to the load under way
 	failed error             // of the last one
 	after  <-chan struct{}   // the next one begins when it is closed; nil if at once
 }
 
-// How long a caller waits for the catalog at most, a read for one that comes after a
-// change, where waiting would be what readers notice of it, and a read outside of a transaction for the first one.
-// Tests that count misses wait until it is there.
+// How long a caller waits for the catalog at most. Reads of tests that count misses wait until it is there.
 var (
 	patience        = time.Second
-	patienceAfter   = time.Duration(0)
-	patienceFirst   = time.Second
+	readPatience    = time.Duration(0)
 	releasePatience = 100 * time.Millisecond // of a load, for the marks of the DDL before it
 )
 
@@ -75,6 +69,13 @@ func (l *loads) close() {
 	}
 }
 
+// begins reports that there was no catalog yet.
+func (l *loads) begins() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return !l.had
+}
+
 // underWay reports that the catalog is being loaded.
 func (l *loads) underWay() bool {
 	l.mu.Lock()
@@ -97,7 +98,7 @@ func (l *loads) beginLocked() <-chan struct{} {
 	case l.ctx.Err() != nil || !l.retry.due(time.Now()) && !l.warmedUp():
 		return nil
 	}
-	l.done, l.began, l.waited = make(chan struct{}), time.Now(), false
+	l.done, l.began = make(chan struct{}), time.Now()
 	go l.run(l.done)
 	return l.done
 }
@@ -139,20 +140,15 @@ func (l *loads) run(done chan struct{}) {
 }
 
 // await returns the catalog in use if it is another than old. Else it has it loaded, and
-// if the caller may wait it waits: for a load that has begun before the call, which may be
+// waits no longer than limit: for a load that has begun before the call, which may be
 // too old, and for one after it. It returns nil if there is no other catalog then.
-func (l *loads) await(ctx context.Context, old *view, writes bool) *view {
-	return l.awaitWith(ctx, old, writes, patience)
-}
-
-// awaitWith is await where first is how long a read waits for the first catalog.
-func (l *loads) awaitWith(ctx context.Context, old *view, writes bool, first time.Duration) *view {
+func (l *loads) await(ctx context.Context, old *view, limit time.Duration) *view {
 	for range 2 {
 		if v := l.space.view.Load(); v != nil && v != old {
 			return v
 		}
-		done, left := l.join(writes, first)
-		if done == nil || !within(ctx, done, patientFor(ctx, left)) {
+		done, left := l.join(limit)
+		if done == nil || left <= 0 || !within(ctx, done, patientFor(ctx, left)) {
 			break
 		}
 	}
@@ -162,24 +158,12 @@ func (l *loads) awaitWith(ctx context.Context, old *view, writes bool, first tim
 	return nil
 }
 
-// join returns the load under way if the caller may wait for it, and for how long.
-func (l *loads) join(writes bool, first time.Duration) (done <-chan struct{}, left time.Duration) {
+// join returns the load under way, and how much of limit is left since it has begun.
+func (l *loads) join(limit time.Duration) (done <-chan struct{}, left time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	done = l.beginLocked()
-	switch {
-	case writes:
-		left = patience
-	case l.had:
-		left = patienceAfter
-	default:
-		left = first
-	}
-	if left -= time.Since(l.began); done == nil || left <= 0 || l.waited && !writes {
-		return nil, 0
-	}
-	l.waited = l.waited || !writes
-	return done, left
+	return done, limit - time.Since(l.began)
 }
 
 // within reports that done was closed in time.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/cachedpg/cachedpg/internal/step"
 	"github.com/cachedpg/cachedpg/keying"
+	"github.com/cachedpg/cachedpg/parser"
 	"github.com/cachedpg/cachedpg/store"
 )
 
@@ -22,7 +23,6 @@ func (c *Conn) query(ctx context.Context, q *call) (driver.Rows, error) {
 		}
 		return c.inner.QueryContext(ctx, q.sql, q.args) // pgx sends nothing and says why
 	}
-	q.hurried = c.tx == nil
 	if err := c.plan(ctx, q); err != nil {
 		return nil, err
 	}
@@ -70,7 +70,7 @@ func (c *Conn) query(ctx context.Context, q *call) (driver.Rows, error) {
 		// of date. A fill would leave an entry with new stamps and the tags of
 		// an old schema.
 		q.space.giveUp(key, stamps, outcome)
-		if q.replanned || q.space.loads.await(ctx, q.view, false) == nil {
+		if q.replanned || q.space.loads.await(ctx, q.view, c.d.readPatience) == nil {
 			return c.direct(ctx, q, keying.CatalogUnavailable)
 		}
 		q.replanned = true
@@ -139,7 +139,7 @@ func (c *Conn) lookup(ctx context.Context, q *call) (l lookup, reason keying.Rea
 // plan finds out what the text means to the session that will run it. An
 // error is one of dialling.
 func (c *Conn) plan(ctx context.Context, q *call) error {
-	known, err := c.stateFor(ctx, q.hurried)
+	known, err := c.state(ctx)
 	if err != nil {
 		return err
 	}
@@ -168,9 +168,9 @@ func (c *Conn) plan(ctx context.Context, q *call) error {
 	c.since.unknown = c.since.unknown || q.text.plan.Unknown
 	switch plan := q.text.plan; {
 	case q.view == noCatalog:
-		if plan.Writes && known.session != nil && q.space != nil && !q.refreshed {
+		if known.session != nil && q.space != nil && !q.refreshed && (plan.Writes || q.text.has(parser.Begin) && q.space.loads.begins()) {
 			q.refreshed = true
-			if q.space.loads.await(ctx, nil, true) != nil {
+			if q.space.loads.await(ctx, nil, patience) != nil {
 				return c.plan(ctx, q)
 			}
 		}
@@ -179,7 +179,7 @@ func (c *Conn) plan(ctx context.Context, q *call) error {
 		return c.refresh(ctx, q)
 	case plan.Reason == keying.UnreadableView && q.view.snapshot.Incomplete() && q.space.refresh.due(time.Now()):
 		q.refreshed = true // someone held a lock on it when it was loaded
-		if q.space.loads.await(ctx, q.view, false) != nil {
+		if q.space.loads.await(ctx, q.view, c.d.readPatience) != nil {
 			return c.plan(ctx, q)
 		}
 	}
@@ -191,7 +191,7 @@ func (c *Conn) plan(ctx context.Context, q *call) error {
 // was planned or stored before is cold, see agree.
 func (c *Conn) refresh(ctx context.Context, q *call) error {
 	q.refreshed = true
-	if !q.space.refresh.due(time.Now()) || q.space.loads.await(ctx, q.view, false) == nil {
+	if !q.space.refresh.due(time.Now()) || q.space.loads.await(ctx, q.view, c.d.readPatience) == nil {
 		return nil
 	}
 	q.space.refresh.helped()
@@ -218,7 +218,7 @@ func (c *Conn) mayRead(ctx context.Context, q *call) keying.Reason {
 	case q.session.standby:
 		return keying.HotStandby
 	case q.view == noCatalog:
-		return q.space.unavailable(ctx)
+		return q.space.unavailable()
 	case h.bypass:
 		return keying.ContextBypass
 	case q.text.hints.bypass:

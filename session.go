@@ -181,10 +181,7 @@ func (st *state) current() bool {
 
 // state returns what is known of the session that will run a statement; it
 // asks PostgreSQL for what is not. An error is one of dialling.
-func (c *Conn) state(ctx context.Context) (*state, error) { return c.stateFor(ctx, false) }
-
-// stateFor is state; for a read that PostgreSQL can answer meanwhile it does not wait for the first catalog.
-func (c *Conn) stateFor(ctx context.Context, hurried bool) (*state, error) {
+func (c *Conn) state(ctx context.Context) (*state, error) {
 	if c.inner == nil {
 		if known := c.d.known.Load(); known.current() && known.space.before.Load().warm.Load() { // else it is asked, see isWarm
 			return known, nil
@@ -207,12 +204,8 @@ func (c *Conn) stateFor(ctx context.Context, hurried bool) (*state, error) {
 		return &c.known, nil
 	}
 	v := sp.view.Load()
-	switch {
-	case v != nil:
-	case hurried:
-		v = sp.loads.awaitWith(ctx, nil, false, c.d.patienceFirst)
-	default:
-		v = sp.loads.await(ctx, nil, false)
+	if v == nil {
+		v = sp.loads.await(ctx, nil, c.d.readPatience)
 	}
 	switch {
 	case v == nil || c.known.view == v || c.known.space != sp:

@@ -260,13 +260,13 @@ func (sp *space) leave() {
 
 // unavailable says why there is no catalog to plan with, as far as it is the
 // store's doing: without it nobody knows which changes a catalog has seen.
-func (sp *space) unavailable(ctx context.Context) keying.Reason {
+func (sp *space) unavailable() keying.Reason {
 	switch {
 	case sp == nil:
 	case sp.keeper != nil:
 		return sp.keeper.trouble()
-	default:
-		sp.peers.mayHit(ctx) // who cannot ask for the one cannot ask for the other either, and Stats says so
+	case sp.peers != nil:
+		sp.peers.watch() // who cannot ask for the one cannot ask for the other either, and Stats says so
 	}
 	return keying.CatalogUnavailable
 }

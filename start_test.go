@@ -104,20 +104,19 @@ func TestAChangeOfTheSchemaLoadsWhatHasChanged(t *testing.T) {
 	})
 }
 
-// Where no patience is had, the first query waits for nothing that PostgreSQL can do without: the catalog is loaded meanwhile.
+// The first query waits for nothing that PostgreSQL can do without: beside what pgx sends there is the question for the
+// session, and the catalog is loaded meanwhile.
 func TestTheFirstQueryDoesNotWaitForTheCache(t *testing.T) {
 	inBothStores(t, func(t *testing.T, keys ...string) {
 		f := newFixture(t, pgtest.Database(t), "cache_statement", people)
 		wire := pgtest.Listen(t, f.dsn)
 		v := f.asking(f.open("cachedpg", withKeys(wire.DSN, keys)))
-		connectorOf(v.db).patienceFirst = 0
+		connectorOf(v.db).readPatience = 0
 		unlock := f.lockedCatalog("pg_depend")
 		v.fresh(userByID, 1).is("1 ann Oslo")
-		l := connectorOf(v.db).space().loads
-		if l.mu.Lock(); l.waited || l.had {
+		if !connectorOf(v.db).space().loads.begins() {
 			t.Error("it has waited for the catalog")
 		}
-		l.mu.Unlock()
 		own := wire.Texts()[0].Client
 		sent := 0
 		for _, text := range wire.Texts() {
@@ -163,7 +162,7 @@ func TestAPingWaitsUntilTheCacheCanAnswer(t *testing.T) {
 	inBothStores(t, func(t *testing.T, keys ...string) {
 		f := newFixture(t, pgtest.Database(t), "cache_statement", people) // its own DB is not used: another one of the process would have begun already
 		v := f.asking(f.open("cachedpg", withKeys(f.dsn, keys)))
-		connectorOf(v.db).patienceFirst = 0
+		connectorOf(v.db).readPatience = 0
 		if err := v.db.PingContext(f.ctx); err != nil {
 			t.Fatal(err)
 		}

@@ -198,11 +198,10 @@ func (c *Conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, e
 		}
 	}
 	if c.tx == nil {
-		if _, err := c.state(ctx); err != nil { // in the transaction it could not be asked
+		if err := c.beginWarm(ctx); err != nil { // in the transaction it could not be asked
 			return nil, err
 		}
 	}
-	c.warmFirst(ctx)
 	inner, err := c.inner.BeginTx(ctx, opts)
 	if err != nil {
 		return nil, err

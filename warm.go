@@ -101,6 +101,19 @@ func (sp *space) isWarm(ctx context.Context, in inner, s *session, v *view) bool
 	return true
 }
 
+// beginWarm has what can be known before a transaction begins, and for who pings: the session, the first
+// catalog of the process, for which reads do not wait, and what was under way.
+func (c *Conn) beginWarm(ctx context.Context) error {
+	known, err := c.state(ctx)
+	if err == nil && known.session != nil && known.view == nil && known.space != nil && known.space.loads.begins() && known.space.loads.await(ctx, nil, patience) != nil {
+		_, err = c.state(ctx)
+	}
+	if err == nil {
+		c.warmFirst(ctx)
+	}
+	return err
+}
+
 // warmFirst is called before a transaction begins: in it isWarm asks nobody, and it may be
 // all that there ever is. What was under way counts from when others could see this process.
 func (c *Conn) warmFirst(ctx context.Context) {
