@@ -84,10 +84,15 @@ func (a *admission) admits(key store.Key) bool {
 	return !a.out.Load() || a.skipped.Add(1)%sampledEvery < sampledRun || key[0] < sampledKeys
 }
 
+// worth is what a hit gives that saves a SELECT which takes as long as this.
+func (a *admission) worth(saved time.Duration) int32 {
+	cost := fillCost + time.Duration(a.lookup.Load())
+	return int32(min(max(minGain, saved/cost), accountLimit))
+}
+
 // hit takes in that a lookup has saved a SELECT that takes as long as this.
 func (a *admission) hit(tables []*account, saved time.Duration) {
-	cost := fillCost + time.Duration(a.lookup.Load())
-	gain := int32(min(max(minGain, saved/cost), accountLimit))
+	gain := a.worth(saved)
 	a.give(gain, 0)
 	for _, t := range tables {
 		t.give(gain, 0)
@@ -161,10 +166,18 @@ func (d *connector) accounts(plan *keying.Plan) []*account {
 	return tables
 }
 
-// admits reports whether to look up the result with this key.
-func (c *Conn) admits(q *call, key store.Key) bool {
+// admits reports whether to look up the result with this key, which depends on these tags.
+func (c *Conn) admits(q *call, key store.Key, tags []store.Tag) bool {
+	worth, wanted := int32(accountLimit), true
 	// What a writer refills is wanted, however rarely it is read.
-	return c.d.config.Admission == admissionAll || q.text.through != nil || q.text.stats.admission.admits(key)
+	if c.d.config.Admission != admissionAll && q.text.through == nil {
+		a := &q.text.stats.admission
+		if !a.admits(key) {
+			return false
+		}
+		worth, wanted = a.worth(q.text.stats.took()), false
+	}
+	return q.space.keeper == nil || q.space.keeper.doors.lookup(tags, worth) || wanted
 }
 
 // ask looks the result up, and measures how long that takes unless the text has only hits.

@@ -117,7 +117,9 @@ func (c *Conn) explain(ctx context.Context, query string, args []driver.NamedVal
 	}
 	var unfed, withheld error
 	var fed *feed
+	var doors *store.Doors
 	if q.space != nil {
+		doors = q.space.doors()
 		fed = q.space.feed.Load()
 		unfed, withheld = fed.check(ctx), q.space.peers.trouble()
 	}
@@ -177,6 +179,10 @@ func (c *Conn) explain(ctx context.Context, query string, args []driver.NamedVal
 	q.explainText(x, statements, parseErr)
 	if x.Cacheable && q.text.stats.admission.out.Load() {
 		x.Notes = append(x.Notes, "It is not looked up now, but for samples ("+keying.NoGain.String()+"): "+keying.NoGain.Words()+". "+keying.NoGain.Remedy())
+	}
+	if names := q.shut(doors); len(names) > 0 {
+		x.Notes = append(x.Notes, "Closed to the cache in Redis ("+keying.NoGain.String()+"), because all processes write it much more often than they look it up: "+strings.Join(names, ", ")+
+			". It opens when it is looked up about as often; cache_admission=all has it open.")
 	}
 	if withheld != nil {
 		x.Notes = append(x.Notes, "Stats.Peers says: "+withoutName(withheld)+".")
@@ -402,4 +408,14 @@ func (q *call) tablesOf(relation ...string) (tables []string) {
 		}
 	}
 	return tables
+}
+
+// shut names the relations that the text reads and that are closed to the cache, see doors.go.
+func (q *call) shut(doors *store.Doors) (names []string) {
+	for _, oid := range q.text.plan.Reads() {
+		if rel := q.view.snapshot.ByOID(oid); rel != nil && doors.Of(oid) != store.Open {
+			names = append(names, rel.Schema+"."+rel.Name)
+		}
+	}
+	return names
 }

@@ -26,6 +26,7 @@ type keeper struct {
 	notice notice
 	peers  *peers
 	space  *space
+	doors  doorkeeper
 
 	live     atomic.Bool
 	reached  atomic.Bool   // the store could be used at least once
@@ -73,6 +74,8 @@ func newKeeper(s store.Shared, id identity, feeds bool, log *walLog, peers func(
 	k.notice.guard, k.watch.guard = &k.guard, &k.guard
 	k.life = ctx
 	k.peers = peers(&k.guard)
+	k.doors.keeper = k
+	k.doors.store, _ = s.(store.Closable)
 	return k
 }
 
@@ -92,6 +95,7 @@ func (k *keeper) close() {
 
 func (k *keeper) run(ctx context.Context) {
 	defer close(k.done)
+	defer k.doors.rest()
 	var wait time.Duration
 	for {
 		live := k.renew(ctx)
@@ -107,7 +111,7 @@ func (k *keeper) run(ctx context.Context) {
 			k.sweep(ctx)
 		}
 		pause := wait
-		if len(k.unsure) > 0 {
+		if len(k.unsure) > 0 || live && k.doors.tick(ctx) {
 			pause = min(wait, flushMaxWait)
 		}
 		k.peers.keep()

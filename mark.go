@@ -45,6 +45,7 @@ func (e *effect) markShared(ctx context.Context) error {
 		return err
 	}
 	e.write = e.space.writes.BeginAs(id)
+	k.doors.commits(e.tags)
 	mark := func() (marked store.Marked, err error) {
 		return e.write.Mark(ctx, k.store, e.tags, planned)
 	}

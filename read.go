@@ -34,7 +34,7 @@ func (c *Conn) query(ctx context.Context, q *call) (driver.Rows, error) {
 		c.d.stats.miss(q.text.stats, false)
 		return c.fill(ctx, q, &fetch{key: l.key, large: true, outcome: store.Busy}, nil)
 	}
-	if !c.admits(q, l.key) {
+	if !c.admits(q, l.key, l.tags) {
 		return c.direct(ctx, q, keying.NoGain)
 	}
 	key, tags, always := l.key, l.tags, l.always

@@ -25,7 +25,7 @@ import (
 // formatVersion goes into every key: results stored by a version that encodes
 // them differently are never found. So does the start of the server: with it the
 // libraries change that order texts.
-const formatVersion = 2
+const formatVersion = 3
 
 // session is what a result depends on outside its text, arguments and tables,
 // as one connection had it when it was asked. It is immutable but for plans

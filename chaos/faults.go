@@ -61,6 +61,7 @@ func (n *nemesis) serverFaults() []fault {
 		{"failover while the old master can be read", func(l *lane) {
 			l.failOver("the replica of Redis is promoted, and processes follow; the old master can be read", (*pair).split, time.Second)
 		}},
+		{"a table closes to the cache or opens", (*lane).doors},
 		{"Redis hangs", func(l *lane) {
 			l.did("Redis hangs")
 			l.pair.master.Pause()
@@ -77,6 +78,14 @@ func (n *nemesis) serverFaults() []fault {
 		}})
 	}
 	return faults
+}
+
+// doors takes the first step of closing the table of the rows to the cache, or of opening it, as
+// a process does that has counted what it gains; processes take the others.
+func (l *lane) doors() {
+	l.did("Redis: the door of item moves")
+	l.pair.moveDoor(l.postgres.oid("item"))
+	l.pause(lease, 4*lease) // they leave each step to the one that began it, for a while
 }
 
 func (l *lane) slowCommits() { l.slowCommitsThen(func() {}) }

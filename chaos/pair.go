@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/binary"
 	"fmt"
 	"strings"
 
@@ -111,6 +113,22 @@ func (p *pair) everyone(between func()) {
 }
 
 // squeeze leaves the server room for a share of what it holds.
+// moveDoor has a table close that is open, and open if it is closed, in every namespace.
+// See store.Closable; a list of doors is a version of 12 bytes, and 5 bytes for each relation.
+func (p *pair) moveDoor(oid uint32) {
+	relation := string(binary.BigEndian.AppendUint32(nil, oid))
+	p.command(p.master, "EVAL", `
+for _, d in ipairs(redis.call('KEYS', 'cachedpg:*:d')) do
+  local doors, rest, door = redis.call('HGET', d, 'doors') or '', '', 0
+  for i = 13, #doors, 5 do
+    if string.sub(doors, i, i + 3) == ARGV[1] then door = string.byte(doors, i + 4) else rest = rest .. string.sub(doors, i, i + 4) end
+  end
+  if door % 2 == 0 and redis.call('HEXISTS', d, 'e') == 1 then
+    redis.call('HSET', d, 'doors', ARGV[2] .. rest .. ARGV[1] .. string.char(door + 1))
+  end
+end`, 0, relation, rand.Text()[:12])
+}
+
 func (p *pair) squeeze(policy string, percent int) {
 	var used int
 	if _, err := fmt.Sscan(p.master.Info("memory", "used_memory"), &used); err != nil {

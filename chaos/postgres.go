@@ -118,6 +118,20 @@ func (p *postgres) rows() (found values) {
 	return found
 }
 
+func (p *postgres) oid(table string) (oid uint32) {
+	ctx, cancel := context.WithTimeout(context.Background(), child.Wait)
+	defer cancel()
+	conn, err := pgx.Connect(ctx, p.DSN())
+	if err != nil {
+		p.scope.Fatal(err)
+	}
+	defer conn.Close(ctx)
+	if err := conn.QueryRow(ctx, "SELECT $1::regclass::oid", table).Scan(&oid); err != nil {
+		p.scope.Fatal(err)
+	}
+	return oid
+}
+
 func column(ctx context.Context, conn *pgx.Conn, query string) ([]string, error) {
 	rows, _ := conn.Query(ctx, query)
 	return pgx.CollectRows(rows, pgx.RowTo[string])

@@ -146,9 +146,19 @@
 //	     alone applies them and takes them out. Another gets the queue when the
 //	     owner is gone and it has all that the owner has recorded, or a person says so.
 //
+// A relation may be closed in a store that processes share, because nobody gains from what
+// is cached of it. For that:
+//
+//	I26  A commit leaves out intents only on tags of a relation that is closed in the very
+//	     step in which it marks the others, when its transaction has its id and waits for the disk.
+//	     A relation is closed when nobody mints stamps of it any more and after that all
+//	     that there were were dropped. It is open when every write is over, and on disk,
+//	     that was under way after the store had stopped to let commits leave out intents.
+//
 // I1 to I7 are the store's and this package's to keep, I8 and I9 the reader's,
 // I10 is what Generations is for; I12 to I16 are kept by the shared store and
-// the driver's keeper, I23 and I24 by its peers, I25 by its queue. I11 is not needed for fresh results, only for
+// the driver's keeper, I23 and I24 by its peers, I25 by its queue, I26 by the shared store and
+// the keeper. I11 is not needed for fresh results, only for
 // cached ones: a tag with a lost intent is served by PostgreSQL for ever.
 //
 // # Races
@@ -352,6 +362,37 @@
 //	                                not the owner: stands aside
 //	dies
 //	                                fence 3 is below 4: not its successor
+//
+// # A relation that is closed
+//
+// No entry of it is a hit, so its commits need not mark it, and nobody waits for them (I26).
+// Before it is closed all its stamps are dropped, and nobody mints; else there may be one that no
+// commit kills:
+//
+//	reader                          store                   writer
+//	                                closing, sweep
+//	(mints …)
+//	SELECT → old
+//	                                closed
+//	                                                        marks nothing; COMMIT
+//	fill                                                    (… and a hit of old)
+//
+// Before it opens the commits are over that have left out their intents. They have an id when
+// they do, so PostgreSQL knows of them:
+//
+//	writer                          store                   keeper
+//	UPDATE: its id is 7
+//	marks nothing: it is closed
+//	                                opening
+//	                                                        its own id is 8: waits for all below
+//	                                (open …)
+//	(a reader mints, SELECT → old, fill)
+//	COMMIT                                                  (… and a hit of old)
+//
+// What the writer was told before does not count: the list is compared in the step that marks. If
+// the store loses the list it loses the epoch as well, and the next one waits for all that
+// is under way (I14). The catalog that the tags were planned with is compared as ever (I10), also
+// where no intent is left to be set.
 //
 // # A database that moves
 //

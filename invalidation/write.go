@@ -38,7 +38,7 @@ func (w *Write) ID() store.WriterID { return w.id }
 // next Intend tries them again, and Release releases them (I11).
 func (w *Write) Intend(ctx context.Context, tags []store.Tag) error {
 	_, err := w.intend(tags, func(untold []store.Tag) (store.Marked, error) {
-		return store.Marked{}, w.c.store.Intend(ctx, w.id, untold)
+		return store.Marked{Tags: untold}, w.c.store.Intend(ctx, w.id, untold)
 	})
 	return err
 }
@@ -67,11 +67,11 @@ func (w *Write) intend(tags []store.Tag, tell func(untold []store.Tag) (store.Ma
 	if err != nil {
 		return store.Marked{}, err
 	}
-	w.told = len(w.tags)
+	w.tags = append(w.tags[:w.told], marked.Tags...) // what has no intent needs no release (I26)
 	if marked.Schema {
 		w.add(store.Tag{Kind: store.TagSchema})
-		w.told = len(w.tags)
 	}
+	w.told = len(w.tags)
 	w.c.intents.Add(1)
 	return marked, nil
 }
@@ -105,6 +105,9 @@ func (w *Write) add(t store.Tag) {
 		w.tags = append(w.tags, t)
 	}
 }
+
+// Empty reports that nothing is to be released.
+func (w *Write) Empty() bool { return len(w.tags) == 0 }
 
 // Release ends a write whose outcome is known: committed, rolled back, or never
 // sent. Each tag gets a new stamp (I5), and is clean when no other writer has

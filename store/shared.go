@@ -51,6 +51,9 @@ type Shared interface {
 	// the catalog tag is dirty or has another stamp or none, the schema tag is
 	// marked as well. Those who do so do not touch the catalog tag: two writers
 	// that are not sure do not make each other unsure for ever.
+	//
+	// Tags of a relation that is closed are left out if the writer is a transaction that
+	// waits for the disk.
 	Mark(ctx context.Context, w WriterID, tags []Tag, catalog Stamp) (Marked, error)
 
 	// Agree compares the digest of a catalog with the one that is kept beside the
@@ -126,6 +129,10 @@ type Marked struct {
 	// Wait is how long COMMIT must still wait: the epoch is so young that a
 	// lease of another one, on a server that has been replaced, may stand.
 	Wait time.Duration
+
+	// Tags are those of the given that have the intent now. The others are of relations that
+	// are closed, see Closable.
+	Tags []Tag
 }
 
 // Agreement is what Agree found.
@@ -145,5 +152,6 @@ type SharedStats struct {
 	Garbage  uint64 // entries that could not be read: damaged, of another format, or of an unknown key
 	Dropped  uint64 // fills that were not stored: too many at once, store down or full
 	Epochs   uint64 // ends of an epoch seen
+	Closed   int    // relations that are not open to the cache now, because it gains nothing of them: see Closable
 	Down     bool   // not reachable now; reads go to PostgreSQL
 }

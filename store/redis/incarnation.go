@@ -37,6 +37,8 @@ type partition struct {
 
 	epoch atomic.Pointer[string] // that the lease was last seen for; nil: not yet
 	heard atomic.Pointer[string] // the last one heard of, which may be cold
+
+	doors doors
 }
 
 // clusterPartitions are as many nodes of a Cluster as are of use, at least. All

@@ -13,18 +13,19 @@ import (
 
 // All names begin with "cachedpg:", so that one rule of an ACL covers them:
 //
-//	cachedpg:{partition}:namespace:d           D, a hash: the epoch and all intents
+//	cachedpg:{partition}:namespace:d           D, a hash: the epoch, all intents, the list of doors
 //	cachedpg:{partition}:namespace:l           L, the lease: the epoch's id
 //	cachedpg:{partition}:namespace:s epoch tag   a stamp, 8 bytes
 //	cachedpg:{partition}:namespace:e epoch key   an entry
 //	cachedpg:{partition}:namespace:f epoch key   the fill lock: the stamps that it is for
 //	cachedpg:{partition}:namespace:w           commits wait while it is there
+//	cachedpg:{partition}:namespace:t           a hash: traffic of the relations in this window, see doors.go
 //	cachedpg:{partition}:family:r              a hash: namespaces, see registry.go
 //
 // Epoch, tag and key have a fixed length and no blanks between them. The braces
 // keep a partition's keys on one node of a Cluster.
 const (
-	formatVersion = "2" // of names and scripts; entries have one of their own
+	formatVersion = "3" // of names and scripts; entries have one of their own
 
 	epochBytes = 12
 	stampBytes = 8

@@ -81,7 +81,7 @@ func (n *node) runIn(ctx context.Context, pipe *pipe, s *script, keys []string, 
 
 // A stamp is minted only under the lease of the caller's epoch, while D says
 // that this is the epoch (so D is not lost, nor any intent in it), and if the
-// tag has no intent (I3, I12, I13). The lock of the fill is taken in the same step,
+// tag has no intent and is of a relation that is open (I3, I12, I13, I26). The lock of the fill is taken in the same step,
 // unless the entry is another than the caller saw: then somebody has filled it
 // meanwhile, and he had better look again than run the SELECT. Nor is it taken for a while
 // after one has failed who held it, see abandonScript. One that does not end by itself is none.
@@ -92,12 +92,14 @@ func (n *node) runIn(ctx context.Context, pipe *pipe, s *script, keys []string, 
 // Returns what it found and all stamps, zero for a dirty tag.
 var lookupScript = newScript(`
 local d, l, prefix, e, key = KEYS[1], KEYS[2], ARGV[1], ARGV[2], ARGV[3]
-if redis.call('GET', l) ~= e or redis.call('HGET', d, 'e') ~= e then return {'cold'} end
-local stamps, dirty = {}, false
+local known = redis.call('HMGET', d, 'e', 'doors')
+if redis.call('GET', l) ~= e or known[1] ~= e then return {'cold'} end
+local shut, stamps, dirty = {}, {}, false
+for i = 13, #(known[2] or ''), 5 do shut[string.sub(known[2], i, i + 3)] = true end
 for i = 8, #ARGV do
   local tag, new = string.sub(ARGV[i], 1, 17), string.sub(ARGV[i], 18)
   local row, stamp = string.byte(tag, 5) == 3
-  if redis.call('HEXISTS', d, 't' .. tag) == 1 then
+  if shut[string.sub(tag, 1, 4)] or redis.call('HEXISTS', d, 't' .. tag) == 1 then
     dirty, stamp = true, '\0\0\0\0\0\0\0\0'
   else
     local name = prefix .. 's' .. e .. tag
@@ -131,19 +133,24 @@ const wideLua = `'wide', string.rep(' ', 65)`
 // Whether or not a lease stands: every tag has the writer's intent and no stamp
 // when this returns (I2). If D is lost, the epoch that it was of ends here, and
 // its lease with it (I12): no hit of it is possible from now on. A catalog tag that is
-// not what the tags were planned with makes everything dirty (I10).
+// not what the tags were planned with makes everything dirty (I10). Who leaves out tags of
+// relations that are closed names the version of the list that says so (I26).
 //
 // KEYS: D, L, registries. ARGV: prefix, an epoch's id, writer, lease in milliseconds, 1 if
-// the server may just have taken another's place, 1 to compare the catalog tag, its stamp, then
-// the fields of D of the catalog tag, of the schema tag, and of the tags.
-// Returns whether the schema tag was marked, how long to wait, the epoch.
+// the server may just have taken another's place, 1 to compare the catalog tag, its stamp,
+// the fields of D of the catalog tag and of the schema tag, the version of the list of doors or
+// '*', then the fields of the tags.
+// Returns whether the schema tag was marked, how long to wait, the epoch; or, having done
+// nothing, the list.
 var markScript = newScript(`
 local d, l, prefix, writer = KEYS[1], KEYS[2], ARGV[1], ARGV[3]
 local function now()
   local t = redis.call('TIME')
   return t[1] * 1000 + math.floor(t[2] / 1000)
 end
-local e = redis.call('HGET', d, 'e')
+local known = redis.call('HMGET', d, 'e', 'doors')
+local e, doors = known[1], known[2] or ''
+if ARGV[10] ~= '*' and string.sub(doors, 1, 12) ~= ARGV[10] then return {doors} end
 if not e then
   e = ARGV[2]
   redis.call('HSET', d, 'e', e, 'cold', '1', 'born', now(), `+wideLua+`)
@@ -171,7 +178,7 @@ local function mark(first, last)
   if n > 0 then redis.call('HSET', d, unpack(fields)) end
   redis.call('DEL', unpack(stamps))
 end
-for i = 10, #ARGV, 2000 do mark(i, math.min(i + 1999, #ARGV)) end
+for i = 11, #ARGV, 2000 do mark(i, math.min(i + 1999, #ARGV)) end
 local schema = 0
 if ARGV[6] == '1' then
   local catalog = ARGV[8]
@@ -414,6 +421,7 @@ redis.call('HSET', KEYS[2], 'e', '')
 redis.call('HGET', KEYS[2], 'e')
 redis.call('HMGET', KEYS[2], 'e')
 redis.call('HEXISTS', KEYS[2], 'e')
+redis.call('HINCRBY', KEYS[2], 'n', '1')
 redis.call('HGETALL', KEYS[2])
 redis.call('INFO', 'stats')
 redis.call('HDEL', KEYS[2], 'e')

@@ -115,10 +115,14 @@ func (s *Store) Close() error {
 
 // SharedStats implements store.Shared.
 func (s *Store) SharedStats() store.SharedStats {
-	return store.SharedStats{
+	stats := store.SharedStats{
 		Trips: s.trips.Load(), Errors: s.errors.Load(), Timeouts: s.timeouts.Load(), Garbage: s.garbage.Load(),
 		Dropped: s.dropped.Load(), Epochs: s.epochs.Load(), Down: s.breaker.down.Load(),
 	}
+	if list := s.Doors(); list != nil {
+		stats.Closed = len(list.Relations)
+	}
+	return stats
 }
 
 // use runs f with the servers as they are now, a second time if they turn out

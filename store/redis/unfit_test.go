@@ -27,7 +27,7 @@ func TestCheck(t *testing.T) {
 	}
 	if err := secret.Client().Do(background, "ACL", "SETUSER", "app", "on", ">hunter3", "~cachedpg:*", "-@all",
 		"+eval", "+evalsha", "+info", "+ping", "+hello", "+time", "+get", "+getrange", "+set", "+del", "+mget", "+pttl", "+pexpire", "+pexpireat",
-		"+hset", "+hget", "+hmget", "+hgetall", "+hexists", "+hdel").Err(); err != nil {
+		"+hset", "+hget", "+hmget", "+hgetall", "+hexists", "+hdel", "+hincrby").Err(); err != nil {
 		t.Fatal(err)
 	}
 	closed, err := net.Listen("tcp", "127.0.0.1:0")

@@ -31,30 +31,73 @@ func (s *Store) mark(ctx context.Context, w store.WriterID, tags []store.Tag, co
 			if p.index != 0 {
 				c = "0"
 			}
-			share := shares.tags[p.index]
-			argv := make([]any, 0, 9+len(share))
-			argv = append(argv, p.prefix, newEpoch(), w[:], store.Lease.Milliseconds(), flag(p.succeeds()), c, appendStamp(nil, catalog))
-			argv = appendFields(append(argv, catalogFields...), share...)
-			reply, err := p.run(ctx, markScript, p.keys, argv...)
-			if err != nil {
-				return err
-			}
-			schema, wait, epoch, ok := markReply(reply)
-			if !ok {
-				return errReply
-			}
-			p.hear(epoch)
-			found[p.index] = store.Marked{Schema: schema != 0, Wait: max(p.young(), leaseOf(wait))}
-			return nil
+			marks := intents{w: w, tags: shares.tags[p.index], compare: c, catalog: catalog, doors: compare == "1" && mayLeaveOut(w)}
+			var err error
+			found[p.index], err = p.mark(ctx, marks)
+			return err
 		})
-		marked = store.Marked{}
-		for _, m := range found {
+		marked = found[0]
+		for _, m := range found[1:] {
 			marked.Schema = marked.Schema || m.Schema
 			marked.Wait = max(marked.Wait, m.Wait)
+			marked.Tags = append(marked.Tags, m.Tags...)
 		}
 		return err
 	})
 	return marked, err
+}
+
+// intents are what a writer marks in a partition.
+type intents struct {
+	w       store.WriterID
+	tags    []store.Tag
+	compare string // "1": the catalog tag with catalog
+	catalog store.Stamp
+	doors   bool // tags of relations that are closed may be left out
+}
+
+// mayLeaveOut reports that a relation which is closed does not open before the writer is over
+// and on disk: it has its id, by which PostgreSQL is asked (I26).
+func mayLeaveOut(w store.WriterID) bool {
+	_, ok := w.Transaction()
+	return ok && !w.Async()
+}
+
+// mark marks what need be marked by the list of doors that the partition has now. One that
+// changes all the time is let alone.
+func (p *partition) mark(ctx context.Context, marks intents) (store.Marked, error) {
+	for range attempts {
+		version, tags := allDoors, marks.tags
+		if marks.doors {
+			version, tags = p.doors.without(marks.tags)
+		}
+		marked, changed, err := p.markAt(ctx, marks, version, tags)
+		if err != nil || !changed {
+			return marked, err
+		}
+	}
+	marked, _, err := p.markAt(ctx, marks, allDoors, marks.tags)
+	return marked, err
+}
+
+// markAt marks tags, if the version of the list of doors is still this one.
+func (p *partition) markAt(ctx context.Context, marks intents, version string, tags []store.Tag) (marked store.Marked, changed bool, err error) {
+	argv := append(make([]any, 0, 10+len(tags)), p.prefix, newEpoch(), marks.w[:], store.Lease.Milliseconds(), flag(p.succeeds()), marks.compare,
+		appendStamp(nil, marks.catalog))
+	argv = appendFields(append(append(argv, catalogFields...), version), tags...)
+	reply, err := p.run(ctx, markScript, p.keys, argv...)
+	if err != nil {
+		return marked, false, err
+	}
+	if len(reply) == 1 {
+		return marked, true, p.doors.learn(reply[0])
+	}
+	schema, wait, epoch, ok := markReply(reply)
+	if !ok {
+		return marked, false, errReply
+	}
+	p.hear(epoch)
+	return store.Marked{Schema: schema != 0, Wait: max(p.young(), leaseOf(wait)), Tags: tags}, false, nil
 }
 
 func markReply(reply []any) (schema, wait int64, epoch string, ok bool) {

@@ -1,0 +1,129 @@
+package cachedpg
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cachedpg/cachedpg/keying"
+	"github.com/cachedpg/cachedpg/store"
+)
+
+const events = people + "CREATE TABLE events (id serial PRIMARY KEY, what text NOT NULL); INSERT INTO events (what) VALUES ('first');"
+
+// writesUntilClosed writes events until they are closed to the cache, as all processes know.
+func (f *fixture) writesUntilClosed(others ...via) (written int) {
+	f.Helper()
+	for ; StatsOf(f.db).Shared.Closed == 0; written++ {
+		f.exec("INSERT INTO events (what) VALUES ('x')")
+		time.Sleep(time.Millisecond)
+	}
+	for _, v := range append(slices.Clone(others), f.via) {
+		f.until("the list of doors", func() bool { return v.door("events") == store.Closed })
+	}
+	return written
+}
+
+// door is how far a table is open, as far as the process knows.
+func (v via) door(table string) store.Door {
+	v.f.Helper()
+	var oid uint32
+	if err := v.f.plain.QueryRowContext(v.f.ctx, "SELECT $1::regclass::oid", table).Scan(&oid); err != nil {
+		v.f.Fatal(err)
+	}
+	return connectorOf(v.db).space().doors().Of(oid)
+}
+
+// What is written all the time and read by nobody costs its commits no release, and keeps
+// nothing else from being cached.
+func TestATableThatNobodyReadsIsClosedToTheCache(t *testing.T) {
+	shared(t, events, func(f *fixture) {
+		other := f.process("other")
+		f.known(userByID, 1)
+		const count = "SELECT count(*) > 0 FROM events"
+		f.writesUntilClosed(other)
+
+		released := connectorOf(f.db).space().writes.Stats().Releases
+		for range 20 {
+			f.exec("INSERT INTO events (what) VALUES ('x')")
+		}
+		f.released()
+		if n := connectorOf(f.db).space().writes.Stats().Releases - released; n != 0 {
+			t.Errorf("%d of 20 commits were released", n)
+		}
+		for _, v := range []via{f.via, other} {
+			v.hit(userByID, 1)
+			v.bypass(keying.NoGain, count)
+		}
+		x, err := Explain(f.ctx, other.db, count)
+		if err != nil || !slices.ContainsFunc(x.Notes, func(note string) bool {
+			return strings.HasPrefix(note, "Closed to the cache") && strings.Contains(note, ": cache_statement.events.")
+		}) {
+			t.Errorf("%v, %q", err, x.Notes)
+		}
+		all := f.with("cache_admission=all") // looks, and is a reader that counts
+		all.bypass(keying.DirtyTag, count)
+		f.exec("UPDATE users SET city = 'Bergen' WHERE id = 1") // an intent as ever
+		other.released()
+		f.released()
+		other.miss(userByID, 1).is("1 ann Bergen")
+
+		// One transaction writes both.
+		tx, err := f.db.BeginTx(f.ctx, nil)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.on(tx).exec("INSERT INTO events (what) VALUES ('x')")
+		f.on(tx).exec("UPDATE users SET city = 'Rome' WHERE id = 1")
+		f.commit(tx)
+		f.released()
+		other.miss(userByID, 1).is("1 ann Rome")
+	})
+}
+
+// I26: a table opens when those who have left out their intents are over.
+func TestATableThatIsReadOpensWhenItsWritersAreOver(t *testing.T) {
+	shared(t, events, func(f *fixture) {
+		other := f.process("other")
+		const first = "SELECT what FROM events WHERE id = 1"
+		f.known(first).is("first") // what was stored before must not come back
+		f.writesUntilClosed(other)
+		f.exec("UPDATE events SET what = 'changed' WHERE id = 1")
+
+		// A writer that has marked, and has not sent COMMIT.
+		writer := f.conn(f.plain)
+		var xid uint64
+		for _, sql := range []string{"BEGIN", "INSERT INTO events (what) VALUES ('late')"} {
+			if _, err := writer.ExecContext(f.ctx, sql); err != nil {
+				f.Fatal(err)
+			}
+		}
+		if err := writer.QueryRowContext(f.ctx, "SELECT pg_current_xact_id()::text::int8").Scan(&xid); err != nil {
+			f.Fatal(err)
+		}
+		marked, err := f.keeper().store.Mark(f.ctx, store.NewTransactionWriter(xid), f.tagsOf("SELECT count(*) FROM events"), f.catalog())
+		if err != nil || len(marked.Tags) != 0 {
+			f.Fatalf("marked %v, %v; want no intent", marked, err)
+		}
+
+		const late = "SELECT count(*) FROM events WHERE what = 'late'"
+		f.until("the list to say that it opens", func() bool { other.fresh(late); return f.door("events") != store.Closed })
+		for end := time.Now().Add(2 * time.Second); time.Now().Before(end); { // without the guard it opens at once
+			other.fresh(late)
+			if f.door("events") == store.Open || other.door("events") == store.Open {
+				f.Fatal("it is open, and a writer is under way that has left out its intents")
+			}
+		}
+		if _, err := writer.ExecContext(f.ctx, "COMMIT"); err != nil {
+			f.Fatal(err)
+		}
+		f.until("it to open", func() bool { return f.door("events") == store.Open && other.door("events") == store.Open })
+		other.known(first).is("changed")
+		other.known(late).is("1")
+		f.hit(late)
+		f.exec("INSERT INTO events (what) VALUES ('late')")
+		f.released()
+		other.known(late).is("2")
+	})
+}
