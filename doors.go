@@ -178,8 +178,11 @@ func pending(list *store.Doors) bool {
 
 // set replaces the list, if nobody else has.
 func (d *doorkeeper) set(ctx context.Context, version string, relations map[uint32]store.Door) {
-	if ok, err := d.store.SetDoors(ctx, version, relations); err == nil && ok {
-		d.ours = d.store.Doors().Version
+	if ok, err := d.store.SetDoors(ctx, version, relations); err != nil || !ok {
+		return
+	}
+	if list := d.store.Doors(); list != nil { // else Redis has been replaced meanwhile
+		d.ours = list.Version
 	}
 }
 
