@@ -3,6 +3,7 @@ package cachedpg
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -16,9 +17,13 @@ import (
 //
 //   - Every relation that it wrote is locked by it until its end, ROW EXCLUSIVE or
 //     stronger: pg_locks. What a savepoint has undone is not locked any more.
-//   - Changes of the catalog leave no lock, but PostgreSQL counts the rows that it
-//     writes in its own tables. The counts may include those of the session's
-//     transactions before, which is more than is needed, never less.
+//   - Changes of the catalog leave no lock that says so, but PostgreSQL counts the rows that it
+//     writes in its own tables. The counts may include those of the session's transactions
+//     before, which is more than is needed, never less.
+//   - Temporary objects are entered in some of these tables, too (mixedTables). If no other was written,
+//     what concerns everybody shows: a row of something permanent that is no older than the
+//     transaction, or the lock on what it was a part of, which DROP, ALTER, triggers and
+//     rules take. Of what is no more, the catalog in use knows whether it was there for others.
 //   - A held cursor's query runs in COMMIT, after any question.
 //   - Settings are compared with those that are known of the session.
 //
@@ -39,20 +44,55 @@ var writesAside = writesWith("''")
 func writesWith(commits string) string {
 	return `SELECT pg_catalog.concat_ws('|', coalesce(CASE WHEN ` + holds + ` THEN pg_catalog.pg_current_xact_id()
  ELSE pg_catalog.pg_current_xact_id_if_assigned() END::pg_catalog.text, ''),
- (SELECT pg_catalog.count(*) FROM pg_catalog.pg_class WHERE relnamespace OPERATOR(pg_catalog.=) 'pg_catalog'::pg_catalog.regnamespace AND relkind OPERATOR(pg_catalog.=) 'r'
+ CASE WHEN held.exclusive OR ` + holds + ` OR pg_catalog.current_setting('track_counts') OPERATOR(pg_catalog.<>) 'on' THEN true
+  WHEN NOT written.some THEN false WHEN written.others OR held.strong THEN true ELSE ` + permanentRows + ` END,
+ held.relations, held.gone, ` + sessionState + `, ` + commits + `, ` + hasTemporaries + `)
+ FROM (` + locksHeld + `) held, (` + catalogWritten + `) written`
+}
+
+// locksHeld gives the relations that are locked, those that are no more, with types, and whether something of
+// others is locked as for a change.
+const locksHeld = `SELECT coalesce(pg_catalog.string_agg(DISTINCT CASE WHEN lock.oid IS NULL THEN 0 ELSE lock.relation END::pg_catalog.text, ',')
+   FILTER (WHERE lock.others AND (lock.oid IS NULL OR lock.relkind OPERATOR(pg_catalog.=) ANY ('{r,p,m,f,v}'))), '') AS relations,
+  coalesce(pg_catalog.string_agg(DISTINCT coalesce(lock.relation, lock.objid)::pg_catalog.text, ',')
+   FILTER (WHERE lock.gone OR lock.exclusive AND lock.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_type'::pg_catalog.regclass), '') AS gone,
+  coalesce(pg_catalog.bool_or(lock.others AND lock.exclusive), false) AS exclusive,
+  coalesce(pg_catalog.bool_or(lock.others AND (lock.mode OPERATOR(pg_catalog.=) ANY ('{ShareRowExclusiveLock,ExclusiveLock}')
+    OR lock.relnamespace OPERATOR(pg_catalog.=) 'pg_catalog'::pg_catalog.regnamespace)
+   OR lock.exclusive AND lock.classid OPERATOR(pg_catalog.<>) ALL ('{pg_catalog.pg_type,pg_catalog.pg_constraint,pg_catalog.pg_attrdef,pg_catalog.pg_rewrite,` +
+	`pg_catalog.pg_trigger,pg_catalog.pg_policy}'::pg_catalog.regclass[])), false) AS strong
+  FROM (SELECT l.relation, l.classid, l.objid, l.mode, l.mode OPERATOR(pg_catalog.=) 'AccessExclusiveLock' AS exclusive, c.oid, c.relkind, c.relnamespace,
+   l.relation IS NOT NULL AND coalesce(c.relpersistence OPERATOR(pg_catalog.<>) 't', pg_catalog.pg_table_is_visible(l.relation) IS NOT NULL) AS others,
+   l.relation IS NOT NULL AND c.oid IS NULL AND pg_catalog.pg_table_is_visible(l.relation) IS NULL AS gone
+   FROM pg_catalog.pg_locks l LEFT JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) l.relation
+   WHERE l.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid() AND l.locktype OPERATOR(pg_catalog.=) ANY ('{relation,object}')
+    AND l.mode OPERATOR(pg_catalog.<>) ALL ('{AccessShareLock,RowShareLock,ShareUpdateExclusiveLock}')) lock`
+
+// mixedTables are those of the catalog in which temporary objects are entered, too.
+const mixedTables = `'{pg_attrdef,pg_attribute,pg_class,pg_constraint,pg_depend,pg_index,pg_inherits,pg_namespace,pg_policy,pg_rewrite,pg_sequence,pg_shdepend,pg_trigger,pg_type}'`
+
+// catalogWritten says whether any table of the catalog was written, one in which nothing temporary is, and
+// columns that were there.
+const catalogWritten = `SELECT pg_catalog.count(*) OPERATOR(pg_catalog.>) 0 AS some, coalesce(pg_catalog.bool_or(relname OPERATOR(pg_catalog.<>) ALL (` + mixedTables + `)), false) AS others,
+  coalesce(pg_catalog.bool_or(relname OPERATOR(pg_catalog.=) 'pg_attribute' AND pg_catalog.pg_stat_get_xact_tuples_updated(oid) OPERATOR(pg_catalog.>) 0), false) AS columns
+  FROM pg_catalog.pg_class WHERE relnamespace OPERATOR(pg_catalog.=) 'pg_catalog'::pg_catalog.regnamespace AND relkind OPERATOR(pg_catalog.=) 'r'
   AND relname OPERATOR(pg_catalog.!~~) 'pg_largeobject%' AND relname OPERATOR(pg_catalog.!~~) 'pg_statistic%'
   AND (pg_catalog.pg_stat_get_xact_tuples_inserted(oid) OPERATOR(pg_catalog.>) 0 OR pg_catalog.pg_stat_get_xact_tuples_updated(oid) OPERATOR(pg_catalog.>) 0
-   OR pg_catalog.pg_stat_get_xact_tuples_deleted(oid) OPERATOR(pg_catalog.>) 0)),
- pg_catalog.current_setting('track_counts'),
- coalesce((SELECT pg_catalog.string_agg(DISTINCT CASE WHEN c.oid IS NULL THEN 0 ELSE l.relation END::pg_catalog.text, ',')
-  FROM pg_catalog.pg_locks l LEFT JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) l.relation
-  WHERE l.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid() AND l.locktype OPERATOR(pg_catalog.=) 'relation'
-   AND l.mode OPERATOR(pg_catalog.<>) ALL ('{AccessShareLock,RowShareLock}')
-  AND (c.oid IS NULL OR c.relkind OPERATOR(pg_catalog.=) ANY ('{r,p,m,f,v}') AND c.relpersistence OPERATOR(pg_catalog.<>) 't')), ''),
- ` + holds + ` OR EXISTS (SELECT FROM pg_catalog.pg_locks WHERE pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()
-  AND locktype OPERATOR(pg_catalog.=) 'relation' AND mode OPERATOR(pg_catalog.=) 'AccessExclusiveLock'),
- ` + sessionState + `, ` + commits + `, ` + hasTemporaries + `)`
-}
+   OR pg_catalog.pg_stat_get_xact_tuples_deleted(oid) OPERATOR(pg_catalog.>) 0)`
+
+// permanentRows says whether the transaction, or one that began after it, wrote the row of something permanent. The
+// columns of new relations are not looked at, the relations are.
+const permanentRows = `(EXISTS (SELECT FROM pg_catalog.pg_class WHERE relpersistence OPERATOR(pg_catalog.<>) 't' AND ` + young + `)
+   OR EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname OPERATOR(pg_catalog.!~) '^pg_(toast_)?temp_' AND ` + young + `)
+   OR EXISTS (SELECT FROM pg_catalog.pg_type WHERE typnamespace OPERATOR(pg_catalog.<>) ALL (` + temporarySchemas + `) AND ` + young + `)
+   OR EXISTS (SELECT FROM pg_catalog.pg_constraint WHERE connamespace OPERATOR(pg_catalog.<>) ALL (` + temporarySchemas + `) AND ` + young + `)
+   OR written.columns AND EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE pg_catalog.age(a.xmin) OPERATOR(pg_catalog.<=) 0
+    AND NOT EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid OPERATOR(pg_catalog.=) a.attrelid AND c.relpersistence OPERATOR(pg_catalog.=) 't')))`
+
+const temporarySchemas = `ARRAY(SELECT oid FROM pg_catalog.pg_namespace WHERE nspname OPERATOR(pg_catalog.~) '^pg_temp_')`
+
+// young is true of rows that the transaction has written. Those of its subtransactions have ids above its own.
+const young = `pg_catalog.age(xmin) OPERATOR(pg_catalog.<=) 0`
 
 // hasTemporaries is true where the session has temporary objects.
 const hasTemporaries = `pg_catalog.pg_my_temp_schema() OPERATOR(pg_catalog.<>) 0::pg_catalog.oid AND (
@@ -67,29 +107,36 @@ type writes struct {
 	xid       string // "" if it has written nothing
 	catalog   bool   // it changed the catalog, or may have, or is not at its end
 	relations []uint32
-	state     string // of the session
+	gone      []uint32 // relations and types that were there, of the session or of everybody
+	state     string   // of the session
 	commits   commitMode
 	temporary bool // the session has temporary objects
 }
 
 func parseWrites(answer string) (w writes, err error) {
 	field := strings.Split(answer, "|")
-	if len(field) != 8 {
-		return w, fmt.Errorf("cachedpg: PostgreSQL gives %d facts about the transaction, not 8", len(field))
+	if len(field) != 7 {
+		return w, fmt.Errorf("cachedpg: PostgreSQL gives %d facts about the transaction, not 7", len(field))
 	}
-	w = writes{xid: field[0], catalog: field[1] != "0" || field[2] != "on" || field[4] != "f", state: field[5],
-		commits: commitModeOf(field[6]), temporary: field[7] != "f"}
-	if field[3] == "" {
-		return w, nil
+	w = writes{xid: field[0], catalog: field[1] != "f", state: field[4], commits: commitModeOf(field[5]), temporary: field[6] != "f"}
+	if w.relations, err = parseOIDs(field[2]); err == nil {
+		w.gone, err = parseOIDs(field[3])
 	}
-	for oid := range strings.SplitSeq(field[3], ",") {
+	return w, err
+}
+
+func parseOIDs(list string) (oids []uint32, err error) {
+	if list == "" {
+		return nil, nil
+	}
+	for oid := range strings.SplitSeq(list, ",") {
 		n, err := strconv.ParseUint(oid, 10, 32)
 		if err != nil {
-			return w, fmt.Errorf("cachedpg: PostgreSQL gives %q as a relation's OID", oid)
+			return nil, fmt.Errorf("cachedpg: PostgreSQL gives %q as an OID", oid)
 		}
-		w.relations = append(w.relations, uint32(n))
+		oids = append(oids, uint32(n))
 	}
-	return w, nil
+	return oids, nil
 }
 
 // questions are what is to be sent before COMMIT; the answer of the last one is
@@ -151,6 +198,7 @@ func (e *effect) take(answer string) error {
 	if known := e.c.known; w.temporary || known.temporaries != nil || known.session != nil && known.session.state != w.state {
 		e.session = true
 	}
+	w.catalog = w.catalog || len(w.gone) > 0 && (e.view == nil || e.space == nil || e.view != e.space.view.Load() || slices.ContainsFunc(w.gone, e.view.snapshot.Permanent))
 	bounded := !w.catalog && e.view != nil
 	if bounded {
 		e.tags, bounded = keying.WrittenTags(e.tags, w.relations, e.view.snapshot)

@@ -44,7 +44,7 @@ type Relation struct {
 	Partitioned []string
 
 	Parents  []uint32 // direct inheritance or partition parents
-	Children []uint32 // direct children, ascending; NewSnapshot derives them
+	Children []uint32 // direct children, ascending, without temporary ones; NewSnapshot derives them
 
 	// View is the definition of a view or materialised view, every name in it
 	// schema-qualified unless it is in pg_catalog. It is "" for everything else,

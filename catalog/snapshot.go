@@ -139,6 +139,9 @@ func (s *Snapshot) addRelations() {
 		})
 	}
 	for _, r := range s.relations { // in OID order, so Children ascend
+		if r.Temporary {
+			continue // its rows are the parent's in one session, which knows
+		}
 		for _, parent := range r.Parents {
 			if p := s.byOID[parent]; p != nil {
 				p.Children = append(p.Children, r.OID)
@@ -218,6 +221,13 @@ func (s *Snapshot) Names(path []string, object string) bool {
 		return true
 	}
 	return slices.ContainsFunc(s.named[object], func(r *Relation) bool { return !r.Temporary })
+}
+
+// Permanent reports that a relation or a type has the OID, and is not one of a session.
+func (s *Snapshot) Permanent(oid uint32) bool {
+	r := s.byOID[oid]
+	t, ok := s.typeByOID[oid]
+	return r != nil && !r.Temporary || ok && !strings.HasPrefix(t.Schema, "pg_temp_")
 }
 
 // Type finds a type by its pg_type name, as Resolve finds a relation.

@@ -38,6 +38,7 @@ type analysis struct {
 	ran     map[running]bool
 
 	temporaries *Temporaries // of the session
+	untold      bool         // and a statement before has changed them in a way that its text does not tell
 	unsighted   bool         // values are read of which the types are not known
 }
 
@@ -287,6 +288,9 @@ func (a *analysis) table(rel *catalog.Relation, name string) {
 		p.reads = append(p.reads, rel.OID)
 	}
 	a.columns(rel)
+	if a.extended(rel) {
+		p.deny(TemporaryTable, name)
+	}
 	for _, oid := range a.snapshot.Descendants(rel.OID) {
 		child := a.snapshot.ByOID(oid)
 		switch {
@@ -296,8 +300,6 @@ func (a *analysis) table(rel *catalog.Relation, name string) {
 		case child.Kind == 'f':
 			p.Beyond = true
 			p.deny(ForeignTable, child.Schema+"."+child.Name)
-		case child.Temporary:
-			p.deny(TemporaryTable, child.Schema+"."+child.Name)
 		case child.Unlogged:
 			p.deny(UnloggedTable, child.Schema+"."+child.Name)
 		}

@@ -23,9 +23,14 @@ var bodies = clock.New[string, *parser.Body](8 << 20)
 
 // ask: the text runs code that is not understood.
 func (a *analysis) ask() {
+	a.plan.Commits = a.plan.Commits || a.calling
+	a.askOf()
+}
+
+// askOf is ask for what is understood, but for what a name in it means.
+func (a *analysis) askOf() {
 	p := a.plan
 	p.Writes, p.Asks = true, true
-	p.Commits = p.Commits || a.calling
 	if a.snapshot.Outward() {
 		p.opaqueCode()
 	}

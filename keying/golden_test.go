@@ -118,7 +118,11 @@ func transcript(t testing.TB, snapshot *catalog.Snapshot, input string) string {
 		for _, o := range c.Made {
 			made = append(made, string(o.Kind)+o.Name)
 		}
-		fmt.Fprintf(&b, "temporary made %q gone %q of %q until commit %t all %t\n", made, c.Gone, c.Of, c.UntilCommit, c.All)
+		fmt.Fprintf(&b, "temporary made %q gone %q of %q until commit %t all %t", made, c.Gone, c.Of, c.UntilCommit, c.All)
+		if c.Untold {
+			b.WriteString(" untold")
+		}
+		b.WriteString("\n")
 	}
 	if own != nil && own.Among(p) == nil {
 		b.WriteString("mentions none\n")

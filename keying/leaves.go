@@ -21,12 +21,8 @@ func leaves(s *parser.Statement, text string) bool {
 		return mentions(text, "load")
 	case parser.Discard: // pgx does not hear of it if its statements go
 		return s.Discards == "all"
-	case parser.DDL:
-		if mentions(text, "temp") {
-			return true
-		}
 	}
-	if s.Into && mentions(text, "temp") {
+	if d := s.Defines; d != nil && d.Makes.Name != "" && !d.Derived { // what that stands on is there already
 		return true
 	}
 	for _, f := range s.Functions {

@@ -2,8 +2,10 @@ package keying
 
 import (
 	"slices"
+	"strconv"
 	"strings"
 
+	"github.com/cachedpg/cachedpg/catalog"
 	"github.com/cachedpg/cachedpg/parser"
 )
 
@@ -26,6 +28,7 @@ import (
 // Temporaries are the temporary objects of a session. They are immutable; nil is none.
 type Temporaries struct {
 	objects []Temporary // by name
+	parents []uint32    // permanent tables that some of them inherit from: their rows are the parents' in this session
 	loose   bool
 }
 
@@ -43,15 +46,27 @@ const (
 	TemporaryCoded                            // writing it may run code, or write another
 	TemporaryOther                            // reading it may, too
 	TemporaryType                             // no relation
+
+	temporaryParent // its OID, see Temporaries.parents
 )
 
 // NewTemporaries takes objects as TemporariesSQL gives them: the kind, then the name.
 func NewTemporaries(objects []string) *Temporaries {
 	var t *Temporaries
+	var parents []uint32
 	for _, o := range objects {
-		if len(o) > 1 {
+		switch {
+		case len(o) < 2:
+		case TemporaryKind(o[0]) != temporaryParent:
 			t = t.with(Temporary{Name: o[1:], Kind: TemporaryKind(o[0])})
+		default:
+			if oid, err := strconv.ParseUint(o[1:], 10, 32); err == nil {
+				parents = append(parents, uint32(oid))
+			}
 		}
+	}
+	if t != nil {
+		t.parents = parents
 	}
 	return t
 }
@@ -70,7 +85,11 @@ const TemporariesSQL = `CASE WHEN NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
    THEN 'b' ELSE 'a' END OPERATOR(pg_catalog.||) c.relname::pg_catalog.text
   FROM pg_catalog.pg_class c WHERE c.relnamespace OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema()
   UNION ALL SELECT 'd' OPERATOR(pg_catalog.||) t.typname::pg_catalog.text FROM pg_catalog.pg_type t
-  WHERE t.typnamespace OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema() AND t.typrelid OPERATOR(pg_catalog.=) 0::pg_catalog.oid) END`
+  WHERE t.typnamespace OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema() AND t.typrelid OPERATOR(pg_catalog.=) 0::pg_catalog.oid
+   AND t.typsubscript OPERATOR(pg_catalog.<>) 'pg_catalog.array_subscript_handler'::pg_catalog.regproc
+  UNION ALL SELECT DISTINCT 'e' OPERATOR(pg_catalog.||) p.oid::pg_catalog.text FROM pg_catalog.pg_class c
+  JOIN pg_catalog.pg_inherits i ON i.inhrelid OPERATOR(pg_catalog.=) c.oid JOIN pg_catalog.pg_class p ON p.oid OPERATOR(pg_catalog.=) i.inhparent
+  WHERE c.relnamespace OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema() AND p.relpersistence OPERATOR(pg_catalog.<>) 't') END`
 
 // Loose returns the same objects where it is not sure that a name means them: pg_temp stands at another
 // place of the search_path, or the next statement may run in another session.
@@ -78,13 +97,17 @@ func (t *Temporaries) Loose() *Temporaries {
 	if t == nil || t.loose {
 		return t
 	}
-	return &Temporaries{t.objects, true}
+	return &Temporaries{t.objects, t.parents, true}
 }
 
 // Among returns those that the plan mentions, or may, nil if it mentions none.
 func (t *Temporaries) Among(p *Plan) *Temporaries {
-	if t == nil || len(p.mentions) == 0 {
+	if t == nil {
 		return nil
+	}
+	var parents []uint32
+	if len(p.reads) > 0 || len(p.writes) > 0 { // of one of them, perhaps, or of what that inherits from
+		parents = t.parents
 	}
 	var among []Temporary
 	for _, o := range t.objects {
@@ -92,10 +115,10 @@ func (t *Temporaries) Among(p *Plan) *Temporaries {
 			among = append(among, o)
 		}
 	}
-	if among == nil {
+	if among == nil && parents == nil {
 		return nil
 	}
-	return &Temporaries{among, t.loose}
+	return &Temporaries{among, parents, t.loose}
 }
 
 // String tells equal sets from others.
@@ -110,6 +133,11 @@ func (t *Temporaries) String() string {
 	for _, o := range t.objects {
 		b.WriteByte(byte(o.Kind))
 		b.WriteString(o.Name)
+		b.WriteByte(0)
+	}
+	for _, oid := range t.parents {
+		b.WriteByte(byte(temporaryParent))
+		b.WriteString(strconv.FormatUint(uint64(oid), 10))
 		b.WriteByte(0)
 	}
 	return b.String()
@@ -154,7 +182,7 @@ func (t *Temporaries) with(o Temporary) *Temporaries {
 	}
 	next := &Temporaries{}
 	if t != nil {
-		next.objects, next.loose = slices.Clone(t.objects), t.loose
+		next.objects, next.parents, next.loose = slices.Clone(t.objects), t.parents, t.loose
 	}
 	i, _ := slices.BinarySearchFunc(next.objects, o.Name, func(o Temporary, name string) int { return strings.Compare(o.Name, name) })
 	next.objects = slices.Insert(next.objects, i, o)
@@ -166,7 +194,7 @@ func (t *Temporaries) without(name string) *Temporaries {
 	if _, ok := t.find(name); !ok {
 		return t
 	}
-	next := &Temporaries{loose: t.loose}
+	next := &Temporaries{parents: t.parents, loose: t.loose}
 	for _, o := range t.objects {
 		if o.Name != name {
 			next.objects = append(next.objects, o)
@@ -185,14 +213,19 @@ type TemporaryChange struct {
 	Made        []Temporary
 	UntilCommit bool // COMMIT drops what it has made
 	All         bool // all are gone
+	Untold      bool // it does more than that to temporary objects
+	Spreads     bool // and perhaps to others
 }
 
 // After returns the objects that there are after the change, in the transaction now and, if it
 // commits, lasting. ok is false if that is not known: what IF NOT EXISTS or OR REPLACE has
-// found is another thing.
+// found is another thing, or a child of a permanent table may be gone.
 func (c *TemporaryChange) After(now, lasting *Temporaries) (then, lasts *Temporaries, ok bool) {
 	if c.All {
 		return nil, nil, true
+	}
+	if c.Untold || len(c.Gone) > 0 && now != nil && now.parents != nil {
+		return nil, nil, false
 	}
 	if c.Of == "" {
 		made := c.Made[0]
@@ -222,7 +255,7 @@ func (c *TemporaryChange) Concerns(p *Plan) bool {
 	if c.All {
 		return len(p.mentions) > 0
 	}
-	return slices.ContainsFunc(p.mentions, func(name string) bool {
+	return c.Untold || slices.ContainsFunc(p.mentions, func(name string) bool {
 		return slices.Contains(c.Gone, name) || slices.ContainsFunc(c.Made, func(o Temporary) bool { return o.Name == name })
 	})
 }
@@ -267,14 +300,12 @@ func (a *analysis) readsOwn(o Temporary) (certain bool) {
 	return !a.inside && (a.temporaries == nil || !a.temporaries.loose)
 }
 
-// writesOwn takes a write to it.
-func (a *analysis) writesOwn(o Temporary) (certain bool) {
+// writesOwn takes a write to it. Where the name may mean something else PostgreSQL is asked what was written.
+func (a *analysis) writesOwn(o Temporary) {
 	a.anyTypes()
-	loose := a.temporaries == nil || a.temporaries.loose
-	if o.Kind != TemporaryPlain || loose {
-		a.ask()
+	if o.Kind != TemporaryPlain || a.inside || a.temporaries == nil || a.temporaries.loose {
+		a.askOf()
 	}
-	return !a.inside
 }
 
 // anyTypes takes what may run for values of types that are not in sight.
@@ -288,6 +319,9 @@ func (a *analysis) anyTypes() {
 // define takes a command of DDL. What concerns temporary objects alone changes the session and not the
 // catalog, if no event trigger runs for it. What names mean in the session may be another
 // thing after any, since a schema of the search_path may be dropped.
+//
+// What the text of a function does to them depends on when it runs, and what DROP … CASCADE takes with
+// them does not stand in the text. PostgreSQL tells before COMMIT whether it was more than that.
 func (a *analysis) define(d *parser.Definition) {
 	change := a.ofTemporaries(d)
 	if change == nil {
@@ -296,6 +330,9 @@ func (a *analysis) define(d *parser.Definition) {
 	}
 	a.plan.deny(NotRead, "")
 	a.plan.Session = true
+	if a.inside || change.Spreads {
+		a.askOf()
+	}
 	a.changes(change)
 }
 
@@ -306,17 +343,21 @@ func (a *analysis) changes(change *TemporaryChange) {
 	for _, o := range change.Made {
 		a.temporaries = a.temporaries.with(o)
 	}
-	a.temporaries = a.temporaries.Loose()
+	a.temporaries, a.untold = a.temporaries.Loose(), a.untold || change.Untold
 }
 
-// ofTemporaries says what the command does to temporary objects, nil if it may do more.
+// ofTemporaries says what the command does to temporary objects, nil if it may do more than PostgreSQL
+// is asked for.
 func (a *analysis) ofTemporaries(d *parser.Definition) *TemporaryChange {
-	if d == nil || a.inside || a.snapshot.ByOID(descriptions) == nil || a.snapshot.EventTriggers() {
+	if d == nil || a.snapshot.ByOID(descriptions) == nil || a.snapshot.EventTriggers() {
 		return nil
 	}
-	change := &TemporaryChange{UntilCommit: d.UntilCommit}
+	change := &TemporaryChange{UntilCommit: d.UntilCommit, Untold: d.Untold || d.Spreads, Spreads: d.Spreads}
 	switch {
 	case d.Makes.Name != "":
+		if d.Derived && (!a.ownValues(d.Computed, a.path) || !a.inside && (a.temporaries == nil || a.temporaries.loose)) {
+			return nil
+		}
 		made := Temporary{d.Makes.Name, a.kindOf(d)}
 		if made.Kind != TemporaryPlain && a.snapshot.Deferrable() {
 			a.ask() // what is deferred to COMMIT finds it
@@ -325,7 +366,10 @@ func (a *analysis) ofTemporaries(d *parser.Definition) *TemporaryChange {
 	case d.Drops != nil:
 		for _, n := range d.Drops {
 			if _, ok := a.ownRelation(n); !ok {
-				return nil
+				if !d.IfExists || a.snapshot.Resolve(a.path, n.Schema, n.Name) != nil {
+					return nil
+				}
+				change.Untold, change.Spreads = true, true // there is none, or it was made a moment ago
 			}
 			change.Gone = append(change.Gone, n.Name)
 		}
@@ -347,10 +391,18 @@ func (a *analysis) ofTemporaries(d *parser.Definition) *TemporaryChange {
 	return change
 }
 
-// ownRelation returns the temporary relation that a name certainly means.
+// ownRelation returns the temporary relation that a name means: certainly, or in the text of a function.
 func (a *analysis) ownRelation(n parser.Name) (Temporary, bool) {
 	o, own, _ := a.own(n, a.path)
-	return o, own && a.temporaries != nil && !a.temporaries.loose && o.Kind != TemporaryType
+	return o, own && o.Kind != TemporaryType && (a.inside || a.temporaries != nil && !a.temporaries.loose)
+}
+
+// extended reports that some of the rows of a table may be in a temporary one.
+func (a *analysis) extended(rel *catalog.Relation) bool {
+	if a.temporaries == nil || a.temporaries.parents == nil {
+		return false
+	}
+	return slices.ContainsFunc(append(a.snapshot.Descendants(rel.OID), rel.OID), func(oid uint32) bool { return slices.Contains(a.temporaries.parents, oid) })
 }
 
 // kindOf says what comes of using what a definition makes.

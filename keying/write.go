@@ -51,10 +51,14 @@ func (a *analysis) write(w parser.Write, path []string) {
 	p := a.plan
 	p.Writes = true
 	p.deny(NotRead, "")
-	rel := a.snapshot.Resolve(path, w.Target.Schema, w.Target.Name.Name)
-	if o, own, _ := a.own(w.Target.Name, path); own && (a.writesOwn(o) || rel == nil && !a.loose) {
+	if a.untold {
+		a.ask()
+	}
+	if o, own, _ := a.own(w.Target.Name, path); own {
+		a.writesOwn(o)
 		return
 	}
+	rel := a.snapshot.Resolve(path, w.Target.Schema, w.Target.Name.Name)
 	if rel == nil || a.loose && w.Target.Schema == "" && a.snapshot.Ambiguous(w.Target.Name.Name) {
 		p.Unknown = p.Unknown || rel == nil
 		a.ask()
@@ -87,6 +91,9 @@ func (a *analysis) write(w parser.Write, path []string) {
 	// An UPDATE through a partitioned table may move a row from one partition
 	// to another, which is DELETE and INSERT to their triggers, and before
 	// PostgreSQL 15 to foreign keys.
+	if a.extended(rel) {
+		a.ask() // triggers of the session's own child
+	}
 	family := a.family(rel.OID)
 	var altered []string // by triggers, before the row is written
 	alteredAll := false

@@ -11,9 +11,11 @@ import (
 // the catalog changes in nothing but them and what goes with them.
 type Definition struct {
 	// Makes is a table, view or sequence that is there after the command and belongs to the
-	// session: it is TEMP, or of the schema pg_temp. With ON COMMIT DROP it is UntilCommit.
+	// session: it is TEMP, or of the schema pg_temp. With ON COMMIT DROP it is UntilCommit. A view
+	// that is Derived belongs to the session if anything in its query does.
 	Makes       Name
 	UntilCommit bool
+	Derived     bool
 
 	// Table says that it is a table. What runs for its rows is Computed, the defaults, checks
 	// and generated columns as one query, and that of the tables in Like; Coded says that there
@@ -27,12 +29,18 @@ type Definition struct {
 	// one that begins with the table's.
 	Indexes []string
 
-	Drops []Name // without what depends on them
+	Drops    []Name // without what depends on them, unless it Spreads
+	IfExists bool   // they are tables, views or sequences that need not be there
 
 	// Alters is a table of which columns or keys change, without anything that is computed, or
 	// a relation whose name does. Renamed is its name then, "" if that stays.
 	Alters  Name
 	Renamed string
+
+	// Untold says that it does more to these than is told, such as a trigger or a parent. What
+	// Spreads may also run code, and do something to others.
+	Untold  bool
+	Spreads bool
 }
 
 // IsTemporary reports that a schema is one of temporary objects, whatever the search_path.
@@ -56,11 +64,7 @@ func (w *walker) define(node any) {
 	case *pg.Node_CreateStmt:
 		w.st.Defines = w.table(n.CreateStmt)
 	case *pg.Node_ViewStmt:
-		if w.st.Defines = makes(n.ViewStmt.View); w.st.Defines != nil {
-			run := &walker{sql: w.sql, literals: w.literals}
-			run.command(n.ViewStmt.Query)
-			w.st.Defines.Computed = run.statement()
-		}
+		w.st.Defines = w.view(n.ViewStmt)
 	case *pg.Node_CreateSeqStmt:
 		w.st.Defines = makes(n.CreateSeqStmt.Sequence)
 	case *pg.Node_DropStmt:
@@ -71,7 +75,55 @@ func (w *walker) define(node any) {
 		w.st.Defines = renames(n.RenameStmt)
 	case *pg.Node_AlterTableStmt:
 		w.st.Defines = w.alters(n.AlterTableStmt)
+	case *pg.Node_AlterSeqStmt:
+		w.st.Defines = &Definition{Alters: rangeName(n.AlterSeqStmt.Sequence), Untold: true}
+	case *pg.Node_CreateTrigStmt:
+		w.st.Defines = &Definition{Alters: rangeName(n.CreateTrigStmt.Relation), Untold: true}
+	case *pg.Node_RuleStmt:
+		w.st.Defines = &Definition{Alters: rangeName(n.RuleStmt.Relation), Untold: true}
+	case *pg.Node_CreatePolicyStmt:
+		w.st.Defines = &Definition{Alters: rangeName(n.CreatePolicyStmt.Table), Untold: true}
+	case *pg.Node_CompositeTypeStmt:
+		w.st.Defines = makes(n.CompositeTypeStmt.Typevar).spreading()
+	case *pg.Node_CreateEnumStmt:
+		w.st.Defines = named(n.CreateEnumStmt.TypeName)
+	case *pg.Node_CreateDomainStmt:
+		w.st.Defines = named(n.CreateDomainStmt.Domainname)
+	case *pg.Node_CreateRangeStmt:
+		w.st.Defines = named(n.CreateRangeStmt.TypeName)
+	case *pg.Node_CreateFunctionStmt:
+		w.st.Defines = named(n.CreateFunctionStmt.Funcname)
 	}
+}
+
+func (d *Definition) spreading() *Definition {
+	if d != nil {
+		d.Spreads = true
+	}
+	return d
+}
+
+// named begins the definition of what is no relation, nil if it is everybody's.
+func named(nodes []*pg.Node) *Definition {
+	name, ok := qualifiedName(nodes)
+	if !ok || !IsTemporary(name.Schema) {
+		return nil
+	}
+	return &Definition{Makes: name, Spreads: true}
+}
+
+func (w *walker) view(s *pg.ViewStmt) *Definition {
+	d := makes(s.View)
+	switch {
+	case d == nil && s.View.GetSchemaname() != "":
+		return nil
+	case d == nil:
+		d = &Definition{Makes: rangeName(s.View), Derived: true}
+	}
+	run := &walker{sql: w.sql, literals: w.literals}
+	run.command(s.Query)
+	d.Computed = run.statement()
+	return d
 }
 
 // into notes the table that the rows of a query make.
@@ -82,7 +134,6 @@ func (w *walker) into(into *pg.IntoClause) {
 	}
 }
 
-// table is nil for one that has a part in others.
 func (w *walker) table(s *pg.CreateStmt) *Definition {
 	d := makes(s.Relation)
 	if d == nil {
@@ -90,9 +141,10 @@ func (w *walker) table(s *pg.CreateStmt) *Definition {
 	}
 	d.Table, d.UntilCommit = true, s.Oncommit == pg.OnCommitAction_ONCOMMIT_DROP
 	d.Coded = s.Partspec != nil || s.OfTypename != nil
+	d.Untold = len(s.InhRelations) > 0 || s.Partbound != nil
 	run := &walker{sql: w.sql, literals: w.literals}
-	if len(s.InhRelations) > 0 || s.Partbound != nil || !run.elements(d, slices.Concat(s.TableElts, s.Constraints)) {
-		return nil
+	if !run.elements(d, slices.Concat(s.TableElts, s.Constraints)) {
+		return d.spreading()
 	}
 	if c := run.statement(); c.Kind != Select || run.computes() {
 		d.Computed = c
@@ -148,65 +200,76 @@ func (w *walker) constraint(d *Definition, c *pg.Constraint) bool {
 	return true
 }
 
-// drops is nil for what takes others with it.
+// drops is nil for what is no relation, and no part of a table.
 func drops(s *pg.DropStmt) *Definition {
+	d := &Definition{Spreads: s.Behavior == pg.DropBehavior_DROP_CASCADE}
+	part := false
 	switch s.RemoveType {
-	case pg.ObjectType_OBJECT_TABLE, pg.ObjectType_OBJECT_VIEW, pg.ObjectType_OBJECT_SEQUENCE, pg.ObjectType_OBJECT_INDEX:
+	case pg.ObjectType_OBJECT_TABLE, pg.ObjectType_OBJECT_VIEW, pg.ObjectType_OBJECT_SEQUENCE:
+		d.IfExists = s.MissingOk
+	case pg.ObjectType_OBJECT_INDEX:
+	case pg.ObjectType_OBJECT_TRIGGER, pg.ObjectType_OBJECT_RULE, pg.ObjectType_OBJECT_POLICY:
+		part = true
 	default:
 		return nil
 	}
-	d := &Definition{}
 	for _, n := range s.Objects {
-		name, ok := qualifiedName(n.GetList().GetItems())
+		items := n.GetList().GetItems()
+		if part {
+			items = items[:max(len(items)-1, 0)]
+		}
+		name, ok := qualifiedName(items)
 		if !ok {
 			return nil
 		}
 		d.Drops = append(d.Drops, name)
 	}
-	if s.Behavior == pg.DropBehavior_DROP_CASCADE || s.Concurrent {
+	switch {
+	case s.Concurrent:
+		return nil
+	case part && len(d.Drops) == 1:
+		d.Alters, d.Drops, d.Untold = d.Drops[0], nil, true
+	case part:
 		return nil
 	}
 	return d
 }
 
-// index is nil where something is computed.
+// index Spreads where something is computed.
 func index(s *pg.IndexStmt) *Definition {
-	plain := s.WhereClause == nil && !s.Concurrent
-	for _, n := range s.IndexParams {
-		plain = plain && n.GetIndexElem().GetName() != "" && len(n.GetIndexElem().GetOpclass()) == 0
-	}
-	if !plain {
+	if s.Concurrent {
 		return nil
 	}
-	d := &Definition{Alters: rangeName(s.Relation)}
+	d := &Definition{Alters: rangeName(s.Relation), Spreads: s.WhereClause != nil}
+	for _, n := range s.IndexParams {
+		d.Spreads = d.Spreads || n.GetIndexElem().GetName() == "" || len(n.GetIndexElem().GetOpclass()) > 0
+	}
 	if s.Idxname != "" {
 		d.Indexes = []string{s.Idxname}
 	}
 	return d
 }
 
-// renames is nil for what is no relation, and no part of a table.
+// renames is nil for what is no relation, and no part of one.
 func renames(s *pg.RenameStmt) *Definition {
+	if s.Relation == nil {
+		return nil
+	}
 	d := &Definition{Alters: rangeName(s.Relation)}
 	switch s.RenameType {
 	case pg.ObjectType_OBJECT_TABLE, pg.ObjectType_OBJECT_VIEW, pg.ObjectType_OBJECT_SEQUENCE, pg.ObjectType_OBJECT_INDEX:
 		d.Renamed = s.Newname
 	case pg.ObjectType_OBJECT_COLUMN:
-		if s.RelationType != pg.ObjectType_OBJECT_TABLE {
-			return nil
-		}
+		d.Untold = s.RelationType != pg.ObjectType_OBJECT_TABLE
 	default:
-		return nil
+		d.Untold = true
 	}
 	return d
 }
 
-// alters is nil where something is computed, or another table may have a part in it.
+// alters Spreads where something is computed, or others may have a part in it.
 func (w *walker) alters(s *pg.AlterTableStmt) *Definition {
-	if s.Objtype != pg.ObjectType_OBJECT_TABLE {
-		return nil
-	}
-	d := &Definition{Alters: rangeName(s.Relation)}
+	d := &Definition{Alters: rangeName(s.Relation), Spreads: s.Objtype != pg.ObjectType_OBJECT_TABLE}
 	run := &walker{sql: w.sql, literals: w.literals}
 	for _, n := range s.Cmds {
 		c := n.GetAlterTableCmd()
@@ -220,16 +283,14 @@ func (w *walker) alters(s *pg.AlterTableStmt) *Definition {
 			run.expr(&scope{}, c.Def)
 		case pg.AlterTableType_AT_AlterColumnType:
 			plain = c.Def.GetColumnDef().GetRawDefault() == nil
+		case pg.AlterTableType_AT_AddInherit, pg.AlterTableType_AT_DropInherit:
+			d.Untold = true
 		case pg.AlterTableType_AT_DropNotNull, pg.AlterTableType_AT_SetNotNull, pg.AlterTableType_AT_SetStatistics, pg.AlterTableType_AT_SetStorage:
 		default:
 			plain = false
 		}
-		if !plain {
-			return nil
-		}
+		d.Spreads = d.Spreads || !plain
 	}
-	if d.Coded || run.unknown || run.computes() {
-		return nil
-	}
+	d.Spreads = d.Spreads || d.Coded || run.unknown || run.computes()
 	return d
 }

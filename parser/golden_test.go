@@ -249,6 +249,7 @@ func dumpDefinition(out *strings.Builder, d *Definition, literals []Literal) {
 		{d.Coded, " coded"}, {d.Like != nil, " like " + strings.Join(dumpNames(d.Like), ", ")},
 		{d.Indexes != nil, " indexes " + strings.Join(d.Indexes, ", ")}, {d.Drops != nil, " drops " + strings.Join(dumpNames(d.Drops), ", ")},
 		{d.Alters.Name != "", " alters " + dumpName(d.Alters)}, {d.Renamed != "", " to " + d.Renamed},
+		{d.Derived, " derived"}, {d.IfExists, " if-exists"}, {d.Untold, " untold"}, {d.Spreads, " spreads"},
 	} {
 		if part.set {
 			out.WriteString(part.text)
