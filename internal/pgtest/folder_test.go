@@ -5,7 +5,9 @@ package pgtest
 import (
 	"os"
 	"path/filepath"
+	"runtime"
 	"testing"
+	"time"
 )
 
 func TestFoldersOfKilledProcessesAreRemoved(t *testing.T) {
@@ -31,5 +33,19 @@ func TestFoldersOfKilledProcessesAreRemoved(t *testing.T) {
 	lives.remove()
 	if got, _ := filepath.Glob(filepath.Join(parent, "*")); len(got) != 0 {
 		t.Errorf("there are %q after the end, want none", got)
+	}
+}
+
+// What initdb has made stays for as long as the process, whatever is collected meanwhile.
+func TestWhatServersAreCopiedFromStays(t *testing.T) {
+	postgresBin(t)
+	data := initialized(t)
+	for range 5 {
+		runtime.GC()
+		time.Sleep(10 * time.Millisecond) // files that nothing refers to are closed beside
+	}
+	removeLeftIn(filepath.Dir(filepath.Dir(data)))
+	if _, err := os.Stat(data); err != nil {
+		t.Error(err)
 	}
 }

@@ -18,6 +18,7 @@ import (
 var made struct {
 	mu      sync.Mutex // guards the fields below
 	data    string     // the folder; empty before
+	folder  *folder    // around it: unless it is kept its lock goes with the garbage, and another process removes it
 	remover *exec.Cmd  // ends with the process, for its input does
 }
 
@@ -51,7 +52,7 @@ func initialized(tb testing.TB) string {
 	if err := remover.Start(); err != nil {
 		tb.Fatal(err)
 	}
-	made.data, made.remover = s.data, remover
+	made.data, made.folder, made.remover = s.data, f, remover
 	return made.data
 }
 
