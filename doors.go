@@ -13,8 +13,8 @@ import (
 // A commit marks what it has changed in a store that processes share, and releases it, also where
 // nobody reads that from the cache. So relations that are written much more often than they are
 // looked up are closed to the cache: nobody mints their stamps, and their commits leave out the
-// intents (I26). Who looks such a relation up does not; that it would is counted, so that it
-// opens again when it is worth it.
+// intents (I26). Reads of them go to PostgreSQL without a lookup. The lookups that they would have made
+// are counted, so that a relation opens again when that is worth it.
 //
 // All processes count, the store adds up, and the one whose count ends a window decides.
 // Steps that need more than a moment are that process's to do; if the list has not moved on
