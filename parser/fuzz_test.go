@@ -49,6 +49,8 @@ func FuzzScan(f *testing.F) {
 	f.Add("1e 1e+ 1.e5 1. .5.5 0x 0x_ 1_ 1__0 00x1 2147483647 2147483648 $1_")
 	// Brackets that do not match, with ordinals and float(n) in them.
 	f.Add("order by 1,(2,3),4) ,5 float(1) float ( 2 ) \"float\"(3) float(-4)")
+	// The name of a setting, in every form of a string.
+	f.Add(`set_config($$a$$) set_config('b''c') set_config(E'd\'\\') set_config(U&'\0041') set_config(n'e')`)
 	f.Fuzz(func(t *testing.T, sql string) { checkScan(t, sql) })
 }
 

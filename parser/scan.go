@@ -121,8 +121,8 @@ func (n *normaliser) add(l *lexer) {
 		n.space()
 		if l.class == Integer && (float == 2 || n.last == lastBy || n.last == lastComma && n.by == n.depth) {
 			n.buf.WriteString(l.value)
-		} else if config == 2 && l.class == String && l.sql[l.start:l.pos] == "'"+l.value+"'" {
-			n.buf.WriteString(l.sql[l.start:l.pos])
+		} else if config == 2 && l.class == String {
+			n.buf.WriteString("'" + strings.ReplaceAll(l.value, "'", "''") + "'")
 		} else {
 			n.buf.WriteString(places[l.class])
 			if n.literals == nil {
