@@ -168,16 +168,20 @@ func (d *connector) accounts(plan *keying.Plan) []*account {
 
 // admits reports whether to look up the result with this key, which depends on these tags.
 func (c *Conn) admits(q *call, key store.Key, tags []store.Tag) bool {
-	worth, wanted := int32(accountLimit), true
+	a := &q.text.stats.admission
 	// What a writer refills is wanted, however rarely it is read.
-	if c.d.config.Admission != admissionAll && q.text.through == nil {
-		a := &q.text.stats.admission
-		if !a.admits(key) {
-			return false
-		}
-		worth, wanted = a.worth(q.text.stats.took()), false
+	wanted := c.d.config.Admission == admissionAll || q.text.through != nil
+	switch {
+	case !wanted && !a.admits(key):
+		return false
+	case q.space.keeper == nil:
+		return true
 	}
-	return q.space.keeper == nil || q.space.keeper.doors.lookup(tags, worth) || wanted
+	worth := int32(accountLimit)
+	if !wanted {
+		worth = a.worth(q.text.stats.took())
+	}
+	return q.space.keeper.doors.lookup(tags, worth) || wanted
 }
 
 // ask looks the result up, and measures how long that takes unless the text has only hits.

@@ -86,7 +86,7 @@ const permanentRows = `(EXISTS (SELECT FROM pg_catalog.pg_class WHERE relpersist
    OR EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname OPERATOR(pg_catalog.!~) '^pg_(toast_)?temp_' AND ` + young + `)
    OR EXISTS (SELECT FROM pg_catalog.pg_type WHERE typnamespace OPERATOR(pg_catalog.<>) ALL (` + temporarySchemas + `) AND ` + young + `)
    OR EXISTS (SELECT FROM pg_catalog.pg_constraint WHERE connamespace OPERATOR(pg_catalog.<>) ALL (` + temporarySchemas + `) AND ` + young + `)
-   OR written.columns AND EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE pg_catalog.age(a.xmin) OPERATOR(pg_catalog.<=) 0
+   OR written.columns AND EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE ` + young + `
     AND NOT EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid OPERATOR(pg_catalog.=) a.attrelid AND c.relpersistence OPERATOR(pg_catalog.=) 't')))`
 
 const temporarySchemas = `ARRAY(SELECT oid FROM pg_catalog.pg_namespace WHERE nspname OPERATOR(pg_catalog.~) '^pg_temp_')`

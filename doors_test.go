@@ -96,14 +96,13 @@ func TestATableThatIsReadOpensWhenItsWritersAreOver(t *testing.T) {
 		f.exec("UPDATE events SET what = 'changed' WHERE id = 1")
 
 		// A writer that has marked, and has not sent COMMIT.
-		writer := f.conn(f.plain)
-		var xid uint64
-		for _, sql := range []string{"BEGIN", "INSERT INTO events (what) VALUES ('late')"} {
-			if _, err := writer.ExecContext(f.ctx, sql); err != nil {
-				f.Fatal(err)
-			}
+		writer, err := f.plain.BeginTx(f.ctx, nil)
+		if err != nil {
+			f.Fatal(err)
 		}
-		if err := writer.QueryRowContext(f.ctx, "SELECT pg_current_xact_id()::text::int8").Scan(&xid); err != nil {
+		defer writer.Rollback()
+		var xid uint64
+		if err := writer.QueryRowContext(f.ctx, "INSERT INTO events (what) VALUES ('late') RETURNING pg_current_xact_id()::text::int8").Scan(&xid); err != nil {
 			f.Fatal(err)
 		}
 		marked, err := f.keeper().store.Mark(f.ctx, store.NewTransactionWriter(xid), f.tagsOf("SELECT count(*) FROM events"), f.catalog())
@@ -119,9 +118,7 @@ func TestATableThatIsReadOpensWhenItsWritersAreOver(t *testing.T) {
 				f.Fatal("it is open, and a writer is under way that has left out its intents")
 			}
 		}
-		if _, err := writer.ExecContext(f.ctx, "COMMIT"); err != nil {
-			f.Fatal(err)
-		}
+		f.commit(writer)
 		f.until("it to open", func() bool { return f.door("events") == store.Open && other.door("events") == store.Open })
 		other.known(first).is("changed")
 		other.known(late).is("1")

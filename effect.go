@@ -500,7 +500,8 @@ func (e *effect) release() {
 // that nothing more can become visible.
 func (e *effect) abandon(ended func(context.Context) (bool, error)) {
 	e.c.d.stats.unknown.Add(1)
-	e.alone = false      // its lock, if any, ended with the connection, which is no longer ours to use
+	e.alone = false // its lock, if any, ended with the connection, which is no longer ours to use
+
 	if e.write.Empty() { // nobody opens what it has relied on before it is over
 		e.left()
 		return

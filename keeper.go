@@ -111,7 +111,7 @@ func (k *keeper) run(ctx context.Context) {
 			k.sweep(ctx)
 		}
 		pause := wait
-		if len(k.unsure) > 0 || live && k.doors.tick(ctx) {
+		if soon := live && k.doors.tick(ctx); soon || len(k.unsure) > 0 {
 			pause = min(wait, flushMaxWait)
 		}
 		k.peers.keep()

@@ -112,7 +112,6 @@ func (p *pair) everyone(between func()) {
 	}
 }
 
-// squeeze leaves the server room for a share of what it holds.
 // moveDoor has a table close that is open, and open if it is closed, in every namespace.
 // See store.Closable; a list of doors is a version of 12 bytes, and 5 bytes for each relation.
 func (p *pair) moveDoor(oid uint32) {
@@ -129,6 +128,7 @@ for _, d in ipairs(redis.call('KEYS', 'cachedpg:*:d')) do
 end`, 0, relation, rand.Text()[:12])
 }
 
+// squeeze leaves the server room for a share of what it holds.
 func (p *pair) squeeze(policy string, percent int) {
 	var used int
 	if _, err := fmt.Sscan(p.master.Info("memory", "used_memory"), &used); err != nil {

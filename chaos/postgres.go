@@ -84,13 +84,8 @@ func (p *postgres) restart(how syscall.Signal) {
 // prepared is rolled back: who has ended it may have done so on a server that is
 // no more.
 func (p *postgres) rows() (found values) {
-	ctx, cancel := context.WithTimeout(context.Background(), child.Wait)
-	defer cancel()
-	conn, err := pgx.Connect(ctx, p.DSN())
-	if err != nil {
-		p.scope.Fatal(err)
-	}
-	defer conn.Close(ctx)
+	ctx, conn, end := p.connect()
+	defer end()
 	prepared, err := column(ctx, conn, "SELECT gid FROM pg_prepared_xacts")
 	for _, gid := range prepared {
 		if err == nil {
@@ -118,14 +113,23 @@ func (p *postgres) rows() (found values) {
 	return found
 }
 
-func (p *postgres) oid(table string) (oid uint32) {
+// connect returns a connection past the driver, and a context that bounds its use.
+func (p *postgres) connect() (ctx context.Context, conn *pgx.Conn, end func()) {
 	ctx, cancel := context.WithTimeout(context.Background(), child.Wait)
-	defer cancel()
 	conn, err := pgx.Connect(ctx, p.DSN())
 	if err != nil {
+		cancel()
 		p.scope.Fatal(err)
 	}
-	defer conn.Close(ctx)
+	return ctx, conn, func() {
+		conn.Close(ctx)
+		cancel()
+	}
+}
+
+func (p *postgres) oid(table string) (oid uint32) {
+	ctx, conn, end := p.connect()
+	defer end()
 	if err := conn.QueryRow(ctx, "SELECT $1::regclass::oid", table).Scan(&oid); err != nil {
 		p.scope.Fatal(err)
 	}

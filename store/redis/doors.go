@@ -3,7 +3,7 @@ package redis
 import (
 	"context"
 	"encoding/binary"
-	"fmt"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -88,6 +88,16 @@ func (s *Store) Doors() *store.Doors {
 	return nil
 }
 
+// useOne is use where there is one partition. In a Cluster nothing is counted, and nothing closed.
+func (s *Store) useOne(ctx context.Context, f func(*partition) error) error {
+	return s.use(ctx, func(in *incarnation) error {
+		if len(in.partitions) != 1 {
+			return nil
+		}
+		return f(in.partitions[0])
+	})
+}
+
 // window is how long traffic is added up.
 const window = 10 * time.Second
 
@@ -106,27 +116,21 @@ for i = 2, #ARGV, 3 do
 end
 local over = {}
 local began = tonumber(redis.call('HGET', traffic, 'began'))
-if not began then
-  redis.call('HSET', traffic, 'began', now)
-  redis.call('PEXPIRE', traffic, 10 * length)
-elseif now < began or now >= began + length then
-  redis.call('HDEL', traffic, 'began')
-  over = redis.call('HGETALL', traffic)
-  redis.call('DEL', traffic)
+if not began or now < began or now >= began + length then
+  if began then
+    redis.call('HDEL', traffic, 'began')
+    over = redis.call('HGETALL', traffic)
+    redis.call('DEL', traffic)
+  end
   redis.call('HSET', traffic, 'began', now)
   redis.call('PEXPIRE', traffic, 10 * length)
 end
 return {redis.call('HGET', KEYS[1], 'doors') or '', over}
 `, false)
 
-// Count implements store.Closable. In a Cluster nothing is counted, and nothing is closed.
+// Count implements store.Closable.
 func (s *Store) Count(ctx context.Context, traffic map[uint32]store.Traffic) (total map[uint32]store.Traffic, err error) {
-	err = s.use(ctx, func(in *incarnation) error {
-		total = nil
-		if len(in.partitions) != 1 {
-			return nil
-		}
-		p := in.partitions[0]
+	err = s.useOne(ctx, func(p *partition) error {
 		argv := []any{window.Milliseconds()}
 		for oid, n := range traffic {
 			argv = append(argv, oid, n.Commits, n.Lookups)
@@ -152,18 +156,19 @@ func trafficOf(reply any) map[uint32]store.Traffic {
 	}
 	total := make(map[uint32]store.Traffic)
 	for i := 0; i+1 < len(fields); i += 2 {
-		field, value := fmt.Sprint(fields[i]), fmt.Sprint(fields[i+1])
-		var kind rune
-		var oid uint32
-		var n uint64
-		if _, err := fmt.Sscanf(field, "%c%d", &kind, &oid); err != nil {
+		field, _ := fields[i].(string)
+		value, _ := fields[i+1].(string)
+		if field == "" {
 			continue
 		}
-		if _, err := fmt.Sscanf(value, "%d", &n); err != nil {
+		relation, err := strconv.ParseUint(field[1:], 10, 32)
+		n, err2 := strconv.ParseUint(value, 10, 64)
+		if err != nil || err2 != nil {
 			continue
 		}
+		oid := uint32(relation)
 		t := total[oid]
-		switch kind {
+		switch field[0] {
 		case 'c':
 			t.Commits = n
 		case 'l':
@@ -188,12 +193,7 @@ return {doors}
 
 // SetDoors implements store.Closable.
 func (s *Store) SetDoors(ctx context.Context, version string, relations map[uint32]store.Door) (ok bool, err error) {
-	err = s.use(ctx, func(in *incarnation) error {
-		ok = false
-		if len(in.partitions) != 1 {
-			return nil
-		}
-		p := in.partitions[0]
+	err = s.useOne(ctx, func(p *partition) error {
 		list := formatDoors(newEpoch(), relations)
 		reply, err := p.run(ctx, doorsScript, p.keys[:1], version, list)
 		if err != nil {
@@ -218,11 +218,7 @@ func (s *Store) Sweep(ctx context.Context, relations []uint32) error {
 	for _, oid := range relations {
 		closing[oid] = true
 	}
-	return s.use(ctx, func(in *incarnation) error {
-		if len(in.partitions) != 1 {
-			return nil
-		}
-		p := in.partitions[0]
+	return s.useOne(ctx, func(p *partition) error {
 		stem := p.prefix + "s"
 		for cursor := uint64(0); ; {
 			scan := goredis.NewScanCmd(ctx, nil, "SCAN", cursor, "MATCH", stem+"*", "COUNT", sweepStep)
