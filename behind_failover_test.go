@@ -67,7 +67,7 @@ func TestAPromotedPostgreSQLHasTheSameQueue(t *testing.T) {
 		d.process = "promoted"
 		var promoted atomic.Bool
 		connect := d.connect
-		d.connect = func(ctx context.Context, c *backend) (inner, error) {
+		d.connect = func(ctx context.Context, c *link) (inner, error) {
 			in, err := connect(ctx, c)
 			if err != nil {
 				return nil, err

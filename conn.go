@@ -34,8 +34,8 @@ var (
 // goroutine at a time.
 type Conn struct {
 	d         *connector
-	*backend          // never nil
-	undialled backend // until it is dialled
+	*link          // never nil
+	undialled link // until it is dialled
 
 	raw       bool    // the pgx connection was handed out since the last call here, and is traced
 	rawEffect *effect // of an untraced hand-out
@@ -65,7 +65,7 @@ type Conn struct {
 // newConn returns a connection that has not dialled.
 func (d *connector) newConn() *Conn {
 	c := &Conn{d: d}
-	c.backend = &c.undialled
+	c.link = &c.undialled
 	return c
 }
 
@@ -229,7 +229,7 @@ func (c *Conn) Close() error {
 	}
 	c.d.idlers.remove(c)
 	c.leavesInPool()
-	return c.backend.close()
+	return c.link.close()
 }
 
 // Prepare is PrepareContext without a context.

@@ -93,7 +93,7 @@ func NewConnector(pgConfig pgx.ConnConfig, config Config) (driver.Connector, err
 	d.traced, d.watches = true, true
 	d.base = &pgConfig
 	d.mode = pgConfig.DefaultQueryExecMode
-	d.connect = func(ctx context.Context, b *backend) (inner, error) {
+	d.connect = func(ctx context.Context, b *link) (inner, error) {
 		dialled := pgConfig // a shallow copy, so that Tracer is this connection's own
 		asPrimary(ctx, &dialled)
 		dialled.Tracer = tracer{b}
@@ -140,8 +140,8 @@ func WrapConnector(c driver.Connector, config Config, tracers ...*Tracer) (drive
 	}
 	d.eager, d.watches = true, true
 	d.wrapped = c
-	d.left, d.customKey = make(map[*leftover]*backend), fmt.Sprintf("cachedpg.left %p", d)
-	d.connect = func(ctx context.Context, b *backend) (inner, error) {
+	d.left, d.customKey = make(map[*leftover]*link), fmt.Sprintf("cachedpg.left %p", d)
+	d.connect = func(ctx context.Context, b *link) (inner, error) {
 		in, err := dialPgx(ctx, c)
 		if err != nil {
 			return nil, err
@@ -197,7 +197,7 @@ func (d *connector) dial(ctx context.Context) (inner, error) {
 	if own := d.own.Load(); own != nil {
 		return dialOwn(ctx, *own)
 	}
-	return d.connect(ctx, &backend{})
+	return d.connect(ctx, &link{})
 }
 
 // ways are those in which the driver may come to the database of id by itself.
@@ -247,7 +247,7 @@ type connector struct {
 	driver        *Driver
 	occupants     occupancy
 	opener        *opened // whose connector it is, if Driver.Open has made it
-	connect       func(context.Context, *backend) (inner, error)
+	connect       func(context.Context, *link) (inner, error)
 	mode          pgx.QueryExecMode // of a connection that is not dialled yet
 	eager         bool              // dial in Connect
 	watches       bool              // PostgreSQL is asked for changes of the catalog
@@ -299,9 +299,9 @@ type connector struct {
 	mu       sync.Mutex // guards the fields below
 	sessions map[[32]byte]*session
 	spaces   map[identity]*space
-	together map[pair]bool          // reached at the same time: none of the two has replaced the other
-	kept     []*space               // superseded, and still of use to the queue
-	left     map[*leftover]*backend // what is known of connections in their pool
+	together map[pair]bool       // reached at the same time: none of the two has replaced the other
+	kept     []*space            // superseded, and still of use to the queue
+	left     map[*leftover]*link // what is known of connections in their pool
 	closed   bool
 	resting  bool // see occupancy
 

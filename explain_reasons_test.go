@@ -268,7 +268,7 @@ func (f *fixture) limits(how limited, keys ...string) via {
 	if err != nil {
 		f.Fatal(err)
 	}
-	c.(*connector).connect = func(ctx context.Context, _ *backend) (inner, error) {
+	c.(*connector).connect = func(ctx context.Context, _ *link) (inner, error) {
 		in, err := dialPgx(ctx, stdlib.GetConnector(*config))
 		if err != nil {
 			return nil, err

@@ -84,19 +84,19 @@ func (l *idlers) awake(c *Conn) {
 }
 
 // take takes the backend of an idle one away, nil if there is none.
-func (l *idlers) take() *backend {
+func (l *idlers) take() *link {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.takeLocked()
 }
 
-func (l *idlers) takeLocked() *backend {
+func (l *idlers) takeLocked() *link {
 	for _, c := range l.conns {
 		if !c.idle.CompareAndSwap(isIdle, isRobbed) {
 			continue
 		}
-		b := c.backend
-		c.backend = &c.undialled
+		b := c.link
+		c.link = &c.undialled
 		b.holder, b.needsReset = nil, true
 		c.idle.Store(inUse) // who sees this sees what is above
 		return b

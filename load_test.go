@@ -142,7 +142,7 @@ func (f *fixture) heldUp(keys ...string) (v via, loads *atomic.Int64, release fu
 	held := make(chan struct{})
 	loads = &atomic.Int64{}
 	c.(*connector).process = "held up " + rand.Text()
-	c.(*connector).connect = func(ctx context.Context, _ *backend) (inner, error) {
+	c.(*connector).connect = func(ctx context.Context, _ *link) (inner, error) {
 		in, err := dialPgx(ctx, stdlib.GetConnector(*config))
 		if err != nil {
 			return nil, err

@@ -47,14 +47,14 @@ type places struct {
 
 	mu     sync.Mutex // guards the fields below, and of a parked Conn its backend
 	taken  int64      // by backends, free ones too, and by who dials or is closing one
-	free   []*backend // the one given back last at the end
+	free   []*link    // the one given back last at the end
 	parked []*Conn    // the one that is so longest first
 	queue  []*waiter  // for a place
 	closed bool
 	timer  *time.Timer // nil, or until the first of free is to be closed
 
 	// lender is the backend of which connector.known is the state, if that holds no longer than it lasts.
-	lender *backend
+	lender *link
 	lent   *state
 
 	waits  uint64
@@ -64,11 +64,11 @@ type places struct {
 // waiter is served before ready is closed.
 type waiter struct {
 	ready chan struct{}
-	b     *backend // nil: there is room to dial
+	b     *link // nil: there is room to dial
 }
 
 // take returns a backend that is free, or nil if the caller is to dial one.
-func (p *places) take(ctx context.Context) (b *backend, waited bool, err error) {
+func (p *places) take(ctx context.Context) (b *link, waited bool, err error) {
 	p.mu.Lock()
 	switch {
 	case len(p.free) > 0:
@@ -118,7 +118,7 @@ func (p *places) take(ctx context.Context) (b *backend, waited bool, err error) 
 }
 
 // serveLocked gives a place, with b in it unless that is nil, to the first who waits.
-func (p *places) serveLocked(b *backend) bool {
+func (p *places) serveLocked(b *link) bool {
 	if len(p.queue) == 0 {
 		return false
 	}
@@ -131,7 +131,7 @@ func (p *places) serveLocked(b *backend) bool {
 }
 
 // give gives b back.
-func (p *places) give(b *backend) {
+func (p *places) give(b *link) {
 	now := time.Now()
 	p.mu.Lock()
 	if b.inner.closed() || now.After(b.until) || p.closed && len(p.queue) == 0 {
@@ -170,7 +170,7 @@ func (p *places) leave() {
 }
 
 // end closes b, and then gives its place back.
-func (p *places) end(b *backend) {
+func (p *places) end(b *link) {
 	_ = b.close()
 	p.d.recant(b)
 	if in, ok := b.inner.(interface{ ended() <-chan struct{} }); ok {
@@ -209,7 +209,7 @@ func (p *places) unpark(c *Conn) {
 }
 
 // evictLocked takes the backend from the Conn that is parked longest; nil if none is.
-func (p *places) evictLocked() *backend {
+func (p *places) evictLocked() *link {
 	if len(p.parked) == 0 {
 		return nil
 	}
@@ -263,7 +263,7 @@ func (c *Conn) connect(ctx context.Context) error {
 		}
 		c.placed = true
 		if b != nil {
-			c.backend, b.holder, b.needsReset, c.unswept = b, c, true, true
+			c.link, b.holder, b.needsReset, c.unswept = b, c, true, true
 			return nil
 		}
 	}
@@ -271,9 +271,9 @@ func (c *Conn) connect(ctx context.Context) error {
 }
 
 // detach takes the backend from the connection, with its place.
-func (c *Conn) detach() *backend {
-	b := c.backend
-	c.backend, c.placed, c.used = &c.undialled, false, false
+func (c *Conn) detach() *link {
+	b := c.link
+	c.link, c.placed, c.used = &c.undialled, false, false
 	b.holder = nil
 	return b
 }
@@ -305,7 +305,7 @@ func (c *Conn) putBack(keeps bool) {
 	case c.attached, c.outdated():
 		p.end(c.detach())
 	default:
-		c.d.lend(c.backend)
+		c.d.lend(c.link)
 		p.give(c.detach())
 	}
 }
@@ -321,7 +321,7 @@ func (c *Conn) outdated() bool {
 func (c *Conn) attach() {
 	if !c.attached {
 		c.attached = true
-		c.d.recant(c.backend)
+		c.d.recant(c.link)
 	}
 }
 
@@ -336,7 +336,7 @@ func (c *Conn) mayWait() bool {
 
 // lend has those without a backend go by what is known of b, which any of them may be given, if nothing else
 // is known. It holds as long as b lasts.
-func (d *connector) lend(b *backend) {
+func (d *connector) lend(b *link) {
 	if d.known.Load().current() || !b.known.current() || b.known.space == nil || b.misread || b.attached {
 		return
 	}
@@ -353,7 +353,7 @@ func (d *connector) lend(b *backend) {
 }
 
 // recant ends what was lent by b.
-func (d *connector) recant(b *backend) {
+func (d *connector) recant(b *link) {
 	p := d.places
 	if p == nil {
 		return
@@ -367,7 +367,7 @@ func (d *connector) recant(b *backend) {
 }
 
 // discard has a statement closed that was prepared on b, when b is used next.
-func (p *places) discard(b *backend, s driver.Stmt) {
+func (p *places) discard(b *link, s driver.Stmt) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	b.discarded = append(b.discarded, s)

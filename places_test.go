@@ -39,7 +39,7 @@ func newPlaced(t *testing.T, most int, keys ...string) *placed {
 	f.via = via{f: f, db: f.db, ask: f.db, truth: f.plain}
 	d := connectorOf(f.db)
 	connect := d.connect
-	d.connect = func(ctx context.Context, b *backend) (inner, error) {
+	d.connect = func(ctx context.Context, b *link) (inner, error) {
 		in, err := connect(ctx, b)
 		if err == nil && b.holder != nil { // else it is one of the driver's own
 			p.counts(in.(*pgxInner).pgxConn)
@@ -251,7 +251,7 @@ func TestNoPlaceIsLostBetweenServiceAndHaste(t *testing.T) {
 	}
 	p := d.places
 	type taken struct {
-		b   *backend
+		b   *link
 		err error
 	}
 	late := 0
@@ -261,7 +261,7 @@ func TestNoPlaceIsLostBetweenServiceAndHaste(t *testing.T) {
 			t.Fatal(err)
 		}
 		if b == nil {
-			b = &backend{inner: &idleInner{}, until: time.Now().Add(time.Hour)}
+			b = &link{inner: &idleInner{}, until: time.Now().Add(time.Hour)}
 		}
 		ctx, cancel := context.WithCancel(context.Background())
 		done := make(chan taken, 1)
@@ -810,15 +810,15 @@ func TestFreeBackendsAreClosedInTheEnd(t *testing.T) {
 		t.Fatal(err)
 	}
 	p, now := d.places, time.Now()
-	old := &backend{inner: &idleInner{}, until: now.Add(-1)}
+	old := &link{inner: &idleInner{}, until: now.Add(-1)}
 	if _, _, err := p.take(context.Background()); err != nil {
 		t.Fatal(err)
 	}
 	if p.give(old); !old.gone.Load() {
 		t.Error("what has lasted long enough is kept")
 	}
-	first, second := &backend{inner: &idleInner{}, until: now.Add(time.Hour)}, &backend{inner: &idleInner{}, until: now.Add(time.Hour)}
-	for _, b := range []*backend{first, second} {
+	first, second := &link{inner: &idleInner{}, until: now.Add(time.Hour)}, &link{inner: &idleInner{}, until: now.Add(time.Hour)}
+	for _, b := range []*link{first, second} {
 		p.mu.Lock()
 		p.taken++
 		p.mu.Unlock()

@@ -61,7 +61,7 @@ type tracedConn struct {
 	watched  bool
 
 	mu     sync.Mutex // guards the fields below
-	holder *backend   // who has it in hand for the driver
+	holder *link      // who has it in hand for the driver
 	direct *Conn      // what is known of it while nobody has; nil if nothing is
 	open   []*effect  // of statements that are under way on direct
 }
@@ -121,7 +121,7 @@ func (t *Tracer) of(conn *pgx.Conn) *tracedConn {
 }
 
 // lend notes that the driver has conn in hand.
-func (t *Tracer) lend(conn *pgx.Conn, holder *backend) *tracedConn {
+func (t *Tracer) lend(conn *pgx.Conn, holder *link) *tracedConn {
 	p := t.of(conn)
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -256,7 +256,7 @@ func (t *Tracer) start(ctx context.Context, conn *pgx.Conn, queries ...*pgx.Queu
 	p.asking = true
 	defer func() { p.asking = false }()
 	c.retract()
-	e, err := tracer{c.backend}.begin(ctx, queries)
+	e, err := tracer{c.link}.begin(ctx, queries)
 	if err != nil {
 		refused, cancel := context.WithCancelCause(ctx)
 		cancel(err)

@@ -51,7 +51,7 @@ func (c *Conn) leavesInPool() {
 		dropOne(d.left)
 	}
 	if d.left != nil {
-		d.left[l] = c.backend
+		d.left[l] = c.link
 	}
 }
 
@@ -81,13 +81,13 @@ func (c *Conn) resumes() bool {
 		return false
 	}
 	was.known.space.enter() // the connector is in it too
-	c.backend.resume(was)
+	c.link.resume(was)
 	in.own = true
 	return true
 }
 
 // resume takes over what is known of the same connection.
-func (b *backend) resume(was *backend) {
+func (b *link) resume(was *link) {
 	b.known, b.pristine, b.pid, b.located, b.asked, b.refused, b.started = was.known, was.pristine, was.pid, was.located, was.asked, was.refused, was.started
 	b.since, b.home, b.defaults, b.reports, b.dialled = was.since, was.home, was.defaults, was.reports, was.dialled
 	b.commits, b.configured, b.limit, b.shown = was.commits, was.configured, was.limit, was.shown

@@ -62,7 +62,7 @@ func play(t *testing.T, story func(s *script)) {
 		}
 		s.d.eager = true
 		s.d.mode = pgx.QueryExecModeCacheStatement
-		s.d.connect = func(context.Context, *backend) (inner, error) { return s.dial(), nil }
+		s.d.connect = func(context.Context, *link) (inner, error) { return s.dial(), nil }
 		t.Cleanup(func() {
 			s.over.Store(true)
 			if sp := s.d.space(); sp != nil {

@@ -392,7 +392,7 @@ func (c *Conn) publish() {
 		c.d.known.Store(&known)
 		c.d.limit.Store(int64(c.limit))
 	case c.placed:
-		c.d.lend(c.backend)
+		c.d.lend(c.link)
 	}
 }
 

@@ -21,7 +21,7 @@ var errCallersFirst = fmt.Errorf("%w: callers need all of them", errNoPlace)
 const placePatience = time.Second
 
 // connectFirst is connect for a caller.
-func (d *connector) connectFirst(ctx context.Context, b *backend) (in inner, err error) {
+func (d *connector) connectFirst(ctx context.Context, b *link) (in inner, err error) {
 	if in, err = d.connect(ctx, b); !refusedAs(err, tooManyConnections) || d.space() == nil && d.config.Store == storeOff {
 		return in, err
 	}

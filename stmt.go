@@ -28,7 +28,7 @@ type Stmt struct {
 
 // preparedOn is a statement that was prepared on a backend.
 type preparedOn struct {
-	b     *backend
+	b     *link
 	inner driver.Stmt
 }
 
@@ -68,7 +68,7 @@ func (s *Stmt) prepare(ctx context.Context) error {
 	}
 	s.c.prepared = true
 	s.on = slices.DeleteFunc(s.on, func(p preparedOn) bool { return p.b.gone.Load() })
-	s.on, s.inputs = append(s.on, preparedOn{s.c.backend, inner}), inner.NumInput()
+	s.on, s.inputs = append(s.on, preparedOn{s.c.link, inner}), inner.NumInput()
 	if known := &s.c.known; known.view != nil && known.current() {
 		s.c.d.plan(known.view, known.session, s.query).inputs.Store(int32(s.inputs))
 	}
@@ -81,7 +81,7 @@ func (s *Stmt) Close() (err error) {
 	for _, p := range s.on {
 		switch {
 		case p.b.gone.Load():
-		case !s.c.parked && p.b == s.c.backend:
+		case !s.c.parked && p.b == s.c.link:
 			err = p.inner.Close()
 		case s.c.d.places != nil:
 			s.c.d.places.discard(p.b, p.inner)
@@ -92,7 +92,7 @@ func (s *Stmt) Close() (err error) {
 }
 
 func (s *Stmt) isPrepared() bool {
-	return slices.ContainsFunc(s.on, func(p preparedOn) bool { return p.b == s.c.backend })
+	return slices.ContainsFunc(s.on, func(p preparedOn) bool { return p.b == s.c.link })
 }
 
 // NumInput is the number of parameters.

@@ -19,7 +19,7 @@ var (
 //
 // pgx gives a tracer no way to refuse a statement. If the marks cannot be set,
 // the context that it gets back is cancelled already, so that pgx sends nothing.
-type tracer struct{ b *backend }
+type tracer struct{ b *link }
 
 type tracedKey struct{}
 

@@ -241,7 +241,7 @@ func (f *fixture) slowed(pause func(), keys ...string) via {
 	if err != nil {
 		f.Fatal(err)
 	}
-	d.connect = func(ctx context.Context, _ *backend) (inner, error) {
+	d.connect = func(ctx context.Context, _ *link) (inner, error) {
 		in, err := dialPgx(ctx, stdlib.GetConnector(*config))
 		if err != nil {
 			return nil, err

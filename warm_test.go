@@ -211,7 +211,7 @@ func TestAnotherServerSaysNothingOfWhatIsUnderWay(t *testing.T) {
 	if sp.isWarm(f.ctx, in, nil, nil) {
 		t.Error("another server has told that nothing is under way")
 	}
-	if (&Conn{backend: &backend{inner: in}}).onDisk(sp) {
+	if (&Conn{link: &link{inner: in}}).onDisk(sp) {
 		t.Error("another server has told that a commit is on disk")
 	}
 }

@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// backend is a connection to PostgreSQL, with everything that is known of it. The zero
+// link is a connection to PostgreSQL, with everything that is known of it. The zero
 // value is one that is not dialled.
-type backend struct {
+type link struct {
 	inner  inner // nil until dialled
 	holder *Conn // whose statements run there
 
@@ -65,12 +65,12 @@ type backend struct {
 func (c *Conn) dial(ctx context.Context) error {
 	if c.d.idlers.tight.Load() && !c.applies {
 		if b := c.d.idlers.take(); b != nil {
-			c.backend, b.holder = b, c
+			c.link, b.holder = b, c
 			c.d.idlers.add(c)
 			return nil
 		}
 	}
-	b := &backend{holder: c, pristine: true, until: time.Now().Add(lifetime())}
+	b := &link{holder: c, pristine: true, until: time.Now().Add(lifetime())}
 	if b.dialled.space = c.d.space(); b.dialled.space != nil {
 		b.dialled.view, b.dialled.generation = b.dialled.space.view.Load(), b.dialled.space.gens.Current()
 	}
@@ -84,7 +84,7 @@ func (c *Conn) dial(ctx context.Context) error {
 		c.vacate()
 		return err
 	}
-	c.backend = b
+	c.link = b
 	c.adoptTx()
 	if c.resumes() {
 		return nil
@@ -100,8 +100,8 @@ func (c *Conn) dial(ctx context.Context) error {
 
 // hangUp closes the connection to PostgreSQL, and leaves the place to another one.
 func (c *Conn) hangUp() {
-	b := c.backend
-	c.backend = &c.undialled
+	b := c.link
+	c.link = &c.undialled
 	_ = b.close()
 	c.d.recant(b)
 }
@@ -115,7 +115,7 @@ func (c *Conn) vacate() {
 }
 
 // close ends the connection, and its part in a space. That of a pool is somebody else's from then on.
-func (b *backend) close() error {
+func (b *link) close() error {
 	if b.inner == nil {
 		return nil
 	}
