@@ -55,6 +55,7 @@ func (e *effect) asksAlong(q *call) {
 	switch {
 	case e.space == nil, e.space.keeper == nil, e.afterwards(), e.posts(), e.drifts: // it is another question then, or none
 	case c.tx.asks, c.tx.cursor, e.asks, e.session, e.durability, e.opaque:
+	case c.commits == commitSync && e.space.doors().Closed(e.tags): // COMMIT may need none
 	case c.limit > 0 && c.limit < shortLimit, c.inner.txStatus() != 'T', e.isRefused():
 	default:
 		messages := factsAlong

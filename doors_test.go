@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachedpg/cachedpg/internal/pgtest"
 	"github.com/cachedpg/cachedpg/keying"
 	"github.com/cachedpg/cachedpg/store"
 )
@@ -192,4 +193,39 @@ func TestATableWhoseStampsCannotBeDroppedStaysOpen(t *testing.T) {
 	if d.decide(t.Context(), window); l.list.Of(7) != store.Open {
 		t.Error("it is closing again at once")
 	}
+}
+
+// A commit of tables that are closed needs no intent, and PostgreSQL is not asked for an id to set one with.
+func TestACommitOfClosedTablesAsksForNoID(t *testing.T) {
+	shared(t, events, func(f *fixture) {
+		f.writesUntilClosed()
+		wire := pgtest.Listen(f, f.dsn)
+		db := f.open("cachedpg", withKeys(wire.DSN, f.keys))
+		f.live(db)
+		v := f.asking(db)
+		v.known(userByID, 1)
+		f.until("the list of doors", func() bool { return v.door("events") == store.Closed })
+		asks := func(texts ...string) bool {
+			before := len(wire.Texts())
+			tx, err := db.BeginTx(f.ctx, nil)
+			if err != nil {
+				f.Fatal(err)
+			}
+			defer tx.Rollback()
+			for _, text := range texts {
+				v.on(tx).exec(text, "Bern")
+			}
+			f.commit(tx)
+			return slices.ContainsFunc(wire.Texts()[before:], func(text pgtest.Text) bool { return strings.Contains(text.SQL, "pg_current_xact_id") })
+		}
+		const closed, open = "INSERT INTO events (what) VALUES ($1)", "UPDATE users SET city = $1 WHERE id = 1"
+		if asks(closed, closed) {
+			t.Error("for an intent on nothing")
+		}
+		v.hit(userByID, 1)
+		if !asks(closed, open) {
+			t.Error("not where a table is open")
+		}
+		v.miss(userByID, 1).is("1 ann Bern")
+	})
 }

@@ -40,6 +40,9 @@ func (e *effect) markShared(ctx context.Context) error {
 			planned = e.view.catalog
 		}
 	}
+	if closed, err := e.leavesOut(ctx, planned); closed || err != nil {
+		return err
+	}
 	id, err := e.writer(ctx)
 	if err != nil || id == (store.WriterID{}) {
 		return err
@@ -74,6 +77,31 @@ func (e *effect) markShared(ctx context.Context) error {
 	}
 	step.At(step.Marked)
 	return nil
+}
+
+// leavesOut reports that the commit needs no intent, because its tags are all of relations that are closed to the cache
+// (I26). Then PostgreSQL need not be asked for the transaction's id: it has one if it has written anything, and
+// that is all that a relation which opens waits for.
+func (e *effect) leavesOut(ctx context.Context, planned store.Stamp) (bool, error) {
+	c, doors := e.c, &e.space.keeper.doors
+	switch {
+	case !e.mayLeaveOut(), c.inner.txStatus() != 'T', !e.space.doors().Closed(e.tags):
+		return false, nil
+	}
+	closed, err := doors.store.AllClosed(ctx, e.tags, planned)
+	if err != nil || !closed {
+		return false, nil // whatever it is, marking meets it too
+	}
+	doors.commits(e.tags)
+	step.At(step.Marked)
+	return true, e.space.keeper.peers.announce(ctx, c)
+}
+
+// mayLeaveOut reports that nothing is to be found out of the caller's transaction but its id: it waits for the disk, and
+// all that it writes has an id before COMMIT.
+func (e *effect) mayLeaveOut() bool {
+	tx := e.c.tx
+	return (e.commit || e.ends) && tx != nil && !tx.cursor && !tx.asks && !tx.durability && !e.prepared && !e.drifts && !e.posts() && e.c.commits == commitSync
 }
 
 // pastStore lets a commit go on whose tags could not be marked, as

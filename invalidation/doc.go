@@ -389,7 +389,8 @@
 //	(a reader mints, SELECT → old, fill)
 //	COMMIT                                                  (… and a hit of old)
 //
-// What the writer was told before does not count: the list is compared in the step that marks. If
+// What the writer was told before does not count: the list is compared in the step that marks, or
+// in one that finds out that there is nothing to mark. If
 // the store loses the list it loses the epoch as well, and the next one waits for all that
 // is under way (I14). The catalog that the tags were planned with is compared as ever (I10), also
 // where no intent is left to be set.

@@ -19,6 +19,16 @@ type Doors struct {
 	Relations map[uint32]Door // by OID
 }
 
+// Closed reports that every one of tags is of a relation that is closed. A nil list has none.
+func (d *Doors) Closed(tags []Tag) bool {
+	for _, t := range tags {
+		if t.Relation == 0 || d.Of(t.Relation) != Closed {
+			return false
+		}
+	}
+	return true
+}
+
 // Of returns how far a relation is open. A nil list has all of them open.
 func (d *Doors) Of(relation uint32) Door {
 	if d == nil {
@@ -46,6 +56,11 @@ type Closable interface {
 
 	// Doors returns the list as this process knows it, which may be out of date. It asks nothing.
 	Doors() *Doors
+
+	// AllClosed reports that, at one moment of this call, a lease stood, every relation of tags was closed and
+	// the catalog tag had the stamp catalog and no intent. Then a transaction that had written before the
+	// call commits without intents on tags, as after a Mark that left all of them out.
+	AllClosed(ctx context.Context, tags []Tag, catalog Stamp) (bool, error)
 
 	// Count adds the traffic of this process to that of all, and brings the list up to date. The
 	// first call after the end of a window returns the whole traffic of it, all others nil.

@@ -179,6 +179,38 @@ func trafficOf(reply any) map[uint32]store.Traffic {
 	return total
 }
 
+// Whether a markScript would leave out all tags and find the catalog as it was. It writes, as that does: a Redis that is
+// a replica by now, and may have an old list, refuses.
+//
+// KEYS: D, L. ARGV: prefix, version of the list of doors, field of D of the catalog tag, its stamp.
+// Returns 1 if nothing is to be marked.
+var closedScript = newScript(`
+local d, stem = KEYS[1], ARGV[1] .. 's'
+local known = redis.call('HMGET', d, 'e', 'doors')
+local e = known[1]
+if not e or string.sub(known[2] or '', 1, 12) ~= ARGV[2] or redis.call('GET', KEYS[2]) ~= e or
+  redis.call('GET', stem .. e .. string.sub(ARGV[3], 2)) ~= ARGV[4] then return {0} end
+redis.call('PEXPIRE', d, 604800000)
+return {1}
+`, true)
+
+// AllClosed implements store.Closable.
+func (s *Store) AllClosed(ctx context.Context, tags []store.Tag, catalog store.Stamp) (closed bool, err error) {
+	err = s.useOne(ctx, func(p *partition) error {
+		list := p.doors.list.Load()
+		if !list.Closed(tags) {
+			return nil
+		}
+		if err := p.register(ctx); err != nil || p.succeeds() || p.young() > 0 {
+			return err
+		}
+		reply, err := p.run(ctx, closedScript, p.keys[:2], p.prefix, list.Version, catalogFields[0], appendStamp(nil, catalog))
+		closed = err == nil && len(reply) == 1 && reply[0] == int64(1)
+		return err
+	})
+	return closed, err
+}
+
 // KEYS: D. ARGV: the version that is there, the list that takes its place.
 // Returns the list that is there now.
 var doorsScript = newScript(`

@@ -161,6 +161,53 @@ func TestACommitLeavesOutWhatIsClosed(t *testing.T) {
 	}
 }
 
+// I26: a commit sets no intent at all only where marking would have left out each, and found the catalog as it was.
+func TestAllClosedIsWhatMarkingWouldFind(t *testing.T) {
+	a, b, redis := doorsWorld(t)
+	_, table, row := fresh()
+	_, open, _ := fresh()
+	at := a.before()[1]
+	closed := func(what string, want bool, catalog store.Stamp, tags ...store.Tag) {
+		t.Helper()
+		if got, err := b.AllClosed(t.Context(), tags, catalog); got != want || err != nil {
+			t.Errorf("%s: %v, %v, want %v", what, got, err, want)
+		}
+	}
+	closed("never closed", false, at, table, row)
+	a.sets(map[uint32]store.Door{table.Relation: store.Closing})
+	b.marks(store.NewTransactionWriter(1), table) // b learns of it
+	closed("closing", false, at, table, row)
+	a.shuts(table.Relation)
+	closed("closed, of which it has not heard", false, at, table, row)
+	b.marks(store.NewTransactionWriter(2), table)
+	closed("closed", true, at, table, row)
+	closed("another relation too", false, at, table, open)
+	closed("the schema too", false, at, table, schema)
+	closed("planned with another catalog", false, at+1, table, row)
+	closed("planned with none", false, 0, table, row)
+
+	ddl := store.NewTransactionWriter(3)
+	a.mark(ddl, store.Tag{Kind: store.TagCatalog})
+	closed("while the catalog changes", false, at, table, row)
+	a.release(ddl, store.Tag{Kind: store.TagCatalog})
+	at = a.before()[1]
+	closed("after it has changed", true, at, table, row)
+
+	a.sets(map[uint32]store.Door{table.Relation: store.Opening})
+	closed("opening, of which it has not heard", false, at, table, row)
+	a.shuts(table.Relation)
+	b.marks(store.NewTransactionWriter(4), table)
+	closed("closed again", true, at, table, row)
+	if err := redis.Del(t.Context(), b.inUse.Load().partitions[0].lease).Err(); err != nil {
+		t.Fatal(err)
+	}
+	closed("without a lease", false, at, table, row)
+	if err := redis.FlushAll(t.Context()).Err(); err != nil {
+		t.Fatal(err)
+	}
+	closed("after the list was lost", false, at, table, row)
+}
+
 // Of two who change the list at once one finds it changed.
 func TestTheListIsChangedByOneAtATime(t *testing.T) {
 	a, b, _ := doorsWorld(t)
