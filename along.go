@@ -4,6 +4,8 @@ import (
 	"context"
 	"strings"
 	"time"
+
+	"github.com/cachedpg/cachedpg/internal/pgerr"
 )
 
 // With a store that processes share, COMMIT needs the transaction's id for its marks, and has to know whether it waits for
@@ -77,7 +79,7 @@ func (c *Conn) hears(err error) error {
 		return err
 	}
 	if heard.refused != nil {
-		in.knowsFacts = in.knowsFacts && !refusedAs(heard.refused, noStatement) || refusedAs(heard.refused, duplicateStatement)
+		in.knowsFacts = in.knowsFacts && !pgerr.Is(heard.refused, pgerr.NoStatement) || pgerr.Is(heard.refused, pgerr.DuplicateStatement)
 		c.tx.found.mute = true
 		if in.undoAside(context.Background()) != nil {
 			// What has ended the question, such as a cancel request, came before its savepoint. A moment earlier it

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cachedpg/cachedpg/internal/pgerr"
+
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
@@ -136,7 +138,7 @@ const maxDenials = 256
 
 // add takes in an error. Only one that will come again is remembered.
 func (r *denials) add(what denial, err error) {
-	if !refusedAs(err, insufficientPrivilege, "42883", "0A000") { // no such function, not supported
+	if !pgerr.Is(err, pgerr.InsufficientPrivilege, pgerr.UndefinedFunction, pgerr.NotSupported) {
 		return
 	}
 	r.mu.Lock()

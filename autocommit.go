@@ -7,7 +7,8 @@ import (
 	"io"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/cachedpg/cachedpg/internal/pgerr"
+
 	"github.com/jackc/pgx/v5/stdlib"
 )
 
@@ -23,10 +24,6 @@ import (
 //
 // The caller sees what PostgreSQL says of the statement. What PostgreSQL
 // refuses inside a transaction runs alone.
-
-// activeTransaction is PostgreSQL's code for a command that cannot run inside a
-// transaction block. It is refused before it does anything.
-const activeTransaction = "25001"
 
 // rollbackTimeout bounds the ROLLBACK of a statement whose context may have ended.
 const rollbackTimeout = 5 * time.Second
@@ -50,7 +47,7 @@ func (c *Conn) autocommit(ctx context.Context, q *call, e *effect) (driver.Resul
 		e.refuses(last.PgError)
 		result, answer, err = c.inner.execInTx(ctx, q.sql, q.args, q.values, append(e.eventBeside(), e.questions()...))
 	}
-	if err != nil && e.posted && refusedAs(err, readOnlyTransaction) {
+	if err != nil && e.posted && pgerr.Is(err, pgerr.ReadOnlyTransaction) {
 		// Of the two that were refused together it may have been the event.
 		_ = e.rollback(err)
 		e.posted, e.over = false, false
@@ -126,12 +123,12 @@ func (c *Conn) rowsInTx(ctx context.Context, q *call, e *effect) (driver.Rows, e
 	}
 	wire, err := c.inner.read(ctx, q)
 	if err != nil {
-		return nil, asStdlib(err)
+		return nil, pgerr.AsStdlib(err)
 	}
 	rows, err := c.readRows(wire, q.text.shape)
 	switch {
 	case err != nil:
-		return nil, asStdlib(err)
+		return nil, pgerr.AsStdlib(err)
 	case rows.live != nil:
 		return &commitLarge{Rows: rows, ending: end}, nil
 	case rows.err != nil: // after some rows: the caller gets those, then the error
@@ -154,10 +151,7 @@ func (r *commitLarge) Next(dest []driver.Value) error { return r.next(r.Rows.Nex
 
 func (r *commitLarge) Close() error { return r.close(r.Rows.Close()) }
 
-func mustRunAlone(err error) bool {
-	var refused *pgconn.PgError
-	return errors.As(err, &refused) && refused.Code == activeTransaction
-}
+func mustRunAlone(err error) bool { return pgerr.Is(err, pgerr.ActiveTransaction) }
 
 // goAlone marks everything, to run outside of a transaction what was refused
 // inside.

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/cachedpg/cachedpg/internal/pgerr"
+
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/cachedpg/cachedpg/catalog"
@@ -318,14 +320,11 @@ func isFinal(err error) bool {
 	case "08", "40", "53", "57", "58":
 		return false
 	}
-	return refused.Code != "55P03" && refused.Code != "25006"
+	return refused.Code != pgerr.LockNotAvailable && refused.Code != pgerr.ReadOnlyTransaction
 }
 
 // isGone reports that a setting has a value that there is not any more, such as a role.
-func isGone(err error) bool {
-	var refused *pgconn.PgError
-	return errors.As(err, &refused) && (refused.Code == "22023" || refused.Code == "42704")
-}
+func isGone(err error) bool { return pgerr.Is(err, pgerr.InvalidValue, pgerr.UndefinedObject) }
 
 // isVictim reports that PostgreSQL has undone the transaction for the sake of another.
 func isVictim(err error) bool {
@@ -333,7 +332,4 @@ func isVictim(err error) bool {
 	return errors.As(err, &refused) && strings.HasPrefix(refused.Code, "40")
 }
 
-func isLockTimeout(err error) bool {
-	var refused *pgconn.PgError
-	return errors.As(err, &refused) && refused.Code == "55P03"
-}
+func isLockTimeout(err error) bool { return pgerr.Is(err, pgerr.LockNotAvailable) }

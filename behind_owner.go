@@ -10,7 +10,7 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/cachedpg/cachedpg/internal/pgerr"
 
 	"github.com/cachedpg/cachedpg/store/redis"
 )
@@ -162,11 +162,10 @@ func (a *applier) ask(ctx context.Context, lock bool) (*queueRecord, error) {
 }
 
 func queueTableError(err error) error {
-	var refused *pgconn.PgError
 	switch {
-	case errors.As(err, &refused) && (refused.Code == "42P01" || refused.Code == "3F000"):
+	case pgerr.Is(err, pgerr.UndefinedTable, pgerr.UndefinedSchema):
 		return errNoQueueTable
-	case errors.As(err, &refused) && refused.Code == "42703":
+	case pgerr.Is(err, pgerr.UndefinedColumn):
 		return errOldQueueTable
 	}
 	return fmt.Errorf("cachedpg: write-behind: cachedpg.queue: %w", err)

@@ -3,11 +3,10 @@ package cachedpg
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"fmt"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/cachedpg/cachedpg/internal/pgerr"
 
 	"github.com/cachedpg/cachedpg/invalidation/walfeed"
 )
@@ -71,9 +70,8 @@ func RemoveWAL(ctx context.Context, db *sql.DB) error {
 	for wait := time.Millisecond; ; wait = min(2*wait, 200*time.Millisecond) {
 		var slots int
 		err := db.QueryRowContext(ctx, walfeed.RemoveSlotsSQL).Scan(&slots)
-		var refused *pgconn.PgError
 		switch {
-		case errors.As(err, &refused) && (refused.Code == "42704" || refused.Code == "55006"):
+		case pgerr.Is(err, pgerr.UndefinedObject, pgerr.ObjectInUse):
 			// It ended, or began to be used, between the question and its answer.
 		case err != nil:
 			return fmt.Errorf("cachedpg: removing the replication slots: %w", err)

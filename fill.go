@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cachedpg/cachedpg/internal/pgerr"
+
 	"github.com/cachedpg/cachedpg/internal/step"
 	"github.com/cachedpg/cachedpg/keying"
 	"github.com/cachedpg/cachedpg/store"
@@ -174,7 +176,7 @@ func (c *Conn) fill(ctx context.Context, q *call, m *fetch, f *flight) (driver.R
 	wire, err := c.inner.read(ctx, q)
 	if err != nil {
 		c.refuse(q, f, nil, err)
-		return nil, asStdlib(err)
+		return nil, pgerr.AsStdlib(err)
 	}
 	limit := c.d.config.MaxEntry
 	if m.large {

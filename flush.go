@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"sync"
 	"time"
+
+	"github.com/cachedpg/cachedpg/internal/pgerr"
 )
 
 // With synchronous_commit=off PostgreSQL answers a COMMIT, and shows it to everybody,
@@ -135,7 +137,7 @@ func (l *walLog) problem() string {
 
 // refusesPosition: the role lacks a right, or the server has no such log.
 func refusesPosition(err error) bool {
-	return refusedAs(err, insufficientPrivilege, "42883", "0A000") // no such function, not supported
+	return pgerr.Is(err, pgerr.InsufficientPrivilege, pgerr.UndefinedFunction, pgerr.NotSupported)
 }
 
 // flushPoint is a place in the log: once it is on disk, so is everything that could

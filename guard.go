@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/cachedpg/cachedpg/internal/pgerr"
+
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/cachedpg/cachedpg/store"
@@ -107,7 +109,7 @@ func (g *guard) dialKnowing(ctx context.Context, lasts bool) (in inner, pooled b
 			continue
 		}
 		for _, dial := range d.ways(g.id) {
-			if in, err = dial(toPrimary(ctx)); refusedAs(err, tooManyConnections) && lasts {
+			if in, err = dial(toPrimary(ctx)); pgerr.Is(err, pgerr.TooManyConnections) && lasts {
 				if idle := d.idlers.takeOwn(); idle != nil {
 					in, err = idle, nil
 				}
@@ -265,7 +267,4 @@ func transactionOver(xid string) string {
 // isFuture reports that PostgreSQL has not given out the transaction id yet. It
 // had: a crash has taken the transaction, before anything of it was on disk,
 // and the id will be given out again.
-func isFuture(err error) bool {
-	var refused *pgconn.PgError
-	return errors.As(err, &refused) && refused.Code == "22023"
-}
+func isFuture(err error) bool { return pgerr.Is(err, pgerr.InvalidValue) }

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/cachedpg/cachedpg/internal/pgerr"
 )
 
 // idlers are the connections that database/sql has idle, as far as their backends are as new ones. Once PostgreSQL
@@ -132,7 +134,7 @@ var errNoPlace = errors.New("cachedpg: PostgreSQL has no place for a connection 
 	" or max_connections, by two above what the pools may have, or set cache_max_conns to two less than it")
 
 func noPlace(err error) error {
-	if refusedAs(err, tooManyConnections) {
+	if pgerr.Is(err, pgerr.TooManyConnections) {
 		return fmt.Errorf("%w: %w", errNoPlace, err)
 	}
 	return err

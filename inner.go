@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/stdlib"
 
 	"github.com/cachedpg/cachedpg/catalog"
+	"github.com/cachedpg/cachedpg/internal/pgerr"
 	"github.com/cachedpg/cachedpg/keying"
 )
 
@@ -220,7 +221,7 @@ func (in *pgxInner) execInTx(ctx context.Context, sql string, args, values []dri
 	}
 	results := conn.SendBatch(ctx, batch)
 	_, err := results.Exec()
-	if refusedAs(err, noStatement) { // BEGIN, which pgx has prepared, and the caller discarded
+	if pgerr.Is(err, pgerr.NoStatement) { // BEGIN, which pgx has prepared, and the caller discarded
 		_ = results.Close()
 		return in.execStepwise(ctx, sql, args, then)
 	}
@@ -238,7 +239,7 @@ func (in *pgxInner) execInTx(ctx context.Context, sql string, args, values []dri
 				}
 			}
 		}
-		return nil, "", asStdlib(err)
+		return nil, "", pgerr.AsStdlib(err)
 	}
 	tag, err := results.Exec()
 	for i := 1; i < len(then) && err == nil; i++ {
@@ -253,13 +254,6 @@ func (in *pgxInner) execInTx(ctx context.Context, sql string, args, values []dri
 	}
 	return driver.RowsAffected(tag.RowsAffected()), answer, err
 }
-
-// noStatement is the SQLSTATE of a prepared statement that is not there: DISCARD ALL
-// and DEALLOCATE ALL drop those too which pgx (5.12) has prepared by itself, and it is not told.
-const noStatement = "26000"
-
-// duplicateStatement is that of one which is there already.
-const duplicateStatement = "42P05"
 
 // execPlainInTx is for a text without arguments, which pgx sends without
 // preparing it: a text with literals is rarely sent twice.
@@ -289,7 +283,7 @@ func (in *pgxInner) execPlainInTx(ctx context.Context, sql string, then []string
 	}
 	if err != nil {
 		if results[0] == nil {
-			err = asStdlib(err)
+			err = pgerr.AsStdlib(err)
 		}
 		return nil, "", err
 	}

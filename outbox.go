@@ -14,6 +14,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/cachedpg/cachedpg/internal/pgerr"
 	"github.com/cachedpg/cachedpg/internal/step"
 	"github.com/cachedpg/cachedpg/parser"
 	"github.com/cachedpg/cachedpg/store"
@@ -87,12 +88,6 @@ const (
 	relayPatience = 500 * time.Millisecond
 	// After no answer the others do not wait for one.
 	relayRest = 5 * time.Second
-
-	insufficientPrivilege = "42501"
-	undefinedTable        = "42P01"
-	undefinedSchema       = "3F000"
-	undefinedObject       = "42704"
-	readOnlyTransaction   = "25006"
 )
 
 // readOnly is an SQL expression that is readOnlyAnswer in a transaction that takes
@@ -289,11 +284,6 @@ func (e *effect) postBeside(ctx context.Context, tags []store.Tag, xid string) e
 	return outboxError(err)
 }
 
-func refusedAs(err error, codes ...string) bool {
-	var refused *pgconn.PgError
-	return errors.As(err, &refused) && slices.Contains(codes, refused.Code)
-}
-
 // outboxError says what to do where the outbox cannot be written to.
 func outboxError(err error) error {
 	var refused *pgconn.PgError
@@ -301,9 +291,9 @@ func outboxError(err error) error {
 		return err
 	}
 	switch refused.Code {
-	case undefinedTable, undefinedSchema:
+	case pgerr.UndefinedTable, pgerr.UndefinedSchema:
 		return fmt.Errorf("cachedpg: cache_outbox: the table cachedpg.outbox is not there; run: cachedpg setup --dsn …: %w", err)
-	case insufficientPrivilege:
+	case pgerr.InsufficientPrivilege:
 		return fmt.Errorf("cachedpg: cache_outbox: the role may not use cachedpg.outbox; run: cachedpg setup --role ROLE --dsn …: %w", err)
 	}
 	return fmt.Errorf("cachedpg: cache_outbox: %w", err)
@@ -313,7 +303,7 @@ func outboxError(err error) error {
 // event, if it was the event that failed. The statement may have failed in the
 // same way by itself.
 func (e *effect) explainOutbox(ctx context.Context, cause error) error {
-	if !e.posted || !refusedAs(cause, undefinedTable, undefinedSchema, insufficientPrivilege) {
+	if !e.posted || !pgerr.Is(cause, pgerr.UndefinedTable, pgerr.UndefinedSchema, pgerr.InsufficientPrivilege) {
 		return cause
 	}
 	if may, err := e.c.inner.text(ctx, "SELECT "+mayPost); err != nil || may == "true" {

@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/cachedpg/cachedpg/internal/pgerr"
+
 	"github.com/cachedpg/cachedpg/keying"
 	"github.com/cachedpg/cachedpg/store"
 )
@@ -128,7 +130,7 @@ func (p *peers) run(done chan struct{}) {
 	defer close(done)
 	for {
 		rest := renewEvery
-		if err := p.round(func() bool { return false }); refusedAs(err, insufficientPrivilege) { // who wants to know looks
+		if err := p.round(func() bool { return false }); pgerr.Is(err, pgerr.InsufficientPrivilege) { // who wants to know looks
 			rest = refusedFor
 		}
 		timer := time.NewTimer(rest)

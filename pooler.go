@@ -5,6 +5,8 @@ import (
 	"database/sql/driver"
 	"fmt"
 
+	"github.com/cachedpg/cachedpg/internal/pgerr"
+
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 )
@@ -71,7 +73,7 @@ func (c *Conn) pass(ctx context.Context, q *call) (driver.Rows, error) {
 	}
 	wire, err := c.inner.read(ctx, q)
 	if err != nil {
-		return nil, asStdlib(err)
+		return nil, pgerr.AsStdlib(err)
 	}
 	rows, err := c.readRowsUpTo(0, wire, &shape{}) // pgx has read the first one too
 	if err != nil {
@@ -99,7 +101,7 @@ func (in *pgxInner) ExecContext(ctx context.Context, sql string, args []driver.N
 	ctx = in.trace.start(ctx, sql, appendValues(nil, args))
 	tag, err := in.execTogether(ctx, &q)
 	in.trace.end(ctx, tag, err)
-	return driver.RowsAffected(tag.RowsAffected()), asStdlib(err)
+	return driver.RowsAffected(tag.RowsAffected()), pgerr.AsStdlib(err)
 }
 
 func (in *pgxInner) execTogether(ctx context.Context, q *call) (pgconn.CommandTag, error) {

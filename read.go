@@ -7,8 +7,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgconn"
-
 	"github.com/cachedpg/cachedpg/internal/step"
 	"github.com/cachedpg/cachedpg/keying"
 	"github.com/cachedpg/cachedpg/parser"
@@ -285,13 +283,4 @@ func (c *Conn) direct(ctx context.Context, q *call, reason keying.Reason) (drive
 		return nil, err
 	}
 	return withEffect(rows, e), nil
-}
-
-// asStdlib gives the error that pgx's stdlib would: a statement that never
-// left may be tried on another connection.
-func asStdlib(err error) error {
-	if pgconn.SafeToRetry(err) {
-		return driver.ErrBadConn
-	}
-	return err
 }

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/cachedpg/cachedpg/internal/pgerr"
+
 	"github.com/jackc/pgx/v5"
 
 	"github.com/cachedpg/cachedpg/invalidation"
@@ -107,7 +109,7 @@ var (
 // lasts reports that an error does not pass by itself. A relay may be started
 // before a standby is promoted, but not before the DSN is right.
 func lasts(err error) bool {
-	return refusedAs(err, undefinedTable, undefinedSchema, insufficientPrivilege) || errors.Is(err, errPooled) || errors.Is(err, errClosed) || errors.Is(err, errOtherStore)
+	return pgerr.Is(err, pgerr.UndefinedTable, pgerr.UndefinedSchema, pgerr.InsufficientPrivilege) || errors.Is(err, errPooled) || errors.Is(err, errClosed) || errors.Is(err, errOtherStore)
 }
 
 // relay is one call of Relay. It has a connection of its own and goes past the

@@ -7,8 +7,8 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/cachedpg/cachedpg/internal/pgerr"
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // ownSchema is where the driver's own tables live. Nothing that reads them is
@@ -69,14 +69,13 @@ func Setup(ctx context.Context, db *sql.DB, roles ...string) error {
 	if err == nil {
 		err = tx.Commit()
 	}
-	var refused *pgconn.PgError
 	switch {
 	case err == nil:
 		return nil
-	case errors.As(err, &refused) && refused.Code == insufficientPrivilege:
+	case pgerr.Is(err, pgerr.InsufficientPrivilege):
 		return fmt.Errorf("cachedpg: setup: %w; run it as a role that may do so, such as the owner of the database,"+
 			" with --role for the role of the application, or run as such a role what cachedpg setup --print prints", err)
-	case errors.As(err, &refused) && refused.Code == undefinedObject:
+	case pgerr.Is(err, pgerr.UndefinedObject):
 		return fmt.Errorf("cachedpg: setup: %w; create the role first", err)
 	}
 	return fmt.Errorf("cachedpg: setup: %w", err)

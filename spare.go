@@ -4,15 +4,14 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"github.com/cachedpg/cachedpg/internal/pgerr"
 )
 
 // The driver has connections of its own, for what must not wait for a place in the pool. Where PostgreSQL
 // has no place for them beside the pool, because a role's CONNECTION LIMIT is as large as that, say, a caller
 // comes first: if PostgreSQL refuses his connection, the driver closes its own, and he tries again. Without
 // any of its own it serves nothing from memory, and Stats.Problems and Ping say so.
-
-// tooManyConnections is PostgreSQL's code for it.
-const tooManyConnections = "53300"
 
 var errCallersFirst = fmt.Errorf("%w: callers need all of them", errNoPlace)
 
@@ -22,7 +21,7 @@ const placePatience = time.Second
 
 // connectFirst is connect for a caller.
 func (d *connector) connectFirst(ctx context.Context, b *link) (in inner, err error) {
-	if in, err = d.connect(ctx, b); !refusedAs(err, tooManyConnections) || d.space() == nil && d.config.Store == storeOff {
+	if in, err = d.connect(ctx, b); !pgerr.Is(err, pgerr.TooManyConnections) || d.space() == nil && d.config.Store == storeOff {
 		return in, err
 	}
 	d.idlers.tight.Store(true)
@@ -37,7 +36,7 @@ func (d *connector) connectFirst(ctx context.Context, b *link) (in inner, err er
 		if sleep(ctx, wait) != nil {
 			return nil, err
 		}
-		if in, err = d.connect(ctx, b); !refusedAs(err, tooManyConnections) {
+		if in, err = d.connect(ctx, b); !pgerr.Is(err, pgerr.TooManyConnections) {
 			break
 		}
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/cachedpg/cachedpg/internal/pgerr"
 	"github.com/cachedpg/cachedpg/store"
 )
 
@@ -240,7 +241,7 @@ func nobodyThere(err error) bool {
 		}
 		return len(e.Unwrap()) > 0
 	case *pgconn.PgError:
-		return e.Code == "57P03" // starting up or shutting down
+		return e.Code == pgerr.CannotConnectNow
 	case syscall.Errno:
 		return e == syscall.ECONNREFUSED || e == syscall.ENOENT
 	}

@@ -54,6 +54,7 @@ var rules = []rule{
 	{pattern: "invalidation/walfeed", project: []string{"invalidation", "store", "catalog", "internal/..."}, modules: []string{pgx, pglog}},
 	{pattern: "invalidation/...", project: []string{"invalidation/...", "store", "internal/..."}},
 	{pattern: "test/..."}, // tests alone
+	{pattern: "internal/pgerr", modules: []string{pgx}},
 	{pattern: "internal/pgtest", project: []string{"internal/child"}, modules: []string{pgx}},
 	{pattern: "internal/redistest", project: []string{"internal/child"}, modules: []string{goRedis}},
 	{pattern: "internal/...", project: []string{"internal/..."}},
