@@ -2,6 +2,7 @@ package cachedpg_test
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -11,23 +12,25 @@ import (
 	"testing"
 
 	"github.com/cachedpg/cachedpg"
+	"github.com/cachedpg/cachedpg/keying"
 )
 
 // pages are the texts for people, by their paths.
 func pages(t *testing.T) map[string]string {
 	t.Helper()
-	paths, err := filepath.Glob("*.md")
-	more, moreErr := filepath.Glob("docs/*.md")
-	if err = errors.Join(err, moreErr); err != nil {
-		t.Fatal(err)
-	}
 	texts := make(map[string]string)
-	for _, path := range append(paths, more...) {
-		text, err := os.ReadFile(path)
+	for _, pattern := range []string{"*.md", "docs/*.md", "docs/*/*.md"} {
+		paths, err := filepath.Glob(pattern)
 		if err != nil {
 			t.Fatal(err)
 		}
-		texts[path] = string(text)
+		for _, path := range paths {
+			text, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			texts[path] = string(text)
+		}
 	}
 	return texts
 }
@@ -90,8 +93,8 @@ func TestSettingsAreTheSameInCodeAndPages(t *testing.T) {
 	}
 	texts := pages(t)
 	for _, key := range known {
-		if !strings.Contains(texts["README.md"], "| `"+key+"` |") {
-			t.Errorf("README.md does not explain %s", key)
+		if !strings.Contains(texts["docs/configuration.md"], "| `"+key+"` |") {
+			t.Errorf("docs/configuration.md does not explain %s", key)
 		}
 	}
 	for path, text := range texts {
@@ -100,6 +103,22 @@ func TestSettingsAreTheSameInCodeAndPages(t *testing.T) {
 				t.Errorf("%s: there is no setting %s", path, key)
 			}
 		}
+	}
+}
+
+// docs/explain.md has each reason with the words and the remedy of the code, and no other.
+func TestReasonsAreTheSameInCodeAndPages(t *testing.T) {
+	page := pages(t)["docs/explain.md"]
+	_, table, ok := strings.Cut(page, "\n| reason | what it means | remedy |\n| --- | --- | --- |\n")
+	if !ok {
+		t.Fatal("docs/explain.md has no table of reasons")
+	}
+	var want strings.Builder
+	for _, r := range keying.Reasons() {
+		fmt.Fprintf(&want, "| `%v` | %s | %s |\n", r, r.Words(), r.Remedy())
+	}
+	if table != want.String() {
+		t.Errorf("docs/explain.md has the reasons\n%s\nwant\n%s", table, want.String())
 	}
 }
 

@@ -20,9 +20,9 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-var rewrite = flag.Bool("rewrite", false, "write what the program says into testdata/explain.txt and README.md")
+var rewrite = flag.Bool("rewrite", false, "write what the program says into testdata/explain.txt and docs/explain.md")
 
-// shop returns the DSN of a database with the schema of the README's statements.
+// shop returns the DSN of a database with the schema of the statements in docs/explain.md.
 func shop(t *testing.T) string {
 	t.Helper()
 	schema, err := os.ReadFile("testdata/shop.sql")
@@ -67,16 +67,16 @@ func explains(t *testing.T, args ...string) string {
 
 const (
 	golden = "testdata/explain.txt"
-	readme = "../../README.md"
+	shown  = "../../docs/explain.md"
 	prompt = "$ cachedpg explain '"
 )
 
-// TestTheReadmesExplanations runs the statements of testdata/explain.txt and
-// compares what is said of them with what stands there, and that with the README.
+// TestThePagesExplanations runs the statements of testdata/explain.txt and
+// compares what is said of them with that file, and the file with docs/explain.md.
 // Review a change with
 //
-//	go test ./cmd/cachedpg -run Readme -rewrite && git diff
-func TestTheReadmesExplanations(t *testing.T) {
+//	go test ./cmd/cachedpg -run Explanations -rewrite && git diff
+func TestThePagesExplanations(t *testing.T) {
 	t.Parallel()
 	dsn := shop(t)
 	config, err := pgx.ParseConfig(dsn)
@@ -99,17 +99,17 @@ func TestTheReadmesExplanations(t *testing.T) {
 	if len(blocks) < 10 {
 		t.Errorf("%d statements in %s", len(blocks), golden)
 	}
-	page, err := os.ReadFile(readme)
+	page, err := os.ReadFile(shown)
 	if err != nil {
 		t.Fatal(err)
 	}
 	before, rest, _ := strings.Cut(string(page), "```\n"+prompt)
-	shown, after, ok := strings.Cut(rest, "```\n")
+	block, after, ok := strings.Cut(rest, "```\n")
 	if !ok {
-		t.Fatalf("%s has no block that begins with %q", readme, prompt)
+		t.Fatalf("%s has no block that begins with %q", shown, prompt)
 	}
 	if *rewrite {
-		for file, text := range map[string]string{golden: got, readme: before + "```\n" + got + "```\n" + after} {
+		for file, text := range map[string]string{golden: got, shown: before + "```\n" + got + "```\n" + after} {
 			if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
 				t.Fatal(err)
 			}
@@ -119,8 +119,8 @@ func TestTheReadmesExplanations(t *testing.T) {
 	if got != want {
 		t.Errorf("%s:\ngot:\n%s\nwant:\n%s", golden, got, want)
 	}
-	if prompt+shown != want {
-		t.Errorf("README.md shows something else than %s", golden)
+	if prompt+block != want {
+		t.Errorf("%s shows something else than %s", shown, golden)
 	}
 }
 
