@@ -49,7 +49,7 @@ import (
 //	                                (applied, and the entry is old for good)
 
 // writeQueue is what a connector with relations of that strategy has: the way into
-// the queue, and the one who empties it.
+// the queue, and the one who empties it. See docs/decisions/write-behind.md.
 type writeQueue struct {
 	d     *connector
 	queue *redis.Store

@@ -31,5 +31,6 @@
 //
 // One SELECT: conn.go QueryContext, read.go, keying Plan.Key and Plan.ReadTags,
 // store Memory.Lookup, rows.go. One UPDATE: conn.go ExecContext, write.go,
-// keying Plan.WriteTags, invalidation Write, store Memory.Intend.
+// keying Plan.WriteTags, invalidation Write, store Memory.Intend. DESIGN.md has the
+// layers, and docs/decisions what is not obvious.
 package cachedpg

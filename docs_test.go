@@ -156,3 +156,116 @@ func TestPoliciesInPages(t *testing.T) {
 		}
 	}
 }
+
+var (
+	decisionHeading = regexp.MustCompile(`(?m)^## (D\d+)\. (.+)$`)
+	decisionParts   = regexp.MustCompile(`^\n- \*\*Context:\*\* \S.*\n- \*\*Decision:\*\* \S.*\n- \*\*Without it:\*\* \S.*\n- \*\*Shown by:\*\* (\S.*)\n*$`)
+	quoted          = regexp.MustCompile("`([^`]+)`")
+	testFunc        = regexp.MustCompile(`(?m)^func ((?:Test|Fuzz|Benchmark)\w+)\(`)
+	citation        = regexp.MustCompile(`docs/decisions/([\w-]+\.md)(?: \(([^)]*)\))?`)
+	number          = regexp.MustCompile(`D\d+`)
+)
+
+const noTest = "No test of its own."
+
+// Each record of docs/decisions has a number of its own, a row in the index, four parts,
+// and a test that is there; and what comments cite is there, too.
+func TestDecisions(t *testing.T) {
+	sources := goSources(t)
+	tests := make(map[string]bool)
+	for path, text := range sources {
+		if strings.HasSuffix(path, "_test.go") {
+			for _, m := range testFunc.FindAllStringSubmatch(text, -1) {
+				tests[m[1]] = true
+			}
+		}
+	}
+	var index strings.Builder
+	where := make(map[string]string) // the page of each number
+	titles := make(map[string]string)
+	for path, text := range pages(t) {
+		switch {
+		case !strings.HasPrefix(path, filepath.FromSlash("docs/decisions/")):
+			continue
+		case filepath.Base(path) == "README.md":
+			index.WriteString(text)
+			continue
+		}
+		found := decisionHeading.FindAllStringSubmatchIndex(text, -1)
+		if len(found) == 0 {
+			t.Errorf("%s has no record", path)
+		}
+		for i, m := range found {
+			name, title, end := text[m[2]:m[3]], text[m[4]:m[5]], len(text)
+			if i+1 < len(found) {
+				end = found[i+1][0]
+			}
+			if before, ok := where[name]; ok {
+				t.Errorf("%s is in %s and in %s", name, before, path)
+			}
+			where[name], titles[name] = filepath.Base(path), title
+			parts := decisionParts.FindStringSubmatch(text[m[1]+1 : end])
+			if parts == nil {
+				t.Errorf("%s: %s has not the parts Context, Decision, Without it and Shown by, a line each", path, name)
+				continue
+			}
+			shown := quoted.FindAllStringSubmatch(parts[1], -1)
+			if len(shown) == 0 && parts[1] != noTest {
+				t.Errorf("%s: %s names no test, and does not say %q", path, name, noTest)
+			}
+			for _, s := range shown {
+				if _, err := os.Stat(s[1]); err != nil && !tests[s[1]] {
+					t.Errorf("%s: %s is shown by %s, which is neither a test nor a file", path, name, s[1])
+				}
+			}
+		}
+	}
+	if len(where) < 80 {
+		t.Errorf("found %d decisions", len(where))
+	}
+	for name, page := range where {
+		row := fmt.Sprintf("\n| %s | [%s](%s#", name, titles[name], page)
+		if n := strings.Count(index.String(), row); n != 1 {
+			t.Errorf("%d rows of the index begin with %q", n, row)
+		}
+	}
+	if n := strings.Count(index.String(), "\n| D"); n != len(where) {
+		t.Errorf("the index has %d rows for %d decisions", n, len(where))
+	}
+	for path, text := range sources {
+		text = regexp.MustCompile(`\n\s*//\s*`).ReplaceAllString(text, " ")
+		for _, m := range citation.FindAllStringSubmatch(text, -1) {
+			if _, err := os.Stat(filepath.Join("docs", "decisions", m[1])); err != nil {
+				t.Errorf("%s: %v", path, err)
+			}
+			for _, name := range number.FindAllString(m[2], -1) {
+				if where[name] != m[1] {
+					t.Errorf("%s: %s is not in %s", path, name, m[1])
+				}
+			}
+		}
+	}
+}
+
+// goSources are the texts of all Go files, nested modules included, by their paths.
+func goSources(t *testing.T) map[string]string {
+	t.Helper()
+	texts := make(map[string]string)
+	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && path != "." && (strings.HasPrefix(d.Name(), ".") || d.Name() == "testdata" || d.Name() == "vendor"):
+			return fs.SkipDir
+		case d.IsDir() || filepath.Ext(path) != ".go":
+			return nil
+		}
+		text, err := os.ReadFile(path)
+		texts[path] = string(text)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return texts
+}

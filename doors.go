@@ -31,7 +31,8 @@ const (
 	closeRatio = 4
 )
 
-// doorkeeper is the keeper's hand at the doors of relations.
+// doorkeeper counts what is written and looked up of each relation, and closes and opens
+// relations for the keeper. See docs/decisions/shared-store.md (D45).
 type doorkeeper struct {
 	keeper  *keeper
 	store   store.Closable // nil: nothing is ever closed

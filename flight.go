@@ -35,6 +35,8 @@ import (
 //     up, is joined by one more who runs the SELECT, after twice that time by another,
 //     and so on: not everybody runs a slow SELECT, and nobody is held up for long.
 //   - It waits for a quarter of its own time at most, see Conn.patience.
+//
+// See docs/decisions/reads.md (D3).
 type flights struct {
 	mu    sync.Mutex // guards byKey, and what runs in the flights
 	byKey map[store.Key]*flight

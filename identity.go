@@ -16,7 +16,7 @@ import (
 //     are alive began at the same time.
 //   - ALTER DATABASE … RENAME leaves the OID and gives the name to another database.
 //
-// The price is that a restart of PostgreSQL begins cold.
+// The price is that a restart of PostgreSQL begins cold. See docs/decisions/server-identity.md (D74, D75).
 type identity struct {
 	system   string // pg_control_system().system_identifier
 	timeline string // "" of a standby

@@ -21,6 +21,8 @@ import (
 // wait, each of them: what is planned without a catalog makes everything stale, and in the end the load itself
 // out of date. Nobody waits for a load that has been under way for as long as patience allows. After a
 // load that has failed the next one begins no sooner than the back-off says.
+//
+// See docs/decisions/schema.md (D39, D43, D44).
 type loads struct {
 	space *space
 	retry *backoff

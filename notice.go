@@ -25,6 +25,8 @@ import (
 // The notice is an advisory lock, see rotation. It stays until the store can be reached again, so that only the
 // first commit waits. If the process dies, so does the notice, while its COMMIT
 // may go on: therefore the transaction that commits holds the same lock.
+//
+// See docs/decisions/shared-store.md (D49).
 type notice struct {
 	guard *guard
 	group sync.WaitGroup // of rounds

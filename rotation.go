@@ -37,6 +37,8 @@ import (
 //	                                                PAUSE waits for it
 //	                        has to wait
 //	(waits for its answer …)
+//
+// See docs/decisions/connections.md (D88).
 type rotation struct {
 	guard *guard
 	rest  time.Duration // it ends when nobody has asked for so long, if not zero

@@ -51,7 +51,7 @@ type recipe struct {
 	chosen  uint64        // by which search
 }
 
-// recipes are those of one space. They live and end with the cache.
+// recipes are those of one space. They live and end with the cache. See docs/decisions/write-through.md (D66, D67, D68).
 type recipes struct {
 	mu       sync.Mutex // guards the fields below
 	byKey    map[store.Key]*list.Element

@@ -13,7 +13,7 @@ import (
 var _ driver.Tx = (*tx)(nil)
 
 // txState is what the driver knows of the transaction that is open on a
-// connection, however it was begun.
+// connection, however it was begun. See docs/decisions/transactions-and-sessions.md (D24, D25, D26).
 type txState struct {
 	tags       map[store.Tag]struct{} // of everything written so far; a rolled-back savepoint keeps its tags
 	catalog    bool                   // it changed the catalog

@@ -7,6 +7,8 @@
 // The facts err on one side. Where the catalog tables leave a doubt, the
 // snapshot says less about what is unique, deterministic or immutable, and
 // more about what runs code, so that its users bypass or invalidate.
+//
+// See docs/decisions/schema.md (D40, D41, D42).
 package catalog
 
 // Relation is a table, view, partition, materialised view, foreign table or

@@ -465,4 +465,7 @@
 //   - Intents cleared when the answer to COMMIT is lost: stale.
 //   - Single flight by key: new, then old.
 //   - Nobody clears the intents of the dead: never stale, and never cached again.
+//
+// See also docs/decisions/shared-store.md (D45, D46, D47, D48, D49), docs/decisions/processes.md (D52, D55)
+// and docs/decisions/server-identity.md (D74, D78, D79).
 package invalidation

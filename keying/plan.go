@@ -6,6 +6,9 @@
 // Two rules decide every doubt. A read in doubt gets a Reason and is not
 // cached. A write in doubt gets more tags, in the end the schema tag, on which
 // every result depends.
+//
+// See docs/decisions/reads.md (D4, D5, D6, D7), docs/decisions/writes.md (D16, D19)
+// and docs/decisions/temporary-objects.md (D35, D36, D38).
 package keying
 
 import (

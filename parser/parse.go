@@ -16,6 +16,8 @@
 // know is Opaque, whatever else is in it. A text that PostgreSQL's grammar
 // refuses, or that could harm the C parser, is an error, and to be treated
 // like an Opaque statement.
+//
+// See docs/decisions/parser.md (D89, D90) and docs/decisions/writes.md (D18, D23).
 package parser
 
 import (

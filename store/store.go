@@ -3,6 +3,8 @@
 //
 // Package invalidation explains the protocol and numbers its invariants; the
 // comments here cite them as I1, I2, …
+//
+// See docs/decisions/store.md (D91).
 package store
 
 import (

@@ -52,4 +52,6 @@
 // last commit by the time that decoding takes: milliseconds, or as long as a
 // connection can be dead unnoticed (Silence). Reads are linearizable with
 // writes through the driver only.
+//
+// See docs/decisions/feed-and-outbox.md (D69, D70, D71).
 package walfeed

@@ -10,6 +10,9 @@
 //
 // A hit is one MGET of lease, entry and stamps. Everything that changes more than
 // one key is a script, see scripts.go.
+//
+// See docs/decisions/shared-store.md (D45, D48, D50, D51), docs/decisions/reads.md (D1, D2)
+// and docs/decisions/write-behind.md (D57, D62, D65).
 package redis
 
 import (
