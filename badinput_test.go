@@ -228,27 +228,6 @@ func TestArgumentsThatDoNotFit(t *testing.T) {
 	})
 }
 
-// asPgx asks twice: rows or error are those of plain pgx.
-func (v via) asPgx(query string, args ...any) {
-	v.f.Helper()
-	for range 2 {
-		got, want := v.read(v.ask, query, args), v.read(v.truth, query, args)
-		switch {
-		case want.err != nil && (got.err == nil || got.err.Error() != want.err.Error()):
-			v.f.Errorf("%s with a %T: got %q, error %v, plain pgx's error is %v", query, first(args), got, got.err, want.err)
-		case want.err == nil && (got.err != nil || got.String() != want.String()):
-			v.f.Errorf("%s with a %T: got %q, error %v, plain pgx's %q", query, first(args), got, got.err, want)
-		}
-	}
-}
-
-func first(args []any) any {
-	if len(args) == 0 {
-		return nil
-	}
-	return args[0]
-}
-
 type failingValuer struct{}
 
 func (failingValuer) Value() (driver.Value, error) { return nil, errors.New("no value") }

@@ -12,34 +12,12 @@ import (
 	"github.com/cachedpg/cachedpg/keying"
 )
 
-// beside returns the via of another process, whatever store it has.
-func (f *fixture) beside(name string, keys ...string) via {
-	f.Helper()
-	c, err := (&Driver{}).OpenConnector(withKeys(f.dsn, keys))
-	if err != nil {
-		f.Fatal(err)
-	}
-	c.(*connector).process = name
-	return f.asking(openDB(f, c))
-}
-
 func (v via) peers() *peers { return connectorOf(v.db).space().peers }
 
 // shown counts the locks that camps show themselves by.
 func (f *fixture) shown() int {
 	f.Helper()
 	return f.count(fmt.Sprintf("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND classid = '%d' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())", lockCamps))
-}
-
-// caches asks until a result comes from the cache again.
-func (v via) caches(query string, args ...any) result {
-	v.f.Helper()
-	v.f.until("a hit", func() bool {
-		before := StatsOf(v.db).Hits
-		v.fresh(query, args...)
-		return StatsOf(v.db).Hits > before
-	})
-	return v.hit(query, args...)
 }
 
 // withheldBy: nothing comes from the cache, and everything that can be asked says why.

@@ -21,6 +21,7 @@ import (
 	"github.com/jackc/pgx/v5/stdlib"
 
 	"github.com/cachedpg/cachedpg/internal/clock"
+	"github.com/cachedpg/cachedpg/internal/patience"
 	"github.com/cachedpg/cachedpg/internal/redact"
 	"github.com/cachedpg/cachedpg/store/redis"
 )
@@ -318,7 +319,7 @@ func newConnector(config Config) (*connector, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &connector{config: config, target: target, readPatience: readPatience,
+	d := &connector{config: config, target: target, readPatience: patience.Read,
 		idlers: idlers{retake: backoff{min: time.Second, max: time.Minute}}, sessions: make(map[[32]byte]*session), spaces: make(map[identity]*space), together: make(map[pair]bool),
 		statements: clock.New[[sha256.Size]byte, *statementStats](maxStatsBytes), tables: newTableAccounts(), through: config.writesThrough(),
 		given: clock.New[givenKey, string](maxGiven), paths: clock.New[pathKey, []string](maxGiven), derived: clock.New[derivation, *session](maxDerived)}

@@ -17,8 +17,6 @@ import (
 // escape_test.go and badinput_test.go; scripted_*_test.go plays what no real
 // server can be made to show on command.
 
-const userByID = "SELECT id, name, city FROM users WHERE id = $1"
-
 func TestARepeatedSelectIsAnsweredFromTheCache(t *testing.T) {
 	scenario(t, people, func(f *fixture) {
 		f.miss(userByID, 1)

@@ -452,15 +452,6 @@ func TestWrappedConnectors(t *testing.T) {
 	})
 }
 
-func (f *fixture) poolConfig() *pgxpool.Config {
-	f.Helper()
-	config, err := pgxpool.ParseConfig(f.dsn)
-	if err != nil {
-		f.Fatal(err)
-	}
-	return config
-}
-
 // A connector that gives something else is refused, and what it gave is closed.
 func TestAConnectorThatIsNotPgxs(t *testing.T) {
 	other := &otherConnector{}

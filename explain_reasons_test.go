@@ -16,6 +16,7 @@ import (
 	"github.com/jackc/pgx/v5/stdlib"
 
 	"github.com/cachedpg/cachedpg/catalog"
+	"github.com/cachedpg/cachedpg/internal/inside"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 	"github.com/cachedpg/cachedpg/keying"
 	"github.com/cachedpg/cachedpg/store"
@@ -143,9 +144,9 @@ func TestExplainAgreesWithWhatHappens(t *testing.T) {
 				t.Errorf("%s: got reason %q, want %q", s.sql, x.Reason, want)
 			}
 			f.released()
-			before := StatsOf(f.db)
+			before := inside.Counted(f.db)
 			f.runOnce(s.sql, s.args)
-			got, want := difference(before, StatsOf(f.db)), "bypass "+x.Reason
+			got, want := difference(before, inside.Counted(f.db)), "bypass "+x.Reason
 			if x.Cacheable && (got == "hit" || got == "miss") {
 				if got == "miss" && f.inMemory() {
 					f.stored(s.sql, x)
@@ -196,7 +197,7 @@ func reasonName(r keying.Reason) string {
 
 func (v via) explain(query string, args ...any) *Explanation {
 	v.f.Helper()
-	x, err := Explain(v.context(), v.db, query, args...)
+	x, err := Explain(v.askContext(), v.db, query, args...)
 	if err != nil {
 		v.f.Fatalf("explain: %v\nin: %s", err, query)
 	}
@@ -224,9 +225,9 @@ func (v via) counted(x *Explanation, query string) *Explanation {
 	if x.Cacheable {
 		return x
 	}
-	before := StatsOf(v.db)
+	before := inside.Counted(v.db)
 	v.read(v.ask, query, nil) // it may fail
-	if got := difference(before, StatsOf(v.db)); got != "bypass "+x.Reason {
+	if got := difference(before, inside.Counted(v.db)); got != "bypass "+x.Reason {
 		v.f.Errorf("%s: counted as %q, explained as %q", query, got, x.Reason)
 	}
 	return x

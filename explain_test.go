@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachedpg/cachedpg/internal/inside"
 	"github.com/cachedpg/cachedpg/keying"
 )
 
@@ -40,14 +41,14 @@ func TestExplainNeedsNoStore(t *testing.T) {
 func TestExplainRunsNothing(t *testing.T) {
 	scenarioOnce(t, explainable, func(f *fixture) {
 		f.warm(userByID, 1)
-		before := StatsOf(f.db)
+		before := inside.Counted(f.db)
 		for _, query := range []string{
 			"DELETE FROM users", "DROP TABLE users", "SELECT bump()", "SELECT nextval('seq')", "BEGIN", "SET work_mem = '1GB'",
 			"DO 'BEGIN DELETE FROM users; END'", "TRUNCATE users CASCADE", "COPY users FROM STDIN",
 		} {
 			f.explain(query)
 		}
-		if met := difference(before, StatsOf(f.db)); met != "" {
+		if met := difference(before, inside.Counted(f.db)); met != "" {
 			f.Errorf("counted as %s", met)
 		}
 		f.hit(userByID, 1)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/cachedpg/cachedpg/internal/patience"
 	"github.com/cachedpg/cachedpg/store"
 )
 
@@ -70,10 +71,6 @@ type landing struct {
 	sql   string          // that err speaks of
 }
 
-// flightPatience is how long a SELECT may take of which nothing is known before another
-// reader runs it as well. Tests that count SELECTs have all the time.
-var flightPatience = store.FillLock
-
 // join returns the flight that a read with these stamps may share. When the
 // caller leads it must call leave, whatever happens. took is how long the SELECT took
 // last time, zero if nobody knows.
@@ -104,7 +101,7 @@ func (fs *flights) lead(key store.Key, stamps []store.Stamp, took time.Duration)
 }
 
 // overdue is how long somebody waits for a SELECT that took so long last time.
-func overdue(took time.Duration) time.Duration { return max(flightPatience, 2*took) }
+func overdue(took time.Duration) time.Duration { return max(patience.Flight, 2*took) }
 
 // gives is told that one who follows is about to give up what makes other processes wait:
 // the one who leads may have met that, and not another process.

@@ -19,7 +19,7 @@ import (
 // No read waits for it, neither in a process that has had no catalog yet nor after a change of the schema. In a
 // process without one a Ping waits, and who begins a transaction, in which it could not be had later. Writes
 // wait, each of them: what is planned without a catalog makes everything stale, and in the end the load itself
-// out of date. Nobody waits for a load that has been under way for as long as patience allows. After a
+// out of date. Nobody waits for a load that has been under way for as long as patience.Load. After a
 // load that has failed the next one begins no sooner than the back-off says.
 //
 // See docs/decisions/schema.md (D39, D43, D44).
@@ -39,12 +39,8 @@ type loads struct {
 	after  <-chan struct{}   // the next one begins when it is closed; nil if at once
 }
 
-// How long a caller waits for the catalog at most. Reads of tests that count misses wait until it is there.
-var (
-	patience        = time.Second
-	readPatience    = time.Duration(0)
-	releasePatience = 100 * time.Millisecond // of a load, for the marks of the DDL before it
-)
+// releasePatience is how long a load waits for the marks of the DDL before it.
+const releasePatience = 100 * time.Millisecond
 
 // patientFor returns how long a caller waits, at most limit: a quarter of the time that it
 // has, so that the query itself, which is sent after that, has the rest.

@@ -17,26 +17,12 @@ import (
 	"github.com/jackc/pgx/v5/stdlib"
 
 	"github.com/cachedpg/cachedpg/catalog"
+	"github.com/cachedpg/cachedpg/internal/patience"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 	"github.com/cachedpg/cachedpg/internal/redistest"
 	"github.com/cachedpg/cachedpg/keying"
 	"github.com/cachedpg/cachedpg/store"
 )
-
-// lockedCatalog has another session hold a lock without which no catalog can be loaded, on a
-// table of PostgreSQL's that others do without.
-func (f *fixture) lockedCatalog(table string) (unlock func()) {
-	f.Helper()
-	tx, err := f.plain.BeginTx(f.ctx, nil)
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Cleanup(func() { tx.Rollback() })
-	if _, err := tx.ExecContext(f.ctx, "LOCK pg_catalog."+table+" IN ACCESS EXCLUSIVE MODE"); err != nil {
-		f.Fatal(err)
-	}
-	return func() { f.rollback(tx) }
-}
 
 // A change of the schema that cannot be looked at makes everything stale, which takes no
 // catalog, and the lease goes on. While nothing has changed a load that is held up is nobody's affair.
@@ -240,7 +226,7 @@ func TestNoReadWaitsForTheFirstCatalog(t *testing.T) {
 		if got := s.d.stats.bypasses[keying.CatalogUnavailable].Load(); got != 3 {
 			s.Errorf("%d bypasses, want 3", got)
 		}
-		for _, want := range []time.Duration{patience, patience} { // counted from when the load began
+		for _, want := range []time.Duration{patience.Load, patience.Load} { // counted from when the load began
 			writer.mock.ExpectBegin()
 			writer.mock.ExpectRollback()
 			tx, err := writer.Conn.BeginTx(s.Context(), driver.TxOptions{})

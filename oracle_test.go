@@ -21,6 +21,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgtype"
 
+	"github.com/cachedpg/cachedpg/internal/inside"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 )
 
@@ -53,25 +54,6 @@ func newOracle(tb testing.TB, database, mode string, keys ...string) *oracle {
 	return o
 }
 
-// awaitCaching returns when db's cache has begun: it waits for the statements
-// that PostgreSQL was running when it was opened, those of other tests too.
-func awaitCaching(tb testing.TB, db *sql.DB) {
-	tb.Helper()
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-		rows, err := db.Query("SELECT FROM generate_series(1, 0)")
-		if err != nil {
-			tb.Fatal(err)
-		}
-		rows.Close()
-		if sp := connectorOf(db).space(); sp.before.Load().warm.Load() {
-			return
-		}
-		if time.Now().After(deadline) {
-			tb.Fatal("the cache does not begin")
-		}
-	}
-}
-
 // agree asks plain pgx once and cachedpg twice, and returns what cachedpg's
 // stats said of the two: "miss, hit" where the result is cached.
 func (o *oracle) agree(tb testing.TB, query string, args ...any) (met string) {
@@ -79,9 +61,9 @@ func (o *oracle) agree(tb testing.TB, query string, args ...any) (met string) {
 	want := o.transcript(o.plain, query, args)
 	var both []string
 	for range 2 {
-		before := StatsOf(o.cached)
+		before := inside.Counted(o.cached)
 		got := o.transcript(o.cached, query, args)
-		d := difference(before, StatsOf(o.cached))
+		d := difference(before, inside.Counted(o.cached))
 		both = append(both, d)
 		for i := range max(len(got), len(want)) {
 			switch {

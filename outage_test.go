@@ -14,34 +14,6 @@ import (
 	"github.com/cachedpg/cachedpg/store"
 )
 
-// outage is a story with a Redis of its own, to be broken.
-func outage(t *testing.T, story func(f *fixture, r *redistest.Server), keys ...string) {
-	t.Helper()
-	t.Parallel()
-	r := redistest.Start(t)
-	story(newFixture(t, pgtest.Database(t), "cache_statement", people, append(keys, "cache_store="+r.URL())...), r)
-}
-
-// again returns when the query is answered from the cache. Every answer on the
-// way is compared with PostgreSQL's.
-func (v via) again(query string, args ...any) result {
-	v.f.Helper()
-	var r result
-	v.f.until("the cache to answer again", func() bool {
-		before := StatsOf(v.db).Hits
-		r = v.fresh(query, args...)
-		return StatsOf(v.db).Hits > before
-	})
-	return r
-}
-
-// stays asks again and again for a time.
-func (v via) stays(d time.Duration, ask func()) {
-	for until := time.Now().Add(d); time.Now().Before(until); time.Sleep(5 * time.Millisecond) {
-		ask()
-	}
-}
-
 // halfway is a writer that has marked what it wrote and not committed.
 func (f *fixture) halfway(name string) (commit func()) {
 	f.Helper()

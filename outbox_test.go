@@ -60,14 +60,6 @@ func (f *fixture) relays(n int) {
 	})
 }
 
-func (f *fixture) count(query string, args ...any) (n int) {
-	f.Helper()
-	if err := f.plain.QueryRowContext(f.ctx, query, args...).Scan(&n); err != nil {
-		f.Fatal(err)
-	}
-	return n
-}
-
 // outbox is the number of rows that wait.
 func (f *fixture) outbox() int {
 	f.Helper()

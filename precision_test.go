@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/cachedpg/cachedpg/internal/inside"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 )
 
@@ -135,12 +136,12 @@ func (p *precision) row(w *precisionWrite) []bool {
 // ask asks a read and says where the answer came from.
 func (p *precision) ask(r *precisionRead) (got result, met string) {
 	p.Helper()
-	before := StatsOf(p.db)
+	before := inside.Counted(p.db)
 	got = p.read(p.db, r.sql, r.args)
 	if got.err != nil {
 		p.Fatalf("%s: %v\nin: %s", r.name, got.err, r.sql)
 	}
-	return got, difference(before, StatsOf(p.db))
+	return got, difference(before, inside.Counted(p.db))
 }
 
 // commit does what a write does.

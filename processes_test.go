@@ -1,7 +1,6 @@
 package cachedpg
 
 import (
-	"database/sql"
 	"database/sql/driver"
 	"fmt"
 	"math"
@@ -18,27 +17,6 @@ import (
 	"github.com/cachedpg/cachedpg/keying"
 	"github.com/cachedpg/cachedpg/store"
 )
-
-// shared is a story of several processes that share a Redis. Each is played by
-// a DB with a space of its own.
-func shared(t *testing.T, setup string, story func(f *fixture)) {
-	t.Helper()
-	t.Parallel()
-	story(newFixture(t, pgtest.Database(t), "cache_statement", setup, "cache_store="+pgtest.Redis(t)))
-}
-
-// process returns the via of another process, once a lease stands for it.
-func (f *fixture) process(name string, keys ...string) via {
-	f.Helper()
-	c, err := (&Driver{}).OpenConnector(withKeys(withKeys(f.dsn, f.keys), keys))
-	if err != nil {
-		f.Fatal(err)
-	}
-	c.(*connector).process = name
-	db := openDB(f, c)
-	f.live(db)
-	return f.asking(db)
-}
 
 func (v via) keeper() *keeper { return connectorOf(v.db).space().keeper }
 
@@ -464,10 +442,4 @@ func sqlValue(ordinal int, v any) driver.NamedValue {
 		v = int64(n)
 	}
 	return driver.NamedValue{Ordinal: ordinal, Value: v}
-}
-
-func openDB(f *fixture, c driver.Connector) *sql.DB {
-	db := sql.OpenDB(c)
-	f.Cleanup(func() { db.Close() })
-	return db
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/cachedpg/cachedpg/internal/patience"
 	"github.com/cachedpg/cachedpg/internal/step"
 	"github.com/cachedpg/cachedpg/keying"
 	"github.com/cachedpg/cachedpg/parser"
@@ -168,7 +169,7 @@ func (c *Conn) plan(ctx context.Context, q *call) error {
 	case q.view == noCatalog:
 		if known.session != nil && q.space != nil && !q.refreshed && (plan.Writes || q.text.has(parser.Begin) && q.space.loads.begins()) {
 			q.refreshed = true
-			if q.space.loads.await(ctx, nil, patience) != nil {
+			if q.space.loads.await(ctx, nil, patience.Load) != nil {
 				return c.plan(ctx, q)
 			}
 		}

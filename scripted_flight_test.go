@@ -14,6 +14,7 @@ import (
 	"github.com/DATA-DOG/go-sqlmock"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/cachedpg/cachedpg/internal/patience"
 	"github.com/cachedpg/cachedpg/store"
 )
 
@@ -218,7 +219,7 @@ func TestALeaderThatIsHeldUpDoesNotHoldUpTheRest(t *testing.T) {
 	play(t, func(s *script) {
 		leader, one, two, three := s.session(), s.session(), s.session(), s.session()
 		led, got := s.following(leader.selects("ann"), one.selects("ann").held())
-		time.Sleep(flightPatience - time.Millisecond)
+		time.Sleep(patience.Flight - time.Millisecond)
 		if one.asks() {
 			s.Error("the follower did not wait")
 		}
@@ -228,7 +229,7 @@ func TestALeaderThatIsHeldUpDoesNotHoldUpTheRest(t *testing.T) {
 		}
 		got = append(got, two.aside(s.Context()), three.aside(s.Context()))
 		synctest.Wait()
-		time.Sleep(2*flightPatience - 2*time.Millisecond) // a SELECT of theirs is not in the script
+		time.Sleep(2*patience.Flight - 2*time.Millisecond) // a SELECT of theirs is not in the script
 		one.selected.let()
 		for _, answer := range got {
 			s.is(answer, "ann")

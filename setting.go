@@ -9,6 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/cachedpg/cachedpg/internal/patience"
 	"github.com/cachedpg/cachedpg/keying"
 	"github.com/cachedpg/cachedpg/parser"
 	"github.com/cachedpg/cachedpg/store"
@@ -53,14 +54,10 @@ type change struct {
 	keeps     bool // COMMIT keeps what it leaves
 }
 
-// heldFor is how long what a session was found to be is built upon: a server that has loaded its
-// configuration again tells of few settings by itself.
-var heldFor = time.Minute
-
 // stance is nothing where the next statement may run in another session, and where
 // the session was asked for too long ago.
 func (c *Conn) stance() stance {
-	if !c.known.current() || time.Since(c.asked) > heldFor || len(c.known.session.values) <= firstSetting || c.known.session.placed || c.pid == 0 || c.misread {
+	if !c.known.current() || time.Since(c.asked) > patience.Setting || len(c.known.session.values) <= firstSetting || c.known.session.placed || c.pid == 0 || c.misread {
 		return stance{}
 	}
 	return stance{c.known.session, c.known.view, c.commits, c.limit, c.known.temporaries}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/cachedpg/cachedpg/internal/inside"
 	"github.com/cachedpg/cachedpg/keying"
 	"github.com/cachedpg/cachedpg/store"
 )
@@ -485,9 +486,9 @@ func TestWhatATTLExcusesIsRefilled(t *testing.T) {
 		const now = "SELECT name, now() FROM users WHERE id = 1"
 		hour := v.in(func(ctx context.Context) context.Context { return WithTTL(ctx, time.Hour) })
 		read := func(v via, query string) string {
-			before := StatsOf(v.db)
+			before := inside.Counted(v.db)
 			r := v.read(v.ask, query, nil)
-			return difference(before, StatsOf(v.db)) + " " + strings.Fields(r.String())[0]
+			return difference(before, inside.Counted(v.db)) + " " + strings.Fields(r.String())[0]
 		}
 		for _, tc := range []struct {
 			v     via

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachedpg/cachedpg/internal/inside"
 	"github.com/cachedpg/cachedpg/keying"
 )
 
@@ -91,10 +92,10 @@ func TestWhatATTLExcuses(t *testing.T) {
 				if x.Cacheable || len(x.ByAge) > 0 || strings.Contains(x.String(), "cached by age") {
 					f.Errorf("explained as\n%s", x)
 				}
-				before := StatsOf(f.db)
+				before := inside.Counted(f.db)
 				f.read(f.ask, aMinute+tc.query, nil)
 				f.read(f.ask, aMinute+tc.query, nil)
-				if met := difference(before, StatsOf(f.db)); strings.Contains(met, "hit") || strings.Contains(met, "miss") {
+				if met := difference(before, inside.Counted(f.db)); strings.Contains(met, "hit") || strings.Contains(met, "miss") {
 					f.Errorf("got a %s", met)
 				}
 			})

@@ -3,6 +3,8 @@ package cachedpg
 import (
 	"strings"
 	"testing"
+
+	"github.com/cachedpg/cachedpg/internal/inside"
 )
 
 // newerTables are read and written by statements that not every server accepts.
@@ -112,9 +114,9 @@ func TestReadsThatOnlyNewerServersAccept(t *testing.T) {
 // met asks and says what was counted. The answer is compared with plain pgx's.
 func (f *fixture) met(r newerRead) string {
 	f.Helper()
-	before := StatsOf(f.db)
+	before := inside.Counted(f.db)
 	f.expect("", r.is != unalike, r.query, nil)
-	return difference(before, StatsOf(f.db))
+	return difference(before, inside.Counted(f.db))
 }
 
 // A numeral ended where later it goes on; PostgreSQL 15 accepts neither.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/cachedpg/cachedpg/catalog"
+	"github.com/cachedpg/cachedpg/internal/patience"
 	"github.com/cachedpg/cachedpg/keying"
 	"github.com/cachedpg/cachedpg/parser"
 )
@@ -105,7 +106,7 @@ func (sp *space) isWarm(ctx context.Context, in inner, s *session, v *view) bool
 // catalog of the process, for which reads do not wait, and what was under way.
 func (c *Conn) beginWarm(ctx context.Context) error {
 	known, err := c.state(ctx)
-	if err == nil && known.session != nil && known.view == nil && known.space != nil && known.space.loads.begins() && known.space.loads.await(ctx, nil, patience) != nil {
+	if err == nil && known.session != nil && known.view == nil && known.space != nil && known.space.loads.begins() && known.space.loads.await(ctx, nil, patience.Load) != nil {
 		_, err = c.state(ctx)
 	}
 	if err == nil {

@@ -32,6 +32,7 @@ const (
 	pgx      = "github.com/jackc/pgx/v5"
 	pglog    = "github.com/jackc/pglogrepl"
 	goRedis  = "github.com/redis/go-redis/v9"
+	goleak   = "go.uber.org/goleak"
 )
 
 // Pure packages do no I/O, keep no clock and take no context. They may know
@@ -57,6 +58,8 @@ var rules = []rule{
 	{pattern: "internal/pgerr", modules: []string{pgx}},
 	{pattern: "internal/pgtest", project: []string{"internal/child"}, modules: []string{pgx}},
 	{pattern: "internal/redistest", project: []string{"internal/child"}, modules: []string{goRedis}},
+	{pattern: "internal/patience", project: []string{"store"}},
+	{pattern: "internal/harness", project: []string{"keying", "internal/..."}, modules: []string{pgx, goleak}},
 	{pattern: "internal/...", project: []string{"internal/..."}},
 	{pattern: "cmd/...", project: []string{".", "..."}, modules: []string{pgx}},
 	// They show what happens between two steps.

@@ -1,0 +1,32 @@
+package cachedpg
+
+import (
+	"database/sql"
+	"database/sql/driver"
+
+	"github.com/cachedpg/cachedpg/internal/inside"
+)
+
+func init() {
+	inside.Counted = func(db *sql.DB) inside.Counts {
+		s := StatsOf(db)
+		return inside.Counts{Hits: s.Hits, Misses: s.Misses, Others: s.Others, Bypasses: s.Bypasses}
+	}
+	inside.Live = func(db *sql.DB) bool { return connectorOf(db).space().keeper.live.Load() }
+	inside.Pending = func(db *sql.DB) (releases int, shared bool) {
+		sp := connectorOf(db).space()
+		if sp == nil || sp.keeper == nil {
+			return 0, false
+		}
+		return sp.writes.Stats().Pending, !StatsOf(db).Shared.Down
+	}
+	inside.Warm = func(db *sql.DB) bool { return connectorOf(db).space().before.Load().warm.Load() }
+	inside.Process = func(dsn, name string) (driver.Connector, error) {
+		c, err := (&Driver{}).OpenConnector(dsn)
+		if err != nil {
+			return nil, err
+		}
+		c.(*connector).process = name
+		return c, nil
+	}
+}

@@ -1,0 +1,5 @@
+package cachedpg
+
+import "testing"
+
+func TestMain(m *testing.M) { runTests(m) }
