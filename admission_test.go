@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 	"github.com/cachedpg/cachedpg/keying"
 	"github.com/cachedpg/cachedpg/store"
@@ -185,26 +186,26 @@ func TestAdmissionAllocatesNothing(t *testing.T) {
 }
 
 // gainless runs a story with each store, once the cache is warm.
-func gainless(t *testing.T, story func(f *fixture)) {
+func gainless(t *testing.T, story func(f *harness.Fixture)) {
 	t.Helper()
-	inBothStores(t, func(t *testing.T, keys ...string) {
-		f := newFixture(t, pgtest.Database(t), "cache_statement", people, keys...)
-		awaitCaching(t, f.db)
+	harness.InBothStores(t, func(t *testing.T, keys ...string) {
+		f := harness.New(t, pgtest.Database(t), "cache_statement", harness.People, keys...)
+		harness.AwaitCaching(t, f.DB)
 		story(f)
 	})
 }
 
 // one reads one value.
-func (v via) one(query string, args ...any) (got string) {
-	v.f.Helper()
-	if err := v.ask.(*sql.DB).QueryRowContext(v.f.ctx, query, args...).Scan(&got); err != nil {
-		v.f.Fatal(err)
+func one(v harness.Via, query string, args ...any) (got string) {
+	v.F.Helper()
+	if err := v.Ask.(*sql.DB).QueryRowContext(v.F.Ctx, query, args...).Scan(&got); err != nil {
+		v.F.Fatal(err)
 	}
 	return got
 }
 
-func (v via) statement(part string) (found StatementStats) {
-	for _, st := range StatsOf(v.db).Statements {
+func statement(v harness.Via, part string) (found StatementStats) {
+	for _, st := range StatsOf(v.DB).Statements {
 		if strings.Contains(st.Text, part) {
 			found = st
 		}
@@ -214,49 +215,49 @@ func (v via) statement(part string) (found StatementStats) {
 
 // The time of now as an argument is never the same again.
 func TestArgumentsThatNeverComeAgainAreNotStored(t *testing.T) {
-	gainless(t, func(f *fixture) {
+	gainless(t, func(f *harness.Fixture) {
 		const query, reads = "SELECT name FROM users WHERE id = 1 AND $1::timestamptz > '2020-01-01'", 1000
 		now := time.Date(2024, 1, 1, 0, 0, 0, 0, time.UTC)
-		before := StatsOf(f.db)
+		before := StatsOf(f.DB)
 		for range reads {
 			now = now.Add(time.Microsecond)
-			if got := f.one(query, now); got != "ann" {
+			if got := one(f.Via, query, now); got != "ann" {
 				f.Fatalf("got %q", got)
 			}
 		}
-		s := StatsOf(f.db)
+		s := StatsOf(f.DB)
 		skipped := s.Bypasses[keying.NoGain.String()]
 		if fills := s.Fills - before.Fills; fills > accountLimit+reads/8 || skipped < reads/2 {
 			f.Errorf("%d of %d were stored, and %d not looked up", fills, reads, skipped)
 		}
-		if st := f.statement("timestamptz"); !st.NoGain || st.Reason != "" {
+		if st := statement(f.Via, "timestamptz"); !st.NoGain || st.Reason != "" {
 			f.Errorf("Stats say %+v", st)
 		}
-		if x := f.explain(query, now); !x.Cacheable || !strings.Contains(strings.Join(x.Notes, " "), "(no-gain)") {
+		if x := explain(f.Via, query, now); !x.Cacheable || !strings.Contains(strings.Join(x.Notes, " "), "(no-gain)") {
 			f.Errorf("explained as\n%s", x)
 		}
 		for range 8 * sampledEvery { // from now on it stands still
-			f.one(query, now)
+			one(f.Via, query, now)
 		}
-		f.hit(query, now)
-		if st := f.statement("timestamptz"); st.NoGain {
+		f.Hit(query, now)
+		if st := statement(f.Via, "timestamptz"); st.NoGain {
 			f.Errorf("Stats say %+v", st)
 		}
-		if x := f.explain(query, now); strings.Contains(strings.Join(x.Notes, " "), "no-gain") {
+		if x := explain(f.Via, query, now); strings.Contains(strings.Join(x.Notes, " "), "no-gain") {
 			f.Errorf("explained as\n%s", x)
 		}
 	})
 }
 
 func TestWithAdmissionOfAllWhatNeverComesAgainIsStored(t *testing.T) {
-	gainless(t, func(f *fixture) {
-		all := f.with("cache_admission=all")
-		awaitCaching(t, all.db)
+	gainless(t, func(f *harness.Fixture) {
+		all := f.With("cache_admission=all")
+		harness.AwaitCaching(t, all.DB)
 		const reads = 2 * accountLimit
 		for i := range reads {
-			all.one("SELECT name FROM users WHERE id = 1 AND $1::int > 0", 1+i)
+			one(all, "SELECT name FROM users WHERE id = 1 AND $1::int > 0", 1+i)
 		}
-		if s := StatsOf(all.db); s.Bypasses[keying.NoGain.String()] != 0 || s.Fills <= accountLimit {
+		if s := StatsOf(all.DB); s.Bypasses[keying.NoGain.String()] != 0 || s.Fills <= accountLimit {
 			f.Errorf("%d fills of %d reads, bypassed %v", s.Fills, reads, s.Bypasses)
 		}
 	})
@@ -265,24 +266,24 @@ func TestWithAdmissionOfAllWhatNeverComesAgainIsStored(t *testing.T) {
 // A row that is changed each time before it is read again gains nothing. What is
 // read is right all the same, and once it is no longer changed it is cached again.
 func TestARowThatIsChangedBeforeItIsReadAgainIsNotLookedUp(t *testing.T) {
-	gainless(t, func(f *fixture) {
+	gainless(t, func(f *harness.Fixture) {
 		const query, turns = "SELECT city FROM users WHERE id = $1", 400
-		before := StatsOf(f.db).Fills
+		before := StatsOf(f.DB).Fills
 		for i := range turns {
 			city := fmt.Sprint("city ", i)
-			f.exec("UPDATE users SET city = $2 WHERE id = $1", 1, city)
-			f.released()
-			if got := f.one(query, 1); got != city {
+			f.Exec("UPDATE users SET city = $2 WHERE id = $1", 1, city)
+			f.Released()
+			if got := one(f.Via, query, 1); got != city {
 				f.Fatalf("got %q, want %q", got, city)
 			}
 		}
-		s := StatsOf(f.db)
+		s := StatsOf(f.DB)
 		if fills := s.Fills - before; fills > accountLimit+turns/8 || s.Bypasses[keying.NoGain.String()] < turns/4 {
 			f.Errorf("%d fills, bypassed %v", fills, s.Bypasses)
 		}
 		for range 8 * sampledEvery {
-			f.one(query, 1)
+			one(f.Via, query, 1)
 		}
-		f.hit(query, 1)
+		f.Hit(query, 1)
 	})
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/jackc/pgx/v5/stdlib"
 
+	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 	"github.com/cachedpg/cachedpg/internal/redistest"
 	"github.com/cachedpg/cachedpg/store"
@@ -21,8 +22,8 @@ import (
 // A loop over the rows of UPDATE … RETURNING that writes the same rows on
 // another connection hangs.
 func TestReturnedRowsHoldNoLocks(t *testing.T) {
-	scenario(t, people, func(f *fixture) {
-		rows, err := f.db.QueryContext(f.ctx, "UPDATE users SET city = 'x' WHERE id < 3 RETURNING id")
+	harness.Scenario(t, harness.People, func(f *harness.Fixture) {
+		rows, err := f.DB.QueryContext(f.Ctx, "UPDATE users SET city = 'x' WHERE id < 3 RETURNING id")
 		if err != nil {
 			f.Fatal(err)
 		}
@@ -32,7 +33,7 @@ func TestReturnedRowsHoldNoLocks(t *testing.T) {
 			if err := rows.Scan(&id); err != nil {
 				f.Fatal(err)
 			}
-			_, err := f.db.ExecContext(f.ctx, "UPDATE users SET city = 'y' WHERE id = $1", id)
+			_, err := f.DB.ExecContext(f.Ctx, "UPDATE users SET city = 'y' WHERE id = $1", id)
 			if err != nil {
 				f.Fatalf("id %d: %v", id, err)
 			}
@@ -45,9 +46,9 @@ func TestReturnedRowsHoldNoLocks(t *testing.T) {
 
 // Errors with and without arguments, in all modes.
 func TestErrorsOfAutocommitStatementsAreThoseOfPgx(t *testing.T) {
-	const setup = people + `CREATE TABLE parents (id int PRIMARY KEY);
+	const setup = harness.People + `CREATE TABLE parents (id int PRIMARY KEY);
 		CREATE TABLE children (id int PRIMARY KEY, parent int REFERENCES parents DEFERRABLE INITIALLY DEFERRED);`
-	scenario(t, setup, func(f *fixture) {
+	harness.Scenario(t, setup, func(f *harness.Fixture) {
 		for _, tc := range []struct {
 			sql  string
 			args []any
@@ -71,25 +72,25 @@ func TestErrorsOfAutocommitStatementsAreThoseOfPgx(t *testing.T) {
 			{"VACUUM nowhere", nil},
 			{"CREATE INDEX CONCURRENTLY i ON nowhere (a)", nil},
 		} {
-			_, got := f.db.ExecContext(f.ctx, tc.sql, tc.args...)
-			_, want := f.plain.ExecContext(f.ctx, tc.sql, tc.args...)
+			_, got := f.DB.ExecContext(f.Ctx, tc.sql, tc.args...)
+			_, want := f.Plain.ExecContext(f.Ctx, tc.sql, tc.args...)
 			if fmt.Sprint(got) != fmt.Sprint(want) || reflect.TypeOf(got) != reflect.TypeOf(want) {
 				f.Errorf("Exec %s %v:\n  got  %T %v\n  want %T %v", tc.sql, tc.args, got, got, want, want)
 			}
-			a := f.read(f.db, tc.sql, tc.args)
-			b := f.read(f.plain, tc.sql, tc.args)
-			if fmt.Sprint(a.err) != fmt.Sprint(b.err) || reflect.TypeOf(a.err) != reflect.TypeOf(b.err) {
-				f.Errorf("Query %s %v:\n  got  %T %v\n  want %T %v", tc.sql, tc.args, a.err, a.err, b.err, b.err)
+			a := f.Read(f.DB, tc.sql, tc.args)
+			b := f.Read(f.Plain, tc.sql, tc.args)
+			if fmt.Sprint(a.Err) != fmt.Sprint(b.Err) || reflect.TypeOf(a.Err) != reflect.TypeOf(b.Err) {
+				f.Errorf("Query %s %v:\n  got  %T %v\n  want %T %v", tc.sql, tc.args, a.Err, a.Err, b.Err, b.Err)
 			}
 		}
 	})
 }
 
-// wrapped is another process whose connector is a wrapped one, so that a
+// openWrapped is another process whose connector is a wrapped one, so that a
 // hand-out of the pgx connection is opaque.
-func (f *fixture) wrapped(name string, config Config) via {
+func openWrapped(f *harness.Fixture, name string, config Config) harness.Via {
 	f.Helper()
-	pg, err := pgx.ParseConfig(f.dsn)
+	pg, err := pgx.ParseConfig(f.DSN)
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -98,17 +99,17 @@ func (f *fixture) wrapped(name string, config Config) via {
 		f.Fatal(err)
 	}
 	c.(*connector).process = name
-	db := openDB(f, c)
-	f.live(db)
-	return f.asking(db)
+	db := harness.OpenDB(f, c)
+	f.Live(db)
+	return f.Asking(db)
 }
 
 // Marked before it runs, the mark lost before it runs: nobody waits for it.
 func TestAnEpochEndsBeforeAnAloneStatementRuns(t *testing.T) {
-	outage(t, func(f *fixture, r *redistest.Server) {
-		w := f.wrapped("wrapped", Config{Store: r.URL()})
-		f.handedOut(w, func() {
-			if err := r.Client().FlushAll(f.ctx).Err(); err != nil {
+	harness.Outage(t, func(f *harness.Fixture, r *redistest.Server) {
+		w := openWrapped(f, "wrapped", Config{Store: r.URL()})
+		handedOut(f, w, func() {
+			if err := r.Client().FlushAll(f.Ctx).Err(); err != nil {
 				f.Fatal(err)
 			}
 		})
@@ -117,20 +118,20 @@ func TestAnEpochEndsBeforeAnAloneStatementRuns(t *testing.T) {
 
 // handedOut lends w's pgx connection and takes away what keeps others from
 // hits meanwhile. If somebody gets one all the same, it must not outlive a write.
-func (f *fixture) handedOut(w via, takeAway func()) {
+func handedOut(f *harness.Fixture, w harness.Via, takeAway func()) {
 	f.Helper()
-	err := PgxConn(f.ctx, f.conn(w.db), func(conn *pgx.Conn) error {
+	err := PgxConn(f.Ctx, f.Conn(w.DB), func(conn *pgx.Conn) error {
 		takeAway()
 		deadline := time.Now().Add(5 * time.Second)
-		for before := StatsOf(f.db).Hits; StatsOf(f.db).Hits == before; f.fresh(userByID, 1) {
+		for before := StatsOf(f.DB).Hits; StatsOf(f.DB).Hits == before; f.Fresh(harness.UserByID, 1) {
 			if time.Now().After(deadline) {
 				return nil // not cached while the hand-out lasts: right
 			}
 		}
-		if _, err := conn.Exec(f.ctx, "UPDATE users SET name = 'anna' WHERE id = 1"); err != nil {
+		if _, err := conn.Exec(f.Ctx, "UPDATE users SET name = 'anna' WHERE id = 1"); err != nil {
 			return err
 		}
-		f.fresh(userByID, 1).is("1 anna Oslo")
+		f.Fresh(harness.UserByID, 1).Is("1 anna Oslo")
 		return nil
 	})
 	if err != nil {
@@ -140,33 +141,33 @@ func (f *fixture) handedOut(w via, takeAway func()) {
 
 // The same for what is running, but looks like a read.
 func TestAnEpochEndsWhileAWritingSelectRuns(t *testing.T) {
-	outage(t, func(f *fixture, r *redistest.Server) {
-		f.past(`CREATE FUNCTION slow_write() RETURNS int LANGUAGE plpgsql AS $$ BEGIN
+	harness.Outage(t, func(f *harness.Fixture, r *redistest.Server) {
+		f.Past(`CREATE FUNCTION slow_write() RETURNS int LANGUAGE plpgsql AS $$ BEGIN
 			PERFORM pg_advisory_lock_shared(1); UPDATE users SET name = 'anna' WHERE id = 1; PERFORM pg_advisory_unlock_shared(1); RETURN 1; END $$`)
-		other := f.process("other")
-		other.again(userByID, 1)
-		g := f.closeGate()
+		other := f.Process("other")
+		other.Again(harness.UserByID, 1)
+		g := f.CloseGate()
 		done := make(chan error, 1)
 		stale := ""
 		go func() {
-			done <- PgxConn(f.ctx, f.conn(f.db), func(conn *pgx.Conn) error {
-				_, err := conn.Exec(f.ctx, "SELECT slow_write()", pgx.QueryExecModeExec)
+			done <- PgxConn(f.Ctx, f.Conn(f.DB), func(conn *pgx.Conn) error {
+				_, err := conn.Exec(f.Ctx, "SELECT slow_write()", pgx.QueryExecModeExec)
 				return err
 			})
 		}()
-		g.await(1)
-		if err := r.Client().FlushAll(f.ctx).Err(); err != nil {
+		g.Await(1)
+		if err := r.Client().FlushAll(f.Ctx).Err(); err != nil {
 			f.Fatal(err)
 		}
 		deadline := time.Now().Add(5 * time.Second)
 		cached := false
-		for before := StatsOf(other.db).Hits; time.Now().Before(deadline) && !cached; cached = StatsOf(other.db).Hits > before {
-			other.fresh(userByID, 1)
+		for before := StatsOf(other.DB).Hits; time.Now().Before(deadline) && !cached; cached = StatsOf(other.DB).Hits > before {
+			other.Fresh(harness.UserByID, 1)
 		}
 		if cached {
 			stale = "cached while a statement runs whose mark was lost"
 		}
-		g.open()
+		g.Open()
 		if err := <-done; err != nil {
 			f.Fatal(err)
 		}
@@ -178,14 +179,14 @@ func TestAnEpochEndsWhileAWritingSelectRuns(t *testing.T) {
 
 // PostgreSQL ends idle transactions earlier than a lease does.
 func TestANoticeOutlastsIdleTimeouts(t *testing.T) {
-	outage(t, func(f *fixture, r *redistest.Server) {
-		f.past("DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET idle_in_transaction_session_timeout = ''1s''', current_database()); END $$")
+	harness.Outage(t, func(f *harness.Fixture, r *redistest.Server) {
+		f.Past("DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET idle_in_transaction_session_timeout = ''1s''', current_database()); END $$")
 		p := r.Proxy()
-		writer := f.process("writer", "cache_store="+r.URLThrough(p))
-		writer.again(userByID, 1)
+		writer := f.Process("writer", "cache_store="+r.URLThrough(p))
+		writer.Again(harness.UserByID, 1)
 		p.Cut()
 		for i := range 2 {
-			if _, err := writer.db.ExecContext(f.ctx, "UPDATE users SET name = 'anna' WHERE id = 1"); err != nil {
+			if _, err := writer.DB.ExecContext(f.Ctx, "UPDATE users SET name = 'anna' WHERE id = 1"); err != nil {
 				f.Errorf("write %d: %v", i, err)
 			}
 		}
@@ -197,42 +198,42 @@ func TestAnUnknownOutcomeBehindAPooler(t *testing.T) {
 	const setup = `CREATE TABLE public.users (id int PRIMARY KEY, name text); INSERT INTO public.users VALUES (1, 'ann')`
 	t.Parallel()
 	r := redistest.Start(t)
-	f := newFixture(t, pgtest.Database(t), "cache_statement", setup, "cache_store="+r.URL())
+	f := harness.New(t, pgtest.Database(t), "cache_statement", setup, "cache_store="+r.URL())
 	const byID = "SELECT name FROM public.users WHERE id = $1"
-	through := withKey(pgtest.PgbouncerTo(f.T, f.dsn, "transaction"), "default_query_exec_mode", "exec")
+	through := harness.WithKey(pgtest.PgbouncerTo(f.T, f.DSN, "transaction"), "default_query_exec_mode", "exec")
 	pooled := *f
-	pooled.dsn = through
-	pooled.plain = f.open("pgx", through)
-	v := pooled.process("pooled")
-	f.again(byID, 1)
-	ctx, cancel := context.WithTimeout(f.ctx, 300*time.Millisecond)
-	_, err := v.db.ExecContext(ctx, "UPDATE public.users SET name = 'x'; SELECT pg_sleep(2)")
+	pooled.DSN = through
+	pooled.Plain = f.Open("pgx", through)
+	v := pooled.Process("pooled")
+	f.Again(byID, 1)
+	ctx, cancel := context.WithTimeout(f.Ctx, 300*time.Millisecond)
+	_, err := v.DB.ExecContext(ctx, "UPDATE public.users SET name = 'x'; SELECT pg_sleep(2)")
 	cancel()
 	f.Log(err)
-	v.db.Close()
-	before := StatsOf(f.db).Hits
-	f.until("a hit", func() bool {
-		f.fresh(byID, 1)
-		return StatsOf(f.db).Hits > before
+	v.DB.Close()
+	before := StatsOf(f.DB).Hits
+	f.Until("a hit", func() bool {
+		f.Fresh(byID, 1)
+		return StatsOf(f.DB).Hits > before
 	})
 }
 
 // A process that dies in Invalidate.
 func TestAProcessThatDiesInInvalidate(t *testing.T) {
-	outage(t, func(f *fixture, r *redistest.Server) {
-		other := f.process("other")
-		f.again(userByID, 1)
-		sp := connectorOf(other.db).space()
+	harness.Outage(t, func(f *harness.Fixture, r *redistest.Server) {
+		other := f.Process("other")
+		f.Again(harness.UserByID, 1)
+		sp := connectorOf(other.DB).space()
 		leave := sp.gens.Enter() // a slow statement of an older generation
 		defer leave()
-		if err := sp.invalidateAll(f.ctx); err != nil {
+		if err := sp.invalidateAll(f.Ctx); err != nil {
 			f.Fatal(err)
 		}
 		// Here other dies: nothing of it is ever sent again.
-		before := StatsOf(f.db).Hits
-		f.until("a hit", func() bool {
-			f.fresh(userByID, 1)
-			return StatsOf(f.db).Hits > before
+		before := StatsOf(f.DB).Hits
+		f.Until("a hit", func() bool {
+			f.Fresh(harness.UserByID, 1)
+			return StatsOf(f.DB).Hits > before
 		})
 	})
 }
@@ -241,11 +242,11 @@ func TestAProcessThatDiesInInvalidate(t *testing.T) {
 func TestAPoolThatIsSmall(t *testing.T) {
 	for _, max := range []int32{1, 2} {
 		t.Run(fmt.Sprint(max), func(t *testing.T) {
-			outage(t, func(f *fixture, r *redistest.Server) {
+			harness.Outage(t, func(f *harness.Fixture, r *redistest.Server) {
 				p := r.Proxy()
-				config := f.poolConfig()
+				config := f.PoolConfig()
 				config.MaxConns = max
-				pool, err := pgxpool.NewWithConfig(f.ctx, config)
+				pool, err := pgxpool.NewWithConfig(f.Ctx, config)
 				if err != nil {
 					f.Fatal(err)
 				}
@@ -254,7 +255,7 @@ func TestAPoolThatIsSmall(t *testing.T) {
 					go func() { pool.Close(); close(closed) }()
 					select {
 					case <-closed:
-					case <-time.After(testTimeout):
+					case <-time.After(harness.Timeout):
 						t.Error("the pool cannot be closed")
 					}
 				})
@@ -267,14 +268,14 @@ func TestAPoolThatIsSmall(t *testing.T) {
 				db.SetMaxIdleConns(0)
 				f.Cleanup(func() { db.Close() })
 				for i := range 10 {
-					if _, err := db.ExecContext(f.ctx, "UPDATE users SET name = 'anna' WHERE id = 1"); err != nil {
+					if _, err := db.ExecContext(f.Ctx, "UPDATE users SET name = 'anna' WHERE id = 1"); err != nil {
 						f.Errorf("write %d: %v", i, err)
 						return
 					}
 					time.Sleep(100 * time.Millisecond)
 				}
 				p.Cut()
-				if _, err := db.ExecContext(f.ctx, "UPDATE users SET name = 'anna' WHERE id = 1"); err != nil {
+				if _, err := db.ExecContext(f.Ctx, "UPDATE users SET name = 'anna' WHERE id = 1"); err != nil {
 					f.Errorf("write with the store cut off: %v", err)
 				}
 			})
@@ -284,55 +285,55 @@ func TestAPoolThatIsSmall(t *testing.T) {
 
 // COMMIT itself writes: a transaction without an id until then.
 func TestACommitThatRunsAHeldCursor(t *testing.T) {
-	shared(t, people+`CREATE FUNCTION w() RETURNS int LANGUAGE sql AS $$ UPDATE users SET name = 'anna' WHERE id = 1 RETURNING 1 $$;`, func(f *fixture) {
-		other := f.process("other")
-		other.known(userByID, 1)
-		tx, err := f.db.BeginTx(f.ctx, nil)
+	harness.Shared(t, harness.People+`CREATE FUNCTION w() RETURNS int LANGUAGE sql AS $$ UPDATE users SET name = 'anna' WHERE id = 1 RETURNING 1 $$;`, func(f *harness.Fixture) {
+		other := f.Process("other")
+		other.Known(harness.UserByID, 1)
+		tx, err := f.DB.BeginTx(f.Ctx, nil)
 		if err != nil {
 			f.Fatal(err)
 		}
-		if _, err := tx.ExecContext(f.ctx, "DECLARE c CURSOR WITH HOLD FOR SELECT w()"); err != nil {
+		if _, err := tx.ExecContext(f.Ctx, "DECLARE c CURSOR WITH HOLD FOR SELECT w()"); err != nil {
 			f.Fatal(err)
 		}
 		if err := tx.Commit(); err != nil {
 			f.Fatal(err)
 		}
-		f.released()
-		other.fresh(userByID, 1).is("1 anna Oslo")
+		f.Released()
+		other.Fresh(harness.UserByID, 1).Is("1 anna Oslo")
 	})
 }
 
 // Another role's statement is hidden in pg_stat_activity.
 func TestANewEpochWaitsForStatementsOfOtherRoles(t *testing.T) {
-	outage(t, func(f *fixture, r *redistest.Server) {
+	harness.Outage(t, func(f *harness.Fixture, r *redistest.Server) {
 		role := "low_" + fmt.Sprint(time.Now().UnixNano())
-		f.past("CREATE ROLE " + role + " LOGIN; GRANT ALL ON SCHEMA cache_statement TO " + role + "; GRANT ALL ON ALL TABLES IN SCHEMA cache_statement TO " + role)
-		f.Cleanup(func() { f.past("DROP OWNED BY " + role + "; DROP ROLE " + role) })
-		g := f.closeGate()
-		low := strings.Replace(f.dsn, "postgres@", role+"@", 1)
-		c, err := (&Driver{}).OpenConnector(withKeys(low, f.keys))
+		f.Past("CREATE ROLE " + role + " LOGIN; GRANT ALL ON SCHEMA cache_statement TO " + role + "; GRANT ALL ON ALL TABLES IN SCHEMA cache_statement TO " + role)
+		f.Cleanup(func() { f.Past("DROP OWNED BY " + role + "; DROP ROLE " + role) })
+		g := f.CloseGate()
+		low := strings.Replace(f.DSN, "postgres@", role+"@", 1)
+		c, err := (&Driver{}).OpenConnector(harness.WithKeys(low, f.Keys))
 		if err != nil {
 			f.Fatal(err)
 		}
 		c.(*connector).process = "low"
-		db := openDB(f, c)
-		f.live(db)
-		ctx, cancel := context.WithCancel(f.ctx)
+		db := harness.OpenDB(f, c)
+		f.Live(db)
+		ctx, cancel := context.WithCancel(f.Ctx)
 		done := make(chan error, 1)
 		go func() {
-			_, err := f.db.ExecContext(ctx, "SELECT pg_advisory_lock_shared(1); UPDATE users SET name = 'anna' WHERE id = 1; SELECT pg_advisory_unlock_shared(1)")
+			_, err := f.DB.ExecContext(ctx, "SELECT pg_advisory_lock_shared(1); UPDATE users SET name = 'anna' WHERE id = 1; SELECT pg_advisory_unlock_shared(1)")
 			done <- err
 		}()
-		g.await(1)
-		connectorOf(f.db).space().keeper.cancel() // the superuser's process does not renew
-		<-connectorOf(f.db).space().keeper.done
-		if err := r.Client().FlushAll(f.ctx).Err(); err != nil {
+		g.Await(1)
+		connectorOf(f.DB).space().keeper.cancel() // the superuser's process does not renew
+		<-connectorOf(f.DB).space().keeper.done
+		if err := r.Client().FlushAll(f.Ctx).Err(); err != nil {
 			f.Fatal(err)
 		}
 		k := connectorOf(db).space().keeper
 		for until := time.Now().Add(4 * time.Second); time.Now().Before(until); time.Sleep(5 * time.Millisecond) {
 			var name string
-			if err := db.QueryRowContext(f.ctx, "SELECT name FROM users WHERE id = 1").Scan(&name); err != nil {
+			if err := db.QueryRowContext(f.Ctx, "SELECT name FROM users WHERE id = 1").Scan(&name); err != nil {
 				f.Fatal(err)
 			}
 			if StatsOf(db).Hits > 0 {
@@ -340,7 +341,7 @@ func TestANewEpochWaitsForStatementsOfOtherRoles(t *testing.T) {
 				break
 			}
 		}
-		g.open()
+		g.Open()
 		<-done
 		cancel()
 	})
@@ -348,14 +349,14 @@ func TestANewEpochWaitsForStatementsOfOtherRoles(t *testing.T) {
 
 // A store that answers reads and refuses writes.
 func TestAStoreThatRefusesWrites(t *testing.T) {
-	outage(t, func(f *fixture, r *redistest.Server) {
-		f.again(userByID, 1)
-		if err := r.Client().ConfigSet(f.ctx, "min-replicas-to-write", "1").Err(); err != nil {
+	harness.Outage(t, func(f *harness.Fixture, r *redistest.Server) {
+		f.Again(harness.UserByID, 1)
+		if err := r.Client().ConfigSet(f.Ctx, "min-replicas-to-write", "1").Err(); err != nil {
 			f.Fatal(err)
 		}
 		for i := range 4 {
 			begin := time.Now()
-			f.exec("UPDATE users SET name = 'anna' WHERE id = 1")
+			f.Exec("UPDATE users SET name = 'anna' WHERE id = 1")
 			d := time.Since(begin)
 			f.Log(i, d)
 			if i > 0 && d > store.Lease/2 {
@@ -370,8 +371,8 @@ func TestAStoreThatRefusesWrites(t *testing.T) {
 func TestADBThatCachesNothingKeepsNobodyFromIt(t *testing.T) {
 	t.Parallel()
 	database := pgtest.Database(t)
-	pgtest.Exec(t, database, people)
-	off, err := sql.Open("cachedpg", withKey(database, "cache_store", "off"))
+	pgtest.Exec(t, database, harness.People)
+	off, err := sql.Open("cachedpg", harness.WithKey(database, "cache_store", "off"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -379,7 +380,7 @@ func TestADBThatCachesNothingKeepsNobodyFromIt(t *testing.T) {
 	if err := off.Ping(); err != nil {
 		t.Fatal(err)
 	}
-	on, err := sql.Open("cachedpg", withKey(database, "cache_store", pgtest.Redis(t)))
+	on, err := sql.Open("cachedpg", harness.WithKey(database, "cache_store", pgtest.Redis(t)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -393,21 +394,21 @@ func TestADBThatCachesNothingKeepsNobodyFromIt(t *testing.T) {
 func TestAutocommitUnderOtherDefaults(t *testing.T) {
 	for _, setting := range []string{"default_transaction_read_only = on", "default_transaction_isolation = serializable"} {
 		t.Run(setting, func(t *testing.T) {
-			outage(t, func(f *fixture, r *redistest.Server) {
-				f.past("DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET " + setting + "', current_database()); END $$")
-				other := f.process("other")
-				other.again(userByID, 1)
-				_, got := other.db.ExecContext(f.ctx, "UPDATE users SET name = 'anna' WHERE id = 1")
-				plain := f.open("pgx", f.dsn)
-				_, want := plain.ExecContext(f.ctx, "UPDATE users SET name = 'anna' WHERE id = 1")
+			harness.Outage(t, func(f *harness.Fixture, r *redistest.Server) {
+				f.Past("DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET " + setting + "', current_database()); END $$")
+				other := f.Process("other")
+				other.Again(harness.UserByID, 1)
+				_, got := other.DB.ExecContext(f.Ctx, "UPDATE users SET name = 'anna' WHERE id = 1")
+				plain := f.Open("pgx", f.DSN)
+				_, want := plain.ExecContext(f.Ctx, "UPDATE users SET name = 'anna' WHERE id = 1")
 				if fmt.Sprint(got) != fmt.Sprint(want) {
 					f.Errorf("got %v, want %v", got, want)
 				}
 				p := r.Proxy()
-				cut := f.process("cut", "cache_store="+r.URLThrough(p))
+				cut := f.Process("cut", "cache_store="+r.URLThrough(p))
 				p.Cut()
 				if want == nil {
-					if _, err := cut.db.ExecContext(f.ctx, "UPDATE users SET name = 'x' WHERE id = 1"); err != nil {
+					if _, err := cut.DB.ExecContext(f.Ctx, "UPDATE users SET name = 'x' WHERE id = 1"); err != nil {
 						f.Error(err)
 					}
 				}

@@ -10,16 +10,17 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 )
 
 // inRedis runs a test in each exec mode, with a store that processes share.
-func inRedis(t *testing.T, setup string, test func(f *fixture)) {
+func inRedis(t *testing.T, setup string, test func(f *harness.Fixture)) {
 	t.Helper()
 	t.Parallel()
-	for _, mode := range modes {
+	for _, mode := range harness.Modes {
 		t.Run(mode, func(t *testing.T) {
-			test(newFixture(t, pgtest.Database(t), mode, setup, "cache_store="+pgtest.Redis(t)))
+			test(harness.New(t, pgtest.Database(t), mode, setup, "cache_store="+pgtest.Redis(t)))
 		})
 	}
 }
@@ -60,31 +61,31 @@ const renameUser = "UPDATE users SET name = $2 WHERE id = $1"
 
 // A transaction with a store that processes share asks PostgreSQL no more often than one of pgx.
 func TestATransactionIsAskedBesideWhatItWrites(t *testing.T) {
-	inRedis(t, people, func(f *fixture) {
+	inRedis(t, harness.People, func(f *harness.Fixture) {
 		for name, write := range writers {
-			f.step(name, func(f *fixture) {
+			f.Step(name, func(f *harness.Fixture) {
 				trips := func(driver string, keys ...string) int {
-					wire := pgtest.Listen(f, f.dsn)
-					db := f.open(driver, withKeys(withKey(wire.DSN, "default_query_exec_mode", strings.ReplaceAll(f.mode().String(), " ", "_")), keys))
+					wire := pgtest.Listen(f, f.DSN)
+					db := f.Open(driver, harness.WithKeys(harness.WithKey(wire.DSN, "default_query_exec_mode", strings.ReplaceAll(f.Mode().String(), " ", "_")), keys))
 					db.SetMaxOpenConns(1)
 					if len(keys) > 0 {
-						f.live(db)
+						f.Live(db)
 					}
 					transaction := func() {
-						tx, err := db.BeginTx(f.ctx, nil)
+						tx, err := db.BeginTx(f.Ctx, nil)
 						if err != nil {
 							f.Fatal(err)
 						}
 						defer tx.Rollback()
-						if err := tx.QueryRowContext(f.ctx, "SELECT city FROM users WHERE id = $1 FOR UPDATE", 2).Scan(new(string)); err != nil {
+						if err := tx.QueryRowContext(f.Ctx, "SELECT city FROM users WHERE id = $1 FOR UPDATE", 2).Scan(new(string)); err != nil {
 							f.Fatal(err)
 						}
 						for id := range 2 {
-							if n, err := write(f.ctx, tx, renameUser, 1+id, name); err != nil || n != 1 {
+							if n, err := write(f.Ctx, tx, renameUser, 1+id, name); err != nil || n != 1 {
 								f.Fatalf("%d rows, %v", n, err)
 							}
 						}
-						f.commit(tx)
+						f.Commit(tx)
 					}
 					for range 3 { // statements are prepared, and who writes has shown it
 						transaction()
@@ -96,10 +97,10 @@ func TestATransactionIsAskedBesideWhatItWrites(t *testing.T) {
 					return wire.Trips(client) - before
 				}
 				want := trips("pgx")
-				if f.mode() == pgx.QueryExecModeSimpleProtocol && name != "a prepared statement" { // with which nothing travels
+				if f.Mode() == pgx.QueryExecModeSimpleProtocol && name != "a prepared statement" { // with which nothing travels
 					want++
 				}
-				if got := trips("cachedpg", f.keys...); got != want {
+				if got := trips("cachedpg", f.Keys...); got != want {
 					f.Errorf("%d round trips to PostgreSQL, want %d", got, want)
 				}
 			})
@@ -109,9 +110,9 @@ func TestATransactionIsAskedBesideWhatItWrites(t *testing.T) {
 
 // What becomes of a statement, and of its transaction, is what becomes of it without a question.
 func TestAStatementWithAQuestionIsAsWithPgx(t *testing.T) {
-	inRedis(t, people+"ALTER TABLE users ADD CHECK (name <> 'nobody'); CREATE UNIQUE INDEX ON users (name)", func(f *fixture) {
+	inRedis(t, harness.People+"ALTER TABLE users ADD CHECK (name <> 'nobody'); CREATE UNIQUE INDEX ON users (name)", func(f *harness.Fixture) {
 		const restored = "UPDATE users SET city = 'x', name = CASE id WHEN 1 THEN 'ann' WHEN 2 THEN 'bob' ELSE 'cid' END"
-		f.past(restored)
+		f.Past(restored)
 		for name, write := range writers {
 			for what, args := range map[string][]any{
 				"one row":                {renameUser, 1, "anna"},
@@ -126,27 +127,27 @@ func TestAStatementWithAQuestionIsAsWithPgx(t *testing.T) {
 				"no text":                {"UPDATE users SET = $1", 1},
 				"a large value":          {"UPDATE users SET city = $2 WHERE id = $1", 2, strings.Repeat("Rome", 50000)},
 			} {
-				f.step(name+": "+what, func(f *fixture) {
+				f.Step(name+": "+what, func(f *harness.Fixture) {
 					run := func(db *sql.DB) (n int64, left string, errs [3]error) {
-						tx, err := db.BeginTx(f.ctx, nil)
+						tx, err := db.BeginTx(f.Ctx, nil)
 						if err != nil {
 							f.Fatal(err)
 						}
 						defer tx.Rollback()
-						n, errs[0] = write(f.ctx, tx, args[0].(string), args[1:]...)
-						_, errs[1] = tx.ExecContext(f.ctx, renameUser, 3, "last")
+						n, errs[0] = write(f.Ctx, tx, args[0].(string), args[1:]...)
+						_, errs[1] = tx.ExecContext(f.Ctx, renameUser, 3, "last")
 						if errs[1] == nil {
-							errs[1] = tx.QueryRowContext(f.ctx, "SELECT string_agg(concat(id, name, left(city, 9)), ',' ORDER BY id) FROM users").Scan(&left)
+							errs[1] = tx.QueryRowContext(f.Ctx, "SELECT string_agg(concat(id, name, left(city, 9)), ',' ORDER BY id) FROM users").Scan(&left)
 						}
 						errs[2] = tx.Commit()
-						f.past(restored)
+						f.Past(restored)
 						return n, left, errs
 					}
-					wantN, wantLeft, wants := run(f.plain)
-					n, left, errs := run(f.db)
+					wantN, wantLeft, wants := run(f.Plain)
+					n, left, errs := run(f.DB)
 					for i, want := range wants {
 						if got := errs[i]; got != nil || want != nil {
-							sameError(f, got, want)
+							harness.SameError(f, got, want)
 						}
 					}
 					if n != wantN || left != wantLeft {
@@ -159,9 +160,9 @@ func TestAStatementWithAQuestionIsAsWithPgx(t *testing.T) {
 }
 
 // openTx is a transaction of whose connection the driver's side is looked at.
-func (f *fixture) openTx(conn *sql.Conn) (tx *sql.Tx, look func(do func(c *Conn))) {
+func openTx(f *harness.Fixture, conn *sql.Conn) (tx *sql.Tx, look func(do func(c *Conn))) {
 	f.Helper()
-	tx, err := conn.BeginTx(f.ctx, nil)
+	tx, err := conn.BeginTx(f.Ctx, nil)
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -175,13 +176,13 @@ func (f *fixture) openTx(conn *sql.Conn) (tx *sql.Tx, look func(do func(c *Conn)
 
 // What was found of a transaction is what it is, whatever it does after its first write.
 func TestWhatWasFoundOfATransactionHolds(t *testing.T) {
-	f := newFixture(t, pgtest.Database(t), "cache_statement", people+`
+	f := harness.New(t, pgtest.Database(t), "cache_statement", harness.People+`
 		CREATE FUNCTION hurry() RETURNS int LANGUAGE plpgsql AS $$ BEGIN PERFORM set_config('synchronous_commit', 'off', true); RETURN 1; END $$;
 		CREATE FUNCTION hurry_dynamic() RETURNS int LANGUAGE plpgsql AS $$ BEGIN EXECUTE 'SET synchronous_' || 'commit = off'; RETURN 1; END $$;
 		CREATE TABLE logged (id int PRIMARY KEY, n int); INSERT INTO logged VALUES (1, 1);
 		CREATE FUNCTION hurry_row() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN SET LOCAL synchronous_commit = off; RETURN NEW; END $$;
 		CREATE TRIGGER hurry BEFORE UPDATE ON logged FOR EACH ROW EXECUTE FUNCTION hurry_row();`, "cache_store="+pgtest.Redis(t))
-	conn := f.conn(f.db)
+	conn := f.Conn(f.DB)
 	const off = "SET LOCAL synchronous_commit = off"
 	for _, tc := range []struct {
 		before, after []string
@@ -210,11 +211,11 @@ func TestWhatWasFoundOfATransactionHolds(t *testing.T) {
 		{after: []string{"DECLARE c CURSOR FOR SELECT set_config('synchronous_commit', 'off', true)", "FETCH c"}},
 		{after: []string{"PREPARE p AS SELECT set_config('synchronous_commit', 'off', true)", "EXECUTE p", "DEALLOCATE p"}},
 	} {
-		f.step(strings.Join(append(append(tc.before, "UPDATE"), tc.after...), "; "), func(f *fixture) {
-			tx, look := f.openTx(conn)
+		f.Step(strings.Join(append(append(tc.before, "UPDATE"), tc.after...), "; "), func(f *harness.Fixture) {
+			tx, look := openTx(f, conn)
 			do := func(text string, args ...any) {
 				f.Helper()
-				if _, err := tx.ExecContext(f.ctx, text, args...); err != nil {
+				if _, err := tx.ExecContext(f.Ctx, text, args...); err != nil {
 					f.Fatalf("%s: %v", text, err)
 				}
 			}
@@ -232,7 +233,7 @@ func TestWhatWasFoundOfATransactionHolds(t *testing.T) {
 			}
 			look(func(c *Conn) {
 				found, asks := c.tx.found, c.tx.asks
-				is, err := c.inner.text(f.ctx, "SHOW synchronous_commit")
+				is, err := c.inner.text(f.Ctx, "SHOW synchronous_commit")
 				if err != nil {
 					f.Fatal(err)
 				}
@@ -243,8 +244,8 @@ func TestWhatWasFoundOfATransactionHolds(t *testing.T) {
 					f.Error("what was found is forgotten")
 				}
 			})
-			f.commit(tx)
-			f.past("UPDATE users SET city = 'Rome' WHERE id = 2")
+			f.Commit(tx)
+			f.Past("UPDATE users SET city = 'Rome' WHERE id = 2")
 		})
 	}
 }
@@ -252,49 +253,49 @@ func TestWhatWasFoundOfATransactionHolds(t *testing.T) {
 // What was found with a first write is asked for once more with the next, if it is forgotten, and
 // a COMMIT AND CHAIN begins another transaction.
 func TestWhatWasFoundIsOfOneTransaction(t *testing.T) {
-	f := newFixture(t, pgtest.Database(t), "cache_statement", people, "cache_store="+pgtest.Redis(t))
-	conn := f.conn(f.db)
+	f := harness.New(t, pgtest.Database(t), "cache_statement", harness.People, "cache_store="+pgtest.Redis(t))
+	conn := f.Conn(f.DB)
 	found := func() (found found) {
 		if err := conn.Raw(func(x any) error { found = x.(*Conn).tx.found; return nil }); err != nil {
 			f.Fatal(err)
 		}
 		return found
 	}
-	v := f.via.on(conn)
-	v.exec("BEGIN")
-	v.exec(renameUser, 9, "nobody")
+	v := f.Via.On(conn)
+	v.Exec("BEGIN")
+	v.Exec(renameUser, 9, "nobody")
 	if got := found(); got.xid != "" {
 		f.Errorf("%+v was found of a transaction that has changed nothing", got)
 	}
-	v.exec(renameUser, 1, "one")
+	v.Exec(renameUser, 1, "one")
 	first := found()
-	v.exec("SET LOCAL synchronous_commit = off")
+	v.Exec("SET LOCAL synchronous_commit = off")
 	if got := found(); got.xid != "" {
 		f.Errorf("%+v, after SET", got)
 	}
-	v.exec(renameUser, 2, "two")
+	v.Exec(renameUser, 2, "two")
 	if got := found(); got.xid != first.xid || first.xid == "" || got.commits != commitAsync {
 		f.Errorf("%+v, and %+v before", got, first)
 	}
-	if err := PgxConn(f.ctx, conn, func(c *pgx.Conn) error {
-		return c.PgConn().Exec(f.ctx, "SET LOCAL synchronous_commit = on").Close() // which is not seen
+	if err := PgxConn(f.Ctx, conn, func(c *pgx.Conn) error {
+		return c.PgConn().Exec(f.Ctx, "SET LOCAL synchronous_commit = on").Close() // which is not seen
 	}); err != nil {
 		f.Fatal(err)
 	}
 	if got := found(); got.xid != "" {
 		f.Errorf("%+v, after the connection was lent out", got)
 	}
-	v.exec(renameUser, 2, "two")
-	v.exec("COMMIT AND CHAIN")
+	v.Exec(renameUser, 2, "two")
+	v.Exec("COMMIT AND CHAIN")
 	if got := found(); got.xid != "" {
 		f.Errorf("%+v, of the transaction before", got)
 	}
-	v.exec(renameUser, 2, "three")
+	v.Exec(renameUser, 2, "three")
 	if got := found(); got.xid == first.xid || got.commits != commitSync {
 		f.Errorf("%+v, and %+v before", got, first)
 	}
-	v.exec("COMMIT")
-	f.fresh(userByID, 2).is("2 three Rome")
+	v.Exec("COMMIT")
+	f.Fresh(harness.UserByID, 2).Is("2 three Rome")
 }
 
 // The caller's limits are his, and where the question might not keep to them it is not asked.
@@ -310,9 +311,9 @@ func TestAQuestionBesideAWriteLeavesLimitsAlone(t *testing.T) {
 		{"lock_timeout", "99ms", false},
 	} {
 		t.Run(tc.setting+"="+tc.value, func(t *testing.T) {
-			f := newFixture(t, pgtest.Database(t), "cache_statement", people, "cache_store="+pgtest.Redis(t))
-			tx, look := f.openTx(f.conn(f.with(tc.setting + "=" + tc.value).db))
-			if _, err := tx.ExecContext(f.ctx, renameUser, 1, "anna"); err != nil {
+			f := harness.New(t, pgtest.Database(t), "cache_statement", harness.People, "cache_store="+pgtest.Redis(t))
+			tx, look := openTx(f, f.Conn(f.With(tc.setting+"="+tc.value).DB))
+			if _, err := tx.ExecContext(f.Ctx, renameUser, 1, "anna"); err != nil {
 				t.Fatal(err)
 			}
 			look(func(c *Conn) {
@@ -321,24 +322,24 @@ func TestAQuestionBesideAWriteLeavesLimitsAlone(t *testing.T) {
 				}
 			})
 			var got string
-			if err := tx.QueryRowContext(f.ctx, "SHOW "+tc.setting).Scan(&got); err != nil || got != tc.value {
+			if err := tx.QueryRowContext(f.Ctx, "SHOW "+tc.setting).Scan(&got); err != nil || got != tc.value {
 				t.Errorf("between statements it is %s, %v", got, err)
 			}
-			f.commit(tx)
-			f.fresh(userByID, 1).is("1 anna Oslo")
+			f.Commit(tx)
+			f.Fresh(harness.UserByID, 1).Is("1 anna Oslo")
 		})
 	}
 }
 
 // A question that PostgreSQL refuses is as if it had not been asked: here its prepared statement is gone.
 func TestARefusedQuestionCostsNoTransaction(t *testing.T) {
-	f := newFixture(t, pgtest.Database(t), "cache_statement", people, "cache_store="+pgtest.Redis(t))
-	conn := f.conn(f.db)
+	f := harness.New(t, pgtest.Database(t), "cache_statement", harness.People, "cache_store="+pgtest.Redis(t))
+	conn := f.Conn(f.DB)
 	for round := range 2 {
 		for i := range 2 {
 			write := fmt.Sprintf("%s AND (%d, %d) IS NOT NULL", renameUser, round, i) // one that pgx has not prepared
-			tx, look := f.openTx(conn)
-			if _, err := tx.ExecContext(f.ctx, write, 1, string(rune('a'+i))); err != nil {
+			tx, look := openTx(f, conn)
+			if _, err := tx.ExecContext(f.Ctx, write, 1, string(rune('a'+i))); err != nil {
 				t.Fatal(err)
 			}
 			look(func(c *Conn) {
@@ -349,23 +350,23 @@ func TestARefusedQuestionCostsNoTransaction(t *testing.T) {
 					t.Errorf("found: %v", got)
 				}
 				if i == 0 {
-					if err := c.inner.(*pgxInner).pgxConn.PgConn().Exec(f.ctx, "DEALLOCATE ALL").Close(); err != nil {
+					if err := c.inner.(*pgxInner).pgxConn.PgConn().Exec(f.Ctx, "DEALLOCATE ALL").Close(); err != nil {
 						t.Error(err)
 					}
 				}
 			})
-			f.commit(tx)
-			f.fresh(userByID, 1)
+			f.Commit(tx)
+			f.Fresh(harness.UserByID, 1)
 		}
 	}
 }
 
 // Who only reads is asked nothing, and nothing is marked of who rolls back.
 func TestATransactionThatCommitsNothingCostsNothing(t *testing.T) {
-	f := newFixture(t, pgtest.Database(t), "cache_statement", people)
-	wire := pgtest.Listen(t, f.dsn)
-	db := f.open("cachedpg", withKey(wire.DSN, "cache_store", pgtest.Redis(t)))
-	f.live(db)
+	f := harness.New(t, pgtest.Database(t), "cache_statement", harness.People)
+	wire := pgtest.Listen(t, f.DSN)
+	db := f.Open("cachedpg", harness.WithKey(wire.DSN, "cache_store", pgtest.Redis(t)))
+	f.Live(db)
 	asked := func() (n int) {
 		for _, text := range wire.Texts() {
 			if strings.Contains(text.SQL, "pg_current_xact_id_if_assigned") {
@@ -374,19 +375,19 @@ func TestATransactionThatCommitsNothingCostsNothing(t *testing.T) {
 		}
 		return n
 	}
-	conn := f.conn(db)
+	conn := f.Conn(db)
 	before := asked()
-	tx, _ := f.openTx(conn)
-	if err := tx.QueryRowContext(f.ctx, "SELECT city FROM users WHERE id = $1 FOR UPDATE", 2).Scan(new(string)); err != nil {
+	tx, _ := openTx(f, conn)
+	if err := tx.QueryRowContext(f.Ctx, "SELECT city FROM users WHERE id = $1 FOR UPDATE", 2).Scan(new(string)); err != nil {
 		t.Fatal(err)
 	}
-	f.commit(tx)
+	f.Commit(tx)
 	if n := asked() - before; n != 0 {
 		t.Errorf("who reads is asked %d times", n)
 	}
 	marked := connectorOf(db).space().writes.Stats().Intents
-	tx, look := f.openTx(conn)
-	if _, err := tx.ExecContext(f.ctx, renameUser, 1, "anna"); err != nil {
+	tx, look := openTx(f, conn)
+	if _, err := tx.ExecContext(f.Ctx, renameUser, 1, "anna"); err != nil {
 		t.Fatal(err)
 	}
 	look(func(c *Conn) {
@@ -394,9 +395,9 @@ func TestATransactionThatCommitsNothingCostsNothing(t *testing.T) {
 			t.Error("nothing was found")
 		}
 	})
-	f.rollback(tx)
+	f.Rollback(tx)
 	if n := connectorOf(db).space().writes.Stats().Intents - marked; n != 0 {
 		t.Errorf("%d marks of a transaction that was rolled back", n)
 	}
-	f.fresh(userByID, 1).is("1 ann Oslo")
+	f.Fresh(harness.UserByID, 1).Is("1 ann Oslo")
 }

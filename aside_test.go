@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 )
 
@@ -31,7 +32,7 @@ var hardened = []string{
 }
 
 // audited has a table whose trigger runs what is not understood.
-const audited = people + `
+const audited = harness.People + `
 	CREATE TABLE log (id serial PRIMARY KEY, said text);
 	CREATE TABLE notes (id int PRIMARY KEY, said text);
 	INSERT INTO notes VALUES (1, 'a');
@@ -64,15 +65,15 @@ var affairs = []struct {
 		_, err := db.ExecContext(ctx, "UPDATE notes SET said = $1 WHERE id = 1", value)
 		return err
 	}},
-	{"transaction", ownTransaction(func(ctx context.Context, x asker, value string) error {
+	{"transaction", ownTransaction(func(ctx context.Context, x harness.Asker, value string) error {
 		_, err := x.ExecContext(ctx, "UPDATE users SET name = $1 WHERE id = 1", value)
 		return err
 	})},
-	{"transaction with a trigger", ownTransaction(func(ctx context.Context, x asker, value string) error {
+	{"transaction with a trigger", ownTransaction(func(ctx context.Context, x harness.Asker, value string) error {
 		_, err := x.ExecContext(ctx, "UPDATE notes SET said = $1 WHERE id = 1", value)
 		return err
 	})},
-	{"transaction that reads", ownTransaction(func(ctx context.Context, x asker, value string) error {
+	{"transaction that reads", ownTransaction(func(ctx context.Context, x harness.Asker, value string) error {
 		for range 2 {
 			if got := ownerOf(ctx, x.(querier), "SELECT city FROM users WHERE id = $1", 2); got != "Rome" {
 				return fmt.Errorf("got %s", got)
@@ -96,7 +97,7 @@ var affairs = []struct {
 	}},
 }
 
-func ownTransaction(act func(ctx context.Context, x asker, value string) error) func(context.Context, *sql.DB, string, string) error {
+func ownTransaction(act func(ctx context.Context, x harness.Asker, value string) error) func(context.Context, *sql.DB, string, string) error {
 	return func(ctx context.Context, db *sql.DB, value, limits string) error {
 		tx, err := db.BeginTx(ctx, nil)
 		if err != nil {
@@ -114,34 +115,34 @@ func ownTransaction(act func(ctx context.Context, x asker, value string) error) 
 }
 
 // goesOn does everything on db and compares what others read with the truth.
-func (f *fixture) goesOn(db *sql.DB, limits string, others via) {
+func goesOn(f *harness.Fixture, db *sql.DB, limits string, others harness.Via) {
 	f.Helper()
 	for round := range 2 {
 		for i, a := range affairs {
-			others.fresh(userByID, 1)
-			others.fresh(lastSaid)
-			if err := a.do(f.ctx, db, fmt.Sprintf("%d of %d", i, round), limits); err != nil {
+			others.Fresh(harness.UserByID, 1)
+			others.Fresh(lastSaid)
+			if err := a.do(f.Ctx, db, fmt.Sprintf("%d of %d", i, round), limits); err != nil {
 				f.Errorf("%s: %v", a.name, err)
 			}
-			others.fresh(userByID, 1)
-			others.fresh(lastSaid)
+			others.Fresh(harness.UserByID, 1)
+			others.Fresh(lastSaid)
 		}
 	}
 }
 
 // A role that lacks a right to what the driver asks has its transactions, and others hear of them.
 func TestAMissingRightCostsNoTransaction(t *testing.T) {
-	inBothStores(t, func(t *testing.T, keys ...string) {
+	harness.InBothStores(t, func(t *testing.T, keys ...string) {
 		for _, right := range hardened {
 			t.Run(right, func(t *testing.T) {
 				database := pgtest.Database(t)
-				f := newFixture(t, database, "cache_statement", audited, keys...)
-				role := f.newRole(database)
-				f.past("REVOKE " + right + " FROM PUBLIC")
-				db := f.open("cachedpg", withKeys(withKey(f.dsn, "user", role), keys))
-				f.again(userByID, 1)
-				f.goesOn(db, "SET LOCAL work_mem = '4MB'", f.via)
-				if _, err := db.ExecContext(f.ctx, "SELECT 1"); err != nil {
+				f := harness.New(t, database, "cache_statement", audited, keys...)
+				role := f.NewRole(database)
+				f.Past("REVOKE " + right + " FROM PUBLIC")
+				db := f.Open("cachedpg", harness.WithKeys(harness.WithKey(f.DSN, "user", role), keys))
+				f.Again(harness.UserByID, 1)
+				goesOn(f, db, "SET LOCAL work_mem = '4MB'", f.Via)
+				if _, err := db.ExecContext(f.Ctx, "SELECT 1"); err != nil {
 					t.Error(err)
 				}
 			})
@@ -151,17 +152,17 @@ func TestAMissingRightCostsNoTransaction(t *testing.T) {
 
 // The rights are taken away while the process has a cache, and its first write comes after that.
 func TestARightThatIsTakenAwayCostsNoWrite(t *testing.T) {
-	inBothStores(t, func(t *testing.T, keys ...string) {
+	harness.InBothStores(t, func(t *testing.T, keys ...string) {
 		for _, right := range []string{"pg_lock_status()", "pg_advisory_lock_shared(int, int)", "pg_advisory_xact_lock_shared(int, int)", "pg_stat_get_activity(int)",
 			"pg_current_snapshot()", "pg_backend_pid()", "current_setting(text)"} {
 			t.Run(right, func(t *testing.T) {
 				database := pgtest.Database(t)
-				f := newFixture(t, database, "cache_statement", audited, keys...)
-				role := f.newRole(database)
-				db := f.open("cachedpg", withKeys(withKey(f.dsn, "user", role), keys))
-				f.asking(db).again(userByID, 1)
-				f.past("REVOKE EXECUTE ON FUNCTION pg_catalog." + right + " FROM PUBLIC")
-				f.goesOn(db, "SET LOCAL work_mem = '4MB'", f.via)
+				f := harness.New(t, database, "cache_statement", audited, keys...)
+				role := f.NewRole(database)
+				db := f.Open("cachedpg", harness.WithKeys(harness.WithKey(f.DSN, "user", role), keys))
+				f.Asking(db).Again(harness.UserByID, 1)
+				f.Past("REVOKE EXECUTE ON FUNCTION pg_catalog." + right + " FROM PUBLIC")
+				goesOn(f, db, "SET LOCAL work_mem = '4MB'", f.Via)
 			})
 		}
 	})
@@ -169,30 +170,30 @@ func TestARightThatIsTakenAwayCostsNoWrite(t *testing.T) {
 
 // A role that is set in the transaction alone may lack the rights.
 func TestARoleSetInATransactionDoesNotEndIt(t *testing.T) {
-	inBothStores(t, func(t *testing.T, keys ...string) {
+	harness.InBothStores(t, func(t *testing.T, keys ...string) {
 		database := pgtest.Database(t)
-		f := newFixture(t, database, "cache_statement", audited, keys...)
-		role := f.newRole(database)
+		f := harness.New(t, database, "cache_statement", audited, keys...)
+		role := f.NewRole(database)
 		for _, right := range hardened {
-			f.past("REVOKE " + right + " FROM PUBLIC")
+			f.Past("REVOKE " + right + " FROM PUBLIC")
 		}
-		f.again(userByID, 1)
-		f.goesOn(f.db, "SET LOCAL ROLE "+role, f.via)
+		f.Again(harness.UserByID, 1)
+		goesOn(f, f.DB, "SET LOCAL ROLE "+role, f.Via)
 	})
 }
 
 // A question that takes longer than the caller's statements may.
 func TestAQuestionHasItsOwnLimits(t *testing.T) {
-	f := newFixture(t, pgtest.Database(t), "cache_statement", people)
-	conn := f.conn(f.db)
-	if err := conn.PingContext(f.ctx); err != nil {
+	f := harness.New(t, pgtest.Database(t), "cache_statement", harness.People)
+	conn := f.Conn(f.DB)
+	if err := conn.PingContext(f.Ctx); err != nil {
 		t.Fatal(err)
 	}
 	if err := conn.Raw(func(c any) error {
 		in := c.(*Conn).inner.(*pgxInner)
 		exec := func(sql string) {
 			t.Helper()
-			if _, err := in.ExecContext(f.ctx, sql, nil); err != nil {
+			if _, err := in.ExecContext(f.Ctx, sql, nil); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -201,18 +202,18 @@ func TestAQuestionHasItsOwnLimits(t *testing.T) {
 		exec("SET LOCAL lock_timeout = '58s'")
 		exec("SET LOCAL idle_in_transaction_session_timeout = '9s'")
 		exec("UPDATE users SET name = 'anna' WHERE id = 1")
-		answer, kept, err := in.aside(f.ctx, "SELECT concat_ws(' ', current_setting('statement_timeout'), current_setting('lock_timeout'))", "SELECT set_config('work_mem', '5MB', true)")
+		answer, kept, err := in.aside(f.Ctx, "SELECT concat_ws(' ', current_setting('statement_timeout'), current_setting('lock_timeout'))", "SELECT set_config('work_mem', '5MB', true)")
 		if err != nil || answer != "2s 250ms" || kept != "5MB" {
 			t.Errorf("got %q, %q, %v", answer, kept, err)
 		}
-		if kept, err := keepIn(f.ctx, in, "SELECT "+pinnedCommit); kept != "on" || err != nil {
+		if kept, err := keepIn(f.Ctx, in, "SELECT "+pinnedCommit); kept != "on" || err != nil {
 			t.Errorf("got %q, %v", kept, err)
 		}
 		for _, question := range []string{"SELECT no_such_function()", "SELECT concat(1/0)", "SELECT"} {
-			if _, _, err := in.aside(f.ctx, question, ""); err == nil {
+			if _, _, err := in.aside(f.Ctx, question, ""); err == nil {
 				t.Errorf("%s: no error", question)
 			}
-			if _, _, err := in.aside(f.ctx, "", question); err == nil {
+			if _, _, err := in.aside(f.Ctx, "", question); err == nil {
 				t.Errorf("%s: no error", question)
 			}
 			if in.txStatus() != 'T' {
@@ -221,7 +222,7 @@ func TestAQuestionHasItsOwnLimits(t *testing.T) {
 		}
 		for setting, want := range map[string]string{"statement_timeout": "59s", "lock_timeout": "58s", "work_mem": "5MB",
 			"idle_in_transaction_session_timeout": "10s"} {
-			if got, err := in.text(f.ctx, "SHOW "+setting); got != want || err != nil {
+			if got, err := in.text(f.Ctx, "SHOW "+setting); got != want || err != nil {
 				t.Errorf("%s: got %q, %v, want %q", setting, got, err, want)
 			}
 		}
@@ -230,21 +231,21 @@ func TestAQuestionHasItsOwnLimits(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	f.fresh(userByID, 1).is("1 anna Oslo")
+	f.Fresh(harness.UserByID, 1).Is("1 anna Oslo")
 }
 
 // What is refused once is not asked at every statement, and is told.
 func TestARefusalIsRemembered(t *testing.T) {
 	database := pgtest.Database(t)
-	f := newFixture(t, database, "cache_statement", audited)
-	role := f.newRole(database)
-	f.past("REVOKE EXECUTE ON FUNCTION pg_catalog.pg_control_system() FROM PUBLIC")
-	wire := pgtest.Listen(t, withKey(f.dsn, "user", role))
-	db := f.open("cachedpg", wire.DSN)
+	f := harness.New(t, database, "cache_statement", audited)
+	role := f.NewRole(database)
+	f.Past("REVOKE EXECUTE ON FUNCTION pg_catalog.pg_control_system() FROM PUBLIC")
+	wire := pgtest.Listen(t, harness.WithKey(f.DSN, "user", role))
+	db := f.Open("cachedpg", wire.DSN)
 	db.SetMaxOpenConns(1)
 	for range 50 {
 		for _, a := range affairs {
-			if err := a.do(f.ctx, db, "x", "SET LOCAL work_mem = '4MB'"); err != nil {
+			if err := a.do(f.Ctx, db, "x", "SET LOCAL work_mem = '4MB'"); err != nil {
 				t.Fatalf("%s: %v", a.name, err)
 			}
 		}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/keying"
 )
 
@@ -30,7 +31,7 @@ func TestOpenRefusesAMalformedDSN(t *testing.T) {
 	} {
 		_, got := sql.Open("cachedpg", dsn)
 		_, want := pgx.ParseConfig(dsn)
-		sameError(t, got, want)
+		harness.SameError(t, got, want)
 	}
 	for _, dsn := range []string{
 		"postgres://h/d?cache_tll=1s",
@@ -66,8 +67,8 @@ func TestThereIsNoServer(t *testing.T) {
 	l.Close() // nobody listens there now
 	_, port, _ := net.SplitHostPort(l.Addr().String())
 	dsn := "host=127.0.0.1 sslmode=disable user=u dbname=d port=" + port
-	f := &fixture{T: t, ctx: t.Context()}
-	ours, theirs := f.open("cachedpg", dsn), f.open("pgx", dsn)
+	f := &harness.Fixture{T: t, Ctx: t.Context()}
+	ours, theirs := f.Open("cachedpg", dsn), f.Open("pgx", dsn)
 	for _, do := range []func(db *sql.DB) error{
 		func(db *sql.DB) error { return db.Ping() },
 		func(db *sql.DB) error { _, err := db.Query("SELECT 1"); return err },
@@ -76,7 +77,7 @@ func TestThereIsNoServer(t *testing.T) {
 		func(db *sql.DB) error { _, err := db.Prepare("SELECT 1"); return err },
 	} {
 		got, want := do(ours), do(theirs)
-		sameError(t, got, want)
+		harness.SameError(t, got, want)
 	}
 	if s := StatsOf(ours); s.Lookups != 0 || s.Entries != 0 {
 		t.Errorf("stats without a server: %+v", s)
@@ -90,11 +91,11 @@ func TestThereIsNoServer(t *testing.T) {
 }
 
 func TestTheDatabaseDoesNotExist(t *testing.T) {
-	scenarioOnce(t, "", func(f *fixture) {
-		bad := withKey(f.dsn, "user", "nobody_of_this_name")
-		_, got := f.open("cachedpg", bad).QueryContext(f.ctx, "SELECT 1")
-		_, want := f.open("pgx", bad).QueryContext(f.ctx, "SELECT 1")
-		sameError(f, got, want)
+	harness.ScenarioOnce(t, "", func(f *harness.Fixture) {
+		bad := harness.WithKey(f.DSN, "user", "nobody_of_this_name")
+		_, got := f.Open("cachedpg", bad).QueryContext(f.Ctx, "SELECT 1")
+		_, want := f.Open("pgx", bad).QueryContext(f.Ctx, "SELECT 1")
+		harness.SameError(f, got, want)
 	})
 }
 
@@ -132,11 +133,11 @@ var texts = map[string]string{
 }
 
 func TestTextsThatAreNoSQL(t *testing.T) {
-	scenario(t, people, func(f *fixture) {
+	harness.Scenario(t, harness.People, func(f *harness.Fixture) {
 		for name, text := range texts {
-			f.step(name, func(f *fixture) { f.textAsPgx(text) })
+			f.Step(name, func(f *harness.Fixture) { textAsPgx(f, text) })
 		}
-		f.known(userByID, 1)
+		f.Known(harness.UserByID, 1)
 	})
 }
 
@@ -145,7 +146,7 @@ func TestTextsThatAreHuge(t *testing.T) {
 	deep := func(open, inside, close string, n int) string {
 		return strings.Repeat(open, n) + inside + strings.Repeat(close, n)
 	}
-	scenarioOnce(t, people, func(f *fixture) {
+	harness.ScenarioOnce(t, harness.People, func(f *harness.Fixture) {
 		for name, text := range map[string]string{
 			"deep parentheses":           "SELECT " + deep("(", "1", ")", 20000),
 			"deep sub-selects":           deep("SELECT (", "SELECT 1", ")", 5000),
@@ -161,22 +162,22 @@ func TestTextsThatAreHuge(t *testing.T) {
 			"a large comment":            "SELECT 1 /*" + strings.Repeat(" x", 1<<19) + "*/",
 			"many literals":              "SELECT 1 IN (1" + strings.Repeat(", 2", 30000) + ")",
 		} {
-			f.step(name, func(f *fixture) { f.textAsPgx(text) })
+			f.Step(name, func(f *harness.Fixture) { textAsPgx(f, text) })
 		}
-		f.known(userByID, 1)
+		f.Known(harness.UserByID, 1)
 	})
 }
 
 // textAsPgx gives PostgreSQL a text in every way: rows or error are those of plain pgx.
-func (f *fixture) textAsPgx(text string) {
+func textAsPgx(f *harness.Fixture, text string) {
 	f.Helper()
 	for range 2 {
-		got, want := f.read(f.db, text, nil), f.read(f.plain, text, nil)
+		got, want := f.Read(f.DB, text, nil), f.Read(f.Plain, text, nil)
 		switch {
-		case want.err != nil:
-			sameError(f, got.err, want.err)
-		case got.err != nil:
-			f.Errorf("got error %.200v, plain pgx none", got.err)
+		case want.Err != nil:
+			harness.SameError(f, got.Err, want.Err)
+		case got.Err != nil:
+			f.Errorf("got error %.200v, plain pgx none", got.Err)
 		case got.String() != want.String():
 			f.Errorf("got %.100s, plain pgx's %.100s", got, want)
 		}
@@ -184,16 +185,16 @@ func (f *fixture) textAsPgx(text string) {
 	sameOutcome := func(gotErr, wantErr error) {
 		f.Helper()
 		if wantErr != nil {
-			sameError(f, gotErr, wantErr)
+			harness.SameError(f, gotErr, wantErr)
 		} else if gotErr != nil {
 			f.Errorf("got error %.200v, plain pgx none", gotErr)
 		}
 	}
-	_, gotErr := f.db.ExecContext(f.ctx, text)
-	_, wantErr := f.plain.ExecContext(f.ctx, text)
+	_, gotErr := f.DB.ExecContext(f.Ctx, text)
+	_, wantErr := f.Plain.ExecContext(f.Ctx, text)
 	sameOutcome(gotErr, wantErr)
-	stmt, gotErr := f.db.PrepareContext(f.ctx, text)
-	plain, wantErr := f.plain.PrepareContext(f.ctx, text)
+	stmt, gotErr := f.DB.PrepareContext(f.Ctx, text)
+	plain, wantErr := f.Plain.PrepareContext(f.Ctx, text)
 	sameOutcome(gotErr, wantErr)
 	if gotErr == nil && wantErr == nil {
 		stmt.Close()
@@ -203,28 +204,28 @@ func (f *fixture) textAsPgx(text string) {
 
 // What is cached for the right arguments is not the answer for wrong ones.
 func TestArgumentsThatDoNotFit(t *testing.T) {
-	scenario(t, people, func(f *fixture) {
-		f.warm(userByID, 1)
-		f.warm("SELECT name FROM users WHERE name = $1", "ann")
+	harness.Scenario(t, harness.People, func(f *harness.Fixture) {
+		f.Warm(harness.UserByID, 1)
+		f.Warm("SELECT name FROM users WHERE name = $1", "ann")
 		for _, args := range [][]any{
 			{}, {1, 2}, {"x"}, {""}, {struct{ A int }{1}}, {make(chan int)}, {func() {}}, {map[string]int{}},
 			{int64(1) << 40}, {uint64(1) << 63}, {[]int{1}}, {[]byte{1}}, {true}, {time.Now()}, {sql.Named("id", 1)},
 			{failingValuer{}}, {"1\x00"}, {"\xff"}, {errors.New("x")}, {(*int)(nil), 2}, {1i}, {"now"},
 		} {
-			f.asPgx(userByID, args...)
+			f.AsPgx(harness.UserByID, args...)
 		}
 		for _, args := range [][]any{{}, {1}, {"a", "b"}, {"\xff"}, {"a\x00b"}, {failingValuer{}}, {make(chan int)}, {3.5}} {
-			f.asPgx("SELECT name FROM users WHERE name = $1", args...)
+			f.AsPgx("SELECT name FROM users WHERE name = $1", args...)
 		}
-		f.asPgx("SELECT 1", 1)
-		f.asPgx("SELECT $1::date", "today")
-		f.bypass(keying.ClockInput, "SELECT $1::date", "today")
-		f.hit(userByID, 1)
-		f.hit("SELECT name FROM users WHERE name = $1", "ann")
+		f.AsPgx("SELECT 1", 1)
+		f.AsPgx("SELECT $1::date", "today")
+		f.Bypass(keying.ClockInput, "SELECT $1::date", "today")
+		f.Hit(harness.UserByID, 1)
+		f.Hit("SELECT name FROM users WHERE name = $1", "ann")
 
-		_, got := f.db.ExecContext(f.ctx, "UPDATE users SET name = $1", 1, 2)
-		_, want := f.plain.ExecContext(f.ctx, "UPDATE users SET name = $1", 1, 2)
-		sameError(f, got, want)
+		_, got := f.DB.ExecContext(f.Ctx, "UPDATE users SET name = $1", 1, 2)
+		_, want := f.Plain.ExecContext(f.Ctx, "UPDATE users SET name = $1", 1, 2)
+		harness.SameError(f, got, want)
 	})
 }
 
@@ -234,93 +235,96 @@ func (failingValuer) Value() (driver.Value, error) { return nil, errors.New("no 
 
 // A context that has ended sends nothing, also where the cache has the answer.
 func TestContextsThatHaveEnded(t *testing.T) {
-	scenario(t, gated, func(f *fixture) {
-		f.warm(userByID, 1)
-		ended, cancel := context.WithCancel(f.ctx)
+	harness.Scenario(t, harness.Gated, func(f *harness.Fixture) {
+		f.Warm(harness.UserByID, 1)
+		ended, cancel := context.WithCancel(f.Ctx)
 		cancel()
-		late, cancel := context.WithDeadline(f.ctx, time.Now().Add(-time.Second))
+		late, cancel := context.WithDeadline(f.Ctx, time.Now().Add(-time.Second))
 		defer cancel()
 		for _, ctx := range []context.Context{ended, late} {
 			for _, do := range []func(db *sql.DB) error{
-				func(db *sql.DB) error { _, err := db.QueryContext(ctx, userByID, 1); return err },
+				func(db *sql.DB) error { _, err := db.QueryContext(ctx, harness.UserByID, 1); return err },
 				func(db *sql.DB) error { _, err := db.ExecContext(ctx, "UPDATE users SET name = 'x'"); return err },
-				func(db *sql.DB) error { _, err := db.PrepareContext(ctx, userByID); return err },
+				func(db *sql.DB) error { _, err := db.PrepareContext(ctx, harness.UserByID); return err },
 				func(db *sql.DB) error { _, err := db.BeginTx(ctx, nil); return err },
 				func(db *sql.DB) error { return db.PingContext(ctx) },
 				func(db *sql.DB) error { _, err := db.Conn(ctx); return err },
 			} {
-				sameError(f, do(f.db), do(f.plain))
+				harness.SameError(f, do(f.DB), do(f.Plain))
 			}
 			// On a connection, where database/sql lets it through to the driver.
 			for _, do := range []func(c *sql.Conn) error{
-				func(c *sql.Conn) error { _, err := c.QueryContext(ctx, userByID, 1); return err },
-				func(c *sql.Conn) error { _, err := c.QueryContext(ctx, userByID, 2); return err },
+				func(c *sql.Conn) error { _, err := c.QueryContext(ctx, harness.UserByID, 1); return err },
+				func(c *sql.Conn) error { _, err := c.QueryContext(ctx, harness.UserByID, 2); return err },
 				func(c *sql.Conn) error { _, err := c.ExecContext(ctx, "UPDATE users SET name = 'x'"); return err },
 				func(c *sql.Conn) error { _, err := c.BeginTx(ctx, nil); return err },
 				func(c *sql.Conn) error { return c.PingContext(ctx) },
 			} {
 				var got [2]error
-				for i, db := range []*sql.DB{f.db, f.plain} {
-					conn := f.conn(db)
-					if err := conn.PingContext(f.ctx); err != nil {
+				for i, db := range []*sql.DB{f.DB, f.Plain} {
+					conn := f.Conn(db)
+					if err := conn.PingContext(f.Ctx); err != nil {
 						f.Fatal(err)
 					}
 					conn.Close()
-					conn = f.conn(db) // the same, out of the pool
+					conn = f.Conn(db) // the same, out of the pool
 					got[i] = do(conn)
 					conn.Close()
 				}
-				sameError(f, got[0], got[1])
+				harness.SameError(f, got[0], got[1])
 			}
 		}
-		if err := Invalidate(ended, f.db); err == nil {
+		if err := Invalidate(ended, f.DB); err == nil {
 			f.Error("Invalidate with a context that has ended: no error")
 		}
-		f.hit(userByID, 1)
-		f.fresh("TABLE users")
+		f.Hit(harness.UserByID, 1)
+		f.Fresh("TABLE users")
 
 		// While PostgreSQL works.
-		g := f.closeGate()
+		g := f.CloseGate()
 		for _, do := range []func(ctx context.Context, db *sql.DB) error{
-			func(ctx context.Context, db *sql.DB) error { _, err := db.QueryContext(ctx, gatedByID, 1); return err },
+			func(ctx context.Context, db *sql.DB) error {
+				_, err := db.QueryContext(ctx, harness.GatedByID, 1)
+				return err
+			},
 			func(ctx context.Context, db *sql.DB) error {
 				_, err := db.ExecContext(ctx, "UPDATE users SET name = gate(name) || '!' WHERE id = 1")
 				return err
 			},
 		} {
 			during := func(db *sql.DB) error {
-				ctx, cancel := context.WithCancel(f.ctx)
+				ctx, cancel := context.WithCancel(f.Ctx)
 				done := make(chan error, 1)
 				go func() { done <- do(ctx, db) }()
-				g.await(1)
+				g.Await(1)
 				cancel()
 				err := <-done
-				g.await(0)
+				g.Await(0)
 				return err
 			}
-			got, want := during(f.db), during(f.plain)
+			got, want := during(f.DB), during(f.Plain)
 			if !errors.Is(got, context.Canceled) || !errors.Is(want, context.Canceled) {
 				f.Errorf("got %v, plain pgx's error is %v, want context.Canceled", got, want)
 			}
 		}
-		g.open()
-		f.until("the outcome", func() bool { return StatsOf(f.db).Unresolved == 0 })
-		f.fresh(gatedByID, 1).is("ann")
-		f.known(gatedByID, 1)
-		f.known(userByID, 1)
+		g.Open()
+		f.Until("the outcome", func() bool { return StatsOf(f.DB).Unresolved == 0 })
+		f.Fresh(harness.GatedByID, 1).Is("ann")
+		f.Known(harness.GatedByID, 1)
+		f.Known(harness.UserByID, 1)
 	})
 }
 
 // After Close there is nothing, in the words of database/sql.
 func TestWhatIsClosedStaysClosed(t *testing.T) {
-	scenarioOnce(t, people, func(f *fixture) {
-		f.warm(userByID, 1)
-		conn := f.conn(f.db)
-		stmt, err := f.db.PrepareContext(f.ctx, userByID)
+	harness.ScenarioOnce(t, harness.People, func(f *harness.Fixture) {
+		f.Warm(harness.UserByID, 1)
+		conn := f.Conn(f.DB)
+		stmt, err := f.DB.PrepareContext(f.Ctx, harness.UserByID)
 		if err != nil {
 			f.Fatal(err)
 		}
-		rows, err := f.db.QueryContext(f.ctx, userByID, 1)
+		rows, err := f.DB.QueryContext(f.Ctx, harness.UserByID, 1)
 		if err != nil {
 			f.Fatal(err)
 		}
@@ -337,30 +341,30 @@ func TestWhatIsClosedStaysClosed(t *testing.T) {
 		if err := conn.Close(); err != nil {
 			f.Error(err)
 		}
-		if _, err := conn.QueryContext(f.ctx, userByID, 1); !errors.Is(err, sql.ErrConnDone) {
+		if _, err := conn.QueryContext(f.Ctx, harness.UserByID, 1); !errors.Is(err, sql.ErrConnDone) {
 			f.Errorf("a closed connection: %v", err)
 		}
-		if err := f.db.Close(); err != nil {
+		if err := f.DB.Close(); err != nil {
 			f.Error(err)
 		}
-		if _, err := f.db.QueryContext(f.ctx, userByID, 1); err == nil || err.Error() != "sql: database is closed" {
+		if _, err := f.DB.QueryContext(f.Ctx, harness.UserByID, 1); err == nil || err.Error() != "sql: database is closed" {
 			f.Errorf("a closed DB: %v", err)
 		}
-		if _, err := stmt.QueryContext(f.ctx, 1); err == nil {
+		if _, err := stmt.QueryContext(f.Ctx, 1); err == nil {
 			f.Error("a statement of a closed DB: no error")
 		}
 		if err := stmt.Close(); err != nil {
 			f.Error(err)
 		}
 		for _, err := range []error{
-			second(driverConn.QueryContext(f.ctx, "SELECT 1", nil)), second(driverConn.ExecContext(f.ctx, "SELECT 1", nil)),
-			second(driverConn.Prepare("SELECT 1")), second(driverConn.Begin()), driverConn.Ping(f.ctx),
+			second(driverConn.QueryContext(f.Ctx, "SELECT 1", nil)), second(driverConn.ExecContext(f.Ctx, "SELECT 1", nil)),
+			second(driverConn.Prepare("SELECT 1")), second(driverConn.Begin()), driverConn.Ping(f.Ctx),
 		} {
 			if !errors.Is(err, errClosed) {
 				f.Errorf("got %v, want %v", err, errClosed)
 			}
 		}
-		if err := driverConn.ResetSession(f.ctx); err != driver.ErrBadConn {
+		if err := driverConn.ResetSession(f.Ctx); err != driver.ErrBadConn {
 			f.Errorf("got %v, want driver.ErrBadConn", err)
 		}
 		if driverConn.Conn() != nil || driverConn.Unwrap() != nil {
@@ -376,31 +380,31 @@ func second[T any](_ T, err error) error { return err }
 
 // PostgreSQL ends the session while it is idle, and while it works.
 func TestASessionThatPostgreSQLEnds(t *testing.T) {
-	scenario(t, people, func(f *fixture) {
-		one := f.with("application_name=ended")
-		one.db.SetMaxOpenConns(1)
-		one.warm(userByID, 1)
+	harness.Scenario(t, harness.People, func(f *harness.Fixture) {
+		one := f.With("application_name=ended")
+		one.DB.SetMaxOpenConns(1)
+		one.Warm(harness.UserByID, 1)
 		end := func() {
-			f.past("SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE application_name = 'ended' AND datname = current_database()")
+			f.Past("SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE application_name = 'ended' AND datname = current_database()")
 		}
 		end()
-		one.hit(userByID, 1)
-		f.until("a new connection", func() bool { return one.read(one.db, userByID, []any{2}).err == nil })
-		one.hit(userByID, 2)
+		one.Hit(harness.UserByID, 1)
+		f.Until("a new connection", func() bool { return one.Read(one.DB, harness.UserByID, []any{2}).Err == nil })
+		one.Hit(harness.UserByID, 2)
 
-		tx, err := one.db.BeginTx(f.ctx, nil)
+		tx, err := one.DB.BeginTx(f.Ctx, nil)
 		if err != nil {
 			f.Fatal(err)
 		}
-		one.on(tx).exec("UPDATE users SET name = 'lost' WHERE id = 1")
+		one.On(tx).Exec("UPDATE users SET name = 'lost' WHERE id = 1")
 		end()
 		if err := tx.Commit(); err == nil {
 			f.Error("COMMIT in a session that is no more succeeded")
 		}
-		f.until("the outcome", func() bool { return StatsOf(one.db).Unresolved == 0 })
-		one.fresh(userByID, 1).is("1 ann Oslo")
-		one.known(userByID, 1)
-		one.exec("UPDATE users SET name = 'anna' WHERE id = 1")
-		one.miss(userByID, 1).is("1 anna Oslo")
+		f.Until("the outcome", func() bool { return StatsOf(one.DB).Unresolved == 0 })
+		one.Fresh(harness.UserByID, 1).Is("1 ann Oslo")
+		one.Known(harness.UserByID, 1)
+		one.Exec("UPDATE users SET name = 'anna' WHERE id = 1")
+		one.Miss(harness.UserByID, 1).Is("1 anna Oslo")
 	})
 }

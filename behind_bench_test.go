@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 	"github.com/cachedpg/cachedpg/internal/redistest"
 )
@@ -38,7 +39,7 @@ func queueBench(b *testing.B, fsync string) (cached, plain *sql.DB) {
 			time.Sleep(time.Millisecond)
 		}
 	})
-	cached = open("cachedpg", withKeys(database, []string{"cache_store=" + r.URL(), "cache_policy=hits:write-behind"}))
+	cached = open("cachedpg", harness.WithKeys(database, []string{"cache_store=" + r.URL(), "cache_policy=hits:write-behind"}))
 	b.Cleanup(func() { sp = connectorOf(cached).space() })
 	return cached, open("pgx", database)
 }

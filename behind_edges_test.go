@@ -7,65 +7,66 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/redistest"
 )
 
 // queued reports whether a write of f's was queued rather than run.
-func (v via) queues(query string, args ...any) bool {
-	v.f.Helper()
-	before := StatsOf(v.db).Queue.Queued
-	v.exec(query, args...)
-	return StatsOf(v.db).Queue.Queued > before
+func queues(v harness.Via, query string, args ...any) bool {
+	v.F.Helper()
+	before := StatsOf(v.DB).Queue.Queued
+	v.Exec(query, args...)
+	return StatsOf(v.DB).Queue.Queued > before
 }
 
 // makeRole makes a role that may do with hits what it likes, and with the queue nothing.
-func (f *fixture) makeRole(role string) {
+func makeRole(f *harness.Fixture, role string) {
 	f.Helper()
-	f.past("CREATE ROLE " + role + "; GRANT ALL ON hits TO " + role +
+	f.Past("CREATE ROLE " + role + "; GRANT ALL ON hits TO " + role +
 		"; DO $$ BEGIN EXECUTE format('GRANT USAGE ON SCHEMA %I TO %I', current_schema(), '" + role + "'); END $$")
 }
 
 // The position is the driver's own affair, whoever wrote last.
 func TestTheRoleOfAWriteNeedNotKnowTheQueue(t *testing.T) {
-	queueing(t, func(f *fixture, _ *redistest.Server) {
+	queueing(t, func(f *harness.Fixture, _ *redistest.Server) {
 		role := roleOf(f)
-		f.makeRole(role)
-		f.Cleanup(func() { f.past("DROP OWNED BY " + role + "; DROP ROLE " + role) })
-		if err := Invalidate(f.ctx, f.db); err != nil {
+		makeRole(f, role)
+		f.Cleanup(func() { f.Past("DROP OWNED BY " + role + "; DROP ROLE " + role) })
+		if err := Invalidate(f.Ctx, f.DB); err != nil {
 			f.Fatal(err)
 		}
-		_, conn := f.session()
-		if _, err := conn.ExecContext(f.ctx, "SET ROLE "+role+"; SET TimeZone = 'Asia/Tokyo'"); err != nil {
+		_, conn := f.Session()
+		if _, err := conn.ExecContext(f.Ctx, "SET ROLE "+role+"; SET TimeZone = 'Asia/Tokyo'"); err != nil {
 			f.Fatal(err)
 		}
 		for i := range 2 {
-			if _, err := conn.ExecContext(f.ctx, "UPDATE hits SET n = n + 1, seen = '2026-01-02 00:00' WHERE id = 1"); err != nil {
+			if _, err := conn.ExecContext(f.Ctx, "UPDATE hits SET n = n + 1, seen = '2026-01-02 00:00' WHERE id = 1"); err != nil {
 				f.Fatal(err)
 			}
-			f.drained()
-			if !f.queues("UPDATE hits SET seen = '2026-01-02 00:00' WHERE id = 2") {
+			drained(f.Via)
+			if !queues(f.Via, "UPDATE hits SET seen = '2026-01-02 00:00' WHERE id = 2") {
 				f.Fatal("not queued")
 			}
-			f.drained()
-			if got := f.inPostgres("SELECT n, seen = '2026-01-01 15:00Z' FROM hits WHERE id = 1"); got != []string{"1 true", "2 true"}[i] {
+			drained(f.Via)
+			if got := inPostgres(f, "SELECT n, seen = '2026-01-01 15:00Z' FROM hits WHERE id = 1"); got != []string{"1 true", "2 true"}[i] {
 				f.Error(got)
 			}
-			if got := f.inPostgres("SELECT a.seen - b.seen = '9h' FROM hits a, hits b WHERE a.id = 2 AND b.id = 1"); got != "true" {
+			if got := inPostgres(f, "SELECT a.seen - b.seen = '9h' FROM hits a, hits b WHERE a.id = 2 AND b.id = 1"); got != "true" {
 				f.Error("a write has the settings of the one before it")
 			}
 		}
-		if _, err := conn.ExecContext(f.ctx, "RESET ROLE"); err != nil {
+		if _, err := conn.ExecContext(f.Ctx, "RESET ROLE"); err != nil {
 			f.Fatal(err)
 		}
 	})
 }
 
 func TestAWriteOfATemporaryTableIsNotQueuedForAnother(t *testing.T) {
-	queueing(t, func(f *fixture, _ *redistest.Server) {
-		_, conn := f.session()
+	queueing(t, func(f *harness.Fixture, _ *redistest.Server) {
+		_, conn := f.Session()
 		exec := func(query string) {
 			f.Helper()
-			if _, err := conn.ExecContext(f.ctx, query); err != nil {
+			if _, err := conn.ExecContext(f.Ctx, query); err != nil {
 				f.Fatal(err)
 			}
 		}
@@ -73,11 +74,11 @@ func TestAWriteOfATemporaryTableIsNotQueuedForAnother(t *testing.T) {
 		exec("CREATE TEMP TABLE hits (id int PRIMARY KEY, n int, seen timestamptz)")
 		exec("INSERT INTO hits VALUES (1, 10)")
 		exec("UPDATE hits SET n = n + 1 WHERE id = 1")
-		f.drained()
-		if got := f.read(conn, readHit, []any{1}).String(); got != "11" {
+		drained(f.Via)
+		if got := f.Read(conn, readHit, []any{1}).String(); got != "11" {
 			f.Errorf("the temporary table has %s, want 11", got)
 		}
-		if got := f.inPostgres(readHit, 1); got != "3" {
+		if got := inPostgres(f, readHit, 1); got != "3" {
 			f.Errorf("the other has %s, want 3", got)
 		}
 	})
@@ -86,18 +87,18 @@ func TestAWriteOfATemporaryTableIsNotQueuedForAnother(t *testing.T) {
 // What PostgreSQL checks at COMMIT is found out before it, or one such write would
 // keep back all behind it.
 func TestADeferredConstraintRefusesOneWriteOnly(t *testing.T) {
-	queueing(t, func(f *fixture, _ *redistest.Server) {
-		f.past("CREATE TABLE owners (id int PRIMARY KEY); ALTER TABLE hits ADD owner int REFERENCES owners DEFERRABLE INITIALLY DEFERRED")
-		if err := Invalidate(f.ctx, f.db); err != nil {
+	queueing(t, func(f *harness.Fixture, _ *redistest.Server) {
+		f.Past("CREATE TABLE owners (id int PRIMARY KEY); ALTER TABLE hits ADD owner int REFERENCES owners DEFERRABLE INITIALLY DEFERRED")
+		if err := Invalidate(f.Ctx, f.DB); err != nil {
 			f.Fatal(err)
 		}
-		release := f.heldQueue()
-		if !f.queues(countHit, 1) || !f.queues("UPDATE hits SET owner = 7 WHERE id = $1", 2) || !f.queues(countHit, 3) {
+		release := heldQueue(f)
+		if !queues(f.Via, countHit, 1) || !queues(f.Via, "UPDATE hits SET owner = 7 WHERE id = $1", 2) || !queues(f.Via, countHit, 3) {
 			f.Fatal("not queued")
 		}
 		release()
-		f.fresh("SELECT n FROM hits ORDER BY id").is("1, 0, 1")
-		if s := StatsOf(f.db).Queue; s.Dead != 1 {
+		f.Fresh("SELECT n FROM hits ORDER BY id").Is("1, 0, 1")
+		if s := StatsOf(f.DB).Queue; s.Dead != 1 {
 			f.Errorf("%+v", s)
 		}
 	})
@@ -105,8 +106,8 @@ func TestADeferredConstraintRefusesOneWriteOnly(t *testing.T) {
 
 // What a statement reads that its text does not name comes after the queue too.
 func TestCodeThatReadsAQueuedRowComesAfterIt(t *testing.T) {
-	queueing(t, func(f *fixture, _ *redistest.Server) {
-		f.past(`CREATE FUNCTION copy_hit() RETURNS trigger LANGUAGE plpgsql AS
+	queueing(t, func(f *harness.Fixture, _ *redistest.Server) {
+		f.Past(`CREATE FUNCTION copy_hit() RETURNS trigger LANGUAGE plpgsql AS
 			$$ BEGIN SELECT h.n INTO NEW.n FROM hits h WHERE h.id = 1; RETURN NEW; END $$;
 			CREATE TABLE copies (id int PRIMARY KEY, n int);
 			CREATE TRIGGER copy BEFORE INSERT ON copies FOR EACH ROW EXECUTE FUNCTION copy_hit();
@@ -114,11 +115,11 @@ func TestCodeThatReadsAQueuedRowComesAfterIt(t *testing.T) {
 			CREATE FUNCTION total() RETURNS bigint STABLE LANGUAGE sql AS 'SELECT sum(n) FROM hits';
 			CREATE TABLE totals (id int PRIMARY KEY, n bigint DEFAULT total());
 			CREATE VIEW sums AS SELECT total() AS n`)
-		if err := Invalidate(f.ctx, f.db); err != nil {
+		if err := Invalidate(f.Ctx, f.DB); err != nil {
 			f.Fatal(err)
 		}
-		_, conn := f.session()
-		if _, err := conn.ExecContext(f.ctx, "PREPARE p AS SELECT n FROM hits WHERE id = 1"); err != nil {
+		_, conn := f.Session()
+		if _, err := conn.ExecContext(f.Ctx, "PREPARE p AS SELECT n FROM hits WHERE id = 1"); err != nil {
 			f.Fatal(err)
 		}
 		for i, of := range []struct{ write, read string }{
@@ -132,18 +133,18 @@ func TestCodeThatReadsAQueuedRowComesAfterIt(t *testing.T) {
 			{"INSERT INTO others SELECT 7, n FROM hits WHERE id = 1", "SELECT n FROM others WHERE id = 7"},
 			{"DO $$ BEGIN UPDATE others SET n = (SELECT n FROM hits WHERE id = 1) WHERE id = 1; END $$", "SELECT n FROM others WHERE id = 1"},
 		} {
-			release := f.heldQueue()
-			if !f.queues(countHit, 1) {
+			release := heldQueue(f)
+			if !queues(f.Via, countHit, 1) {
 				f.Fatal("the write was not queued")
 			}
 			got := make(chan string, 1)
 			go func() {
 				if of.write != "" {
-					if _, err := conn.ExecContext(f.ctx, of.write); err != nil {
+					if _, err := conn.ExecContext(f.Ctx, of.write); err != nil {
 						f.Errorf("%s: %v", of.write, err)
 					}
 				}
-				got <- f.read(conn, of.read, nil).String()
+				got <- f.Read(conn, of.read, nil).String()
 			}()
 			select {
 			case early := <-got:
@@ -163,69 +164,69 @@ func TestCodeThatReadsAQueuedRowComesAfterIt(t *testing.T) {
 // A role that is dropped is a reason to refuse what it wrote, and not to keep
 // everybody waiting.
 func TestAWriteOfARoleThatIsGoneIsRefused(t *testing.T) {
-	queueing(t, func(f *fixture, _ *redistest.Server) {
+	queueing(t, func(f *harness.Fixture, _ *redistest.Server) {
 		role := roleOf(f)
-		f.makeRole(role)
-		_, conn := f.session()
-		if _, err := conn.ExecContext(f.ctx, "SET ROLE "+role); err != nil {
+		makeRole(f, role)
+		_, conn := f.Session()
+		if _, err := conn.ExecContext(f.Ctx, "SET ROLE "+role); err != nil {
 			f.Fatal(err)
 		}
-		release := f.heldQueue()
-		if _, err := conn.ExecContext(f.ctx, countHit, 1); err != nil {
+		release := heldQueue(f)
+		if _, err := conn.ExecContext(f.Ctx, countHit, 1); err != nil {
 			f.Fatal(err)
 		}
-		f.exec(countHit, 2)
-		if _, err := conn.ExecContext(f.ctx, "RESET ROLE"); err != nil {
+		f.Exec(countHit, 2)
+		if _, err := conn.ExecContext(f.Ctx, "RESET ROLE"); err != nil {
 			f.Fatal(err)
 		}
-		f.past("DROP OWNED BY " + role + "; DROP ROLE " + role)
+		f.Past("DROP OWNED BY " + role + "; DROP ROLE " + role)
 		release()
-		f.fresh("SELECT n FROM hits WHERE id < 3 ORDER BY id").is("0, 1")
-		if s := StatsOf(f.db).Queue; s.Dead != 1 {
+		f.Fresh("SELECT n FROM hits WHERE id < 3 ORDER BY id").Is("0, 1")
+		if s := StatsOf(f.DB).Queue; s.Dead != 1 {
 			f.Errorf("%+v", s)
 		}
 	})
 }
 
 func TestCloseTellsWhatIsNotApplied(t *testing.T) {
-	queueing(t, func(f *fixture, _ *redistest.Server) {
-		other := f.with()
-		other.exec(countHit, 1)
-		other.drained()
-		release := f.heldQueue()
-		other.exec(countHit, 1)
-		if err := other.db.Close(); err == nil || !strings.Contains(err.Error(), "write-behind") {
+	queueing(t, func(f *harness.Fixture, _ *redistest.Server) {
+		other := f.With()
+		other.Exec(countHit, 1)
+		drained(other)
+		release := heldQueue(f)
+		other.Exec(countHit, 1)
+		if err := other.DB.Close(); err == nil || !strings.Contains(err.Error(), "write-behind") {
 			f.Errorf("Close: %v", err)
 		}
 		release()
-		f.fresh(readHit, 1).is("2")
+		f.Fresh(readHit, 1).Is("2")
 	})
 }
 
 func TestAnEndedContextIsToldAsSuch(t *testing.T) {
-	queueing(t, func(f *fixture, r *redistest.Server) {
-		f.drained()
+	queueing(t, func(f *harness.Fixture, r *redistest.Server) {
+		drained(f.Via)
 		r.Pause()
 		defer r.Resume()
-		ctx, cancel := context.WithTimeout(f.ctx, 20*time.Millisecond)
+		ctx, cancel := context.WithTimeout(f.Ctx, 20*time.Millisecond)
 		defer cancel()
-		if _, err := f.db.ExecContext(ctx, countHit, 1); !errors.Is(err, context.DeadlineExceeded) {
+		if _, err := f.DB.ExecContext(ctx, countHit, 1); !errors.Is(err, context.DeadlineExceeded) {
 			f.Errorf("%v", err)
 		}
 	})
 }
 
 func TestExplainSaysWhatAQueuedWriteRisks(t *testing.T) {
-	queueing(t, func(f *fixture, _ *redistest.Server) {
-		f.drained()
-		x, err := Explain(f.ctx, f.db, countHit)
+	queueing(t, func(f *harness.Fixture, _ *redistest.Server) {
+		drained(f.Via)
+		x, err := Explain(f.Ctx, f.DB, countHit)
 		if err != nil {
 			f.Fatal(err)
 		}
 		if notes := strings.Join(x.Notes, " "); !strings.Contains(notes, "It is queued") || !strings.Contains(notes, "may be lost: appendonly is off") {
 			f.Errorf("%s", notes)
 		}
-		if x, err := Explain(f.ctx, f.db, "UPDATE others SET n = 1 WHERE id = 1"); err != nil || strings.Contains(strings.Join(x.Notes, " "), "queued") {
+		if x, err := Explain(f.Ctx, f.DB, "UPDATE others SET n = 1 WHERE id = 1"); err != nil || strings.Contains(strings.Join(x.Notes, " "), "queued") {
 			f.Errorf("of another table: %v, %v", x, err)
 		}
 	})

@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/jackc/pgx/v5/stdlib"
 
+	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 	"github.com/cachedpg/cachedpg/internal/redistest"
 )
@@ -49,13 +50,13 @@ func (p *promotedInner) text(ctx context.Context, sql string) (string, error) {
 
 // A promotion begins a new namespace, and what is queued then kills the stamps of that.
 func TestAPromotedPostgreSQLHasTheSameQueue(t *testing.T) {
-	queueing(t, func(f *fixture, _ *redistest.Server) {
-		f.drained()
-		pg, err := pgx.ParseConfig(f.dsn)
+	queueing(t, func(f *harness.Fixture, _ *redistest.Server) {
+		drained(f.Via)
+		pg, err := pgx.ParseConfig(f.DSN)
 		if err != nil {
 			f.Fatal(err)
 		}
-		_, config, err := ParseConfig(withKeys(f.dsn, f.keys))
+		_, config, err := ParseConfig(harness.WithKeys(f.DSN, f.Keys))
 		if err != nil {
 			f.Fatal(err)
 		}
@@ -74,23 +75,23 @@ func TestAPromotedPostgreSQLHasTheSameQueue(t *testing.T) {
 			}
 			return &promotedInner{in, &promoted}, nil
 		}
-		v := f.asking(openDB(f, made))
-		v.db.SetMaxIdleConns(0)
-		f.live(v.db)
-		v.again(readHit, 1)
-		v.exec(countHit, 1)
-		v.drained()
+		v := f.Asking(harness.OpenDB(f, made))
+		v.DB.SetMaxIdleConns(0)
+		f.Live(v.DB)
+		v.Again(readHit, 1)
+		v.Exec(countHit, 1)
+		drained(v)
 		promoted.Store(true)
-		v.exec("UPDATE others SET n = 1 WHERE id = 1") // dials, and learns of it
-		f.live(v.db)
-		v.again(readHit, 1).is("1")
-		if got := connectorOf(v.db).space().key.timeline; got != "FFFFFFFF" {
+		v.Exec("UPDATE others SET n = 1 WHERE id = 1") // dials, and learns of it
+		f.Live(v.DB)
+		v.Again(readHit, 1).Is("1")
+		if got := connectorOf(v.DB).space().key.timeline; got != "FFFFFFFF" {
 			f.Fatalf("the timeline is %s", got)
 		}
-		if !v.queues(countHit, 1) {
+		if !queues(v, countHit, 1) {
 			f.Fatal("not queued")
 		}
-		v.fresh(readHit, 1).is("2")
+		v.Fresh(readHit, 1).Is("2")
 	})
 }
 
@@ -100,15 +101,15 @@ func TestAQueueThatIsPromoted(t *testing.T) {
 	t.Parallel()
 	master := redistest.Start(t)
 	replica := redistest.Replica(t, master)
-	f := newFixture(t, pgtest.Database(t), "cache_statement", counters3, "cache_store="+master.URL(), "cache_policy=hits:write-behind")
+	f := harness.New(t, pgtest.Database(t), "cache_statement", counters3, "cache_store="+master.URL(), "cache_policy=hits:write-behind")
 	p := master.Proxy()
-	writer := f.process("writer", "cache_store="+master.URLThrough(p))
-	writer.exec(countHit, 1)
-	writer.drained()
-	f.again(readHit, 1).is("1")
+	writer := f.Process("writer", "cache_store="+master.URLThrough(p))
+	writer.Exec(countHit, 1)
+	drained(writer)
+	f.Again(readHit, 1).Is("1")
 	host, port, _ := strings.Cut(replica.Addr(), ":")
-	promote := replica.Client().ReplicaOf(f.ctx, "no", "one").Err()
-	demote := master.Client().ReplicaOf(f.ctx, host, port).Err()
+	promote := replica.Client().ReplicaOf(f.Ctx, "no", "one").Err()
+	demote := master.Client().ReplicaOf(f.Ctx, host, port).Err()
 	if err := errors.Join(promote, demote); err != nil {
 		f.Fatal(err)
 	}
@@ -116,7 +117,7 @@ func TestAQueueThatIsPromoted(t *testing.T) {
 	for n := 2; n < 5; n++ {
 		until := time.Now().Add(10 * time.Second)
 		for { // the connections to the old master break first
-			_, err := writer.db.ExecContext(f.ctx, "UPDATE hits SET n = $2 WHERE id = $1", 1, n)
+			_, err := writer.DB.ExecContext(f.Ctx, "UPDATE hits SET n = $2 WHERE id = $1", 1, n)
 			if err == nil {
 				break
 			}
@@ -127,28 +128,28 @@ func TestAQueueThatIsPromoted(t *testing.T) {
 		}
 		// By way of the old master, which has nothing to say.
 		var got int
-		if err := f.db.QueryRowContext(f.ctx, readHit, 1).Scan(&got); err == nil && got != n {
+		if err := f.DB.QueryRowContext(f.Ctx, readHit, 1).Scan(&got); err == nil && got != n {
 			f.Errorf("read %d after %d was queued", got, n)
 		}
-		writer.fresh(readHit, 1)
+		writer.Fresh(readHit, 1)
 	}
-	writer.drained()
+	drained(writer)
 }
 
 // Who waits for the queue has the only place in the pool.
 func TestAPoolOfOneConnectionIsEnoughForTheQueue(t *testing.T) {
-	queueing(t, func(f *fixture, _ *redistest.Server) {
-		pg, err := pgxpool.ParseConfig(f.dsn)
+	queueing(t, func(f *harness.Fixture, _ *redistest.Server) {
+		pg, err := pgxpool.ParseConfig(f.DSN)
 		if err != nil {
 			f.Fatal(err)
 		}
 		pg.MaxConns = 1
-		pool, err := pgxpool.NewWithConfig(f.ctx, pg)
+		pool, err := pgxpool.NewWithConfig(f.Ctx, pg)
 		if err != nil {
 			f.Fatal(err)
 		}
 		f.Cleanup(pool.Close)
-		_, config, err := ParseConfig(withKeys(f.dsn, f.keys))
+		_, config, err := ParseConfig(harness.WithKeys(f.DSN, f.Keys))
 		if err != nil {
 			f.Fatal(err)
 		}
@@ -160,7 +161,7 @@ func TestAPoolOfOneConnectionIsEnoughForTheQueue(t *testing.T) {
 		db := sql.OpenDB(c)
 		db.SetMaxIdleConns(0)
 		f.Cleanup(func() { db.Close() })
-		ctx, cancel := context.WithTimeout(f.ctx, 10*time.Second)
+		ctx, cancel := context.WithTimeout(f.Ctx, 10*time.Second)
 		defer cancel()
 		for n := 1; n < 4; n++ {
 			if _, err := db.ExecContext(ctx, countHit, 1); err != nil {
@@ -175,41 +176,41 @@ func TestAPoolOfOneConnectionIsEnoughForTheQueue(t *testing.T) {
 }
 
 func TestALargeWriteIsNotQueued(t *testing.T) {
-	queueing(t, func(f *fixture, _ *redistest.Server) {
-		f.past("ALTER TABLE hits ADD note text")
-		if err := Invalidate(f.ctx, f.db); err != nil {
+	queueing(t, func(f *harness.Fixture, _ *redistest.Server) {
+		f.Past("ALTER TABLE hits ADD note text")
+		if err := Invalidate(f.Ctx, f.DB); err != nil {
 			f.Fatal(err)
 		}
-		f.again(readHit, 1) // the catalog is known again
+		f.Again(readHit, 1) // the catalog is known again
 		const update = "UPDATE hits SET note = $2 WHERE id = $1"
-		if !f.queues(update, 1, "small") {
+		if !queues(f.Via, update, 1, "small") {
 			f.Error("a small one is not")
 		}
-		if f.queues(update, 1, strings.Repeat("x", maxQueued)) {
+		if queues(f.Via, update, 1, strings.Repeat("x", maxQueued)) {
 			f.Error("a large one is")
 		}
-		f.fresh("SELECT length(note) FROM hits WHERE id = 1").is("65536")
+		f.Fresh("SELECT length(note) FROM hits WHERE id = 1").Is("65536")
 	})
 }
 
 // Two appliers take turns, whatever transactions see by default.
 func TestTheDefaultIsolationIsNotThatOfTheQueue(t *testing.T) {
-	queueing(t, func(f *fixture, _ *redistest.Server) {
-		f.past("DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET default_transaction_isolation = serializable', current_database()); END $$")
-		a, b := f.process("a"), f.process("b")
+	queueing(t, func(f *harness.Fixture, _ *redistest.Server) {
+		f.Past("DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET default_transaction_isolation = serializable', current_database()); END $$")
+		a, b := f.Process("a"), f.Process("b")
 		var group sync.WaitGroup
-		for _, v := range []via{a, b} {
+		for _, v := range []harness.Via{a, b} {
 			group.Go(func() {
 				for range 50 {
-					_, err := v.db.ExecContext(f.ctx, countHit, 1)
-					if got := v.read(v.db, readHit, []any{1}); err != nil || got.err != nil {
-						f.Errorf("%v, %v", err, got.err)
+					_, err := v.DB.ExecContext(f.Ctx, countHit, 1)
+					if got := v.Read(v.DB, readHit, []any{1}); err != nil || got.Err != nil {
+						f.Errorf("%v, %v", err, got.Err)
 						return
 					}
 				}
 			})
 		}
 		group.Wait()
-		a.fresh(readHit, 1).is("100")
+		a.Fresh(readHit, 1).Is("100")
 	})
 }

@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 	"github.com/cachedpg/cachedpg/internal/redistest"
 	"github.com/cachedpg/cachedpg/internal/step"
@@ -45,25 +46,25 @@ func TestTheOneThatIsKilled(t *testing.T) {
 			select {}
 		}
 	}
-	f := &fixture{T: t, dsn: dsn}
+	f := &harness.Fixture{T: t, DSN: dsn}
 	var cancel context.CancelFunc
-	f.ctx, cancel = context.WithTimeout(context.Background(), testTimeout)
+	f.Ctx, cancel = context.WithTimeout(context.Background(), harness.Timeout)
 	defer cancel()
-	f.db = f.open("cachedpg", dsn)
+	f.DB = f.Open("cachedpg", dsn)
 	pgDSN, _, err := ParseConfig(dsn)
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.plain = f.open("pgx", pgDSN)
-	f.via = f.asking(f.db)
-	f.live(f.db)
-	release := f.heldQueue()
+	f.Plain = f.Open("pgx", pgDSN)
+	f.Via = f.Asking(f.DB)
+	f.Live(f.DB)
+	release := heldQueue(f)
 	armed.Store(true)
 	for i := range perLife {
 		if i == perLife/2 && os.Getenv(killedAt) != step.Queued {
-			f.exec("UPDATE hits SET n = $2 WHERE id = $1", 2, 2000000) // the check says no
+			f.Exec("UPDATE hits SET n = $2 WHERE id = $1", 2, 2000000) // the check says no
 		}
-		f.exec(countHit, 1)
+		f.Exec(countHit, 1)
 	}
 	fmt.Println("queued")
 	release()
@@ -75,15 +76,15 @@ func TestTheOneThatIsKilled(t *testing.T) {
 func TestAProcessKilledAtAnyStepLosesNoQueuedWriteAndRepeatsNone(t *testing.T) {
 	t.Parallel()
 	r := redistest.Start(t)
-	f := newFixture(t, pgtest.Database(t), "cache_statement", counters3, "cache_store="+r.URL(), "cache_policy=hits:write-behind")
-	f.drained()
-	dead := f.behind().queue.DeadLetters()
-	f.db.Close()
+	f := harness.New(t, pgtest.Database(t), "cache_statement", counters3, "cache_store="+r.URL(), "cache_policy=hits:write-behind")
+	drained(f.Via)
+	dead := writeQueueOf(f.Via).queue.DeadLetters()
+	f.DB.Close()
 	steps := []string{step.Queued, step.Executed, step.Marked, step.Applied, step.Committed, step.Recorded, step.Released}
 	refused := 0
 	for life, at := range steps {
-		cmd := exec.CommandContext(f.ctx, os.Args[0], "-test.run=^TestTheOneThatIsKilled$", "-test.timeout=1m")
-		cmd.Env = append(os.Environ(), killedDSN+"="+withKeys(f.dsn, f.keys), killedAt+"="+at)
+		cmd := exec.CommandContext(f.Ctx, os.Args[0], "-test.run=^TestTheOneThatIsKilled$", "-test.timeout=1m")
+		cmd.Env = append(os.Environ(), killedDSN+"="+harness.WithKeys(f.DSN, f.Keys), killedAt+"="+at)
 		said, err := cmd.Output()
 		if !strings.Contains(fmt.Sprint(err), "killed") || (at != step.Queued) != strings.Contains(string(said), "queued\n") {
 			t.Fatalf("%s: %v\n%s", at, err, said)
@@ -91,16 +92,16 @@ func TestAProcessKilledAtAnyStepLosesNoQueuedWriteAndRepeatsNone(t *testing.T) {
 		if at != step.Queued {
 			refused++
 		}
-		db := f.open("cachedpg", withKeys(f.dsn, f.keys))
-		f.live(db)
-		v := f.asking(db)
-		v.drained()
-		n := v.read(db, readHit, []any{1}).String()
-		length, err := r.Client().XLen(f.ctx, dead).Result()
+		db := f.Open("cachedpg", harness.WithKeys(f.DSN, f.Keys))
+		f.Live(db)
+		v := f.Asking(db)
+		drained(v)
+		n := v.Read(db, readHit, []any{1}).String()
+		length, err := r.Client().XLen(f.Ctx, dead).Result()
 		if err != nil {
 			t.Fatal(err)
 		}
-		queued, err := r.Client().XLen(f.ctx, v.behind().queue.QueueName()).Result()
+		queued, err := r.Client().XLen(f.Ctx, writeQueueOf(v).queue.QueueName()).Result()
 		if err != nil || queued != 0 {
 			t.Errorf("%s: %d are left in the queue, %v", at, queued, err)
 		}
@@ -116,31 +117,31 @@ func TestAProcessKilledAtAnyStepLosesNoQueuedWriteAndRepeatsNone(t *testing.T) {
 func TestAProcessStoppedInABatchDoesNotStopTheQueue(t *testing.T) {
 	t.Parallel()
 	r := redistest.Start(t)
-	f := newFixture(t, pgtest.Database(t), "cache_statement", counters3, "cache_store="+r.URL(), "cache_policy=hits:write-behind")
-	f.drained()
-	f.db.Close()
-	cmd := exec.CommandContext(f.ctx, os.Args[0], "-test.run=^TestTheOneThatIsKilled$", "-test.timeout=1m")
-	cmd.Env = append(os.Environ(), killedDSN+"="+withKeys(f.dsn, f.keys), killedAt+"=", stoppedAt+"="+step.Applied)
+	f := harness.New(t, pgtest.Database(t), "cache_statement", counters3, "cache_store="+r.URL(), "cache_policy=hits:write-behind")
+	drained(f.Via)
+	f.DB.Close()
+	cmd := exec.CommandContext(f.Ctx, os.Args[0], "-test.run=^TestTheOneThatIsKilled$", "-test.timeout=1m")
+	cmd.Env = append(os.Environ(), killedDSN+"="+harness.WithKeys(f.DSN, f.Keys), killedAt+"=", stoppedAt+"="+step.Applied)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _, _ = cmd.Process.Kill(), cmd.Wait() }()
-	f.until("it to stop", func() bool {
+	f.Until("it to stop", func() bool {
 		var state syscall.WaitStatus
 		pid, err := syscall.Wait4(cmd.Process.Pid, &state, syscall.WUNTRACED|syscall.WNOHANG, nil)
 		return err == nil && pid == cmd.Process.Pid && state.Stopped()
 	})
-	db := f.open("cachedpg", withKeys(f.dsn, f.keys))
-	f.live(db)
-	v := f.asking(db)
-	f.until("PostgreSQL to end its transaction", func() bool {
-		got := v.read(db, readHit, []any{1})
-		return got.err == nil && got.String() == fmt.Sprint(perLife)
+	db := f.Open("cachedpg", harness.WithKeys(f.DSN, f.Keys))
+	f.Live(db)
+	v := f.Asking(db)
+	f.Until("PostgreSQL to end its transaction", func() bool {
+		got := v.Read(db, readHit, []any{1})
+		return got.Err == nil && got.String() == fmt.Sprint(perLife)
 	})
 	if err := cmd.Process.Signal(syscall.SIGCONT); err != nil {
 		t.Fatal(err)
 	}
-	v.exec(countHit, 1)
-	v.drained()
-	v.fresh(readHit, 1).is(fmt.Sprint(perLife + 1))
+	v.Exec(countHit, 1)
+	drained(v)
+	v.Fresh(readHit, 1).Is(fmt.Sprint(perLife + 1))
 }

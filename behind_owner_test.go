@@ -8,59 +8,60 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 	"github.com/cachedpg/cachedpg/internal/redistest"
 )
 
 // served is a story of servers of its own and a queue of theirs.
-func served(t *testing.T, story func(f *fixture, s *pgtest.Server)) {
+func served(t *testing.T, story func(f *harness.Fixture, s *pgtest.Server)) {
 	t.Helper()
 	t.Parallel()
 	s := pgtest.StartServer(t)
 	r := redistest.Start(t)
-	story(newFixture(t, s.DSN(), "cache_statement", counters3, "cache_store="+r.URL(), "cache_policy=hits:write-behind"), s)
+	story(harness.New(t, s.DSN(), "cache_statement", counters3, "cache_store="+r.URL(), "cache_policy=hits:write-behind"), s)
 }
 
 // at is the application on another server, in a process of its own.
-func (f *fixture) at(s *pgtest.Server, name string) via {
+func at(f *harness.Fixture, s *pgtest.Server, name string) harness.Via {
 	f.Helper()
-	dsn := withKey(withKey(s.DSN(), "search_path", "cache_statement"), "default_query_exec_mode", "cache_statement")
-	c, err := (&Driver{}).OpenConnector(withKeys(dsn, f.keys))
+	dsn := harness.WithKey(harness.WithKey(s.DSN(), "search_path", "cache_statement"), "default_query_exec_mode", "cache_statement")
+	c, err := (&Driver{}).OpenConnector(harness.WithKeys(dsn, f.Keys))
 	if err != nil {
 		f.Fatal(err)
 	}
 	c.(*connector).process = name
-	db := openDB(f, c)
-	v := f.asking(db)
-	v.truth = f.open("pgx", dsn)
+	db := harness.OpenDB(f, c)
+	v := f.Asking(db)
+	v.Truth = f.Open("pgx", dsn)
 	return v
 }
 
 // stands returns when the process knows how its server stands to the queue.
-func (v via) stands(want standing) {
-	v.f.Helper()
-	v.f.until("the process to know whose the queue is", func() bool {
-		_, _ = v.db.ExecContext(v.f.ctx, "SELECT")
-		b := v.behind()
+func stands(v harness.Via, want standing) {
+	v.F.Helper()
+	v.F.Until("the process to know whose the queue is", func() bool {
+		_, _ = v.DB.ExecContext(v.F.Ctx, "SELECT")
+		b := writeQueueOf(v)
 		return b != nil && standingOf(b.stopped()) == want && (want != 0 || b.ready.Load())
 	})
 }
 
-func (v via) past(query string) string { return v.read(v.truth, query, nil).String() }
+func askPast(v harness.Via, query string) string { return v.Read(v.Truth, query, nil).String() }
 
 // What production has acknowledged arrives in production, and nothing of it in a copy that
 // names the same Redis: whatever the copy does meanwhile.
 func TestACloneDoesNotApplyTheQueueOfProduction(t *testing.T) {
-	served(t, func(f *fixture, s *pgtest.Server) {
-		f.exec(countHit, 1)
-		f.drained()
-		clone := f.at(s.Clone(), "clone")
+	served(t, func(f *harness.Fixture, s *pgtest.Server) {
+		f.Exec(countHit, 1)
+		drained(f.Via)
+		clone := at(f, s.Clone(), "clone")
 		const each = 50
 		var group sync.WaitGroup
-		for _, v := range []via{f.via, clone} {
+		for _, v := range []harness.Via{f.Via, clone} {
 			group.Go(func() {
 				for range each {
-					if _, err := v.db.ExecContext(f.ctx, countHit, 1); err != nil {
+					if _, err := v.DB.ExecContext(f.Ctx, countHit, 1); err != nil {
 						f.Error(err)
 						return
 					}
@@ -68,27 +69,27 @@ func TestACloneDoesNotApplyTheQueueOfProduction(t *testing.T) {
 			})
 		}
 		group.Wait()
-		f.drained()
-		clone.stands(foreign)
-		for _, v := range []via{f.via, clone} {
-			if got := v.past(readHit[:len(readHit)-2] + "1"); got != fmt.Sprint(each+1) {
+		drained(f.Via)
+		stands(clone, foreign)
+		for _, v := range []harness.Via{f.Via, clone} {
+			if got := askPast(v, readHit[:len(readHit)-2]+"1"); got != fmt.Sprint(each+1) {
 				f.Errorf("n is %s, want %d", got, each+1)
 			}
-			if got := v.read(v.db, readHit, []any{1}).String(); got != fmt.Sprint(each+1) {
+			if got := v.Read(v.DB, readHit, []any{1}).String(); got != fmt.Sprint(each+1) {
 				f.Errorf("read %s, want %d", got, each+1)
 			}
 		}
-		if q := StatsOf(f.db).Queue; q.Queued != each+1 || q.Lost != 0 || q.Dead != 0 || q.Stopped != "" {
+		if q := StatsOf(f.DB).Queue; q.Queued != each+1 || q.Lost != 0 || q.Dead != 0 || q.Stopped != "" {
 			f.Errorf("production: %+v", q)
 		}
-		q := StatsOf(clone.db).Queue
+		q := StatsOf(clone.DB).Queue
 		if q.Queued != 0 || q.Applied != 0 || !strings.Contains(q.Stopped, "owns the queue") {
 			f.Errorf("the clone: %+v", q)
 		}
-		if err := clone.db.PingContext(f.ctx); err == nil || !strings.Contains(err.Error(), "a Redis of its own") {
+		if err := clone.DB.PingContext(f.Ctx); err == nil || !strings.Contains(err.Error(), "a Redis of its own") {
 			f.Errorf("Ping: %v", err)
 		}
-		if x, err := Explain(f.ctx, clone.db, countHit); err != nil || !strings.Contains(strings.Join(x.Notes, " "), "not queued") {
+		if x, err := Explain(f.Ctx, clone.DB, countHit); err != nil || !strings.Contains(strings.Join(x.Notes, " "), "not queued") {
 			f.Errorf("explain: %+v, %v", x.Notes, err)
 		}
 	})
@@ -97,29 +98,29 @@ func TestACloneDoesNotApplyTheQueueOfProduction(t *testing.T) {
 // Production's restart finds its queue as it was, though a copy that was as far as it
 // came first.
 func TestACloneWaitsForAPersonWhenProductionIsGone(t *testing.T) {
-	served(t, func(f *fixture, s *pgtest.Server) {
+	served(t, func(f *harness.Fixture, s *pgtest.Server) {
 		clone := s.Clone()
-		f.heldQueue() // until the crash
+		heldQueue(f) // until the crash
 		for range 5 {
-			f.exec(countHit, 1)
+			f.Exec(countHit, 1)
 		}
 		s.Crash()
-		f.db.Close()
-		c := f.at(clone, "clone")
-		c.stands(doubtful)
+		f.DB.Close()
+		c := at(f, clone, "clone")
+		stands(c, doubtful)
 		for _, query := range []string{"SELECT n FROM hits WHERE id = 1", "UPDATE hits SET n = 9 WHERE id = 1"} {
-			if _, err := c.db.ExecContext(f.ctx, query); err == nil || !strings.Contains(err.Error(), "cachedpg queue take-over") {
+			if _, err := c.DB.ExecContext(f.Ctx, query); err == nil || !strings.Contains(err.Error(), "cachedpg queue take-over") {
 				f.Errorf("%s: %v", query, err)
 			}
 		}
 		s.Start()
-		v := f.at(s, "restarted")
-		v.stands(0)
-		v.drained()
-		if got := v.past("SELECT n FROM hits WHERE id = 1"); got != "5" {
+		v := at(f, s, "restarted")
+		stands(v, 0)
+		drained(v)
+		if got := askPast(v, "SELECT n FROM hits WHERE id = 1"); got != "5" {
 			f.Errorf("production has %s, want 5", got)
 		}
-		if got := c.past("SELECT n FROM hits WHERE id = 1"); got != "0" {
+		if got := askPast(c, "SELECT n FROM hits WHERE id = 1"); got != "0" {
 			f.Errorf("the clone has %s, want 0", got)
 		}
 	})
@@ -127,27 +128,27 @@ func TestACloneWaitsForAPersonWhenProductionIsGone(t *testing.T) {
 
 // A standby that has all that the owner had goes on with the queue.
 func TestAPromotedStandbyGoesOnWithTheQueue(t *testing.T) {
-	served(t, func(f *fixture, s *pgtest.Server) {
+	served(t, func(f *harness.Fixture, s *pgtest.Server) {
 		standby := s.Standby()
-		f.exec(countHit, 1)
-		f.drained()
-		f.heldQueue() // until the crash
+		f.Exec(countHit, 1)
+		drained(f.Via)
+		heldQueue(f) // until the crash
 		for range 5 {
-			f.exec(countHit, 1)
+			f.Exec(countHit, 1)
 		}
 		s.Await(standby)
 		s.Crash()
 		standby.Promote()
-		f.db.Close()
-		v := f.at(standby, "promoted")
-		v.stands(0)
-		v.fresh("SELECT n FROM hits WHERE id = 1").is("6")
-		f.live(v.db) // without a lease the schema is not loaded, and what is not understood is not queued
-		if !v.queues(countHit, 1) {
+		f.DB.Close()
+		v := at(f, standby, "promoted")
+		stands(v, 0)
+		v.Fresh("SELECT n FROM hits WHERE id = 1").Is("6")
+		f.Live(v.DB) // without a lease the schema is not loaded, and what is not understood is not queued
+		if !queues(v, countHit, 1) {
 			f.Error("it does not queue")
 		}
-		v.drained()
-		if q := StatsOf(v.db).Queue; q.Lost != 0 || q.Dead != 0 {
+		drained(v)
+		if q := StatsOf(v.DB).Queue; q.Lost != 0 || q.Dead != 0 {
 			f.Errorf("%+v", q)
 		}
 	})
@@ -155,26 +156,26 @@ func TestAPromotedStandbyGoesOnWithTheQueue(t *testing.T) {
 
 // I25: one that lacks what the owner has applied is not taken for its successor.
 func TestAStandbyThatWasPromotedWithoutTheLastBatchWaitsForAPerson(t *testing.T) {
-	served(t, func(f *fixture, s *pgtest.Server) {
+	served(t, func(f *harness.Fixture, s *pgtest.Server) {
 		standby := s.Standby()
-		f.exec(countHit, 1)
-		f.drained()
+		f.Exec(countHit, 1)
+		drained(f.Via)
 		s.Await(standby)
 		standby.Stop()
-		f.exec(countHit, 1)
-		f.drained()
-		f.heldQueue() // until the crash
-		f.exec(countHit, 1)
+		f.Exec(countHit, 1)
+		drained(f.Via)
+		heldQueue(f) // until the crash
+		f.Exec(countHit, 1)
 		s.Crash()
 		standby.Start()
 		standby.Promote()
-		f.db.Close()
-		v := f.at(standby, "promoted")
-		v.stands(doubtful)
-		if _, err := v.db.ExecContext(f.ctx, countHit, 1); err == nil || !strings.Contains(err.Error(), "does not have") {
+		f.DB.Close()
+		v := at(f, standby, "promoted")
+		stands(v, doubtful)
+		if _, err := v.DB.ExecContext(f.Ctx, countHit, 1); err == nil || !strings.Contains(err.Error(), "does not have") {
 			f.Errorf("%v", err)
 		}
-		if got := v.past("SELECT n FROM hits WHERE id = 1"); got != "1" {
+		if got := askPast(v, "SELECT n FROM hits WHERE id = 1"); got != "1" {
 			f.Errorf("n is %s, want 1", got)
 		}
 	})
@@ -183,41 +184,41 @@ func TestAStandbyThatWasPromotedWithoutTheLastBatchWaitsForAPerson(t *testing.T)
 // What the owner has applied, and this server does not have, is counted when a person
 // says that this one goes on.
 func TestARestoredServerTakesTheQueueOverWhenItIsTold(t *testing.T) {
-	served(t, func(f *fixture, s *pgtest.Server) {
-		f.exec(countHit, 1)
-		f.drained()
-		restored := f.at(s.Clone(), "restored")
+	served(t, func(f *harness.Fixture, s *pgtest.Server) {
+		f.Exec(countHit, 1)
+		drained(f.Via)
+		restored := at(f, s.Clone(), "restored")
 		for range 3 {
-			f.exec(countHit, 1)
+			f.Exec(countHit, 1)
 		}
-		f.drained()
-		restored.stands(foreign)
-		if _, err := TakeOverQueue(f.ctx, restored.db); err == nil || !strings.Contains(err.Error(), "stop its processes") {
+		drained(f.Via)
+		stands(restored, foreign)
+		if _, err := TakeOverQueue(f.Ctx, restored.DB); err == nil || !strings.Contains(err.Error(), "stop its processes") {
 			f.Errorf("while the owner is alive: %v", err)
 		}
-		f.heldQueue() // until the crash
+		heldQueue(f) // until the crash
 		for range 2 {
-			f.exec(countHit, 1)
+			f.Exec(countHit, 1)
 		}
 		s.Crash()
-		f.db.Close()
+		f.DB.Close()
 		var missing int64
-		f.until("the owner to be silent", func() (ok bool) {
+		f.Until("the owner to be silent", func() (ok bool) {
 			var err error
-			missing, err = TakeOverQueue(f.ctx, restored.db)
+			missing, err = TakeOverQueue(f.Ctx, restored.DB)
 			return err == nil
 		})
 		if missing != 3 {
 			f.Errorf("%d are missing, want 3", missing)
 		}
-		restored.fresh("SELECT n FROM hits WHERE id = 1").is("3")
-		if q := StatsOf(restored.db).Queue; q.Lost != 3 || q.Stopped != "" {
+		restored.Fresh("SELECT n FROM hits WHERE id = 1").Is("3")
+		if q := StatsOf(restored.DB).Queue; q.Lost != 3 || q.Stopped != "" {
 			f.Errorf("%+v", q)
 		}
 		s.Start()
-		production := f.at(s, "production")
-		production.stands(foreign)
-		if got := production.past("SELECT n FROM hits WHERE id = 1"); got != "4" {
+		production := at(f, s, "production")
+		stands(production, foreign)
+		if got := askPast(production, "SELECT n FROM hits WHERE id = 1"); got != "4" {
 			f.Errorf("the server that was replaced has %s, want 4", got)
 		}
 	})
@@ -225,18 +226,18 @@ func TestARestoredServerTakesTheQueueOverWhenItIsTold(t *testing.T) {
 
 // A write for a server that does not own the queue is not put into it.
 func TestAWriteIsQueuedForTheOwnerOnly(t *testing.T) {
-	queueing(t, func(f *fixture, r *redistest.Server) {
-		f.exec(countHit, 1)
-		f.drained()
-		if err := r.Client().HSet(f.ctx, f.behind().queue.QueueName()+":owner", "server", "1000000000.0", "beat", "99999999999999").Err(); err != nil {
+	queueing(t, func(f *harness.Fixture, r *redistest.Server) {
+		f.Exec(countHit, 1)
+		drained(f.Via)
+		if err := r.Client().HSet(f.Ctx, writeQueueOf(f.Via).queue.QueueName()+":owner", "server", "1000000000.0", "beat", "99999999999999").Err(); err != nil {
 			f.Fatal(err)
 		}
-		before := StatsOf(f.db).Queue.Queued
-		f.exec(countHit, 1)
-		if got := StatsOf(f.db).Queue.Queued; got != before {
+		before := StatsOf(f.DB).Queue.Queued
+		f.Exec(countHit, 1)
+		if got := StatsOf(f.DB).Queue.Queued; got != before {
 			f.Error("it was queued for another server")
 		}
-		if got := f.inPostgres(readHit, 1); got != "2" {
+		if got := inPostgres(f, readHit, 1); got != "2" {
 			f.Errorf("PostgreSQL has %s, want 2", got)
 		}
 	})
@@ -244,36 +245,36 @@ func TestAWriteIsQueuedForTheOwnerOnly(t *testing.T) {
 
 // A table of before is a reason to run setup again, which mends it.
 func TestSetupMendsAnOlderQueueTable(t *testing.T) {
-	queueing(t, func(f *fixture, _ *redistest.Server) {
-		f.past("ALTER TABLE cachedpg.queue DROP COLUMN fence, DROP COLUMN sequence, DROP COLUMN known")
-		v := f.process("b")
-		if _, err := v.db.ExecContext(f.ctx, countHit, 1); err == nil || !strings.Contains(err.Error(), "run \"cachedpg setup\" again") {
+	queueing(t, func(f *harness.Fixture, _ *redistest.Server) {
+		f.Past("ALTER TABLE cachedpg.queue DROP COLUMN fence, DROP COLUMN sequence, DROP COLUMN known")
+		v := f.Process("b")
+		if _, err := v.DB.ExecContext(f.Ctx, countHit, 1); err == nil || !strings.Contains(err.Error(), "run \"cachedpg setup\" again") {
 			f.Errorf("%v", err)
 		}
-		if err := Setup(f.ctx, f.plain); err != nil {
+		if err := Setup(f.Ctx, f.Plain); err != nil {
 			f.Fatal(err)
 		}
-		v.exec(countHit, 1)
-		v.fresh(readHit, 1).is("1")
+		v.Exec(countHit, 1)
+		v.Fresh(readHit, 1).Is("1")
 	})
 }
 
 // A Redis that has forgotten whose queue it is hears it again, and what it had lost is counted.
 func TestWhatRedisHasForgottenIsCounted(t *testing.T) {
-	queueing(t, func(f *fixture, r *redistest.Server) {
-		f.exec(countHit, 1)
-		held := f.heldQueue()
+	queueing(t, func(f *harness.Fixture, r *redistest.Server) {
+		f.Exec(countHit, 1)
+		held := heldQueue(f)
 		for range 3 {
-			f.exec(countHit, 1)
+			f.Exec(countHit, 1)
 		}
-		if err := r.Client().FlushDB(f.ctx).Err(); err != nil {
+		if err := r.Client().FlushDB(f.Ctx).Err(); err != nil {
 			f.Fatal(err)
 		}
 		held()
-		f.exec(countHit, 1)
-		f.fresh(readHit, 1).is("2")
-		f.drained()
-		if got := StatsOf(f.db).Queue.Lost; got < 3 {
+		f.Exec(countHit, 1)
+		f.Fresh(readHit, 1).Is("2")
+		drained(f.Via)
+		if got := StatsOf(f.DB).Queue.Lost; got < 3 {
 			f.Errorf("%d are lost, want the 3 that were acknowledged at least", got)
 		}
 	})
@@ -281,13 +282,13 @@ func TestWhatRedisHasForgottenIsCounted(t *testing.T) {
 
 // A write that is queued while a batch has begun is one of the next numbers, and not a forgery.
 func TestAWriteThatIsQueuedDuringABatchIsApplied(t *testing.T) {
-	queueing(t, func(f *fixture, _ *redistest.Server) {
-		f.drained()
+	queueing(t, func(f *harness.Fixture, _ *redistest.Server) {
+		drained(f.Via)
 		writers := make(chan error)
 		for id := 1; id <= 3; id++ {
 			go func() {
 				for range 300 {
-					if _, err := f.db.ExecContext(f.ctx, countHit, id); err != nil {
+					if _, err := f.DB.ExecContext(f.Ctx, countHit, id); err != nil {
 						writers <- err
 						return
 					}
@@ -300,8 +301,8 @@ func TestAWriteThatIsQueuedDuringABatchIsApplied(t *testing.T) {
 				f.Error(err)
 			}
 		}
-		f.fresh("SELECT n FROM hits ORDER BY id").is("300, 300, 300")
-		if q := StatsOf(f.db).Queue; q.Dead != 0 || q.Lost != 0 {
+		f.Fresh("SELECT n FROM hits ORDER BY id").Is("300, 300, 300")
+		if q := StatsOf(f.DB).Queue; q.Dead != 0 || q.Lost != 0 {
 			f.Errorf("%+v", q)
 		}
 	})

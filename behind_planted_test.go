@@ -8,25 +8,26 @@ import (
 
 	goredis "github.com/redis/go-redis/v9"
 
+	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 	"github.com/cachedpg/cachedpg/internal/redistest"
 )
 
 // inBothQueues is a story of a queue without encryption, and of one with it.
-func inBothQueues(t *testing.T, story func(f *fixture, r *redistest.Server)) {
+func inBothQueues(t *testing.T, story func(f *harness.Fixture, r *redistest.Server)) {
 	t.Helper()
 	t.Run("plain", func(t *testing.T) { queueing(t, story) })
 	t.Run("sealed", func(t *testing.T) { sealedQueue(t, newKey(1), story) })
 }
 
 // bounded ends what waits for ever.
-func (f *fixture) bounded() (restore func()) {
-	whole := f.ctx
-	ctx, cancel := context.WithTimeout(whole, testTimeout/3)
-	f.ctx = ctx
+func bounded(f *harness.Fixture) (restore func()) {
+	whole := f.Ctx
+	ctx, cancel := context.WithTimeout(whole, harness.Timeout/3)
+	f.Ctx = ctx
 	return func() {
 		cancel()
-		f.ctx = whole
+		f.Ctx = whole
 	}
 }
 
@@ -35,32 +36,32 @@ func (f *fixture) bounded() (restore func()) {
 func TestAnIdOfTheFarFutureDoesNotEndTheQueue(t *testing.T) {
 	for _, id := range []string{"18446744073709551615-18446744073709551615", "18446744073709551615-5", "99999999999999999-9007199254740993"} {
 		t.Run(id, func(t *testing.T) {
-			inBothQueues(t, func(f *fixture, r *redistest.Server) {
-				f.exec(countHit, 1)
-				f.drained()
-				name := f.behind().queue.QueueName()
+			inBothQueues(t, func(f *harness.Fixture, r *redistest.Server) {
+				f.Exec(countHit, 1)
+				drained(f.Via)
+				name := writeQueueOf(f.Via).queue.QueueName()
 				for _, taken := range []bool{false, true} {
-					plant := &goredis.XAddArgs{Stream: name, ID: id, Values: []any{"w", f.planted("UPDATE hits SET n = 7 WHERE id = 1", nil), "n", 2, "s", "x"}}
-					if err := r.Client().XAdd(f.ctx, plant).Err(); err != nil {
+					plant := &goredis.XAddArgs{Stream: name, ID: id, Values: []any{"w", planted(f, "UPDATE hits SET n = 7 WHERE id = 1", nil), "n", 2, "s", "x"}}
+					if err := r.Client().XAdd(f.Ctx, plant).Err(); err != nil {
 						f.Fatal(err)
 					}
 					if taken { // a stream knows it all the same
-						r.Client().XDel(f.ctx, name, id)
+						r.Client().XDel(f.Ctx, name, id)
 					}
 					for range 3 {
-						f.exec(countHit, 2)
+						f.Exec(countHit, 2)
 					}
-					f.drained()
+					drained(f.Via)
 				}
-				f.fresh(readHit, 1).is("1")
-				f.fresh(readHit, 2).is("6")
-				if err := DeadLetters(f.ctx, f.via.db, func(d DeadLetter) bool { return d.ID == id }); err != nil {
+				f.Fresh(readHit, 1).Is("1")
+				f.Fresh(readHit, 2).Is("6")
+				if err := DeadLetters(f.Ctx, f.Via.DB, func(d DeadLetter) bool { return d.ID == id }); err != nil {
 					f.Error(err)
 				}
-				if n := r.Client().XLen(f.ctx, name+":dead").Val(); n != 1 {
+				if n := r.Client().XLen(f.Ctx, name+":dead").Val(); n != 1 {
 					f.Errorf("%d dead letters, want the one", n)
 				}
-				if q := StatsOf(f.via.db).Queue; q.Lost != 0 {
+				if q := StatsOf(f.Via.DB).Queue; q.Lost != 0 {
 					f.Errorf("%+v", q)
 				}
 			})
@@ -69,19 +70,19 @@ func TestAnIdOfTheFarFutureDoesNotEndTheQueue(t *testing.T) {
 }
 
 func TestDeadLettersOfTheFarFutureDoNotEndTheQueue(t *testing.T) {
-	queueing(t, func(f *fixture, r *redistest.Server) {
-		f.exec(countHit, 1)
-		f.drained()
-		name := f.behind().queue.QueueName()
+	queueing(t, func(f *harness.Fixture, r *redistest.Server) {
+		f.Exec(countHit, 1)
+		drained(f.Via)
+		name := writeQueueOf(f.Via).queue.QueueName()
 		plant := &goredis.XAddArgs{Stream: name + ":dead", ID: "18446744073709551615-18446744073709551615", Values: []any{"id", "1-1"}}
-		if err := r.Client().XAdd(f.ctx, plant).Err(); err != nil {
+		if err := r.Client().XAdd(f.Ctx, plant).Err(); err != nil {
 			f.Fatal(err)
 		}
-		f.plant(r, "x")
-		f.exec(countHit, 1)
-		f.drained()
-		f.fresh(readHit, 1).is("2")
-		if n := r.Client().XLen(f.ctx, name+":dead").Val(); n != 1 {
+		plantIn(f, r, "x")
+		f.Exec(countHit, 1)
+		drained(f.Via)
+		f.Fresh(readHit, 1).Is("2")
+		if n := r.Client().XLen(f.Ctx, name+":dead").Val(); n != 1 {
 			f.Errorf("%d dead letters, want the one that was refused", n)
 		}
 	})
@@ -89,52 +90,52 @@ func TestDeadLettersOfTheFarFutureDoNotEndTheQueue(t *testing.T) {
 
 // Numbers have no end, whatever Redis says was given out last.
 func TestANumberOfTheFarFutureIsNotBelieved(t *testing.T) {
-	inBothQueues(t, func(f *fixture, r *redistest.Server) {
-		f.exec(countHit, 1)
-		f.drained()
-		defer f.bounded()()
+	inBothQueues(t, func(f *harness.Fixture, r *redistest.Server) {
+		f.Exec(countHit, 1)
+		drained(f.Via)
+		defer bounded(f)()
 		for _, given := range []string{"9007199254740992", "9223372036854775807", "1e300", "nan", "-1", "x"} {
-			r.Client().HSet(f.ctx, f.behind().queue.QueueName()+":owner", "given", given)
+			r.Client().HSet(f.Ctx, writeQueueOf(f.Via).queue.QueueName()+":owner", "given", given)
 			for range 3 {
-				f.exec(countHit, 2)
+				f.Exec(countHit, 2)
 			}
-			f.drained()
+			drained(f.Via)
 		}
-		f.fresh(readHit, 2).is("18")
-		if q := StatsOf(f.db).Queue; q.Dead != 0 || q.Lost != 0 {
+		f.Fresh(readHit, 2).Is("18")
+		if q := StatsOf(f.DB).Queue; q.Dead != 0 || q.Lost != 0 {
 			f.Errorf("%+v", q)
 		}
 	})
 }
 
 func TestATurnThatNeverEndsIsNotWaitedFor(t *testing.T) {
-	sealedQueue(t, newKey(1), func(f *fixture, r *redistest.Server) {
-		f.exec(countHit, 1)
-		f.drained()
-		defer f.bounded()()
-		r.Client().Set(f.ctx, f.behind().queue.QueueName()+":turn", "x", 0)
-		f.exec(countHit, 1)
-		r.Client().Set(f.ctx, f.behind().queue.QueueName()+":turn", "x", time.Hour)
-		f.exec(countHit, 1)
-		f.fresh(readHit, 1).is("3")
+	sealedQueue(t, newKey(1), func(f *harness.Fixture, r *redistest.Server) {
+		f.Exec(countHit, 1)
+		drained(f.Via)
+		defer bounded(f)()
+		r.Client().Set(f.Ctx, writeQueueOf(f.Via).queue.QueueName()+":turn", "x", 0)
+		f.Exec(countHit, 1)
+		r.Client().Set(f.Ctx, writeQueueOf(f.Via).queue.QueueName()+":turn", "x", time.Hour)
+		f.Exec(countHit, 1)
+		f.Fresh(readHit, 1).Is("3")
 	})
 }
 
 // A reader waits for a write that Redis loses meanwhile.
 func TestAReaderDoesNotWaitForWhatIsNoLongerQueued(t *testing.T) {
-	queueing(t, func(f *fixture, r *redistest.Server) {
-		f.exec(countHit, 1)
-		held := f.heldQueue()
-		f.exec(countHit, 1)
-		drains := StatsOf(f.db).Queue.Drains
-		defer f.bounded()()
+	queueing(t, func(f *harness.Fixture, r *redistest.Server) {
+		f.Exec(countHit, 1)
+		held := heldQueue(f)
+		f.Exec(countHit, 1)
+		drains := StatsOf(f.DB).Queue.Drains
+		defer bounded(f)()
 		read := make(chan error)
 		go func() {
 			var n int
-			read <- f.db.QueryRowContext(f.ctx, readHit, 1).Scan(&n)
+			read <- f.DB.QueryRowContext(f.Ctx, readHit, 1).Scan(&n)
 		}()
-		f.until("the reader to wait", func() bool { return StatsOf(f.db).Queue.Drains > drains })
-		if err := r.Client().FlushDB(f.ctx).Err(); err != nil {
+		f.Until("the reader to wait", func() bool { return StatsOf(f.DB).Queue.Drains > drains })
+		if err := r.Client().FlushDB(f.Ctx).Err(); err != nil {
 			f.Fatal(err)
 		}
 		held()
@@ -146,65 +147,65 @@ func TestAReaderDoesNotWaitForWhatIsNoLongerQueued(t *testing.T) {
 
 // A beat of the future is no sign of life: Redis' clock may have been put back.
 func TestAnOwnerIsSilentWhateverTheClockOfRedisSays(t *testing.T) {
-	served(t, func(f *fixture, s *pgtest.Server) {
-		f.exec(countHit, 1)
-		f.drained()
-		queue := f.behind().queue
+	served(t, func(f *harness.Fixture, s *pgtest.Server) {
+		f.Exec(countHit, 1)
+		drained(f.Via)
+		queue := writeQueueOf(f.Via).queue
 		s.Crash()
-		f.db.Close()
-		r, err := goredis.ParseURL(f.keys[0][len("cache_store="):])
+		f.DB.Close()
+		r, err := goredis.ParseURL(f.Keys[0][len("cache_store="):])
 		if err != nil {
 			f.Fatal(err)
 		}
 		client := goredis.NewClient(r)
 		defer client.Close()
-		if err := client.HIncrBy(f.ctx, queue.QueueName()+":owner", "beat", time.Hour.Milliseconds()).Err(); err != nil {
+		if err := client.HIncrBy(f.Ctx, queue.QueueName()+":owner", "beat", time.Hour.Milliseconds()).Err(); err != nil {
 			f.Fatal(err)
 		}
 		s.Start()
-		v := f.at(s, "restarted")
-		v.stands(0)
-		v.exec(countHit, 1)
-		v.fresh(readHit, 1).is("2")
+		v := at(f, s, "restarted")
+		stands(v, 0)
+		v.Exec(countHit, 1)
+		v.Fresh(readHit, 1).Is("2")
 	})
 }
 
 // The queue may have become its own server's since a process found that it is another's.
 func TestAProcessThatStoodAsideSeesWhatItsServerHasTakenOver(t *testing.T) {
-	served(t, func(f *fixture, s *pgtest.Server) {
-		f.exec(countHit, 1)
-		f.drained()
+	served(t, func(f *harness.Fixture, s *pgtest.Server) {
+		f.Exec(countHit, 1)
+		drained(f.Via)
 		clone := s.Clone()
-		aside, other := f.at(clone, "aside"), f.at(clone, "other")
-		aside.stands(foreign)
-		other.stands(foreign)
+		aside, other := at(f, clone, "aside"), at(f, clone, "other")
+		stands(aside, foreign)
+		stands(other, foreign)
 		s.Crash()
-		f.db.Close()
-		f.until("the owner to be silent", func() bool {
-			_, err := TakeOverQueue(f.ctx, other.db)
+		f.DB.Close()
+		f.Until("the owner to be silent", func() bool {
+			_, err := TakeOverQueue(f.Ctx, other.DB)
 			return err == nil
 		})
-		other.drained()
-		tx, err := aside.truth.(*sql.DB).BeginTx(f.ctx, nil)
+		drained(other)
+		tx, err := aside.Truth.(*sql.DB).BeginTx(f.Ctx, nil)
 		if err != nil {
 			f.Fatal(err)
 		}
 		defer tx.Rollback()
-		if _, err := tx.ExecContext(f.ctx, "SELECT FROM cachedpg.queue FOR UPDATE"); err != nil {
+		if _, err := tx.ExecContext(f.Ctx, "SELECT FROM cachedpg.queue FOR UPDATE"); err != nil {
 			f.Fatal(err)
 		}
-		if !other.queues(countHit, 1) {
+		if !queues(other, countHit, 1) {
 			f.Error("it does not queue")
 		}
 		// As if its last round had been before the take-over.
-		b := aside.behind()
+		b := writeQueueOf(aside)
 		b.mu.Lock()
 		b.barred = &notOwner{standing: foreign, owner: "the server that is gone"}
 		b.mu.Unlock()
-		drains, read := StatsOf(aside.db).Queue.Drains, make(chan string, 1)
-		go func() { read <- aside.read(aside.db, readHit, []any{1}).String() }()
-		f.until("the reader to wait, or not to", func() bool { return len(read) > 0 || StatsOf(aside.db).Queue.Drains > drains })
-		f.rollback(tx)
+		drains, read := StatsOf(aside.DB).Queue.Drains, make(chan string, 1)
+		go func() { read <- aside.Read(aside.DB, readHit, []any{1}).String() }()
+		f.Until("the reader to wait, or not to", func() bool { return len(read) > 0 || StatsOf(aside.DB).Queue.Drains > drains })
+		f.Rollback(tx)
 		if got := <-read; got != "2" {
 			f.Errorf("read %s, want 2", got)
 		}

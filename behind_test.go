@@ -17,6 +17,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	goredis "github.com/redis/go-redis/v9"
 
+	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 	"github.com/cachedpg/cachedpg/internal/redistest"
 )
@@ -34,62 +35,62 @@ const (
 )
 
 // queueing is a story of a database with a queue in a Redis of its own.
-func queueing(t *testing.T, story func(f *fixture, r *redistest.Server)) {
+func queueing(t *testing.T, story func(f *harness.Fixture, r *redistest.Server)) {
 	t.Helper()
 	t.Parallel()
 	r := redistest.Start(t)
-	story(newFixture(t, pgtest.Database(t), "cache_statement", counters3,
+	story(harness.New(t, pgtest.Database(t), "cache_statement", counters3,
 		"cache_store="+r.URL(), "cache_policy=hits:write-behind"), r)
 }
 
-func (v via) behind() *writeQueue { return connectorOf(v.db).behind.Load() }
+func writeQueueOf(v harness.Via) *writeQueue { return connectorOf(v.DB).behind.Load() }
 
 // held keeps PostgreSQL from recording a position until release is called.
-func (f *fixture) heldQueue() (release func()) {
+func heldQueue(f *harness.Fixture) (release func()) {
 	f.Helper()
-	f.drained()
-	tx, err := f.plain.BeginTx(f.ctx, nil)
+	drained(f.Via)
+	tx, err := f.Plain.BeginTx(f.Ctx, nil)
 	if err != nil {
 		f.Fatal(err)
 	}
 	f.Cleanup(func() { tx.Rollback() })
-	if _, err := tx.ExecContext(f.ctx, "SELECT FROM cachedpg.queue FOR UPDATE"); err != nil {
+	if _, err := tx.ExecContext(f.Ctx, "SELECT FROM cachedpg.queue FOR UPDATE"); err != nil {
 		f.Fatal(err)
 	}
-	return func() { f.rollback(tx) }
+	return func() { f.Rollback(tx) }
 }
 
 // drained returns when the queue is empty.
-func (v via) drained() {
-	v.f.Helper()
-	if err := v.behind().ask(v.f.ctx, false, func() bool { return v.behind().ready.Load() }); err != nil {
-		v.f.Fatal(err)
+func drained(v harness.Via) {
+	v.F.Helper()
+	if err := writeQueueOf(v).ask(v.F.Ctx, false, func() bool { return writeQueueOf(v).ready.Load() }); err != nil {
+		v.F.Fatal(err)
 	}
-	if err := v.behind().drain(v.f.ctx, false); err != nil {
-		v.f.Fatal(err)
+	if err := writeQueueOf(v).drain(v.F.Ctx, false); err != nil {
+		v.F.Fatal(err)
 	}
 }
 
-func (f *fixture) inPostgres(query string, args ...any) string {
+func inPostgres(f *harness.Fixture, query string, args ...any) string {
 	f.Helper()
-	return f.read(f.plain, query, args).String()
+	return f.Read(f.Plain, query, args).String()
 }
 
 func TestAQueuedWriteIsAcknowledgedBeforePostgreSQLHasIt(t *testing.T) {
-	queueing(t, func(f *fixture, r *redistest.Server) {
-		f.warm(readHit, 1).is("0")
-		release := f.heldQueue()
-		if n, err := f.exec(countHit, 1).RowsAffected(); n != 0 || !errors.Is(err, errRowsAffected) {
+	queueing(t, func(f *harness.Fixture, r *redistest.Server) {
+		f.Warm(readHit, 1).Is("0")
+		release := heldQueue(f)
+		if n, err := f.Exec(countHit, 1).RowsAffected(); n != 0 || !errors.Is(err, errRowsAffected) {
 			f.Errorf("RowsAffected: %d, %v", n, err)
 		}
-		if got := f.inPostgres(readHit, 1); got != "0" {
+		if got := inPostgres(f, readHit, 1); got != "0" {
 			f.Errorf("PostgreSQL has %s already", got)
 		}
-		if s := StatsOf(f.db).Queue; s.Queued != 1 || s.Length != 1 || !strings.Contains(s.Risk, "appendonly") {
+		if s := StatsOf(f.DB).Queue; s.Queued != 1 || s.Length != 1 || !strings.Contains(s.Risk, "appendonly") {
 			f.Errorf("%+v", s)
 		}
 		done := make(chan string, 1)
-		go func() { done <- f.read(f.db, readHit, []any{1}).String() }()
+		go func() { done <- f.Read(f.DB, readHit, []any{1}).String() }()
 		select {
 		case got := <-done:
 			f.Fatalf("a read gives %s while the write that it depends on waits", got)
@@ -99,9 +100,9 @@ func TestAQueuedWriteIsAcknowledgedBeforePostgreSQLHasIt(t *testing.T) {
 		if got := <-done; got != "1" {
 			f.Errorf("the read gives %s, want 1", got)
 		}
-		f.drained()
-		f.again(readHit, 1).is("1")
-		if s := StatsOf(f.db).Queue; s.Applied != 1 || s.Length != 0 || s.Drains == 0 {
+		drained(f.Via)
+		f.Again(readHit, 1).Is("1")
+		if s := StatsOf(f.DB).Queue; s.Applied != 1 || s.Length != 0 || s.Drains == 0 {
 			f.Errorf("%+v", s)
 		}
 	})
@@ -109,30 +110,30 @@ func TestAQueuedWriteIsAcknowledgedBeforePostgreSQLHasIt(t *testing.T) {
 
 // What an entry of a row that is not queued was read from is as it was.
 func TestOtherRowsAreHitWhileAWriteWaits(t *testing.T) {
-	queueing(t, func(f *fixture, _ *redistest.Server) {
-		f.warm(readHit, 2)
-		f.warm("SELECT n FROM others WHERE id = 1")
-		release := f.heldQueue()
-		f.exec(countHit, 1)
-		f.hit(readHit, 2)
-		f.hit("SELECT n FROM others WHERE id = 1")
-		f.exec("UPDATE others SET n = 5 WHERE id = 1")
-		f.fresh("SELECT n FROM others WHERE id = 1").is("5")
+	queueing(t, func(f *harness.Fixture, _ *redistest.Server) {
+		f.Warm(readHit, 2)
+		f.Warm("SELECT n FROM others WHERE id = 1")
+		release := heldQueue(f)
+		f.Exec(countHit, 1)
+		f.Hit(readHit, 2)
+		f.Hit("SELECT n FROM others WHERE id = 1")
+		f.Exec("UPDATE others SET n = 5 WHERE id = 1")
+		f.Fresh("SELECT n FROM others WHERE id = 1").Is("5")
 		release()
-		f.fresh("SELECT sum(n) FROM others").is("5")
+		f.Fresh("SELECT sum(n) FROM others").Is("5")
 	})
 }
 
 // Whatever may read or write a queued row comes after what is queued.
 func TestWhatDependsOnAQueuedWriteComesAfterIt(t *testing.T) {
-	queueing(t, func(f *fixture, _ *redistest.Server) {
-		f.past("CREATE VIEW seen AS SELECT id, n FROM hits")
-		f.past("CREATE FUNCTION total() RETURNS bigint STABLE LANGUAGE sql AS 'SELECT sum(n) FROM hits'")
-		if err := Invalidate(f.ctx, f.db); err != nil {
+	queueing(t, func(f *harness.Fixture, _ *redistest.Server) {
+		f.Past("CREATE VIEW seen AS SELECT id, n FROM hits")
+		f.Past("CREATE FUNCTION total() RETURNS bigint STABLE LANGUAGE sql AS 'SELECT sum(n) FROM hits'")
+		if err := Invalidate(f.Ctx, f.DB); err != nil {
 			f.Fatal(err)
 		}
 		want := 0
-		count := func() { f.Helper(); f.exec(countHit, 1); want++ }
+		count := func() { f.Helper(); f.Exec(countHit, 1); want++ }
 		for _, query := range []string{
 			"SELECT n FROM hits WHERE id = 1",
 			"SELECT sum(n) FROM hits",
@@ -143,50 +144,50 @@ func TestWhatDependsOnAQueuedWriteComesAfterIt(t *testing.T) {
 			"WITH w AS (UPDATE hits SET n = n WHERE id = 1 RETURNING n) SELECT n FROM w",
 		} {
 			count()
-			if got := f.read(f.db, query, nil).String(); got != fmt.Sprint(want) {
+			if got := f.Read(f.DB, query, nil).String(); got != fmt.Sprint(want) {
 				f.Errorf("%s: %s, want %d", query, got, want)
 			}
 		}
 		for _, level := range []sql.IsolationLevel{sql.LevelDefault, sql.LevelReadCommitted, sql.LevelRepeatableRead, sql.LevelSerializable} {
 			count()
-			in, tx := f.begin(&sql.TxOptions{Isolation: level})
-			if got := f.read(in.ask, "SELECT n FROM others", nil).String(); got != "0" {
+			in, tx := f.Begin(&sql.TxOptions{Isolation: level})
+			if got := f.Read(in.Ask, "SELECT n FROM others", nil).String(); got != "0" {
 				f.Errorf("others: %s", got)
 			}
-			if got := f.read(in.ask, "SELECT n FROM hits WHERE id = 1", nil).String(); got != fmt.Sprint(want) {
+			if got := f.Read(in.Ask, "SELECT n FROM hits WHERE id = 1", nil).String(); got != fmt.Sprint(want) {
 				f.Errorf("%v: %s, want %d", level, got, want)
 			}
-			f.rollback(tx)
+			f.Rollback(tx)
 		}
-		_, conn := f.session()
+		_, conn := f.Session()
 		count()
-		f.exec("UPDATE hits SET n = n * 2 WHERE n > 0") // not by key: at once
+		f.Exec("UPDATE hits SET n = n * 2 WHERE n > 0") // not by key: at once
 		want *= 2
-		if got := f.inPostgres(readHit, 1); got != fmt.Sprint(want) {
+		if got := inPostgres(f, readHit, 1); got != fmt.Sprint(want) {
 			f.Errorf("a direct write came before a queued one: %s, want %d", got, want)
 		}
 		count()
 		for _, query := range []string{"BEGIN ISOLATION LEVEL REPEATABLE READ", "SELECT n FROM others"} {
-			if _, err := conn.ExecContext(f.ctx, query); err != nil {
+			if _, err := conn.ExecContext(f.Ctx, query); err != nil {
 				f.Fatal(err)
 			}
 		}
-		if got := f.read(conn, readHit, []any{1}).String(); got != fmt.Sprint(want) {
+		if got := f.Read(conn, readHit, []any{1}).String(); got != fmt.Sprint(want) {
 			f.Errorf("in a transaction begun by text: %s, want %d", got, want)
 		}
-		if _, err := conn.ExecContext(f.ctx, "ROLLBACK"); err != nil {
+		if _, err := conn.ExecContext(f.Ctx, "ROLLBACK"); err != nil {
 			f.Fatal(err)
 		}
 	})
 }
 
 func TestOnlyWhatMeansTheSameLaterIsQueued(t *testing.T) {
-	queueing(t, func(f *fixture, _ *redistest.Server) {
+	queueing(t, func(f *harness.Fixture, _ *redistest.Server) {
 		queued := func(query string, args ...any) bool {
 			f.Helper()
-			before := StatsOf(f.db).Queue.Queued
-			f.exec(query, args...)
-			return StatsOf(f.db).Queue.Queued > before
+			before := StatsOf(f.DB).Queue.Queued
+			f.Exec(query, args...)
+			return StatsOf(f.DB).Queue.Queued > before
 		}
 		at := time.Date(2026, 1, 2, 3, 4, 5, 678901000, time.FixedZone("X", 3600))
 		for _, query := range []struct {
@@ -204,9 +205,9 @@ func TestOnlyWhatMeansTheSameLaterIsQueued(t *testing.T) {
 				f.Errorf("not queued: %s", query.text)
 			}
 		}
-		f.fresh("SELECT id, n, seen FROM hits ORDER BY id")
-		f.fresh("SELECT n, seen = '2026-01-02 03:04:05.678901+01' FROM hits WHERE id = 3").is("8 true")
-		f.fresh("SELECT n, seen FROM hits WHERE id = 10").is("2 <nil>")
+		f.Fresh("SELECT id, n, seen FROM hits ORDER BY id")
+		f.Fresh("SELECT n, seen = '2026-01-02 03:04:05.678901+01' FROM hits WHERE id = 3").Is("8 true")
+		f.Fresh("SELECT n, seen FROM hits WHERE id = 10").Is("2 <nil>")
 		for _, query := range []struct {
 			text string
 			args []any
@@ -229,28 +230,28 @@ func TestOnlyWhatMeansTheSameLaterIsQueued(t *testing.T) {
 				f.Errorf("queued: %s", query.text)
 			}
 		}
-		in, tx := f.begin(nil)
-		before := StatsOf(f.db).Queue.Queued
-		in.exec("UPDATE hits SET n = 5 WHERE id = 1")
-		if StatsOf(f.db).Queue.Queued > before {
+		in, tx := f.Begin(nil)
+		before := StatsOf(f.DB).Queue.Queued
+		in.Exec("UPDATE hits SET n = 5 WHERE id = 1")
+		if StatsOf(f.DB).Queue.Queued > before {
 			f.Error("queued in a transaction")
 		}
-		f.commit(tx)
+		f.Commit(tx)
 	})
 }
 
 func TestQueuedWritesAreAppliedOnceAndInOrder(t *testing.T) {
-	queueing(t, func(f *fixture, _ *redistest.Server) {
-		f.past("CREATE TABLE log (at serial, n int); CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO log (n) VALUES (NEW.n); RETURN NULL; END $$;" +
+	queueing(t, func(f *harness.Fixture, _ *redistest.Server) {
+		f.Past("CREATE TABLE log (at serial, n int); CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO log (n) VALUES (NEW.n); RETURN NULL; END $$;" +
 			"CREATE TABLE steps (id int PRIMARY KEY, n int)")
-		processes := []via{f.via, f.process("b"), f.process("c")}
+		processes := []harness.Via{f.Via, f.Process("b"), f.Process("c")}
 		var group sync.WaitGroup
 		const each = 200
 		for i, p := range processes {
 			for range 4 {
 				group.Go(func() {
 					for range each {
-						if _, err := p.db.ExecContext(f.ctx, countHit, i+1); err != nil {
+						if _, err := p.DB.ExecContext(f.Ctx, countHit, i+1); err != nil {
 							f.Error(err)
 							return
 						}
@@ -261,7 +262,7 @@ func TestQueuedWritesAreAppliedOnceAndInOrder(t *testing.T) {
 				last := 0
 				for range 100 {
 					var n int
-					if err := p.db.QueryRowContext(f.ctx, readHit, (i+1)%3+1).Scan(&n); err != nil || n < last {
+					if err := p.DB.QueryRowContext(f.Ctx, readHit, (i+1)%3+1).Scan(&n); err != nil || n < last {
 						f.Errorf("%d after %d, %v", n, last, err)
 						return
 					}
@@ -271,29 +272,29 @@ func TestQueuedWritesAreAppliedOnceAndInOrder(t *testing.T) {
 		}
 		group.Wait()
 		for _, p := range processes {
-			p.fresh("SELECT id, n FROM hits ORDER BY id").is(fmt.Sprintf("1 %[1]d, 2 %[1]d, 3 %[1]d", 4*each))
+			p.Fresh("SELECT id, n FROM hits ORDER BY id").Is(fmt.Sprintf("1 %[1]d, 2 %[1]d, 3 %[1]d", 4*each))
 		}
 		// Each write depends on the one before it.
 		for i := range 50 {
-			f.exec("UPDATE hits SET n = n * 3 % 1000 + $2 WHERE id = $1", 1, i)
+			f.Exec("UPDATE hits SET n = n * 3 % 1000 + $2 WHERE id = $1", 1, i)
 		}
 		n := 4 * each
 		for i := range 50 {
 			n = n*3%1000 + i
 		}
-		f.fresh(readHit, 1).is(fmt.Sprint(n))
+		f.Fresh(readHit, 1).Is(fmt.Sprint(n))
 	})
 }
 
 // told is the only process, with a hook.
-func (f *fixture) told(hook func(DeadLetter)) via {
+func told(f *harness.Fixture, hook func(DeadLetter)) harness.Via {
 	f.Helper()
-	f.db.Close()
-	pg, err := pgx.ParseConfig(f.dsn)
+	f.DB.Close()
+	pg, err := pgx.ParseConfig(f.DSN)
 	if err != nil {
 		f.Fatal(err)
 	}
-	_, config, err := ParseConfig(withKeys(f.dsn, f.keys))
+	_, config, err := ParseConfig(harness.WithKeys(f.DSN, f.Keys))
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -302,44 +303,44 @@ func (f *fixture) told(hook func(DeadLetter)) via {
 	if err != nil {
 		f.Fatal(err)
 	}
-	db := openDB(f, c)
-	f.live(db)
-	return f.asking(db)
+	db := harness.OpenDB(f, c)
+	f.Live(db)
+	return f.Asking(db)
 }
 
 func TestAStatementThatFailsGoesToTheDeadLetters(t *testing.T) {
-	queueing(t, func(f *fixture, r *redistest.Server) {
+	queueing(t, func(f *harness.Fixture, r *redistest.Server) {
 		var mu sync.Mutex
 		var letters []DeadLetter
-		f.via = f.told(func(l DeadLetter) {
+		f.Via = told(f, func(l DeadLetter) {
 			mu.Lock()
 			defer mu.Unlock()
 			letters = append(letters, l)
 		})
-		release := f.heldQueue()
-		f.exec(countHit, 1)
-		f.exec("INSERT INTO hits (id, n, seen) VALUES ($1, $2, $3)", 1, 1, nil) // there is one
-		f.exec(countHit, 1)
-		f.exec("UPDATE hits SET n = $2 WHERE id = $1", 1, 2000000) // the check
-		f.exec("UPDATE hits SET n = $2 WHERE id = $1", 2, "ten")   // no number
-		f.exec(countHit, 1)
-		if _, err := r.Client().XAdd(f.ctx, &goredis.XAddArgs{Stream: f.behind().queue.QueueName(), Values: []string{"w", "poison"}}).Result(); err != nil {
+		release := heldQueue(f)
+		f.Exec(countHit, 1)
+		f.Exec("INSERT INTO hits (id, n, seen) VALUES ($1, $2, $3)", 1, 1, nil) // there is one
+		f.Exec(countHit, 1)
+		f.Exec("UPDATE hits SET n = $2 WHERE id = $1", 1, 2000000) // the check
+		f.Exec("UPDATE hits SET n = $2 WHERE id = $1", 2, "ten")   // no number
+		f.Exec(countHit, 1)
+		if _, err := r.Client().XAdd(f.Ctx, &goredis.XAddArgs{Stream: writeQueueOf(f.Via).queue.QueueName(), Values: []string{"w", "poison"}}).Result(); err != nil {
 			f.Fatal(err)
 		}
-		f.exec(countHit, 2)
+		f.Exec(countHit, 2)
 		release()
-		f.fresh("SELECT id, n FROM hits WHERE id < 3 ORDER BY id").is("1 3, 2 1")
-		f.drained()
+		f.Fresh("SELECT id, n FROM hits WHERE id < 3 ORDER BY id").Is("1 3, 2 1")
+		drained(f.Via)
 		mu.Lock()
 		defer mu.Unlock()
-		s := StatsOf(f.via.db).Queue
+		s := StatsOf(f.Via.DB).Queue
 		if s.Dead != 4 || s.Applied != 8 || len(letters) != 4 || s.Length != 0 {
 			f.Fatalf("%+v, %d letters", s, len(letters))
 		}
 		if letters[0].SQLState != "23505" || letters[1].SQLState != "23514" || !strings.HasPrefix(letters[0].SQL, "INSERT") {
 			f.Errorf("%+v", letters)
 		}
-		dead, err := r.Client().XRange(f.ctx, s.DeadLetters, "-", "+").Result()
+		dead, err := r.Client().XRange(f.Ctx, s.DeadLetters, "-", "+").Result()
 		if err != nil || len(dead) != 4 || dead[0].Values["sqlstate"] != "23505" || dead[0].Values["id"] != letters[0].ID {
 			f.Errorf("%v, %v", dead, err)
 		}
@@ -347,84 +348,84 @@ func TestAStatementThatFailsGoesToTheDeadLetters(t *testing.T) {
 }
 
 func TestALongQueueMakesWritersWait(t *testing.T) {
-	queueing(t, func(f *fixture, _ *redistest.Server) {
-		small := f.with("cache_queue_max=3")
-		small.known("SELECT n FROM others WHERE id = 1")
-		small.drained()
-		release := f.heldQueue()
+	queueing(t, func(f *harness.Fixture, _ *redistest.Server) {
+		small := f.With("cache_queue_max=3")
+		small.Known("SELECT n FROM others WHERE id = 1")
+		drained(small)
+		release := heldQueue(f)
 		for range 3 {
-			small.exec(countHit, 1)
+			small.Exec(countHit, 1)
 		}
-		ctx, cancel := context.WithTimeout(f.ctx, 50*time.Millisecond)
+		ctx, cancel := context.WithTimeout(f.Ctx, 50*time.Millisecond)
 		defer cancel()
-		if _, err := small.db.ExecContext(ctx, countHit, 1); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "cache_queue_max") {
+		if _, err := small.DB.ExecContext(ctx, countHit, 1); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "cache_queue_max") {
 			f.Errorf("%v", err)
 		}
 		done := make(chan error)
 		go func() {
-			_, err := small.db.ExecContext(f.ctx, countHit, 1)
+			_, err := small.DB.ExecContext(f.Ctx, countHit, 1)
 			done <- err
 		}()
 		release()
 		if err := <-done; err != nil {
 			f.Error(err)
 		}
-		f.fresh(readHit, 1).is("4")
+		f.Fresh(readHit, 1).Is("4")
 	})
 }
 
 func TestCloseAppliesWhatIsQueued(t *testing.T) {
-	queueing(t, func(f *fixture, _ *redistest.Server) {
-		other := f.with()
-		other.exec(countHit, 1)
-		if err := other.db.Close(); err != nil {
+	queueing(t, func(f *harness.Fixture, _ *redistest.Server) {
+		other := f.With()
+		other.Exec(countHit, 1)
+		if err := other.DB.Close(); err != nil {
 			f.Fatal(err)
 		}
-		if got := f.inPostgres(readHit, 1); got != "1" {
+		if got := inPostgres(f, readHit, 1); got != "1" {
 			f.Errorf("after Close PostgreSQL has %s, want 1", got)
 		}
 	})
 }
 
 func TestATransactionThatHoldsALockDoesNotWaitForTheQueueForEver(t *testing.T) {
-	queueing(t, func(f *fixture, _ *redistest.Server) {
-		f.drained()
-		in, tx := f.begin(nil)
-		in.exec("UPDATE hits SET n = 10 WHERE id = 1")
-		f.exec(countHit, 1)
-		if _, err := tx.ExecContext(f.ctx, "SELECT n FROM hits WHERE id = 1"); !errors.Is(err, errBehindLock) {
+	queueing(t, func(f *harness.Fixture, _ *redistest.Server) {
+		drained(f.Via)
+		in, tx := f.Begin(nil)
+		in.Exec("UPDATE hits SET n = 10 WHERE id = 1")
+		f.Exec(countHit, 1)
+		if _, err := tx.ExecContext(f.Ctx, "SELECT n FROM hits WHERE id = 1"); !errors.Is(err, errBehindLock) {
 			f.Errorf("%v", err)
 		}
-		f.commit(tx)
-		f.fresh(readHit, 1).is("11")
+		f.Commit(tx)
+		f.Fresh(readHit, 1).Is("11")
 	})
 }
 
 func TestWithoutItsTableNothingIsQueued(t *testing.T) {
 	t.Parallel()
 	r := redistest.Start(t)
-	f := newFixture(t, pgtest.Database(t), "cache_statement", people, "cache_store="+r.URL(), "cache_policy=users:write-behind")
-	if _, err := f.db.ExecContext(f.ctx, "UPDATE users SET city = 'x' WHERE id = 1"); !errors.Is(err, errNoQueueTable) {
+	f := harness.New(t, pgtest.Database(t), "cache_statement", harness.People, "cache_store="+r.URL(), "cache_policy=users:write-behind")
+	if _, err := f.DB.ExecContext(f.Ctx, "UPDATE users SET city = 'x' WHERE id = 1"); !errors.Is(err, errNoQueueTable) {
 		t.Errorf("%v", err)
 	}
-	f.fresh(userByID, 1).is("1 ann Oslo")
-	f.past("CREATE SCHEMA cachedpg; " + queueTable)
-	f.exec("UPDATE users SET city = 'x' WHERE id = 1")
-	f.fresh(userByID, 1).is("1 ann x")
+	f.Fresh(harness.UserByID, 1).Is("1 ann Oslo")
+	f.Past("CREATE SCHEMA cachedpg; " + queueTable)
+	f.Exec("UPDATE users SET city = 'x' WHERE id = 1")
+	f.Fresh(harness.UserByID, 1).Is("1 ann x")
 }
 
 func TestAQueueThatCannotBeReachedIsAnError(t *testing.T) {
-	queueing(t, func(f *fixture, r *redistest.Server) {
-		f.again(readHit, 1)
-		f.drained()
+	queueing(t, func(f *harness.Fixture, r *redistest.Server) {
+		f.Again(readHit, 1)
+		drained(f.Via)
 		r.Kill()
 		for _, query := range []string{"UPDATE hits SET n = 9 WHERE id = 1", "SELECT n FROM hits WHERE id = 1"} {
-			if _, err := f.db.ExecContext(f.ctx, query); err == nil || !strings.Contains(err.Error(), "write-behind") {
+			if _, err := f.DB.ExecContext(f.Ctx, query); err == nil || !strings.Contains(err.Error(), "write-behind") {
 				f.Errorf("%s: %v", query, err)
 			}
 		}
-		f.fresh("SELECT n FROM others WHERE id = 1") // it has nothing to do with the queue
-		if got := f.inPostgres(readHit, 1); got != "0" {
+		f.Fresh("SELECT n FROM others WHERE id = 1") // it has nothing to do with the queue
+		if got := inPostgres(f, readHit, 1); got != "0" {
 			f.Errorf("%s", got)
 		}
 	})
@@ -434,79 +435,79 @@ func TestAQueueThatCannotBeReachedIsAnError(t *testing.T) {
 func TestAQueueSurvivesARestartOfRedis(t *testing.T) {
 	t.Parallel()
 	r := redistest.Start(t, "--appendonly", "yes", "--appendfsync", "always")
-	f := newFixture(t, pgtest.Database(t), "cache_statement", counters3, "cache_store="+r.URL(), "cache_policy=hits:write-behind")
-	f.again(readHit, 1)
-	release := f.heldQueue()
+	f := harness.New(t, pgtest.Database(t), "cache_statement", counters3, "cache_store="+r.URL(), "cache_policy=hits:write-behind")
+	f.Again(readHit, 1)
+	release := heldQueue(f)
 	for range 5 {
-		f.exec(countHit, 1)
+		f.Exec(countHit, 1)
 	}
-	if s := StatsOf(f.db).Queue; s.Risk != "" {
+	if s := StatsOf(f.DB).Queue; s.Risk != "" {
 		f.Errorf("risk: %s", s.Risk)
 	}
 	r.Kill()
 	r.Restart()
 	release()
-	f.until("the store", func() bool { return !StatsOf(f.db).Shared.Down })
-	f.fresh(readHit, 1).is("5")
-	f.drained()
+	f.Until("the store", func() bool { return !StatsOf(f.DB).Shared.Down })
+	f.Fresh(readHit, 1).Is("5")
+	drained(f.Via)
 }
 
 func TestARedisThatHasLostTheQueueIsNoticed(t *testing.T) {
-	queueing(t, func(f *fixture, r *redistest.Server) {
-		f.exec(countHit, 1)
-		f.fresh(readHit, 1).is("1")
-		f.drained()
-		f.past("UPDATE cachedpg.queue SET position = '99999999999999-3'") // as if the clock had been put back
+	queueing(t, func(f *harness.Fixture, r *redistest.Server) {
+		f.Exec(countHit, 1)
+		f.Fresh(readHit, 1).Is("1")
+		drained(f.Via)
+		f.Past("UPDATE cachedpg.queue SET position = '99999999999999-3'") // as if the clock had been put back
 		r.Kill()
 		r.Restart()
-		f.until("the store", func() bool { return !StatsOf(f.db).Shared.Down })
-		other := f.process("b")
-		f.until("the loss to be seen", func() bool { return StatsOf(other.db).Queue.Lost == 1 })
-		f.exec(countHit, 1)
-		f.fresh(readHit, 1).is("2")
+		f.Until("the store", func() bool { return !StatsOf(f.DB).Shared.Down })
+		other := f.Process("b")
+		f.Until("the loss to be seen", func() bool { return StatsOf(other.DB).Queue.Lost == 1 })
+		f.Exec(countHit, 1)
+		f.Fresh(readHit, 1).Is("2")
 	})
 }
 
 // A write means later, in whichever process, what it meant in its session.
 func TestAQueuedWriteRunsUnderTheSettingsOfItsSession(t *testing.T) {
-	queueing(t, func(f *fixture, _ *redistest.Server) {
+	queueing(t, func(f *harness.Fixture, _ *redistest.Server) {
 		role := roleOf(f)
-		f.past("CREATE SCHEMA apart; CREATE TABLE apart.hits (id int PRIMARY KEY, n int, seen timestamptz); INSERT INTO apart.hits VALUES (1, 0);" +
+		f.Past("CREATE SCHEMA apart; CREATE TABLE apart.hits (id int PRIMARY KEY, n int, seen timestamptz); INSERT INTO apart.hits VALUES (1, 0);" +
 			"CREATE ROLE " + roleOf(f) + "; GRANT ALL ON SCHEMA apart TO " + roleOf(f) + "; GRANT ALL ON apart.hits TO " + roleOf(f))
 		f.Cleanup(func() {
-			f.past("DROP OWNED BY " + role + "; DROP ROLE " + role)
+			f.Past("DROP OWNED BY " + role + "; DROP ROLE " + role)
 		})
-		if err := Invalidate(f.ctx, f.db); err != nil {
+		if err := Invalidate(f.Ctx, f.DB); err != nil {
 			f.Fatal(err)
 		}
-		_, conn := f.session()
+		_, conn := f.Session()
 		for _, set := range []string{"SET search_path = apart", "SET TimeZone = 'Asia/Tokyo'", "SET DateStyle = 'ISO, DMY'", "SET ROLE " + roleOf(f)} {
-			if _, err := conn.ExecContext(f.ctx, set); err != nil {
+			if _, err := conn.ExecContext(f.Ctx, set); err != nil {
 				f.Fatal(err)
 			}
 		}
-		release := f.heldQueue()
-		before := StatsOf(f.db).Queue.Queued
-		if _, err := conn.ExecContext(f.ctx, "UPDATE hits SET n = n + 1, seen = '02.01.2026 00:00' WHERE id = 1"); err != nil {
+		release := heldQueue(f)
+		before := StatsOf(f.DB).Queue.Queued
+		if _, err := conn.ExecContext(f.Ctx, "UPDATE hits SET n = n + 1, seen = '02.01.2026 00:00' WHERE id = 1"); err != nil {
 			f.Fatal(err)
 		}
-		f.exec(countHit, 1)
-		if got := StatsOf(f.db).Queue.Queued - before; got != 2 {
+		f.Exec(countHit, 1)
+		if got := StatsOf(f.DB).Queue.Queued - before; got != 2 {
 			f.Fatalf("%d were queued, want 2", got)
 		}
 		release()
-		f.fresh("SELECT n, seen = '2026-01-01 15:00Z' FROM apart.hits").is("1 true")
-		f.fresh(readHit, 1).is("1")
-		if s := StatsOf(f.db).Queue; s.Dead != 0 {
+		f.Fresh("SELECT n, seen = '2026-01-01 15:00Z' FROM apart.hits").Is("1 true")
+		f.Fresh(readHit, 1).Is("1")
+		if s := StatsOf(f.DB).Queue; s.Dead != 0 {
 			f.Errorf("%+v", s)
 		}
-		if _, err := conn.ExecContext(f.ctx, "RESET ROLE"); err != nil {
+		if _, err := conn.ExecContext(f.Ctx, "RESET ROLE"); err != nil {
 			f.Fatal(err)
 		}
 	})
 }
 
-func roleOf(f *fixture) string { return "behind_" + connectorOf(f.db).space().key.database }
+func roleOf(f *harness.Fixture) string { return "behind_" + connectorOf(f.DB).space().key.database }
 
 func TestArgumentsComeOutOfTheQueueAsTheyWentIn(t *testing.T) {
 	zone := time.FixedZone("", -3600)
@@ -564,28 +565,28 @@ func TestWriteBehindNeedsARedisOfOnePiece(t *testing.T) {
 
 // A foreign key makes PostgreSQL look into a table that the statement does not name.
 func TestAForeignKeySeesWhatIsQueued(t *testing.T) {
-	queueing(t, func(f *fixture, _ *redistest.Server) {
-		f.past("CREATE TABLE parts (id int PRIMARY KEY, hit int REFERENCES hits); CREATE TABLE owners (id int PRIMARY KEY); INSERT INTO owners VALUES (1);" +
+	queueing(t, func(f *harness.Fixture, _ *redistest.Server) {
+		f.Past("CREATE TABLE parts (id int PRIMARY KEY, hit int REFERENCES hits); CREATE TABLE owners (id int PRIMARY KEY); INSERT INTO owners VALUES (1);" +
 			"ALTER TABLE hits ADD owner int REFERENCES owners")
-		if err := Invalidate(f.ctx, f.db); err != nil {
+		if err := Invalidate(f.Ctx, f.DB); err != nil {
 			f.Fatal(err)
 		}
-		f.drained()
+		drained(f.Via)
 		add := func(id int, owner any) {
-			before := StatsOf(f.db).Queue.Queued
-			f.exec("INSERT INTO hits (id, n, seen, owner) VALUES ($1, 0, $2, $3)", id, nil, owner)
-			if StatsOf(f.db).Queue.Queued == before {
+			before := StatsOf(f.DB).Queue.Queued
+			f.Exec("INSERT INTO hits (id, n, seen, owner) VALUES ($1, 0, $2, $3)", id, nil, owner)
+			if StatsOf(f.DB).Queue.Queued == before {
 				f.Fatal("not queued")
 			}
 		}
 		add(100, nil)
-		f.exec("INSERT INTO parts VALUES (1, 100)")
+		f.Exec("INSERT INTO parts VALUES (1, 100)")
 		add(101, 1)
-		if _, err := f.db.ExecContext(f.ctx, "DELETE FROM owners WHERE id = 1"); err == nil {
+		if _, err := f.DB.ExecContext(f.Ctx, "DELETE FROM owners WHERE id = 1"); err == nil {
 			f.Error("an owner could be deleted to whom a queued row refers")
 		}
-		f.drained()
-		if s := StatsOf(f.db).Queue; s.Dead != 0 {
+		drained(f.Via)
+		if s := StatsOf(f.DB).Queue; s.Dead != 0 {
 			f.Errorf("%+v", s)
 		}
 	})

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 )
 
@@ -117,11 +118,11 @@ func newBench(b *testing.B) *bench {
 	x := &bench{ctx: context.Background(), stub: sql.OpenDB(stub{})}
 	var err error
 	// A commit that waits for the disk would hide everything else.
-	if x.cached, err = sql.Open("cachedpg", withKey(database, "synchronous_commit", "off")); err != nil {
+	if x.cached, err = sql.Open("cachedpg", harness.WithKey(database, "synchronous_commit", "off")); err != nil {
 		b.Fatal(err)
 	}
 	x.cached.SetMaxOpenConns(1)
-	awaitCaching(b, x.cached)
+	harness.AwaitCaching(b, x.cached)
 	conn, err := x.cached.Conn(x.ctx)
 	if err != nil {
 		b.Fatal(err)

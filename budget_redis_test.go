@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"testing"
 
+	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 )
 
@@ -14,8 +15,8 @@ import (
 const redisHitAllocations = 45
 
 func TestAHitInRedisKeepsItsAllocationBudget(t *testing.T) {
-	f := newFixture(t, pgtest.Database(t), "cache_statement", people, "cache_store="+pgtest.Redis(t))
-	stmt, err := f.db.PrepareContext(f.ctx, "SELECT name FROM users WHERE id = $1")
+	f := harness.New(t, pgtest.Database(t), "cache_statement", harness.People, "cache_store="+pgtest.Redis(t))
+	stmt, err := f.DB.PrepareContext(f.Ctx, "SELECT name FROM users WHERE id = $1")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -25,9 +26,9 @@ func TestAHitInRedisKeepsItsAllocationBudget(t *testing.T) {
 		row  func() *sql.Row
 	}{
 		// A context that cannot end: for others database/sql and the store have a goroutine.
-		{"argument", func() *sql.Row { return f.db.QueryRow("SELECT name FROM users WHERE id = $1", 2) }},
-		{"literal", func() *sql.Row { return f.db.QueryRow("SELECT name FROM users WHERE id = 2") }},
-		{"text argument", func() *sql.Row { return f.db.QueryRow("SELECT name FROM users WHERE name = $1", "bob") }},
+		{"argument", func() *sql.Row { return f.DB.QueryRow("SELECT name FROM users WHERE id = $1", 2) }},
+		{"literal", func() *sql.Row { return f.DB.QueryRow("SELECT name FROM users WHERE id = 2") }},
+		{"text argument", func() *sql.Row { return f.DB.QueryRow("SELECT name FROM users WHERE name = $1", "bob") }},
 		{"prepared", func() *sql.Row { return stmt.QueryRow(2) }},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -38,10 +39,10 @@ func TestAHitInRedisKeepsItsAllocationBudget(t *testing.T) {
 				}
 			}
 			read()
-			before := StatsOf(f.db).Hits
+			before := StatsOf(f.DB).Hits
 			const runs = 200
 			got := testing.AllocsPerRun(runs, read)
-			if hits := StatsOf(f.db).Hits - before; hits != runs+1 {
+			if hits := StatsOf(f.DB).Hits - before; hits != runs+1 {
 				t.Fatalf("%d of %d reads were hits", hits, runs+1)
 			}
 			t.Logf("%v allocations", got)

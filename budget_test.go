@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 )
 
@@ -19,13 +20,13 @@ const hitAllocations = 15
 func openBudget(tb testing.TB) *sql.DB {
 	tb.Helper()
 	dsn := pgtest.Database(tb)
-	pgtest.Exec(tb, dsn, people)
+	pgtest.Exec(tb, dsn, harness.People)
 	db, err := sql.Open("cachedpg", dsn)
 	if err != nil {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() { db.Close() })
-	awaitCaching(tb, db)
+	harness.AwaitCaching(tb, db)
 	return db
 }
 

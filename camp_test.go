@@ -7,79 +7,80 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 	"github.com/cachedpg/cachedpg/internal/redistest"
 	"github.com/cachedpg/cachedpg/keying"
 )
 
-func (v via) peers() *peers { return connectorOf(v.db).space().peers }
+func peersOf(v harness.Via) *peers { return connectorOf(v.DB).space().peers }
 
 // shown counts the locks that camps show themselves by.
-func (f *fixture) shown() int {
+func shown(f *harness.Fixture) int {
 	f.Helper()
-	return f.count(fmt.Sprintf("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND classid = '%d' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())", lockCamps))
+	return f.Count(fmt.Sprintf("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND classid = '%d' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())", lockCamps))
 }
 
 // withheldBy: nothing comes from the cache, and everything that can be asked says why.
-func (v via) withheldBy(who, query string, args ...any) {
-	v.f.Helper()
-	v.f.until("the hits to be withheld", func() bool {
-		before := StatsOf(v.db).Bypasses[keying.OtherWriter.String()]
-		v.fresh(query, args...)
-		return StatsOf(v.db).Bypasses[keying.OtherWriter.String()] > before
+func withheldBy(v harness.Via, who, query string, args ...any) {
+	v.F.Helper()
+	v.F.Until("the hits to be withheld", func() bool {
+		before := StatsOf(v.DB).Bypasses[keying.OtherWriter.String()]
+		v.Fresh(query, args...)
+		return StatsOf(v.DB).Bypasses[keying.OtherWriter.String()] > before
 	})
-	v.f.until("Ping to say why", func() bool {
-		err := v.db.PingContext(v.f.ctx)
+	v.F.Until("Ping to say why", func() bool {
+		err := v.DB.PingContext(v.F.Ctx)
 		return errors.Is(err, ErrWithheld) && strings.Contains(err.Error(), who) && strings.Contains(err.Error(), "cache_store")
 	})
-	if s := StatsOf(v.db).Peers.Withheld; !strings.Contains(s, who) {
-		v.f.Errorf("Stats.Peers.Withheld is %q, want it to name %s", s, who)
+	if s := StatsOf(v.DB).Peers.Withheld; !strings.Contains(s, who) {
+		v.F.Errorf("Stats.Peers.Withheld is %q, want it to name %s", s, who)
 	}
-	if x := v.explain(query, args...); x.Cacheable || x.Reason != keying.OtherWriter.String() || x.Remedy == "" {
-		v.f.Errorf("Explain says:\n%s", x)
+	if x := explain(v, query, args...); x.Cacheable || x.Reason != keying.OtherWriter.String() || x.Remedy == "" {
+		v.F.Errorf("Explain says:\n%s", x)
 	}
 }
 
 // I23: a process with its cache in memory that writes is seen by others, before
 // its first commit is visible. One that only reads keeps nobody from caching.
 func TestTwoProcessesInMemorySeeEachOther(t *testing.T) {
-	scenarioOnce(t, people, func(f *fixture) {
-		a, b := f.beside("a"), f.beside("b")
-		a.warm(userByID, 1)
-		b.warm(userByID, 1)
-		a.hit(userByID, 1)
+	harness.ScenarioOnce(t, harness.People, func(f *harness.Fixture) {
+		a, b := f.Beside("a"), f.Beside("b")
+		a.Warm(harness.UserByID, 1)
+		b.Warm(harness.UserByID, 1)
+		a.Hit(harness.UserByID, 1)
 
-		a.exec("UPDATE users SET city = 'Bergen' WHERE id = 1")
-		b.fresh(userByID, 1).is("1 ann Bergen") // at once, not at the next round
-		b.withheldBy("in its own memory", userByID, 1)
-		a.warm(userByID, 1).is("1 ann Bergen")
-		if err := a.db.PingContext(f.ctx); err != nil {
+		a.Exec("UPDATE users SET city = 'Bergen' WHERE id = 1")
+		b.Fresh(harness.UserByID, 1).Is("1 ann Bergen") // at once, not at the next round
+		withheldBy(b, "in its own memory", harness.UserByID, 1)
+		a.Warm(harness.UserByID, 1).Is("1 ann Bergen")
+		if err := a.DB.PingContext(f.Ctx); err != nil {
 			f.Error(err)
 		}
 
-		b.exec("UPDATE users SET city = 'Rome' WHERE id = 1")
-		a.fresh(userByID, 1).is("1 ann Rome")
-		a.withheldBy("in its own memory", userByID, 1)
+		b.Exec("UPDATE users SET city = 'Rome' WHERE id = 1")
+		a.Fresh(harness.UserByID, 1).Is("1 ann Rome")
+		withheldBy(a, "in its own memory", harness.UserByID, 1)
 
-		if err := b.db.Close(); err != nil {
+		if err := b.DB.Close(); err != nil {
 			f.Fatal(err)
 		}
-		a.caches(userByID, 1).is("1 ann Rome")
-		if err := a.db.PingContext(f.ctx); err != nil || StatsOf(a.db).Peers != (PeerStats{}) {
-			f.Errorf("alone: %v, %+v", err, StatsOf(a.db).Peers)
+		a.Caches(harness.UserByID, 1).Is("1 ann Rome")
+		if err := a.DB.PingContext(f.Ctx); err != nil || StatsOf(a.DB).Peers != (PeerStats{}) {
+			f.Errorf("alone: %v, %+v", err, StatsOf(a.DB).Peers)
 		}
 	})
 }
 
 // A lone process shows itself without waiting for anybody.
 func TestTheFirstWriteOfALoneProcessWaitsForNobody(t *testing.T) {
-	scenario(t, people, func(f *fixture) {
-		lone := f.beside(f.Name(), f.keys...)
-		lone.exec("UPDATE users SET city = 'Bergen' WHERE id = 1")
-		p := lone.peers()
+	harness.Scenario(t, harness.People, func(f *harness.Fixture) {
+		lone := f.Beside(f.Name(), f.Keys...)
+		lone.Exec("UPDATE users SET city = 'Bergen' WHERE id = 1")
+		p := peersOf(lone)
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		if p.writing.IsZero() || f.inMemory() && !p.due.IsZero() {
+		if p.writing.IsZero() || f.InMemory() && !p.due.IsZero() {
 			f.Errorf("it shows that it writes since %v; commits wait until %v", p.writing, p.due)
 		}
 	})
@@ -87,12 +88,12 @@ func TestTheFirstWriteOfALoneProcessWaitsForNobody(t *testing.T) {
 
 // A write waits for the caches of others, no longer than its context.
 func TestTheWaitForOtherCachesEndsWithTheContext(t *testing.T) {
-	scenarioOnce(t, people, func(f *fixture) {
-		a, b := f.beside("a"), f.beside("b")
-		a.warm(userByID, 1)
-		ctx, cancel := context.WithTimeout(f.ctx, campWait/4)
+	harness.ScenarioOnce(t, harness.People, func(f *harness.Fixture) {
+		a, b := f.Beside("a"), f.Beside("b")
+		a.Warm(harness.UserByID, 1)
+		ctx, cancel := context.WithTimeout(f.Ctx, campWait/4)
 		defer cancel()
-		tx, err := b.db.BeginTx(ctx, nil)
+		tx, err := b.DB.BeginTx(ctx, nil)
 		if err != nil {
 			f.Fatal(err)
 		}
@@ -102,62 +103,62 @@ func TestTheWaitForOtherCachesEndsWithTheContext(t *testing.T) {
 		if ctx.Err() == nil || err == nil {
 			f.Errorf("got %v before %v was over", err, campWait/4)
 		}
-		a.fresh(userByID, 1).is("1 ann Oslo")
-		b.exec("UPDATE users SET city = 'Bergen' WHERE id = 1")
-		a.fresh(userByID, 1).is("1 ann Bergen")
+		a.Fresh(harness.UserByID, 1).Is("1 ann Oslo")
+		b.Exec("UPDATE users SET city = 'Bergen' WHERE id = 1")
+		a.Fresh(harness.UserByID, 1).Is("1 ann Bergen")
 	})
 }
 
 // With a process that cannot mark anything, and one that marks and does not read.
 func TestAProcessWithItsCacheOffIsSeen(t *testing.T) {
-	scenarioOnce(t, people, func(f *fixture) {
-		a, off := f.beside("a"), f.beside("off", "cache_mode=off")
-		a.warm(userByID, 1)
-		off.bypass(keying.CacheOff, userByID, 1)
-		a.hit(userByID, 1)
-		off.exec("UPDATE users SET city = 'Bergen' WHERE id = 1")
-		a.fresh(userByID, 1).is("1 ann Bergen")
-		a.withheldBy("cache_store=off", userByID, 1)
-		if err := off.db.PingContext(f.ctx); err != nil {
+	harness.ScenarioOnce(t, harness.People, func(f *harness.Fixture) {
+		a, off := f.Beside("a"), f.Beside("off", "cache_mode=off")
+		a.Warm(harness.UserByID, 1)
+		off.Bypass(keying.CacheOff, harness.UserByID, 1)
+		a.Hit(harness.UserByID, 1)
+		off.Exec("UPDATE users SET city = 'Bergen' WHERE id = 1")
+		a.Fresh(harness.UserByID, 1).Is("1 ann Bergen")
+		withheldBy(a, "cache_store=off", harness.UserByID, 1)
+		if err := off.DB.PingContext(f.Ctx); err != nil {
 			f.Error(err)
 		}
-		tx, err := off.db.BeginTx(f.ctx, nil)
+		tx, err := off.DB.BeginTx(f.Ctx, nil)
 		if err != nil {
 			f.Fatal(err)
 		}
-		off.on(tx).exec("UPDATE users SET city = 'Rome' WHERE id = 1")
-		a.fresh(userByID, 1)
-		f.commit(tx)
-		a.fresh(userByID, 1).is("1 ann Rome")
-		off.db.Close()
-		a.caches(userByID, 1)
+		off.On(tx).Exec("UPDATE users SET city = 'Rome' WHERE id = 1")
+		a.Fresh(harness.UserByID, 1)
+		f.Commit(tx)
+		a.Fresh(harness.UserByID, 1).Is("1 ann Rome")
+		off.DB.Close()
+		a.Caches(harness.UserByID, 1)
 	})
 }
 
 func TestAProcessThatOnlyWritesLetsOthersCache(t *testing.T) {
 	for _, mode := range []string{"cache_mode=write-only", "cache_mode=off"} {
 		t.Run(mode, func(t *testing.T) {
-			shared(t, people, func(f *fixture) {
-				writer := f.process("writer", mode)
-				f.warm(userByID, 1)
-				writer.exec("UPDATE users SET city = 'Bergen' WHERE id = 1")
-				writer.released()
-				f.caches(userByID, 1).is("1 ann Bergen")
+			harness.Shared(t, harness.People, func(f *harness.Fixture) {
+				writer := f.Process("writer", mode)
+				f.Warm(harness.UserByID, 1)
+				writer.Exec("UPDATE users SET city = 'Bergen' WHERE id = 1")
+				writer.Released()
+				f.Caches(harness.UserByID, 1).Is("1 ann Bergen")
 				reason := keying.WriteOnly
 				if strings.HasSuffix(mode, "off") {
 					reason = keying.CacheOff
 				}
-				writer.bypass(reason, userByID, 1)
-				if x := writer.explain(userByID, 1); x.Cacheable || x.Reason != reason.String() {
+				writer.Bypass(reason, harness.UserByID, 1)
+				if x := explain(writer, harness.UserByID, 1); x.Cacheable || x.Reason != reason.String() {
 					f.Errorf("Explain says:\n%s", x)
 				}
-				if err := writer.db.PingContext(f.ctx); err != nil {
+				if err := writer.DB.PingContext(f.Ctx); err != nil {
 					f.Error(err)
 				}
-				memory := f.beside("memory")
-				memory.fresh(userByID, 1)
-				memory.withheldBy("another Redis", userByID, 1)
-				f.hit(userByID, 1)
+				memory := f.Beside("memory")
+				memory.Fresh(harness.UserByID, 1)
+				withheldBy(memory, "another Redis", harness.UserByID, 1)
+				f.Hit(harness.UserByID, 1)
 			})
 		})
 	}
@@ -165,61 +166,61 @@ func TestAProcessThatOnlyWritesLetsOthersCache(t *testing.T) {
 
 // Two URLs of one database of one Redis are the same cache; two databases are two.
 func TestProcessesWithAnotherRedisSeeEachOther(t *testing.T) {
-	shared(t, people, func(f *fixture) {
+	harness.Shared(t, harness.People, func(f *harness.Fixture) {
 		server := redistest.Start(f.T)
-		same := f.process("same", "cache_store="+withKey(pgtest.Redis(f.T), "client_name", "another"))
-		same.exec("UPDATE users SET city = 'Bergen' WHERE id = 1")
-		f.exec("UPDATE users SET city = 'Rome' WHERE id = 1")
-		f.released()
-		same.caches(userByID, 1).is("1 ann Rome")
-		f.caches(userByID, 1)
+		same := f.Process("same", "cache_store="+harness.WithKey(pgtest.Redis(f.T), "client_name", "another"))
+		same.Exec("UPDATE users SET city = 'Bergen' WHERE id = 1")
+		f.Exec("UPDATE users SET city = 'Rome' WHERE id = 1")
+		f.Released()
+		same.Caches(harness.UserByID, 1).Is("1 ann Rome")
+		f.Caches(harness.UserByID, 1)
 
-		other := f.beside("other", "cache_store="+server.URL())
-		other.exec("UPDATE users SET city = 'Oslo' WHERE id = 1")
-		f.fresh(userByID, 1).is("1 ann Oslo")
-		f.withheldBy("another Redis", userByID, 1)
-		same.withheldBy("another Redis", userByID, 1)
-		other.withheldBy("another Redis", userByID, 1)
-		other.exec("UPDATE users SET city = 'Rome' WHERE id = 1")
-		f.fresh(userByID, 1).is("1 ann Rome")
-		other.db.Close()
-		f.caches(userByID, 1).is("1 ann Rome")
+		other := f.Beside("other", "cache_store="+server.URL())
+		other.Exec("UPDATE users SET city = 'Oslo' WHERE id = 1")
+		f.Fresh(harness.UserByID, 1).Is("1 ann Oslo")
+		withheldBy(f.Via, "another Redis", harness.UserByID, 1)
+		withheldBy(same, "another Redis", harness.UserByID, 1)
+		withheldBy(other, "another Redis", harness.UserByID, 1)
+		other.Exec("UPDATE users SET city = 'Rome' WHERE id = 1")
+		f.Fresh(harness.UserByID, 1).Is("1 ann Rome")
+		other.DB.Close()
+		f.Caches(harness.UserByID, 1).Is("1 ann Rome")
 
-		memory := f.beside("memory")
-		memory.exec("UPDATE users SET city = 'Turin' WHERE id = 1")
-		same.fresh(userByID, 1).is("1 ann Turin")
-		same.withheldBy("in its own memory", userByID, 1)
-		memory.withheldBy("another Redis", userByID, 1)
+		memory := f.Beside("memory")
+		memory.Exec("UPDATE users SET city = 'Turin' WHERE id = 1")
+		same.Fresh(harness.UserByID, 1).Is("1 ann Turin")
+		withheldBy(same, "in its own memory", harness.UserByID, 1)
+		withheldBy(memory, "another Redis", harness.UserByID, 1)
 	})
 }
 
 func TestBuildsOfAnotherFormatDoNotShare(t *testing.T) {
-	shared(t, people, func(f *fixture) {
-		f.warm(userByID, 1)
-		next := f.beside("next", f.keys...)
-		connectorOf(next.db).build = "next"
-		next.exec("UPDATE users SET city = 'Bergen' WHERE id = 1")
-		f.fresh(userByID, 1).is("1 ann Bergen")
-		f.withheldBy("another format", userByID, 1)
-		next.db.Close()
-		f.caches(userByID, 1).is("1 ann Bergen")
+	harness.Shared(t, harness.People, func(f *harness.Fixture) {
+		f.Warm(harness.UserByID, 1)
+		next := f.Beside("next", f.Keys...)
+		connectorOf(next.DB).build = "next"
+		next.Exec("UPDATE users SET city = 'Bergen' WHERE id = 1")
+		f.Fresh(harness.UserByID, 1).Is("1 ann Bergen")
+		withheldBy(f.Via, "another format", harness.UserByID, 1)
+		next.DB.Close()
+		f.Caches(harness.UserByID, 1).Is("1 ann Bergen")
 	})
 }
 
 func TestPoliciesThatDifferAreTold(t *testing.T) {
-	shared(t, people, func(f *fixture) {
-		f.exec("UPDATE users SET city = 'Bergen' WHERE id = 1")
-		if s := StatsOf(f.db).Peers.Differs; s != "" {
+	harness.Shared(t, harness.People, func(f *harness.Fixture) {
+		f.Exec("UPDATE users SET city = 'Bergen' WHERE id = 1")
+		if s := StatsOf(f.DB).Peers.Differs; s != "" {
 			f.Errorf("alone: %s", s)
 		}
-		other := f.process("other", "cache_policy=users:write-behind")
-		other.exec("UPDATE users SET city = 'Rome' WHERE id > 1")
-		for _, v := range []via{f.via, other} {
-			f.until("the policies to differ", func() bool {
-				if err := v.db.PingContext(f.ctx); err != nil {
+		other := f.Process("other", "cache_policy=users:write-behind")
+		other.Exec("UPDATE users SET city = 'Rome' WHERE id > 1")
+		for _, v := range []harness.Via{f.Via, other} {
+			f.Until("the policies to differ", func() bool {
+				if err := v.DB.PingContext(f.Ctx); err != nil {
 					f.Fatal(err)
 				}
-				return strings.Contains(StatsOf(v.db).Peers.Differs, "cache_policy")
+				return strings.Contains(StatsOf(v.DB).Peers.Differs, "cache_policy")
 			})
 		}
 	})
@@ -228,50 +229,50 @@ func TestPoliciesThatDifferAreTold(t *testing.T) {
 // I24: who could not be seen for a while may have missed a writer that came and
 // went. What was cached before is none of the answers after.
 func TestACacheThatWasHiddenBeginsAnew(t *testing.T) {
-	scenarioOnce(t, people, func(f *fixture) {
-		a := f.beside("a")
-		a.warm(userByID, 1)
-		p := a.peers()
+	harness.ScenarioOnce(t, harness.People, func(f *harness.Fixture) {
+		a := f.Beside("a")
+		a.Warm(harness.UserByID, 1)
+		p := peersOf(a)
 		p.turn.Lock() // it asks nothing, as if it were stopped
-		f.past("SELECT pg_terminate_backend(pid, 10000) FROM pg_locks WHERE locktype = 'advisory' AND classid = " + fmt.Sprint(lockCamps) +
+		f.Past("SELECT pg_terminate_backend(pid, 10000) FROM pg_locks WHERE locktype = 'advisory' AND classid = " + fmt.Sprint(lockCamps) +
 			" AND database = (SELECT oid FROM pg_database WHERE datname = current_database())")
-		b := f.beside("b")
-		b.exec("UPDATE users SET city = 'Bergen' WHERE id = 1") // it sees nobody, and does not wait
-		b.db.Close()
+		b := f.Beside("b")
+		b.Exec("UPDATE users SET city = 'Bergen' WHERE id = 1") // it sees nobody, and does not wait
+		b.DB.Close()
 		p.turn.Unlock()
-		f.until("it to be seen again", func() bool { return f.shown() > 0 })
-		f.until("an answer", func() bool { return p.round(func() bool { return false }) == nil && p.hits.Load() > 0 })
-		a.fresh(userByID, 1).is("1 ann Bergen")
+		f.Until("it to be seen again", func() bool { return shown(f) > 0 })
+		f.Until("an answer", func() bool { return p.round(func() bool { return false }) == nil && p.hits.Load() > 0 })
+		a.Fresh(harness.UserByID, 1).Is("1 ann Bergen")
 	})
 }
 
 // What a process has sent may become visible when its locks are gone.
 func TestACacheReturnsWhenTheLastCommitOfTheOtherIsOver(t *testing.T) {
-	scenarioOnce(t, people, func(f *fixture) {
-		a, b := f.beside("a"), f.beside("b")
-		a.warm(userByID, 1)
-		b.exec("UPDATE users SET city = 'Bergen' WHERE id = 2")
-		a.withheldBy("in its own memory", userByID, 1)
-		tx, err := f.plain.BeginTx(f.ctx, nil) // b's, which was killed
+	harness.ScenarioOnce(t, harness.People, func(f *harness.Fixture) {
+		a, b := f.Beside("a"), f.Beside("b")
+		a.Warm(harness.UserByID, 1)
+		b.Exec("UPDATE users SET city = 'Bergen' WHERE id = 2")
+		withheldBy(a, "in its own memory", harness.UserByID, 1)
+		tx, err := f.Plain.BeginTx(f.Ctx, nil) // b's, which was killed
 		if err != nil {
 			f.Fatal(err)
 		}
 		defer tx.Rollback()
-		if _, err := tx.ExecContext(f.ctx, "UPDATE users SET city = 'Bergen' WHERE id = 1"); err != nil {
+		if _, err := tx.ExecContext(f.Ctx, "UPDATE users SET city = 'Bergen' WHERE id = 1"); err != nil {
 			f.Fatal(err)
 		}
-		b.db.Close()
-		f.until("the writer to be forgotten", func() bool {
-			if err := a.db.PingContext(f.ctx); err != nil {
+		b.DB.Close()
+		f.Until("the writer to be forgotten", func() bool {
+			if err := a.DB.PingContext(f.Ctx); err != nil {
 				return false
 			}
-			return a.peers().hits.Load() > 0
+			return peersOf(a).hits.Load() > 0
 		})
 		for range 20 {
-			a.bypass(keying.Warming, userByID, 1).is("1 ann Oslo")
+			a.Bypass(keying.Warming, harness.UserByID, 1).Is("1 ann Oslo")
 		}
-		f.commit(tx)
-		a.caches(userByID, 1).is("1 ann Bergen")
+		f.Commit(tx)
+		a.Caches(harness.UserByID, 1).Is("1 ann Bergen")
 	})
 }
 
@@ -279,66 +280,66 @@ func TestACacheReturnsWhenTheLastCommitOfTheOtherIsOver(t *testing.T) {
 func TestProcessesBehindAPoolerSeeEachOther(t *testing.T) {
 	t.Parallel()
 	database := pgtest.Database(t)
-	f := newFixture(t, database, "exec", people)
-	f.past("DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET search_path = exec', current_database()); END $$")
+	f := harness.New(t, database, "exec", harness.People)
+	f.Past("DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET search_path = exec', current_database()); END $$")
 	pooled := *f
-	pooled.dsn = withKey(pgtest.PgbouncerTo(t, database, "transaction"), "default_query_exec_mode", "exec")
-	var all []via
+	pooled.DSN = harness.WithKey(pgtest.PgbouncerTo(t, database, "transaction"), "default_query_exec_mode", "exec")
+	var all []harness.Via
 	for i := range 5 {
-		v := pooled.beside(fmt.Sprint("pooled ", i))
-		v.caches(userByID, 1)
+		v := pooled.Beside(fmt.Sprint("pooled ", i))
+		v.Caches(harness.UserByID, 1)
 		all = append(all, v)
 	}
 	for i, v := range all {
-		v.exec("UPDATE users SET city = $1 WHERE id = 1", fmt.Sprint("city ", i))
+		v.Exec("UPDATE users SET city = $1 WHERE id = 1", fmt.Sprint("city ", i))
 		for _, reader := range all {
-			reader.fresh(userByID, 1).is(fmt.Sprint("1 ann city ", i))
+			reader.Fresh(harness.UserByID, 1).Is(fmt.Sprint("1 ann city ", i))
 		}
 	}
 	for _, v := range all {
-		v.withheldBy("in its own memory", userByID, 1)
+		withheldBy(v, "in its own memory", harness.UserByID, 1)
 	}
-	f.until("few connections to be held", func() bool { return f.shown() <= 3 })
+	f.Until("few connections to be held", func() bool { return shown(f) <= 3 })
 	for _, v := range all[1:] {
-		v.db.Close()
+		v.DB.Close()
 	}
-	all[0].caches(userByID, 1).is("1 ann city 4")
-	all[0].db.Close()
-	f.until("the locks to go", func() bool { return f.shown() == 0 })
+	all[0].Caches(harness.UserByID, 1).Is("1 ann city 4")
+	all[0].DB.Close()
+	f.Until("the locks to go", func() bool { return shown(f) == 0 })
 }
 
 // Without a second connection nothing can be asked beside the statements: reads are
 // not cached and say so, and a commit shows itself on its own connection.
 func TestAProcessWithoutAnotherConnectionIsSeen(t *testing.T) {
-	scenarioOnce(t, people, func(f *fixture) {
-		a := f.beside("a")
-		a.warm(userByID, 1)
-		role := "one_" + strings.ToLower(f.schemaless())
-		f.past("CREATE ROLE " + role + " LOGIN CONNECTION LIMIT 1")
-		f.Cleanup(func() { f.past("DROP OWNED BY " + role + "; DROP ROLE " + role) })
-		f.past("GRANT USAGE ON SCHEMA cache_statement TO " + role + "; GRANT ALL ON users TO " + role)
+	harness.ScenarioOnce(t, harness.People, func(f *harness.Fixture) {
+		a := f.Beside("a")
+		a.Warm(harness.UserByID, 1)
+		role := "one_" + strings.ToLower(schemaless(f))
+		f.Past("CREATE ROLE " + role + " LOGIN CONNECTION LIMIT 1")
+		f.Cleanup(func() { f.Past("DROP OWNED BY " + role + "; DROP ROLE " + role) })
+		f.Past("GRANT USAGE ON SCHEMA cache_statement TO " + role + "; GRANT ALL ON users TO " + role)
 		limited := *f
-		limited.dsn = withKey(f.dsn, "user", role)
-		b := limited.beside("b")
-		b.db.SetMaxOpenConns(1)
-		f.until("hits, or the reason why there are none", func() bool {
-			b.fresh(userByID, 1)
-			s := StatsOf(b.db)
+		limited.DSN = harness.WithKey(f.DSN, "user", role)
+		b := limited.Beside("b")
+		b.DB.SetMaxOpenConns(1)
+		f.Until("hits, or the reason why there are none", func() bool {
+			b.Fresh(harness.UserByID, 1)
+			s := StatsOf(b.DB)
 			return s.Hits > 0 || s.Peers.Withheld != ""
 		})
-		b.exec("UPDATE users SET city = 'Bergen' WHERE id = 1")
-		a.fresh(userByID, 1).is("1 ann Bergen")
-		a.withheldBy("in its own memory", userByID, 1)
-		b.db.Close()
-		a.caches(userByID, 1)
+		b.Exec("UPDATE users SET city = 'Bergen' WHERE id = 1")
+		a.Fresh(harness.UserByID, 1).Is("1 ann Bergen")
+		withheldBy(a, "in its own memory", harness.UserByID, 1)
+		b.DB.Close()
+		a.Caches(harness.UserByID, 1)
 	})
 }
 
 // schemaless is a name that no other test uses.
-func (f *fixture) schemaless() string {
+func schemaless(f *harness.Fixture) string {
 	f.Helper()
 	var name string
-	if err := f.plain.QueryRowContext(f.ctx, "SELECT current_database()").Scan(&name); err != nil {
+	if err := f.Plain.QueryRowContext(f.Ctx, "SELECT current_database()").Scan(&name); err != nil {
 		f.Fatal(err)
 	}
 	return strings.Map(func(r rune) rune {
@@ -351,15 +352,15 @@ func (f *fixture) schemaless() string {
 
 // Who asks what a statement would do is nobody that others have to wait for.
 func TestExplainShowsNothingToOthers(t *testing.T) {
-	scenarioOnce(t, people, func(f *fixture) {
-		v := f.beside("explains")
-		v.explain(userByID, 1)
-		v.explain("UPDATE users SET city = 'Rome' WHERE id = 1")
-		if n := f.shown(); n != 0 || v.peers().done != nil {
+	harness.ScenarioOnce(t, harness.People, func(f *harness.Fixture) {
+		v := f.Beside("explains")
+		explain(v, harness.UserByID, 1)
+		explain(v, "UPDATE users SET city = 'Rome' WHERE id = 1")
+		if n := shown(f); n != 0 || peersOf(v).done != nil {
 			f.Errorf("%d locks are held", n)
 		}
-		v.caches(userByID, 1)
-		if n := f.shown(); n != 1 {
+		v.Caches(harness.UserByID, 1)
+		if n := shown(f); n != 1 {
 			f.Errorf("%d locks are held, want that of the cache", n)
 		}
 	})

@@ -3,6 +3,8 @@ package cachedpg
 import (
 	"strings"
 	"testing"
+
+	"github.com/cachedpg/cachedpg/internal/harness"
 )
 
 // Code whose text says less than it does, or something else. In each story the
@@ -111,7 +113,7 @@ func TestCodeInDisguise(t *testing.T) {
 		INSERT INTO kid VALUES (1, 1, 1, 1), (2, 2, 2, 2);`
 	for _, d := range disguises {
 		t.Run(strings.ReplaceAll(d.name, " ", "_"), func(t *testing.T) {
-			scenarioOnce(t, tables+d.setup, func(f *fixture) {
+			harness.ScenarioOnce(t, tables+d.setup, func(f *harness.Fixture) {
 				reads := []string{readTotals, readLog, "SELECT count(*) FROM other.log", "SELECT par, a, l FROM kid WHERE id = 1",
 					"SELECT id, n FROM par ORDER BY id", "SELECT n FROM par WHERE id = 2", "SELECT count(*) FROM cachedpg_disguise.log"}
 				if strings.Contains(d.setup, "VIEW vt ") {
@@ -119,24 +121,24 @@ func TestCodeInDisguise(t *testing.T) {
 				}
 				before := ""
 				for _, read := range reads {
-					f.known(read)
-					before += f.read(f.truth, read, nil).String() + "\n"
+					f.Known(read)
+					before += f.Read(f.Truth, read, nil).String() + "\n"
 				}
-				conn := f.conn(f.db)
+				conn := f.Conn(f.DB)
 				defer func() {
 					conn.Close()
 					if strings.Contains(d.setup, "CREATE ROLE") { // roles are those of all databases
-						f.plain.ExecContext(f.ctx, "DROP ROLE IF EXISTS cachedpg_disguise")
+						f.Plain.ExecContext(f.Ctx, "DROP ROLE IF EXISTS cachedpg_disguise")
 					}
 				}()
 				for _, statement := range d.run {
-					if _, err := conn.ExecContext(f.ctx, statement); err != nil {
+					if _, err := conn.ExecContext(f.Ctx, statement); err != nil {
 						t.Fatalf("%s: %v", statement, err)
 					}
 				}
 				after := ""
 				for _, read := range reads {
-					got, truth := f.read(f.ask, read, nil).String(), f.read(f.truth, read, nil).String()
+					got, truth := f.Read(f.Ask, read, nil).String(), f.Read(f.Truth, read, nil).String()
 					after += truth + "\n"
 					if got != truth {
 						t.Errorf("%s: got %s, PostgreSQL says %s", read, got, truth)

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/keying"
 )
 
@@ -28,41 +29,41 @@ const (
 )
 
 // warmAll caches everything, whatever of it is cached already.
-func warmAll(f *fixture) {
+func warmAll(f *harness.Fixture) {
 	f.Helper()
-	f.known(readAct, 1)
-	f.known(readAct, 2)
-	f.known(readLog)
-	f.known(readTotals)
-	f.known(readCalm)
+	f.Known(readAct, 1)
+	f.Known(readAct, 2)
+	f.Known(readLog)
+	f.Known(readTotals)
+	f.Known(readCalm)
 }
 
 func TestATriggerThatIsUnderstoodKeepsRowsApart(t *testing.T) {
-	scenario(t, codeTables+`
+	harness.Scenario(t, codeTables+`
 		CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS $$
 		BEGIN
 			NEW.updated_at := clock_timestamp();
 			RETURN NEW;
 		END $$;
-		CREATE TRIGGER touch BEFORE INSERT OR UPDATE ON acts FOR EACH ROW EXECUTE FUNCTION touch();`, func(f *fixture) {
+		CREATE TRIGGER touch BEFORE INSERT OR UPDATE ON acts FOR EACH ROW EXECUTE FUNCTION touch();`, func(f *harness.Fixture) {
 		warmAll(f)
-		f.exec("UPDATE acts SET note = 'x' WHERE id = 1")
-		f.miss(readAct, 1)
+		f.Exec("UPDATE acts SET note = 'x' WHERE id = 1")
+		f.Miss(readAct, 1)
 		for _, read := range []string{readLog, readTotals, readCalm} {
-			f.hit(read)
+			f.Hit(read)
 		}
-		f.hit(readAct, 2)
-		f.exec("INSERT INTO acts (id, note) VALUES (2, 'y') ON CONFLICT (id) DO UPDATE SET note = excluded.note")
-		f.miss(readAct, 2).is("2 y")
-		f.known(readAct, 1)
-		f.exec("DELETE FROM acts WHERE id = 2")
-		f.hit(readAct, 1)
-		f.miss(readAct, 2).is("")
+		f.Hit(readAct, 2)
+		f.Exec("INSERT INTO acts (id, note) VALUES (2, 'y') ON CONFLICT (id) DO UPDATE SET note = excluded.note")
+		f.Miss(readAct, 2).Is("2 y")
+		f.Known(readAct, 1)
+		f.Exec("DELETE FROM acts WHERE id = 2")
+		f.Hit(readAct, 1)
+		f.Miss(readAct, 2).Is("")
 	})
 }
 
 func TestATriggersOwnWritesAreFollowed(t *testing.T) {
-	scenario(t, codeTables+`
+	harness.Scenario(t, codeTables+`
 		CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$
 		DECLARE
 			what text := TG_OP || ' ' || coalesce(NEW.id, OLD.id);
@@ -78,21 +79,21 @@ func TestATriggersOwnWritesAreFollowed(t *testing.T) {
 		END $$;
 		CREATE TRIGGER note AFTER INSERT OR UPDATE OR DELETE ON acts FOR EACH ROW EXECUTE FUNCTION note();
 		CREATE FUNCTION count_up() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN UPDATE totals SET n = n + 1 WHERE id = 1; RETURN NULL; END';
-		CREATE TRIGGER count_up AFTER INSERT ON log FOR EACH ROW EXECUTE FUNCTION count_up();`, func(f *fixture) {
+		CREATE TRIGGER count_up AFTER INSERT ON log FOR EACH ROW EXECUTE FUNCTION count_up();`, func(f *harness.Fixture) {
 		warmAll(f)
-		f.exec("UPDATE acts SET note = 'x' WHERE id = 1")
-		f.miss(readAct, 1)
-		f.miss(readLog).is("1 UPDATE 1")
-		f.miss(readTotals).is("1")
-		f.hit(readAct, 2)
-		f.hit(readCalm)
-		tx, commit := f.begin(nil)
-		tx.exec("DELETE FROM acts WHERE id = 1")
-		tx.runs(keying.InTransactionAfterWrite, readTotals).is("2")
-		tx.hit(readCalm)
-		f.commit(commit)
-		f.miss(readTotals).is("2")
-		f.hit(readAct, 2)
+		f.Exec("UPDATE acts SET note = 'x' WHERE id = 1")
+		f.Miss(readAct, 1)
+		f.Miss(readLog).Is("1 UPDATE 1")
+		f.Miss(readTotals).Is("1")
+		f.Hit(readAct, 2)
+		f.Hit(readCalm)
+		tx, commit := f.Begin(nil)
+		tx.Exec("DELETE FROM acts WHERE id = 1")
+		tx.Runs(keying.InTransactionAfterWrite, readTotals).Is("2")
+		tx.Hit(readCalm)
+		f.Commit(commit)
+		f.Miss(readTotals).Is("2")
+		f.Hit(readAct, 2)
 	})
 }
 
@@ -110,146 +111,146 @@ const dynamic = `
 	BEGIN EXECUTE 'INSERT INTO log (line) VALUES ($1)' USING TG_OP; RETURN NULL; END $$;`
 
 func TestCodeThatIsNotUnderstoodIsAskedFor(t *testing.T) {
-	scenario(t, codeTables+dynamic+`
-		CREATE TRIGGER hidden AFTER UPDATE ON acts FOR EACH ROW EXECUTE FUNCTION hidden();`, func(f *fixture) {
+	harness.Scenario(t, codeTables+dynamic+`
+		CREATE TRIGGER hidden AFTER UPDATE ON acts FOR EACH ROW EXECUTE FUNCTION hidden();`, func(f *harness.Fixture) {
 		warmAll(f)
-		f.exec("UPDATE acts SET note = 'x' WHERE id = 1")
-		f.miss(readAct, 1)
-		f.miss(readAct, 2) // locks tell the table, not the row
-		f.miss(readLog).is("1 UPDATE")
-		f.hit(readTotals)
-		f.hit(readCalm)
+		f.Exec("UPDATE acts SET note = 'x' WHERE id = 1")
+		f.Miss(readAct, 1)
+		f.Miss(readAct, 2) // locks tell the table, not the row
+		f.Miss(readLog).Is("1 UPDATE")
+		f.Hit(readTotals)
+		f.Hit(readCalm)
 
 		// A function called by a query, alone and in a transaction.
-		f.runs(keying.WritingFunction, "SELECT write('log', 'alone')").is("2")
-		f.miss(readLog).is("2 alone")
-		f.hit(readTotals)
-		tx, commit := f.begin(nil)
-		tx.runs(keying.WritingFunction, "SELECT write($1, $2)", "log", "zz")
-		tx.bypass(keying.InTransactionAfterWrite, readTotals)
-		f.commit(commit)
-		f.miss(readLog).is("3 zz")
-		f.hit(readTotals)
+		f.Runs(keying.WritingFunction, "SELECT write('log', 'alone')").Is("2")
+		f.Miss(readLog).Is("2 alone")
+		f.Hit(readTotals)
+		tx, commit := f.Begin(nil)
+		tx.Runs(keying.WritingFunction, "SELECT write($1, $2)", "log", "zz")
+		tx.Bypass(keying.InTransactionAfterWrite, readTotals)
+		f.Commit(commit)
+		f.Miss(readLog).Is("3 zz")
+		f.Hit(readTotals)
 
 		// What is rolled back was not written.
-		tx, back := f.begin(nil)
-		tx.runs(keying.WritingFunction, "SELECT write('log', 'no')")
-		f.rollback(back)
-		f.hit(readLog)
-		tx, commit = f.begin(nil)
-		tx.exec("SAVEPOINT s")
-		tx.runs(keying.WritingFunction, "SELECT write('log', 'no')")
-		tx.exec("ROLLBACK TO s")
-		f.commit(commit)
-		f.hit(readLog)
+		tx, back := f.Begin(nil)
+		tx.Runs(keying.WritingFunction, "SELECT write('log', 'no')")
+		f.Rollback(back)
+		f.Hit(readLog)
+		tx, commit = f.Begin(nil)
+		tx.Exec("SAVEPOINT s")
+		tx.Runs(keying.WritingFunction, "SELECT write('log', 'no')")
+		tx.Exec("ROLLBACK TO s")
+		f.Commit(commit)
+		f.Hit(readLog)
 
 		// Code that only reads invalidates nothing.
-		f.runs(keying.WritingFunction, "SELECT run('SELECT 1 FROM log')")
-		f.hit(readLog)
-		f.hit(readCalm)
+		f.Runs(keying.WritingFunction, "SELECT run('SELECT 1 FROM log')")
+		f.Hit(readLog)
+		f.Hit(readCalm)
 
 		// A transaction begun and ended by texts.
-		_, conn := f.session()
-		on := f.on(conn)
-		on.exec("BEGIN")
-		on.runs(keying.WritingFunction, "SELECT write('log', 'zzz')")
-		on.exec("COMMIT")
-		f.miss(readLog).is("4 zzz")
-		f.hit(readCalm)
+		_, conn := f.Session()
+		on := f.On(conn)
+		on.Exec("BEGIN")
+		on.Runs(keying.WritingFunction, "SELECT write('log', 'zzz')")
+		on.Exec("COMMIT")
+		f.Miss(readLog).Is("4 zzz")
+		f.Hit(readCalm)
 	})
 }
 
 func TestCodeThatChangesTheCatalogOrTheSessionIsNoticed(t *testing.T) {
-	scenario(t, codeTables+dynamic+`
+	harness.Scenario(t, codeTables+dynamic+`
 		CREATE TABLE other (line text);
-		CREATE FUNCTION seven() RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT 7';`, func(f *fixture) {
+		CREATE FUNCTION seven() RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT 7';`, func(f *harness.Fixture) {
 		const whole = "SELECT row_to_json(c)::text FROM calm c"
-		f.known(whole)
-		f.runs(keying.WritingFunction, "SELECT run('ALTER TABLE calm ADD w int DEFAULT 5')")
-		f.fresh(whole).is(`{"id":1,"v":"calm","w":5}`)
+		f.Known(whole)
+		f.Runs(keying.WritingFunction, "SELECT run('ALTER TABLE calm ADD w int DEFAULT 5')")
+		f.Fresh(whole).Is(`{"id":1,"v":"calm","w":5}`)
 
 		// No lock of the transaction tells of a new function.
-		f.known("SELECT seven() FROM calm")
-		f.runs(keying.WritingFunction, "SELECT run('CREATE OR REPLACE FUNCTION seven() RETURNS int IMMUTABLE LANGUAGE sql AS ''SELECT 8''')")
-		f.fresh("SELECT seven() FROM calm").is("8")
-		tx, commit := f.begin(nil)
-		tx.runs(keying.WritingFunction, "SELECT run('CREATE OR REPLACE FUNCTION seven() RETURNS int IMMUTABLE LANGUAGE sql AS ''SELECT 9''')")
-		tx.fresh("SELECT count(*) FROM calm")
-		f.commit(commit)
-		f.fresh("SELECT seven() FROM calm").is("9")
+		f.Known("SELECT seven() FROM calm")
+		f.Runs(keying.WritingFunction, "SELECT run('CREATE OR REPLACE FUNCTION seven() RETURNS int IMMUTABLE LANGUAGE sql AS ''SELECT 8''')")
+		f.Fresh("SELECT seven() FROM calm").Is("8")
+		tx, commit := f.Begin(nil)
+		tx.Runs(keying.WritingFunction, "SELECT run('CREATE OR REPLACE FUNCTION seven() RETURNS int IMMUTABLE LANGUAGE sql AS ''SELECT 9''')")
+		tx.Fresh("SELECT count(*) FROM calm")
+		f.Commit(commit)
+		f.Fresh("SELECT seven() FROM calm").Is("9")
 
 		// A new table of the same name, in front of the old one.
-		f.known(readCalm)
-		v, conn := f.session()
-		v.both("SELECT run('CREATE TEMP TABLE calm AS SELECT ''hidden'' AS v')")
-		v.fresh(readCalm).is("hidden")
+		f.Known(readCalm)
+		v, conn := f.Session()
+		v.Both("SELECT run('CREATE TEMP TABLE calm AS SELECT ''hidden'' AS v')")
+		v.Fresh(readCalm).Is("hidden")
 		_ = conn
 
-		w, _ := f.session()
-		w.known("SELECT timestamptz '2024-01-01 12:00:00+00'::text, v FROM calm")
-		w.both("SELECT run('SET TimeZone = ''Asia/Tokyo''')")
-		w.fresh("SELECT timestamptz '2024-01-01 12:00:00+00'::text, v FROM calm")
-		w.both("BEGIN")
-		w.both("SELECT run('SET LOCAL TimeZone = ''America/Lima''')")
-		w.fresh("SELECT timestamptz '2024-01-01 12:00:00+00'::text, v FROM calm")
-		w.both("COMMIT")
-		w.fresh("SELECT timestamptz '2024-01-01 12:00:00+00'::text, v FROM calm")
+		w, _ := f.Session()
+		w.Known("SELECT timestamptz '2024-01-01 12:00:00+00'::text, v FROM calm")
+		w.Both("SELECT run('SET TimeZone = ''Asia/Tokyo''')")
+		w.Fresh("SELECT timestamptz '2024-01-01 12:00:00+00'::text, v FROM calm")
+		w.Both("BEGIN")
+		w.Both("SELECT run('SET LOCAL TimeZone = ''America/Lima''')")
+		w.Fresh("SELECT timestamptz '2024-01-01 12:00:00+00'::text, v FROM calm")
+		w.Both("COMMIT")
+		w.Fresh("SELECT timestamptz '2024-01-01 12:00:00+00'::text, v FROM calm")
 	})
 }
 
 func TestDeferredTriggersAreRunBeforeTheQuestion(t *testing.T) {
-	scenario(t, codeTables+dynamic+`
+	harness.Scenario(t, codeTables+dynamic+`
 		CREATE CONSTRAINT TRIGGER hidden AFTER UPDATE ON acts DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION hidden();
 		CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
 		BEGIN IF NEW.note = 'bad' THEN EXECUTE 'SELECT 1'; RAISE EXCEPTION 'refused' USING ERRCODE = '23514'; END IF; RETURN NULL; END $$;
-		CREATE CONSTRAINT TRIGGER refuse AFTER UPDATE ON acts DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION refuse();`, func(f *fixture) {
+		CREATE CONSTRAINT TRIGGER refuse AFTER UPDATE ON acts DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION refuse();`, func(f *harness.Fixture) {
 		warmAll(f)
-		f.exec("UPDATE acts SET note = 'x' WHERE id = 1")
-		f.miss(readLog).is("1 UPDATE")
-		tx, commit := f.begin(nil)
-		tx.exec("UPDATE acts SET note = 'y' WHERE id = 1")
-		f.hit(readLog)
-		f.commit(commit)
-		f.miss(readLog).is("2 UPDATE")
-		f.hit(readCalm)
+		f.Exec("UPDATE acts SET note = 'x' WHERE id = 1")
+		f.Miss(readLog).Is("1 UPDATE")
+		tx, commit := f.Begin(nil)
+		tx.Exec("UPDATE acts SET note = 'y' WHERE id = 1")
+		f.Hit(readLog)
+		f.Commit(commit)
+		f.Miss(readLog).Is("2 UPDATE")
+		f.Hit(readCalm)
 
 		// An error that COMMIT would give comes as it comes through pgx, and the
 		// transaction is over after it.
 		const bad = "UPDATE acts SET note = 'bad' WHERE id = 1"
-		f.known(readAct, 1)
-		want := failure(f, f.plain, bad)
-		if got := failure(f, f.db, bad); got != want {
+		f.Known(readAct, 1)
+		want := failure(f, f.Plain, bad)
+		if got := failure(f, f.DB, bad); got != want {
 			f.Errorf("got %q, want %q", got, want)
 		}
-		for _, db := range []*sql.DB{f.plain, f.db} {
-			tx, err := db.BeginTx(f.ctx, nil)
+		for _, db := range []*sql.DB{f.Plain, f.DB} {
+			tx, err := db.BeginTx(f.Ctx, nil)
 			if err != nil {
 				f.Fatal(err)
 			}
-			if _, err := tx.ExecContext(f.ctx, bad); err != nil {
+			if _, err := tx.ExecContext(f.Ctx, bad); err != nil {
 				f.Fatal(err)
 			}
 			if err := tx.Commit(); err == nil || !strings.Contains(err.Error(), "refused (SQLSTATE 23514)") {
 				f.Errorf("COMMIT gives %v", err)
 			}
 		}
-		f.hit(readAct, 1)
-		_, conn := f.session()
-		on := f.on(conn)
-		on.exec("BEGIN")
-		on.exec(bad)
-		if _, err := conn.ExecContext(f.ctx, "COMMIT"); err == nil || !strings.Contains(err.Error(), "refused") {
+		f.Hit(readAct, 1)
+		_, conn := f.Session()
+		on := f.On(conn)
+		on.Exec("BEGIN")
+		on.Exec(bad)
+		if _, err := conn.ExecContext(f.Ctx, "COMMIT"); err == nil || !strings.Contains(err.Error(), "refused") {
 			f.Errorf("COMMIT by its text gives %v", err)
 		}
-		on.exec("UPDATE acts SET note = 'good' WHERE id = 1") // in no failed transaction
-		f.miss(readAct, 1).is("1 good")
+		on.Exec("UPDATE acts SET note = 'good' WHERE id = 1") // in no failed transaction
+		f.Miss(readAct, 1).Is("1 good")
 	})
 }
 
 // failure is the error of a statement outside of a transaction.
-func failure(f *fixture, db *sql.DB, query string) string {
+func failure(f *harness.Fixture, db *sql.DB, query string) string {
 	f.Helper()
-	_, err := db.ExecContext(f.ctx, query)
+	_, err := db.ExecContext(f.Ctx, query)
 	if err == nil {
 		f.Fatalf("%s: no error", query)
 	}
@@ -257,44 +258,44 @@ func failure(f *fixture, db *sql.DB, query string) string {
 }
 
 func TestProceduresAndDo(t *testing.T) {
-	scenario(t, codeTables+dynamic+`
+	harness.Scenario(t, codeTables+dynamic+`
 		CREATE PROCEDURE plain(what text) LANGUAGE plpgsql AS $$ BEGIN INSERT INTO log (line) VALUES (what); END $$;
 		CREATE PROCEDURE twice(what text) LANGUAGE plpgsql AS $$ BEGIN
 			INSERT INTO log (line) VALUES (what); COMMIT; UPDATE totals SET n = n + 1; END $$;
 		CREATE PROCEDURE outer_one(what text) LANGUAGE plpgsql AS $$ BEGIN CALL twice(what); END $$;
-		CREATE PROCEDURE blind(what text) LANGUAGE plpgsql AS $$ BEGIN EXECUTE 'INSERT INTO log (line) VALUES ($1)' USING what; END $$;`, func(f *fixture) {
+		CREATE PROCEDURE blind(what text) LANGUAGE plpgsql AS $$ BEGIN EXECUTE 'INSERT INTO log (line) VALUES ($1)' USING what; END $$;`, func(f *harness.Fixture) {
 		warmAll(f)
-		f.exec("CALL plain('a')")
-		f.miss(readLog).is("1 a")
-		f.hit(readTotals)
-		f.exec("DO $$ BEGIN INSERT INTO log (line) VALUES ('b'); END $$")
-		f.miss(readLog).is("2 b")
-		f.hit(readTotals)
-		f.exec("DO $$ BEGIN EXECUTE 'INSERT INTO log (line) VALUES (''c'')'; END $$")
-		f.miss(readLog).is("3 c")
-		f.hit(readTotals)
-		f.hit(readCalm)
+		f.Exec("CALL plain('a')")
+		f.Miss(readLog).Is("1 a")
+		f.Hit(readTotals)
+		f.Exec("DO $$ BEGIN INSERT INTO log (line) VALUES ('b'); END $$")
+		f.Miss(readLog).Is("2 b")
+		f.Hit(readTotals)
+		f.Exec("DO $$ BEGIN EXECUTE 'INSERT INTO log (line) VALUES (''c'')'; END $$")
+		f.Miss(readLog).Is("3 c")
+		f.Hit(readTotals)
+		f.Hit(readCalm)
 		for i, call := range []string{"CALL twice('d')", "CALL outer_one('e')", "DO $$ BEGIN INSERT INTO log (line) VALUES ('f'); COMMIT; UPDATE totals SET n = 3; END $$"} {
 			warmAll(f)
-			f.exec(call)
-			f.fresh(readLog)
-			f.fresh(readTotals).is([]string{"1", "2", "3"}[i])
+			f.Exec(call)
+			f.Fresh(readLog)
+			f.Fresh(readTotals).Is([]string{"1", "2", "3"}[i])
 		}
 		warmAll(f)
-		f.exec("CALL blind('g')")
-		f.miss(readLog).is("7 g")
+		f.Exec("CALL blind('g')")
+		f.Miss(readLog).Is("7 g")
 
-		tx, commit := f.begin(nil)
-		tx.exec("CALL blind('h')")
-		tx.exec("CALL plain('i')")
-		f.commit(commit)
+		tx, commit := f.Begin(nil)
+		tx.Exec("CALL blind('h')")
+		tx.Exec("CALL plain('i')")
+		f.Commit(commit)
 		warmAll(f)
-		f.fresh(readLog).is("9 i")
+		f.Fresh(readLog).Is("9 i")
 	})
 }
 
 func TestRulesAndViewsThatWriteElsewhere(t *testing.T) {
-	scenario(t, codeTables+`
+	harness.Scenario(t, codeTables+`
 		CREATE VIEW notes AS SELECT id, note FROM acts;
 		CREATE FUNCTION renote() RETURNS trigger LANGUAGE plpgsql AS $$
 		BEGIN
@@ -303,56 +304,56 @@ func TestRulesAndViewsThatWriteElsewhere(t *testing.T) {
 			RETURN NEW;
 		END $$;
 		CREATE TRIGGER renote INSTEAD OF UPDATE ON notes FOR EACH ROW EXECUTE FUNCTION renote();
-		CREATE RULE gone AS ON DELETE TO totals DO ALSO INSERT INTO log (line) VALUES ('gone ' || OLD.id);`, func(f *fixture) {
+		CREATE RULE gone AS ON DELETE TO totals DO ALSO INSERT INTO log (line) VALUES ('gone ' || OLD.id);`, func(f *harness.Fixture) {
 		warmAll(f)
-		f.exec("UPDATE notes SET note = 'n' WHERE id = 1")
-		f.miss(readAct, 1).is("1 n")
-		f.miss(readLog).is("1 n")
-		f.hit(readTotals)
-		f.hit(readCalm)
-		f.exec("DELETE FROM totals WHERE id = 1")
-		f.miss(readTotals).is("")
-		f.miss(readLog)
-		f.hit(readCalm)
-		f.hit(readAct, 1)
+		f.Exec("UPDATE notes SET note = 'n' WHERE id = 1")
+		f.Miss(readAct, 1).Is("1 n")
+		f.Miss(readLog).Is("1 n")
+		f.Hit(readTotals)
+		f.Hit(readCalm)
+		f.Exec("DELETE FROM totals WHERE id = 1")
+		f.Miss(readTotals).Is("")
+		f.Miss(readLog)
+		f.Hit(readCalm)
+		f.Hit(readAct, 1)
 	})
 }
 
 func TestFunctionsThatPostgreSQLKeepsParsed(t *testing.T) {
-	scenarioOnce(t, codeTables+`
+	harness.ScenarioOnce(t, codeTables+`
 		CREATE FUNCTION atomic(what text) RETURNS bigint BEGIN ATOMIC
 			INSERT INTO log (line) VALUES (what);
 			SELECT count(*) FROM log;
 		END;
-		CREATE FUNCTION short(what text) RETURNS bigint RETURN atomic(what) + 1;`, func(f *fixture) {
+		CREATE FUNCTION short(what text) RETURNS bigint RETURN atomic(what) + 1;`, func(f *harness.Fixture) {
 		warmAll(f)
-		f.runs(keying.WritingFunction, "SELECT atomic('a')").is("1")
-		f.miss(readLog).is("1 a")
-		f.hit(readTotals)
-		f.runs(keying.WritingFunction, "SELECT short('b')").is("3")
-		f.miss(readLog).is("2 b")
-		f.hit(readTotals)
-		f.hit(readCalm)
+		f.Runs(keying.WritingFunction, "SELECT atomic('a')").Is("1")
+		f.Miss(readLog).Is("1 a")
+		f.Hit(readTotals)
+		f.Runs(keying.WritingFunction, "SELECT short('b')").Is("3")
+		f.Miss(readLog).Is("2 b")
+		f.Hit(readTotals)
+		f.Hit(readCalm)
 	})
 }
 
 func TestWhatATransactionSaysThatItWrote(t *testing.T) {
-	scenarioOnce(t, codeTables+"CREATE TABLE parts (id int) PARTITION BY RANGE (id); CREATE TABLE part PARTITION OF parts FOR VALUES FROM (0) TO (9);", func(f *fixture) {
-		conn := f.conn(f.plain)
+	harness.ScenarioOnce(t, codeTables+"CREATE TABLE parts (id int) PARTITION BY RANGE (id); CREATE TABLE part PARTITION OF parts FOR VALUES FROM (0) TO (9);", func(f *harness.Fixture) {
+		conn := f.Conn(f.Plain)
 		ask := func(statements ...string) (writes, string) {
 			f.Helper()
-			tx, err := conn.BeginTx(f.ctx, nil)
+			tx, err := conn.BeginTx(f.Ctx, nil)
 			if err != nil {
 				f.Fatal(err)
 			}
 			defer tx.Rollback()
 			for _, s := range statements {
-				if _, err := tx.ExecContext(f.ctx, s); err != nil {
+				if _, err := tx.ExecContext(f.Ctx, s); err != nil {
 					f.Fatalf("%s: %v", s, err)
 				}
 			}
 			var answer string
-			if err := tx.QueryRowContext(f.ctx, transactionWrites).Scan(&answer); err != nil {
+			if err := tx.QueryRowContext(f.Ctx, transactionWrites).Scan(&answer); err != nil {
 				f.Fatal(err)
 			}
 			w, err := parseWrites(answer)
@@ -362,7 +363,7 @@ func TestWhatATransactionSaysThatItWrote(t *testing.T) {
 			var names []string
 			for _, oid := range w.relations {
 				var name string
-				if err := tx.QueryRowContext(f.ctx, "SELECT relname FROM pg_class WHERE oid = $1", oid).Scan(&name); err != nil {
+				if err := tx.QueryRowContext(f.Ctx, "SELECT relname FROM pg_class WHERE oid = $1", oid).Scan(&name); err != nil {
 					f.Fatal(err)
 				}
 				names = append(names, name)
@@ -408,67 +409,67 @@ func TestWhatATransactionSaysThatItWrote(t *testing.T) {
 }
 
 func TestATransactionThatOnlyRanCodeWhileTheSchemaChanged(t *testing.T) {
-	scenario(t, codeTables+dynamic, func(f *fixture) {
+	harness.Scenario(t, codeTables+dynamic, func(f *harness.Fixture) {
 		warmAll(f)
-		tx, commit := f.begin(nil)
-		tx.runs(keying.WritingFunction, "SELECT write('log', 'x')")
-		f.exec("CREATE TABLE another (id int)")
-		f.commit(commit)
-		f.fresh(readLog).is("1 x")
+		tx, commit := f.Begin(nil)
+		tx.Runs(keying.WritingFunction, "SELECT write('log', 'x')")
+		f.Exec("CREATE TABLE another (id int)")
+		f.Commit(commit)
+		f.Fresh(readLog).Is("1 x")
 		warmAll(f)
 	})
 }
 
 func TestAnUnknownNameEmptiesNothing(t *testing.T) {
-	scenario(t, codeTables, func(f *fixture) {
+	harness.Scenario(t, codeTables, func(f *harness.Fixture) {
 		warmAll(f)
-		f.fails("SELECT no_such_function(1)")
-		f.fails("INSERT INTO no_such_table VALUES (1) RETURNING 1")
+		f.Fails("SELECT no_such_function(1)")
+		f.Fails("INSERT INTO no_such_table VALUES (1) RETURNING 1")
 		for _, read := range []string{readLog, readTotals, readCalm} {
-			f.hit(read)
+			f.Hit(read)
 		}
 	})
 }
 
 // A held cursor's query runs in COMMIT, when nothing can be asked any more.
 func TestAHeldCursorThatWrites(t *testing.T) {
-	scenario(t, codeTables+dynamic, func(f *fixture) {
+	harness.Scenario(t, codeTables+dynamic, func(f *harness.Fixture) {
 		warmAll(f)
-		_, conn := f.session()
-		on := f.on(conn)
-		on.exec("BEGIN")
-		on.exec("DECLARE c CURSOR WITH HOLD FOR SELECT write('log', 'held')")
-		on.exec("COMMIT")
-		on.exec("CLOSE c")
-		f.fresh(readLog).is("1 held")
+		_, conn := f.Session()
+		on := f.On(conn)
+		on.Exec("BEGIN")
+		on.Exec("DECLARE c CURSOR WITH HOLD FOR SELECT write('log', 'held')")
+		on.Exec("COMMIT")
+		on.Exec("CLOSE c")
+		f.Fresh(readLog).Is("1 held")
 	})
 }
 
 // A function that can open a connection of its own writes where its
 // transaction does not show it.
 func TestWhatLeavesTheTransaction(t *testing.T) {
-	scenarioOnce(t, codeTables+"CREATE EXTENSION dblink;"+dynamic+`
+	harness.ScenarioOnce(t, codeTables+"CREATE EXTENSION dblink;"+dynamic+`
 		CREATE FUNCTION far() RETURNS trigger LANGUAGE plpgsql AS $$
 		BEGIN
 			PERFORM dblink_exec(current_setting('app.far'), format('INSERT INTO %I.log (line) VALUES (''far'')', TG_TABLE_SCHEMA));
 			RETURN NULL;
 		END $$;
-		CREATE TRIGGER far AFTER UPDATE ON acts FOR EACH ROW EXECUTE FUNCTION far();`, func(f *fixture) {
+		CREATE TRIGGER far AFTER UPDATE ON acts FOR EACH ROW EXECUTE FUNCTION far();`, func(f *harness.Fixture) {
 		warmAll(f)
-		_, conn := f.session()
-		on := f.on(conn)
-		on.exec("SELECT set_config('app.far', format('host=%s port=%s user=%s dbname=%s', $1::text, current_setting('port'), current_user, current_database()), false)",
+		_, conn := f.Session()
+		on := f.On(conn)
+		on.Exec("SELECT set_config('app.far', format('host=%s port=%s user=%s dbname=%s', $1::text, current_setting('port'), current_user, current_database()), false)",
 			hostOf(f))
-		on.exec("UPDATE acts SET note = 'x' WHERE id = 1")
-		f.fresh(readLog).is("1 far")
+		on.Exec("UPDATE acts SET note = 'x' WHERE id = 1")
+		f.Fresh(readLog).Is("1 far")
 	})
 }
 
 // hostOf is the address that the test database is reached by.
-func hostOf(f *fixture) string {
+func hostOf(f *harness.Fixture) string {
 	f.Helper()
 	var host string
-	err := f.plain.QueryRowContext(context.Background(), "SELECT coalesce(host(inet_server_addr()), '/tmp')").Scan(&host)
+	err := f.Plain.QueryRowContext(context.Background(), "SELECT coalesce(host(inet_server_addr()), '/tmp')").Scan(&host)
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -478,20 +479,20 @@ func hostOf(f *fixture) string {
 // Code that runs as another role may have another search_path than the session:
 // "$user" stands in it, and schemas that a role may not use are left out.
 func TestCodeThatRunsAsAnotherRole(t *testing.T) {
-	scenarioOnce(t, codeTables+`
+	harness.ScenarioOnce(t, codeTables+`
 		CREATE TABLE children (id int PRIMARY KEY, act int REFERENCES acts ON DELETE CASCADE); INSERT INTO children VALUES (1, 1), (2, 2);
 		CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN INSERT INTO log (line) VALUES (TG_OP); RETURN NULL; END';
 		CREATE TRIGGER note AFTER DELETE ON children FOR EACH ROW EXECUTE FUNCTION note();
 		CREATE FUNCTION owned(what text) RETURNS int SECURITY DEFINER LANGUAGE sql AS 'INSERT INTO log (line) VALUES (what) RETURNING 1';
 		CREATE FUNCTION fixed(what text) RETURNS int SECURITY DEFINER SET search_path = cache_statement, pg_temp
-			LANGUAGE sql AS 'INSERT INTO log (line) VALUES (what) RETURNING 1';`, func(f *fixture) {
+			LANGUAGE sql AS 'INSERT INTO log (line) VALUES (what) RETURNING 1';`, func(f *harness.Fixture) {
 		plan := func(query string) *keying.Plan {
 			f.Helper()
-			conn := f.conn(f.db)
+			conn := f.Conn(f.DB)
 			var p *keying.Plan
 			err := conn.Raw(func(c any) error {
 				q := call{sql: query}
-				err := c.(*Conn).plan(f.ctx, &q)
+				err := c.(*Conn).plan(f.Ctx, &q)
 				p = q.text.plan
 				return err
 			})
@@ -500,7 +501,7 @@ func TestCodeThatRunsAsAnotherRole(t *testing.T) {
 			}
 			return p
 		}
-		awaitCaching(f.T, f.db)
+		harness.AwaitCaching(f.T, f.DB)
 		texts := []string{"DELETE FROM acts WHERE id = 1", "SELECT owned('x')", "SELECT fixed('x')"}
 		for _, text := range texts {
 			if plan(text).Asks {
@@ -508,26 +509,26 @@ func TestCodeThatRunsAsAnotherRole(t *testing.T) {
 			}
 		}
 		warmAll(f)
-		f.exec(texts[0])
-		f.miss(readLog).is("1 DELETE")
-		f.runs(keying.WritingFunction, texts[1])
-		f.miss(readLog).is("2 x")
-		f.hit(readTotals)
+		f.Exec(texts[0])
+		f.Miss(readLog).Is("1 DELETE")
+		f.Runs(keying.WritingFunction, texts[1])
+		f.Miss(readLog).Is("2 x")
+		f.Hit(readTotals)
 
 		// Another table of the name: which one is meant is not known.
-		f.exec("CREATE SCHEMA elsewhere")
-		f.exec("CREATE TABLE elsewhere.log (id int, line text)")
+		f.Exec("CREATE SCHEMA elsewhere")
+		f.Exec("CREATE TABLE elsewhere.log (id int, line text)")
 		for _, text := range texts {
 			if !plan(text).Asks {
 				f.Errorf("%s: understood, with two tables", text)
 			}
 		}
 		warmAll(f)
-		f.exec("DELETE FROM acts WHERE id = 2")
-		f.miss(readLog).is("3 x")
-		f.hit(readTotals)
-		f.runs(keying.WritingFunction, texts[2])
-		f.miss(readLog).is("4 x")
-		f.hit(readTotals)
+		f.Exec("DELETE FROM acts WHERE id = 2")
+		f.Miss(readLog).Is("3 x")
+		f.Hit(readTotals)
+		f.Runs(keying.WritingFunction, texts[2])
+		f.Miss(readLog).Is("4 x")
+		f.Hit(readTotals)
 	})
 }

@@ -5,30 +5,31 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/redistest"
 )
 
 // A DDL's marks wait for every older statement of its process, the cache of the
 // others does not.
 func TestDDLWaitsForASlowStatement(t *testing.T) {
-	outage(t, func(f *fixture, r *redistest.Server) {
-		other := f.process("other")
-		other.again(userByID, 1)
-		g := f.closeGate()
+	harness.Outage(t, func(f *harness.Fixture, r *redistest.Server) {
+		other := f.Process("other")
+		other.Again(harness.UserByID, 1)
+		g := f.CloseGate()
 		done := make(chan error, 1)
 		go func() {
-			_, err := f.db.ExecContext(f.ctx, "UPDATE users SET city = 'x' WHERE id = 3 AND pg_advisory_lock_shared(1) IS NOT NULL")
+			_, err := f.DB.ExecContext(f.Ctx, "UPDATE users SET city = 'x' WHERE id = 3 AND pg_advisory_lock_shared(1) IS NOT NULL")
 			done <- err
 		}()
-		g.await(1)
-		f.exec("CREATE TABLE aside (id int)")
+		g.Await(1)
+		f.Exec("CREATE TABLE aside (id int)")
 		hit := false
-		before := StatsOf(other.db).Hits
+		before := StatsOf(other.DB).Hits
 		for until := time.Now().Add(4 * time.Second); time.Now().Before(until) && !hit; time.Sleep(5 * time.Millisecond) {
-			other.fresh(userByID, 1)
-			hit = StatsOf(other.db).Hits > before
+			other.Fresh(harness.UserByID, 1)
+			hit = StatsOf(other.DB).Hits > before
 		}
-		g.open()
+		g.Open()
 		<-done
 		if !hit {
 			f.Error("nothing is cached while a statement of before the DDL runs")
@@ -38,16 +39,16 @@ func TestDDLWaitsForASlowStatement(t *testing.T) {
 
 // A process that is cut off and writes no more keeps everybody cold.
 func TestAnIdleCutOffProcess(t *testing.T) {
-	outage(t, func(f *fixture, r *redistest.Server) {
+	harness.Outage(t, func(f *harness.Fixture, r *redistest.Server) {
 		p := r.Proxy()
-		writer := f.process("writer", "cache_store="+r.URLThrough(p))
+		writer := f.Process("writer", "cache_store="+r.URLThrough(p))
 		p.Cut()
-		writer.exec("UPDATE users SET name = 'anna' WHERE id = 1")
+		writer.Exec("UPDATE users SET name = 'anna' WHERE id = 1")
 		hit := false
-		before := StatsOf(f.db).Hits
+		before := StatsOf(f.DB).Hits
 		for until := time.Now().Add(12 * time.Second); time.Now().Before(until) && !hit; time.Sleep(20 * time.Millisecond) {
-			f.fresh(userByID, 1)
-			hit = StatsOf(f.db).Hits > before
+			f.Fresh(harness.UserByID, 1)
+			hit = StatsOf(f.DB).Hits > before
 		}
 		if !hit {
 			f.Error("nothing is cached 12 s after the last write of a process that is cut off")
@@ -57,60 +58,60 @@ func TestAnIdleCutOffProcess(t *testing.T) {
 
 // The notice is lost while others rely on it: a cancelled commit closes it.
 func TestACancelledCommitDropsTheNotice(t *testing.T) {
-	outage(t, func(f *fixture, r *redistest.Server) {
+	harness.Outage(t, func(f *harness.Fixture, r *redistest.Server) {
 		p := r.Proxy()
-		w := f.wrapped("wrapped", Config{Store: r.URLThrough(p)})
-		f.again(userByID, 1)
+		w := openWrapped(f, "wrapped", Config{Store: r.URLThrough(p)})
+		f.Again(harness.UserByID, 1)
 		p.Cut()
-		f.handedOut(w, func() { // PostgreSQL ends the connection with the notice
-			f.past("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) AND objid = $1::int8", int64(lockNotice))
+		handedOut(f, w, func() { // PostgreSQL ends the connection with the notice
+			f.Past("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) AND objid = $1::int8", int64(lockNotice))
 		})
 	})
 }
 
 // PREPARE TRANSACTION, chain, savepoints, cancelled statements: nothing open afterwards.
 func TestNothingIsLeftOpen(t *testing.T) {
-	scenario(t, people, func(f *fixture) {
+	harness.Scenario(t, harness.People, func(f *harness.Fixture) {
 		for i := range 20 {
-			ctx, cancel := context.WithTimeout(f.ctx, time.Duration(i*200)*time.Microsecond)
+			ctx, cancel := context.WithTimeout(f.Ctx, time.Duration(i*200)*time.Microsecond)
 			if i%2 == 0 {
-				f.db.ExecContext(ctx, "UPDATE users SET city = $1 WHERE id = 1", "x")
+				f.DB.ExecContext(ctx, "UPDATE users SET city = $1 WHERE id = 1", "x")
 			} else {
-				f.db.QueryRowContext(ctx, "UPDATE users SET city = 'y' WHERE id = 1 RETURNING id").Scan(new(int))
+				f.DB.QueryRowContext(ctx, "UPDATE users SET city = 'y' WHERE id = 1 RETURNING id").Scan(new(int))
 			}
 			cancel()
 		}
-		conn := f.conn(f.db)
-		on := f.on(conn)
-		on.exec("BEGIN")
-		on.exec("UPDATE users SET city = 'chain' WHERE id = 2")
-		on.exec("COMMIT AND CHAIN")
-		on.exec("UPDATE users SET city = 'rolled' WHERE id = 2")
-		on.exec("ROLLBACK")
-		f.fresh(userByID, 2).is("2 bob chain")
+		conn := f.Conn(f.DB)
+		on := f.On(conn)
+		on.Exec("BEGIN")
+		on.Exec("UPDATE users SET city = 'chain' WHERE id = 2")
+		on.Exec("COMMIT AND CHAIN")
+		on.Exec("UPDATE users SET city = 'rolled' WHERE id = 2")
+		on.Exec("ROLLBACK")
+		f.Fresh(harness.UserByID, 2).Is("2 bob chain")
 		conn.Close()
-		f.until("no transaction to be open", func() bool {
+		f.Until("no transaction to be open", func() bool {
 			var n int
-			if err := f.plain.QueryRowContext(f.ctx, "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in%'").Scan(&n); err != nil {
+			if err := f.Plain.QueryRowContext(f.Ctx, "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in%'").Scan(&n); err != nil {
 				f.Fatal(err)
 			}
 			return n == 0
 		})
 		var locks int
-		if err := f.plain.QueryRowContext(f.ctx, "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND classid = 1667326824 AND database = (SELECT oid FROM pg_database WHERE datname = current_database())").Scan(&locks); err != nil || locks != 0 {
+		if err := f.Plain.QueryRowContext(f.Ctx, "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND classid = 1667326824 AND database = (SELECT oid FROM pg_database WHERE datname = current_database())").Scan(&locks); err != nil || locks != 0 {
 			f.Error(locks, err)
 		}
-		f.fresh(userByID, 1)
+		f.Fresh(harness.UserByID, 1)
 	})
 }
 
 // CREATE INDEX CONCURRENTLY waits for every older snapshot. What is kept open beside
 // it, because it runs, has none.
 func TestWhatIsKeptOpenHoldsNoSnapshot(t *testing.T) {
-	outage(t, func(f *fixture, r *redistest.Server) {
-		k := f.keeper()
+	harness.Outage(t, func(f *harness.Fixture, r *redistest.Server) {
+		k := keeperOf(f.Via)
 		n := notice{guard: &k.guard}
-		posted, err := n.post(f.ctx)
+		posted, err := n.post(f.Ctx)
 		if err != nil {
 			f.Fatal(err)
 		}
@@ -118,12 +119,12 @@ func TestWhatIsKeptOpenHoldsNoSnapshot(t *testing.T) {
 		free := func(when string) {
 			f.Helper()
 			const held = "SELECT count(*) FROM pg_stat_activity WHERE pid = $1::int8 AND backend_xmin IS NOT NULL"
-			if f.count(held, int64(n.held.holder.backend())) != 0 {
+			if f.Count(held, int64(n.held.holder.backend())) != 0 {
 				f.Errorf("a snapshot is held %s", when)
 			}
 		}
 		free("when the notice is posted")
-		if !n.hold(f.ctx, posted) {
+		if !n.hold(f.Ctx, posted) {
 			f.Fatal("the notice is gone")
 		}
 		free("while a commit needs the notice")

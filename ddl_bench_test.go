@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 )
 
@@ -84,7 +85,7 @@ func newBesideDDL(b *testing.B, name string, tables int) *besideDDL {
 	case "pgx":
 		driver = "pgx"
 	case "redis":
-		dsn = withKey(dsn, "cache_store", pgtest.Redis(b))
+		dsn = harness.WithKey(dsn, "cache_store", pgtest.Redis(b))
 	}
 	db, err := sql.Open(driver, dsn)
 	if err != nil {
@@ -94,7 +95,7 @@ func newBesideDDL(b *testing.B, name string, tables int) *besideDDL {
 	db.SetMaxIdleConns(16)
 	d := &besideDDL{name: name, db: db, done: make(map[[2]string]int)}
 	if name != "pgx" {
-		awaitCaching(b, db)
+		harness.AwaitCaching(b, db)
 	}
 	d.read(b, 200*time.Millisecond)
 	return d

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/sqlgen"
 )
 
@@ -46,7 +47,7 @@ type move struct {
 }
 
 func newRecording(dsn string, seed uint64, redis bool) *recording {
-	h := &recording{seed: seed, dsn: dsn, kind: worldKind{redis: redis, mode: modes[seed%uint64(len(modes))]}}
+	h := &recording{seed: seed, dsn: dsn, kind: worldKind{redis: redis, mode: harness.Modes[seed%uint64(len(harness.Modes))]}}
 	h.schema = sqlgen.New(seed).Schema()
 	h.ddl = h.schema.DDL
 	return h

@@ -4,6 +4,7 @@ import (
 	"database/sql"
 	"testing"
 
+	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/keying"
 )
 
@@ -18,120 +19,120 @@ import (
 // server can be made to show on command.
 
 func TestARepeatedSelectIsAnsweredFromTheCache(t *testing.T) {
-	scenario(t, people, func(f *fixture) {
-		f.miss(userByID, 1)
-		f.hit(userByID, 1).is("1 ann Oslo")
-		f.miss(userByID, 2)
-		f.hit(userByID, 2)
-		f.hit(userByID, 1)
-		f.warm("SELECT name FROM users ORDER BY id")
-		f.warm("SELECT count(*) FROM users")
-		f.warm("VALUES (1), (2)")
-		f.warm("TABLE users")
+	harness.Scenario(t, harness.People, func(f *harness.Fixture) {
+		f.Miss(harness.UserByID, 1)
+		f.Hit(harness.UserByID, 1).Is("1 ann Oslo")
+		f.Miss(harness.UserByID, 2)
+		f.Hit(harness.UserByID, 2)
+		f.Hit(harness.UserByID, 1)
+		f.Warm("SELECT name FROM users ORDER BY id")
+		f.Warm("SELECT count(*) FROM users")
+		f.Warm("VALUES (1), (2)")
+		f.Warm("TABLE users")
 	})
 }
 
 // The cache of one kind of question must not depend on how it is asked.
 func TestTheResultOfQueryRowIsCached(t *testing.T) {
-	scenario(t, people, func(f *fixture) {
+	harness.Scenario(t, harness.People, func(f *harness.Fixture) {
 		var name string
 		for range 3 {
-			if err := f.db.QueryRowContext(f.ctx, "SELECT name FROM users ORDER BY id").Scan(&name); err != nil || name != "ann" {
+			if err := f.DB.QueryRowContext(f.Ctx, "SELECT name FROM users ORDER BY id").Scan(&name); err != nil || name != "ann" {
 				f.Fatalf("got %q, %v", name, err)
 			}
 		}
-		if s := StatsOf(f.db); s.Misses != 1 || s.Hits != 2 {
+		if s := StatsOf(f.DB); s.Misses != 1 || s.Hits != 2 {
 			f.Errorf("got %d misses and %d hits, want 1 and 2", s.Misses, s.Hits)
 		}
-		f.hit("SELECT name FROM users ORDER BY id").is("ann, bob, cid")
+		f.Hit("SELECT name FROM users ORDER BY id").Is("ann, bob, cid")
 	})
 }
 
 // An empty result is cached as itself, not as a value that stands for it.
 func TestAbsenceIsCached(t *testing.T) {
-	scenario(t, people, func(f *fixture) {
-		f.warm(userByID, 4).is("")
-		f.warm("SELECT city FROM users WHERE id = $1", 3).is("<nil>") // one row with a NULL is something else
-		f.warm("SELECT name FROM users WHERE name = $1", "*").is("")
-		f.exec("INSERT INTO users VALUES (4, '*', '')")
-		f.miss(userByID, 4).is("4 * ")
-		f.miss("SELECT name FROM users WHERE name = $1", "*").is("*")
-		f.exec("DELETE FROM users WHERE id = 4")
-		f.miss(userByID, 4).is("")
+	harness.Scenario(t, harness.People, func(f *harness.Fixture) {
+		f.Warm(harness.UserByID, 4).Is("")
+		f.Warm("SELECT city FROM users WHERE id = $1", 3).Is("<nil>") // one row with a NULL is something else
+		f.Warm("SELECT name FROM users WHERE name = $1", "*").Is("")
+		f.Exec("INSERT INTO users VALUES (4, '*', '')")
+		f.Miss(harness.UserByID, 4).Is("4 * ")
+		f.Miss("SELECT name FROM users WHERE name = $1", "*").Is("*")
+		f.Exec("DELETE FROM users WHERE id = 4")
+		f.Miss(harness.UserByID, 4).Is("")
 	})
 }
 
 // A write of one row leaves what is known of the others.
 func TestAWriteOfARowInvalidatesWhatReadsItAndNoOtherRow(t *testing.T) {
-	scenario(t, people, func(f *fixture) {
-		f.warm(userByID, 1)
-		f.warm(userByID, 2)
-		f.warm("SELECT count(*) FROM users")
+	harness.Scenario(t, harness.People, func(f *harness.Fixture) {
+		f.Warm(harness.UserByID, 1)
+		f.Warm(harness.UserByID, 2)
+		f.Warm("SELECT count(*) FROM users")
 
-		f.exec("UPDATE users SET name = $2 WHERE id = $1", 1, "anna")
-		f.miss(userByID, 1).is("1 anna Oslo")
-		f.hit(userByID, 2)
-		f.miss("SELECT count(*) FROM users")
+		f.Exec("UPDATE users SET name = $2 WHERE id = $1", 1, "anna")
+		f.Miss(harness.UserByID, 1).Is("1 anna Oslo")
+		f.Hit(harness.UserByID, 2)
+		f.Miss("SELECT count(*) FROM users")
 
-		f.exec("DELETE FROM users WHERE id IN ($1, $2)", 2, 7)
-		f.miss(userByID, 2)
-		f.hit(userByID, 1)
+		f.Exec("DELETE FROM users WHERE id IN ($1, $2)", 2, 7)
+		f.Miss(harness.UserByID, 2)
+		f.Hit(harness.UserByID, 1)
 
-		f.exec("INSERT INTO users VALUES ($1, 'dan', 'Bonn')", 4)
-		f.hit(userByID, 1)
-		f.miss("SELECT count(*) FROM users")
-		f.miss(userByID, 4)
+		f.Exec("INSERT INTO users VALUES ($1, 'dan', 'Bonn')", 4)
+		f.Hit(harness.UserByID, 1)
+		f.Miss("SELECT count(*) FROM users")
+		f.Miss(harness.UserByID, 4)
 
-		f.exec("UPDATE users SET name = 'x' WHERE city = 'Oslo'")
-		f.miss(userByID, 1)
-		f.miss(userByID, 4)
+		f.Exec("UPDATE users SET name = 'x' WHERE city = 'Oslo'")
+		f.Miss(harness.UserByID, 1)
+		f.Miss(harness.UserByID, 4)
 	})
 }
 
 func TestAWriteOfATableLeavesTheOthers(t *testing.T) {
-	scenario(t, people+"CREATE TABLE colours (name text)", func(f *fixture) {
-		f.warm("SELECT name FROM users")
-		f.warm("SELECT name FROM colours")
-		f.warm("SELECT users.name FROM users CROSS JOIN colours")
-		f.exec("INSERT INTO colours VALUES ('red')")
-		f.hit("SELECT name FROM users")
-		f.miss("SELECT name FROM colours")
-		f.miss("SELECT users.name FROM users CROSS JOIN colours")
+	harness.Scenario(t, harness.People+"CREATE TABLE colours (name text)", func(f *harness.Fixture) {
+		f.Warm("SELECT name FROM users")
+		f.Warm("SELECT name FROM colours")
+		f.Warm("SELECT users.name FROM users CROSS JOIN colours")
+		f.Exec("INSERT INTO colours VALUES ('red')")
+		f.Hit("SELECT name FROM users")
+		f.Miss("SELECT name FROM colours")
+		f.Miss("SELECT users.name FROM users CROSS JOIN colours")
 	})
 }
 
 // The column by which a read finds its rows changes: the question for the old
 // value and the one for the new value both have another answer.
 func TestUpdatingALookedUpColumnInvalidatesTheOldAndTheNewValue(t *testing.T) {
-	scenario(t, `CREATE TABLE accounts (id int PRIMARY KEY, mail text UNIQUE);
-		INSERT INTO accounts VALUES (1, 'a@x'), (2, 'b@x')`, func(f *fixture) {
+	harness.Scenario(t, `CREATE TABLE accounts (id int PRIMARY KEY, mail text UNIQUE);
+		INSERT INTO accounts VALUES (1, 'a@x'), (2, 'b@x')`, func(f *harness.Fixture) {
 		const byMail, byID = "SELECT id FROM accounts WHERE mail = $1", "SELECT mail FROM accounts WHERE id = $1"
 		for _, mail := range []string{"a@x", "b@x", "new@x"} {
-			f.warm(byMail, mail)
+			f.Warm(byMail, mail)
 		}
-		f.warm(byID, 1)
-		f.warm(byID, 2)
-		f.exec("UPDATE accounts SET mail = 'new@x' WHERE id = 1")
-		f.fresh(byMail, "a@x").is("")
-		f.fresh(byMail, "new@x").is("1")
-		f.fresh(byMail, "b@x")
-		f.miss(byID, 1)
-		f.hit(byID, 2)
+		f.Warm(byID, 1)
+		f.Warm(byID, 2)
+		f.Exec("UPDATE accounts SET mail = 'new@x' WHERE id = 1")
+		f.Fresh(byMail, "a@x").Is("")
+		f.Fresh(byMail, "new@x").Is("1")
+		f.Fresh(byMail, "b@x")
+		f.Miss(byID, 1)
+		f.Hit(byID, 2)
 
 		// By the other key, and a primary key that changes.
-		f.warm(byID, 9)
-		f.exec("UPDATE accounts SET id = 9 WHERE mail = 'b@x'")
-		f.fresh(byID, 2).is("")
-		f.fresh(byID, 9).is("b@x")
-		f.fresh(byMail, "b@x").is("9")
+		f.Warm(byID, 9)
+		f.Exec("UPDATE accounts SET id = 9 WHERE mail = 'b@x'")
+		f.Fresh(byID, 2).Is("")
+		f.Fresh(byID, 9).Is("b@x")
+		f.Fresh(byMail, "b@x").Is("9")
 
 		// Two rows swap their values in one statement.
-		f.exec("ALTER TABLE accounts DROP CONSTRAINT accounts_mail_key, ADD UNIQUE (mail) DEFERRABLE INITIALLY DEFERRED")
-		f.known(byMail, "new@x")
-		f.known(byMail, "b@x")
-		f.exec("UPDATE accounts SET mail = CASE mail WHEN 'new@x' THEN 'b@x' ELSE 'new@x' END")
-		f.fresh(byMail, "new@x").is("9")
-		f.fresh(byMail, "b@x").is("1")
+		f.Exec("ALTER TABLE accounts DROP CONSTRAINT accounts_mail_key, ADD UNIQUE (mail) DEFERRABLE INITIALLY DEFERRED")
+		f.Known(byMail, "new@x")
+		f.Known(byMail, "b@x")
+		f.Exec("UPDATE accounts SET mail = CASE mail WHEN 'new@x' THEN 'b@x' ELSE 'new@x' END")
+		f.Fresh(byMail, "new@x").Is("9")
+		f.Fresh(byMail, "b@x").Is("1")
 	})
 }
 
@@ -139,10 +140,10 @@ func TestUpdatingALookedUpColumnInvalidatesTheOldAndTheNewValue(t *testing.T) {
 // its rows read or not, is as much a write as one by Exec.
 func TestEveryKindOfWriteInvalidates(t *testing.T) {
 	const rows = "SELECT id, name FROM users ORDER BY id"
-	setup := people + `
+	setup := harness.People + `
 		CREATE FUNCTION renamed(n text) RETURNS int LANGUAGE plpgsql AS 'BEGIN UPDATE users SET name = n; RETURN 1; END';
 		CREATE PROCEDURE rename_all(n text) LANGUAGE plpgsql AS 'BEGIN UPDATE users SET name = n; END';`
-	scenario(t, setup, func(f *fixture) {
+	harness.Scenario(t, setup, func(f *harness.Fixture) {
 		for _, tc := range []struct{ name, sql string }{
 			{"insert", "INSERT INTO users VALUES (9, 'new')"},
 			{"insert returning", "INSERT INTO users VALUES (9, 'new') RETURNING id"},
@@ -174,30 +175,30 @@ func TestEveryKindOfWriteInvalidates(t *testing.T) {
 			{"with a comment in front", "/* a SELECT */ -- of nothing\n UPDATE users SET name = 'commented'"},
 			{"in parentheses and capitals", "(WITH W AS (SELECT 1) SELECT RENAMED('CAPITAL'))"},
 		} {
-			f.step(tc.name, func(f *fixture) {
+			f.Step(tc.name, func(f *harness.Fixture) {
 				if tc.name == "merge" {
-					needsServer(f, 15)
+					harness.NeedsServer(f, 15)
 				}
 				for _, way := range []func(){
-					func() { f.exec(tc.sql) },
+					func() { f.Exec(tc.sql) },
 					func() { // nobody reads the rows
-						r, err := f.db.QueryContext(f.ctx, tc.sql)
+						r, err := f.DB.QueryContext(f.Ctx, tc.sql)
 						if err != nil {
 							f.Fatal(err)
 						}
 						r.Close()
 					},
 				} {
-					f.past("TRUNCATE users")
-					f.past("INSERT INTO users VALUES (1, 'ann'), (2, 'bob')")
-					f.exec("UPDATE users SET city = 'Rome'") // tells of the two before
-					f.warm(rows)
-					f.warm(userByID, 1)
+					f.Past("TRUNCATE users")
+					f.Past("INSERT INTO users VALUES (1, 'ann'), (2, 'bob')")
+					f.Exec("UPDATE users SET city = 'Rome'") // tells of the two before
+					f.Warm(rows)
+					f.Warm(harness.UserByID, 1)
 					way()
-					f.fresh(rows)
-					f.fresh(userByID, 1)
-					f.known(rows)
-					f.known(userByID, 1)
+					f.Fresh(rows)
+					f.Fresh(harness.UserByID, 1)
+					f.Known(rows)
+					f.Known(harness.UserByID, 1)
 				}
 			})
 		}
@@ -206,53 +207,53 @@ func TestEveryKindOfWriteInvalidates(t *testing.T) {
 
 // An INSERT … RETURNING by Query runs each time, and its rows are PostgreSQL's.
 func TestAWriteByQueryAlwaysRuns(t *testing.T) {
-	scenario(t, "CREATE TABLE log (id serial PRIMARY KEY, at text)", func(f *fixture) {
+	harness.Scenario(t, "CREATE TABLE log (id serial PRIMARY KEY, at text)", func(f *harness.Fixture) {
 		const add = "INSERT INTO log (at) VALUES ($1) RETURNING id"
-		f.runs(keying.NotRead, add, "a").is("1")
-		f.runs(keying.NotRead, add, "a").is("2")
-		f.warm("SELECT count(*) FROM log").is("2")
-		f.runs(keying.NotRead, add, "a").is("3")
-		f.miss("SELECT count(*) FROM log").is("3")
+		f.Runs(keying.NotRead, add, "a").Is("1")
+		f.Runs(keying.NotRead, add, "a").Is("2")
+		f.Warm("SELECT count(*) FROM log").Is("2")
+		f.Runs(keying.NotRead, add, "a").Is("3")
+		f.Miss("SELECT count(*) FROM log").Is("3")
 	})
 }
 
 // A statement that PostgreSQL refuses gives PostgreSQL's error and changes nothing.
 func TestAWriteThatFailsGivesTheErrorOfPgx(t *testing.T) {
-	scenario(t, people, func(f *fixture) {
-		f.known(userByID, 1)
+	harness.Scenario(t, harness.People, func(f *harness.Fixture) {
+		f.Known(harness.UserByID, 1)
 		for _, sql := range []string{
 			"INSERT INTO users VALUES (1, 'again')",
 			"UPDATE users SET name = NULL",
 			"INSERT INTO nowhere VALUES (1) RETURNING 1",
 			"INSERT INTO users VALUES (8, 'x') RETURNING 1 / (id - 8)",
 		} {
-			f.fails(sql)
-			_, got := f.db.ExecContext(f.ctx, sql)
-			_, want := f.plain.ExecContext(f.ctx, sql)
-			sameError(f, got, want)
+			f.Fails(sql)
+			_, got := f.DB.ExecContext(f.Ctx, sql)
+			_, want := f.Plain.ExecContext(f.Ctx, sql)
+			harness.SameError(f, got, want)
 		}
-		f.known(userByID, 1)
-		f.fresh("TABLE users")
+		f.Known(harness.UserByID, 1)
+		f.Fresh("TABLE users")
 	})
 }
 
 // A result that is too large for the cache goes through as it comes.
 func TestAResultThatIsTooLargePassesThrough(t *testing.T) {
-	scenario(t, "CREATE TABLE n AS SELECT i, repeat('x', 1000) AS v FROM generate_series(1, 2000) i", func(f *fixture) {
-		v := f.with("cache_max_entry=16KiB")
+	harness.Scenario(t, "CREATE TABLE n AS SELECT i, repeat('x', 1000) AS v FROM generate_series(1, 2000) i", func(f *harness.Fixture) {
+		v := f.With("cache_max_entry=16KiB")
 		const all, few = "SELECT i, v FROM n ORDER BY i", "SELECT i FROM n WHERE i < 10 ORDER BY i"
 		for range 2 {
-			if r := v.miss(all); len(r.rows) != 2000 {
-				f.Errorf("%d rows, want 2000", len(r.rows))
+			if r := v.Miss(all); len(r.Rows) != 2000 {
+				f.Errorf("%d rows, want 2000", len(r.Rows))
 			}
 		}
-		v.warm(few)
-		if s := StatsOf(v.db); s.TooLarge != 2 || s.Fills != 1 || s.Bytes > 16<<10 {
+		v.Warm(few)
+		if s := StatsOf(v.DB); s.TooLarge != 2 || s.Fills != 1 || s.Bytes > 16<<10 {
 			f.Errorf("%d too large, %d fills, %d bytes, want 2, 1 and few", s.TooLarge, s.Fills, s.Bytes)
 		}
 		// It is not read ahead further than what might have been stored.
-		err := f.conn(v.db).Raw(func(c any) error {
-			rows, err := c.(*Conn).QueryContext(f.ctx, all, nil)
+		err := f.Conn(v.DB).Raw(func(c any) error {
+			rows, err := c.(*Conn).QueryContext(f.Ctx, all, nil)
 			if err != nil {
 				return err
 			}
@@ -266,7 +267,7 @@ func TestAResultThatIsTooLargePassesThrough(t *testing.T) {
 		}
 		// Read in part: the rest is PostgreSQL's to throw away.
 		for _, after := range []int{0, 1, 500} {
-			rows, err := v.db.QueryContext(f.ctx, all)
+			rows, err := v.DB.QueryContext(f.Ctx, all)
 			if err != nil {
 				f.Fatal(err)
 			}
@@ -284,22 +285,22 @@ func TestAResultThatIsTooLargePassesThrough(t *testing.T) {
 				f.Error(err)
 			}
 		}
-		v.fresh(all)
+		v.Fresh(all)
 		// An error after some rows comes where pgx brings it.
 		const fails = "SELECT 1 / (1500 - i), v FROM n"
-		v.fails(fails)
-		ours, theirs := rowsUntilError(f, v.db, fails), rowsUntilError(f, f.plain, fails)
+		v.Fails(fails)
+		ours, theirs := rowsUntilError(f, v.DB, fails), rowsUntilError(f, f.Plain, fails)
 		if ours != theirs {
 			f.Errorf("the error comes after %d rows, with plain pgx after %d", ours, theirs)
 		}
-		f.fails(fails) // and where everything would have been stored
-		f.fails(fails)
+		f.Fails(fails) // and where everything would have been stored
+		f.Fails(fails)
 	})
 }
 
-func rowsUntilError(f *fixture, db *sql.DB, query string) (n int) {
+func rowsUntilError(f *harness.Fixture, db *sql.DB, query string) (n int) {
 	f.Helper()
-	rows, err := db.QueryContext(f.ctx, query)
+	rows, err := db.QueryContext(f.Ctx, query)
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -315,11 +316,11 @@ func rowsUntilError(f *fixture, db *sql.DB, query string) (n int) {
 
 // Columns are as pgx has them also where there are no rows, and while rows are open.
 func TestRowsOfSeveralQueriesAtOnce(t *testing.T) {
-	scenario(t, people, func(f *fixture) {
-		f.warm("SELECT id FROM users ORDER BY id")
-		s, _ := f.session()
+	harness.Scenario(t, harness.People, func(f *harness.Fixture) {
+		f.Warm("SELECT id FROM users ORDER BY id")
+		s, _ := f.Session()
 		for range 2 { // misses, then hits, on one connection one after the other, and mixed
-			outer, err := s.ask.QueryContext(f.ctx, "SELECT id FROM users ORDER BY id")
+			outer, err := s.Ask.QueryContext(f.Ctx, "SELECT id FROM users ORDER BY id")
 			if err != nil {
 				f.Fatal(err)
 			}
@@ -328,12 +329,12 @@ func TestRowsOfSeveralQueriesAtOnce(t *testing.T) {
 				if err := outer.Scan(&id); err != nil {
 					f.Fatal(err)
 				}
-				f.fresh(userByID, id)
+				f.Fresh(harness.UserByID, id)
 			}
 			if err := outer.Close(); err != nil {
 				f.Error(err)
 			}
 		}
-		f.warm("SELECT id, name FROM users WHERE false")
+		f.Warm("SELECT id, name FROM users WHERE false")
 	})
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/jackc/pgx/v5/stdlib"
 
+	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/keying"
 )
 
@@ -25,10 +26,10 @@ import (
 // PostgreSQL that is not there.
 
 // raw calls do with the pgx connection of a new session.
-func (f *fixture) raw(do func(conn *pgx.Conn) error) {
+func raw(f *harness.Fixture, do func(conn *pgx.Conn) error) {
 	f.Helper()
-	conn := f.conn(f.db)
-	if err := PgxConn(f.ctx, conn, do); err != nil {
+	conn := f.Conn(f.DB)
+	if err := PgxConn(f.Ctx, conn, do); err != nil {
 		f.Fatal(err)
 	}
 	if err := conn.Close(); err != nil {
@@ -38,126 +39,126 @@ func (f *fixture) raw(do func(conn *pgx.Conn) error) {
 
 // Whatever is done with the pgx connection is seen by its tracer.
 func TestTheConnectionUnderneathInvalidates(t *testing.T) {
-	scenarioInMemory(t, people, func(f *fixture) {
+	harness.ScenarioInMemory(t, harness.People, func(f *harness.Fixture) {
 		const count = "SELECT count(*) FROM users"
-		f.warm(count).is("3")
-		f.warm(userByID, 1)
-		f.warm("SELECT 1")
+		f.Warm(count).Is("3")
+		f.Warm(harness.UserByID, 1)
+		f.Warm("SELECT 1")
 
-		f.raw(func(conn *pgx.Conn) error {
-			_, err := conn.Exec(f.ctx, "UPDATE users SET name = $1 WHERE id = 1", "anna")
+		raw(f, func(conn *pgx.Conn) error {
+			_, err := conn.Exec(f.Ctx, "UPDATE users SET name = $1 WHERE id = 1", "anna")
 			return err
 		})
-		f.miss(userByID, 1).is("1 anna Oslo")
-		f.hit("SELECT 1")
+		f.Miss(harness.UserByID, 1).Is("1 anna Oslo")
+		f.Hit("SELECT 1")
 
-		f.raw(func(conn *pgx.Conn) error {
-			_, err := conn.CopyFrom(f.ctx, pgx.Identifier{"users"}, []string{"id", "name"}, pgx.CopyFromRows([][]any{{8, "copied"}, {9, "too"}}))
+		raw(f, func(conn *pgx.Conn) error {
+			_, err := conn.CopyFrom(f.Ctx, pgx.Identifier{"users"}, []string{"id", "name"}, pgx.CopyFromRows([][]any{{8, "copied"}, {9, "too"}}))
 			return err
 		})
-		f.fresh(count).is("5")
-		f.known(count)
+		f.Fresh(count).Is("5")
+		f.Known(count)
 
-		f.raw(func(conn *pgx.Conn) error {
+		raw(f, func(conn *pgx.Conn) error {
 			var batch pgx.Batch
 			batch.Queue("SELECT 1")
 			batch.Queue("UPDATE users SET name = $1 WHERE id = $2", "batched", 1)
 			batch.Queue("DELETE FROM users WHERE id = $1", 9)
-			return conn.SendBatch(f.ctx, &batch).Close()
+			return conn.SendBatch(f.Ctx, &batch).Close()
 		})
-		f.fresh(userByID, 1).is("1 batched Oslo")
-		f.fresh(count).is("4")
-		f.known(count)
+		f.Fresh(harness.UserByID, 1).Is("1 batched Oslo")
+		f.Fresh(count).Is("4")
+		f.Known(count)
 
-		f.raw(func(conn *pgx.Conn) error {
-			return pgx.BeginFunc(f.ctx, conn, func(tx pgx.Tx) error {
-				if _, err := tx.Exec(f.ctx, "DELETE FROM users WHERE id = 8"); err != nil {
+		raw(f, func(conn *pgx.Conn) error {
+			return pgx.BeginFunc(f.Ctx, conn, func(tx pgx.Tx) error {
+				if _, err := tx.Exec(f.Ctx, "DELETE FROM users WHERE id = 8"); err != nil {
 					return err
 				}
-				f.hit(count).is("4") // not committed yet
+				f.Hit(count).Is("4") // not committed yet
 				return nil
 			})
 		})
-		f.fresh(count).is("3")
-		f.known(count)
+		f.Fresh(count).Is("3")
+		f.Known(count)
 
-		f.raw(func(conn *pgx.Conn) error {
+		raw(f, func(conn *pgx.Conn) error {
 			var id int
-			return conn.QueryRow(f.ctx, "INSERT INTO users VALUES (7, 'returned') RETURNING id").Scan(&id)
+			return conn.QueryRow(f.Ctx, "INSERT INTO users VALUES (7, 'returned') RETURNING id").Scan(&id)
 		})
-		f.fresh(count).is("4")
-		f.known(count)
+		f.Fresh(count).Is("4")
+		f.Known(count)
 
-		err := PgxConn(f.ctx, f.conn(f.db), func(conn *pgx.Conn) error {
-			tx, err := conn.Begin(f.ctx)
+		err := PgxConn(f.Ctx, f.Conn(f.DB), func(conn *pgx.Conn) error {
+			tx, err := conn.Begin(f.Ctx)
 			if err != nil {
 				return err
 			}
-			if _, err := tx.Exec(f.ctx, "DELETE FROM users"); err != nil {
+			if _, err := tx.Exec(f.Ctx, "DELETE FROM users"); err != nil {
 				return err
 			}
-			return tx.Rollback(f.ctx)
+			return tx.Rollback(f.Ctx)
 		})
 		if err != nil {
 			f.Fatal(err)
 		}
-		f.fresh(count).is("4")
-		f.known(userByID, 1)
+		f.Fresh(count).Is("4")
+		f.Known(harness.UserByID, 1)
 
 		// A read there is a read: it neither fills nor invalidates.
-		f.raw(func(conn *pgx.Conn) error {
+		raw(f, func(conn *pgx.Conn) error {
 			var n int
-			return conn.QueryRow(f.ctx, count).Scan(&n)
+			return conn.QueryRow(f.Ctx, count).Scan(&n)
 		})
-		f.hit(userByID, 1)
+		f.Hit(harness.UserByID, 1)
 	})
 }
 
 // A setting made there is a setting of the session.
 func TestTheConnectionUnderneathChangesItsSession(t *testing.T) {
-	scenario(t, "CREATE TABLE v AS SELECT '2024-05-01 12:00Z'::timestamptz AS at", func(f *fixture) {
+	harness.Scenario(t, "CREATE TABLE v AS SELECT '2024-05-01 12:00Z'::timestamptz AS at", func(f *harness.Fixture) {
 		const query = "SELECT at::text FROM v"
-		s, conn := f.session()
-		first := s.warm(query).String()
+		s, conn := f.Session()
+		first := s.Warm(query).String()
 		const set = "SET TIME ZONE 'Asia/Tokyo'"
-		err := PgxConn(f.ctx, conn, func(conn *pgx.Conn) error {
-			_, err := conn.Exec(f.ctx, set)
+		err := PgxConn(f.Ctx, conn, func(conn *pgx.Conn) error {
+			_, err := conn.Exec(f.Ctx, set)
 			return err
 		})
 		if err != nil {
 			f.Fatal(err)
 		}
-		if _, err := s.truth.ExecContext(f.ctx, set); err != nil {
+		if _, err := s.Truth.ExecContext(f.Ctx, set); err != nil {
 			f.Fatal(err)
 		}
-		if s.fresh(query).String() == first {
+		if s.Fresh(query).String() == first {
 			f.Error("the setting was not seen")
 		}
-		f.hit(query).is(first)
+		f.Hit(query).Is(first)
 
 		// A transaction left open there is the driver's to know.
-		err = PgxConn(f.ctx, conn, func(conn *pgx.Conn) error {
-			_, err := conn.Exec(f.ctx, "BEGIN ISOLATION LEVEL REPEATABLE READ")
+		err = PgxConn(f.Ctx, conn, func(conn *pgx.Conn) error {
+			_, err := conn.Exec(f.Ctx, "BEGIN ISOLATION LEVEL REPEATABLE READ")
 			return err
 		})
 		if err != nil {
 			f.Fatal(err)
 		}
-		s.runs(keying.Isolation, query)
-		s.exec("COMMIT")
-		s.hit(query)
+		s.Runs(keying.Isolation, query)
+		s.Exec("COMMIT")
+		s.Hit(query)
 	})
 }
 
 // The ways to the wrapped connection that other wrappers use.
 func TestTheWrappedConnectionIsAvailable(t *testing.T) {
-	scenarioOnce(t, people, func(f *fixture) {
-		err := f.conn(f.db).Raw(func(c any) error {
+	harness.ScenarioOnce(t, harness.People, func(f *harness.Fixture) {
+		err := f.Conn(f.DB).Raw(func(c any) error {
 			conn, ok := c.(interface{ Conn() *pgx.Conn })
 			if !ok {
 				return fmt.Errorf("%T has no Conn", c)
 			}
-			if err := conn.Conn().Ping(f.ctx); err != nil {
+			if err := conn.Conn().Ping(f.Ctx); err != nil {
 				return err
 			}
 			for _, wrapped := range []driver.Conn{c.(interface{ Raw() driver.Conn }).Raw(), c.(interface{ Unwrap() driver.Conn }).Unwrap()} {
@@ -170,14 +171,14 @@ func TestTheWrappedConnectionIsAvailable(t *testing.T) {
 		if err != nil {
 			f.Error(err)
 		}
-		err = PgxConn(f.ctx, f.conn(f.plain), func(*pgx.Conn) error { return nil })
+		err = PgxConn(f.Ctx, f.Conn(f.Plain), func(*pgx.Conn) error { return nil })
 		if err == nil {
 			f.Error("PgxConn of another driver's connection: no error")
 		}
-		if s := StatsOf(f.plain); s.Lookups != 0 {
+		if s := StatsOf(f.Plain); s.Lookups != 0 {
 			f.Error("stats of another driver's DB")
 		}
-		if err := Invalidate(f.ctx, f.plain); err == nil {
+		if err := Invalidate(f.Ctx, f.Plain); err == nil {
 			f.Error("Invalidate of another driver's DB: no error")
 		}
 	})
@@ -186,58 +187,58 @@ func TestTheWrappedConnectionIsAvailable(t *testing.T) {
 // database/sql prepares a statement on each connection that it runs on; a
 // hit needs none of them.
 func TestPreparedStatements(t *testing.T) {
-	scenario(t, people, func(f *fixture) {
-		stmt, err := f.db.PrepareContext(f.ctx, userByID)
+	harness.Scenario(t, harness.People, func(f *harness.Fixture) {
+		stmt, err := f.DB.PrepareContext(f.Ctx, harness.UserByID)
 		if err != nil {
 			f.Fatal(err)
 		}
 		defer stmt.Close()
-		p := f.on(prepared{stmt})
-		p.warm(userByID, 1)
-		p.warm(userByID, 2)
+		p := f.On(harness.Prepared{Stmt: stmt})
+		p.Warm(harness.UserByID, 1)
+		p.Warm(harness.UserByID, 2)
 
-		write, err := f.db.PrepareContext(f.ctx, "UPDATE users SET name = $2 WHERE id = $1")
+		write, err := f.DB.PrepareContext(f.Ctx, "UPDATE users SET name = $2 WHERE id = $1")
 		if err != nil {
 			f.Fatal(err)
 		}
 		defer write.Close()
-		f.on(prepared{write}).exec("", 1, "anna")
-		p.miss(userByID, 1).is("1 anna Oslo")
-		p.hit(userByID, 2)
+		f.On(harness.Prepared{Stmt: write}).Exec("", 1, "anna")
+		p.Miss(harness.UserByID, 1).Is("1 anna Oslo")
+		p.Hit(harness.UserByID, 2)
 
-		returning, err := f.db.PrepareContext(f.ctx, "UPDATE users SET name = $2 WHERE id = $1 RETURNING name")
+		returning, err := f.DB.PrepareContext(f.Ctx, "UPDATE users SET name = $2 WHERE id = $1 RETURNING name")
 		if err != nil {
 			f.Fatal(err)
 		}
 		defer returning.Close()
-		f.on(prepared{returning}).runs(keying.NotRead, "", 1, "annette").is("annette")
-		p.miss(userByID, 1).is("1 annette Oslo")
+		f.On(harness.Prepared{Stmt: returning}).Runs(keying.NotRead, "", 1, "annette").Is("annette")
+		p.Miss(harness.UserByID, 1).Is("1 annette Oslo")
 
 		// Wrong arguments: database/sql counts, PostgreSQL knows the types.
-		plain, err := f.plain.PrepareContext(f.ctx, userByID)
+		plain, err := f.Plain.PrepareContext(f.Ctx, harness.UserByID)
 		if err != nil {
 			f.Fatal(err)
 		}
 		defer plain.Close()
-		p.truth = prepared{plain}
+		p.Truth = harness.Prepared{Stmt: plain}
 		for _, args := range [][]any{{}, {1, 2}, {"x"}, {struct{}{}}} {
-			p.fails(userByID, args...)
+			p.Fails(harness.UserByID, args...)
 		}
-		p.fresh(userByID, 1.5) // pgx makes 1 of it
-		f.exec("UPDATE users SET name = 'ann' WHERE id = 1")
-		p.fresh(userByID, 1.5)
+		p.Fresh(harness.UserByID, 1.5) // pgx makes 1 of it
+		f.Exec("UPDATE users SET name = 'ann' WHERE id = 1")
+		p.Fresh(harness.UserByID, 1.5)
 
 		// In a transaction, on a connection where it was not prepared.
-		tx, end := f.begin(nil)
-		inTx := end.StmtContext(f.ctx, stmt)
-		tx.on(prepared{inTx}).hit(userByID, 2)
-		tx.on(prepared{end.StmtContext(f.ctx, write)}).exec("", 2, "bobby")
-		tx.on(prepared{inTx}).runs(keying.InTransactionAfterWrite, userByID, 2).is("2 bobby Rome")
-		p.hit(userByID, 2).is("2 bob Rome")
-		f.commit(end)
-		p.miss(userByID, 2).is("2 bobby Rome")
+		tx, end := f.Begin(nil)
+		inTx := end.StmtContext(f.Ctx, stmt)
+		tx.On(harness.Prepared{Stmt: inTx}).Hit(harness.UserByID, 2)
+		tx.On(harness.Prepared{Stmt: end.StmtContext(f.Ctx, write)}).Exec("", 2, "bobby")
+		tx.On(harness.Prepared{Stmt: inTx}).Runs(keying.InTransactionAfterWrite, harness.UserByID, 2).Is("2 bobby Rome")
+		p.Hit(harness.UserByID, 2).Is("2 bob Rome")
+		f.Commit(end)
+		p.Miss(harness.UserByID, 2).Is("2 bobby Rome")
 
-		if _, err := f.db.PrepareContext(f.ctx, "SELECT nothing FROM nowhere"); err == nil {
+		if _, err := f.DB.PrepareContext(f.Ctx, "SELECT nothing FROM nowhere"); err == nil {
 			f.Error("Prepare of nonsense: no error")
 		}
 	})
@@ -246,49 +247,49 @@ func TestPreparedStatements(t *testing.T) {
 // A statement that was accepted once is prepared on other connections when it
 // must run there, and not before.
 func TestPreparingAgainCostsNothing(t *testing.T) {
-	scenarioOnce(t, people, func(f *fixture) {
-		p := f.proxy()
-		v := p.via
-		stmt, err := v.db.PrepareContext(f.ctx, userByID)
+	harness.ScenarioOnce(t, harness.People, func(f *harness.Fixture) {
+		p := throughProxy(f)
+		v := p.Via
+		stmt, err := v.DB.PrepareContext(f.Ctx, harness.UserByID)
 		if err != nil {
 			f.Fatal(err)
 		}
 		defer stmt.Close()
-		v.on(prepared{stmt}).warm(userByID, 1)
-		f.conn(v.db) // takes the only connection that has dialled
+		v.On(harness.Prepared{Stmt: stmt}).Warm(harness.UserByID, 1)
+		f.Conn(v.DB) // takes the only connection that has dialled
 		p.cut()
-		v.on(prepared{stmt}).hit(userByID, 1)
-		again, err := v.db.PrepareContext(f.ctx, userByID)
+		v.On(harness.Prepared{Stmt: stmt}).Hit(harness.UserByID, 1)
+		again, err := v.DB.PrepareContext(f.Ctx, harness.UserByID)
 		if err != nil {
 			f.Fatalf("Prepare of an accepted text asks PostgreSQL: %v", err)
 		}
 		defer again.Close()
-		v.on(prepared{again}).hit(userByID, 1)
-		if _, err := again.QueryContext(f.ctx, 2); err == nil {
+		v.On(harness.Prepared{Stmt: again}).Hit(harness.UserByID, 1)
+		if _, err := again.QueryContext(f.Ctx, 2); err == nil {
 			f.Error("a miss without PostgreSQL succeeded")
 		}
-		if _, err := again.QueryContext(f.ctx); err == nil || !strings.Contains(err.Error(), "expected 1 arguments, got 0") {
+		if _, err := again.QueryContext(f.Ctx); err == nil || !strings.Contains(err.Error(), "expected 1 arguments, got 0") {
 			f.Errorf("too few arguments: %v", err)
 		}
 		p.restore()
-		v.on(prepared{again}).warm(userByID, 2)
+		v.On(harness.Prepared{Stmt: again}).Warm(harness.UserByID, 2)
 	})
 }
 
 // DISCARD ALL drops what pgx has prepared by itself, and pgx fails then, once, with what it
 // had. What of that is the driver's own is no failure of the caller's.
 func TestWhatTheDriverHasPreparedMayBeDiscarded(t *testing.T) {
-	scenario(t, people, func(f *fixture) {
-		for _, db := range []*sql.DB{f.plain, f.db} {
-			conn := f.conn(db)
+	harness.Scenario(t, harness.People, func(f *harness.Fixture) {
+		for _, db := range []*sql.DB{f.Plain, f.DB} {
+			conn := f.Conn(db)
 			for _, text := range []string{"DISCARD ALL", "DEALLOCATE ALL"} {
 				for _, query := range []string{"UPDATE users SET city = $1 WHERE id = 1 -- " + text, text, "UPDATE users SET name = $1 WHERE id = 1 -- " + text} {
 					var args []any
 					if query != text {
 						args = []any{"x"}
 					}
-					if _, err := conn.ExecContext(f.ctx, query, args...); err != nil {
-						f.Errorf("pgx: %v, %s: %v", db == f.plain, query, err)
+					if _, err := conn.ExecContext(f.Ctx, query, args...); err != nil {
+						f.Errorf("pgx: %v, %s: %v", db == f.Plain, query, err)
 					}
 				}
 			}
@@ -298,37 +299,37 @@ func TestWhatTheDriverHasPreparedMayBeDiscarded(t *testing.T) {
 
 // gorm's migrator passes an exec mode as first argument.
 func TestLeadingArgumentsOfPgx(t *testing.T) {
-	scenario(t, people, func(f *fixture) {
+	harness.Scenario(t, harness.People, func(f *harness.Fixture) {
 		for _, mode := range []pgx.QueryExecMode{pgx.QueryExecModeCacheStatement, pgx.QueryExecModeCacheDescribe,
 			pgx.QueryExecModeDescribeExec, pgx.QueryExecModeExec, pgx.QueryExecModeSimpleProtocol} {
-			f.known(userByID, mode, 1)
-			f.known("SELECT name FROM users ORDER BY id", mode)
-			f.exec("UPDATE users SET name = $1 WHERE id = $2", mode, "x", 1)
-			f.miss(userByID, mode, 1)
-			f.exec("UPDATE users SET name = $1 WHERE id = $2", mode, "ann", 1)
+			f.Known(harness.UserByID, mode, 1)
+			f.Known("SELECT name FROM users ORDER BY id", mode)
+			f.Exec("UPDATE users SET name = $1 WHERE id = $2", mode, "x", 1)
+			f.Miss(harness.UserByID, mode, 1)
+			f.Exec("UPDATE users SET name = $1 WHERE id = $2", mode, "ann", 1)
 		}
-		f.bypass(keying.ResultFormats, userByID, pgx.QueryResultFormats{1, 0, 0}, 1)
-		f.bypass(keying.ResultFormats, userByID, pgx.QueryResultFormatsByOID{23: 0}, 1)
+		f.Bypass(keying.ResultFormats, harness.UserByID, pgx.QueryResultFormats{1, 0, 0}, 1)
+		f.Bypass(keying.ResultFormats, harness.UserByID, pgx.QueryResultFormatsByOID{23: 0}, 1)
 	})
 }
 
 // A rewriter runs before the text is analysed: @id is an operator to the parser.
 func TestNamedArguments(t *testing.T) {
-	scenario(t, people, func(f *fixture) {
+	harness.Scenario(t, harness.People, func(f *harness.Fixture) {
 		const query, update = "SELECT id, name FROM users WHERE id = @id", "UPDATE users SET name = @name WHERE id = @id"
-		f.warm(query, pgx.NamedArgs{"id": 1})
-		f.warm(query, pgx.NamedArgs{"id": 2})
-		f.hit(query, pgx.StrictNamedArgs{"id": 1})
-		f.hit("SELECT id, name FROM users WHERE id = $1", 1)
-		f.exec(update, pgx.NamedArgs{"id": 1, "name": "anna"})
-		f.miss(query, pgx.NamedArgs{"id": 1}).is("1 anna")
-		f.hit(query, pgx.NamedArgs{"id": 2})
-		f.fails(query, pgx.StrictNamedArgs{"other": 1})
-		f.fails(query, pgx.StrictNamedArgs{"id": 1, "other": 1})
-		f.fresh(query, pgx.NamedArgs{"other": 1}) // is NULL
-		f.fresh(query)                            // @ is an operator
-		f.fails(query, 1)
-		f.fails(query, sql.Named("id", 1))
+		f.Warm(query, pgx.NamedArgs{"id": 1})
+		f.Warm(query, pgx.NamedArgs{"id": 2})
+		f.Hit(query, pgx.StrictNamedArgs{"id": 1})
+		f.Hit("SELECT id, name FROM users WHERE id = $1", 1)
+		f.Exec(update, pgx.NamedArgs{"id": 1, "name": "anna"})
+		f.Miss(query, pgx.NamedArgs{"id": 1}).Is("1 anna")
+		f.Hit(query, pgx.NamedArgs{"id": 2})
+		f.Fails(query, pgx.StrictNamedArgs{"other": 1})
+		f.Fails(query, pgx.StrictNamedArgs{"id": 1, "other": 1})
+		f.Fresh(query, pgx.NamedArgs{"other": 1}) // is NULL
+		f.Fresh(query)                            // @ is an operator
+		f.Fails(query, 1)
+		f.Fails(query, sql.Named("id", 1))
 	})
 }
 
@@ -343,61 +344,61 @@ func (r ownRewriter) RewriteQuery(_ context.Context, conn *pgx.Conn, sql string,
 }
 
 func TestARewriterOfTheApplication(t *testing.T) {
-	scenario(t, people, func(f *fixture) {
-		f.warm("SELECT name FROM users WHERE id = ?", ownRewriter{1}).is("ann")
-		f.warm("SELECT name FROM users WHERE id = ?", ownRewriter{2}).is("bob")
-		f.exec("UPDATE users SET name = 'x' WHERE id = ?", ownRewriter{1})
-		f.miss("SELECT name FROM users WHERE id = ?", ownRewriter{1}).is("x")
-		f.hit("SELECT name FROM users WHERE id = ?", ownRewriter{2})
+	harness.Scenario(t, harness.People, func(f *harness.Fixture) {
+		f.Warm("SELECT name FROM users WHERE id = ?", ownRewriter{1}).Is("ann")
+		f.Warm("SELECT name FROM users WHERE id = ?", ownRewriter{2}).Is("bob")
+		f.Exec("UPDATE users SET name = 'x' WHERE id = ?", ownRewriter{1})
+		f.Miss("SELECT name FROM users WHERE id = ?", ownRewriter{1}).Is("x")
+		f.Hit("SELECT name FROM users WHERE id = ?", ownRewriter{2})
 	})
 }
 
 // Two DBs of one process on one database share the cache, or a write in one
 // would leave stale entries in the other.
 func TestTwoDBsShareTheCache(t *testing.T) {
-	scenario(t, people, func(f *fixture) {
-		other := f.with("cache_ttl=10m", "application_name=other")
-		f.warm(userByID, 1)
-		other.hit(userByID, 1)
-		other.exec("UPDATE users SET name = 'anna' WHERE id = 1")
-		f.miss(userByID, 1).is("1 anna Oslo")
-		off := f.with("cache_store=off")
-		off.exec("UPDATE users SET name = 'annette' WHERE id = 1")
-		f.miss(userByID, 1).is("1 annette Oslo")
-		if err := other.db.Close(); err != nil {
+	harness.Scenario(t, harness.People, func(f *harness.Fixture) {
+		other := f.With("cache_ttl=10m", "application_name=other")
+		f.Warm(harness.UserByID, 1)
+		other.Hit(harness.UserByID, 1)
+		other.Exec("UPDATE users SET name = 'anna' WHERE id = 1")
+		f.Miss(harness.UserByID, 1).Is("1 anna Oslo")
+		off := f.With("cache_store=off")
+		off.Exec("UPDATE users SET name = 'annette' WHERE id = 1")
+		f.Miss(harness.UserByID, 1).Is("1 annette Oslo")
+		if err := other.DB.Close(); err != nil {
 			f.Error(err)
 		}
-		f.hit(userByID, 1)
+		f.Hit(harness.UserByID, 1)
 	})
 }
 
 func TestAConfigurationRegisteredWithPgx(t *testing.T) {
-	scenarioOnce(t, people, func(f *fixture) {
-		config, err := pgx.ParseConfig(f.dsn)
+	harness.ScenarioOnce(t, harness.People, func(f *harness.Fixture) {
+		config, err := pgx.ParseConfig(f.DSN)
 		if err != nil {
 			f.Fatal(err)
 		}
 		config.RuntimeParams["application_name"] = "registered"
 		name := stdlib.RegisterConnConfig(config)
 		defer stdlib.UnregisterConnConfig(name)
-		v := f.asking(f.open("cachedpg", name))
-		v.warm(userByID, 1)
-		v.exec("UPDATE users SET name = 'anna' WHERE id = 1")
-		v.miss(userByID, 1)
-		withKeys := f.asking(f.open("cachedpg", name+" cache_store=off"))
-		withKeys.bypass(keying.CacheOff, userByID, 1)
+		v := f.Asking(f.Open("cachedpg", name))
+		v.Warm(harness.UserByID, 1)
+		v.Exec("UPDATE users SET name = 'anna' WHERE id = 1")
+		v.Miss(harness.UserByID, 1)
+		withKeys := f.Asking(f.Open("cachedpg", name+" cache_store=off"))
+		withKeys.Bypass(keying.CacheOff, harness.UserByID, 1)
 
-		unknown := f.open("cachedpg", "registeredConnConfig999").PingContext(f.ctx)
-		sameError(f, unknown, f.open("pgx", "registeredConnConfig999").PingContext(f.ctx))
+		unknown := f.Open("cachedpg", "registeredConnConfig999").PingContext(f.Ctx)
+		harness.SameError(f, unknown, f.Open("pgx", "registeredConnConfig999").PingContext(f.Ctx))
 	})
 }
 
 // A hook makes sessions that differ from what their DSN says.
 func TestWrappedConnectors(t *testing.T) {
-	scenarioInMemory(t, "CREATE TABLE v AS SELECT 1 AS id, '2024-05-01 12:00Z'::timestamptz AS at", func(f *fixture) {
+	harness.ScenarioInMemory(t, "CREATE TABLE v AS SELECT 1 AS id, '2024-05-01 12:00Z'::timestamptz AS at", func(f *harness.Fixture) {
 		const query = "SELECT at::text FROM v WHERE id = $1"
-		first := f.warm(query, 1).String()
-		config, err := pgx.ParseConfig(f.dsn)
+		first := f.Warm(query, 1).String()
+		config, err := pgx.ParseConfig(f.DSN)
 		if err != nil {
 			f.Fatal(err)
 		}
@@ -409,31 +410,31 @@ func TestWrappedConnectors(t *testing.T) {
 		if err != nil {
 			f.Fatal(err)
 		}
-		tokyo := f.asking(sql.OpenDB(connector))
-		defer tokyo.db.Close()
+		tokyo := f.Asking(sql.OpenDB(connector))
+		defer tokyo.DB.Close()
 		plain := stdlib.OpenDB(*config, stdlib.OptionAfterConnect(hook))
 		defer plain.Close()
-		tokyo.truth = plain
-		if tokyo.warm(query, 1).String() == first {
+		tokyo.Truth = plain
+		if tokyo.Warm(query, 1).String() == first {
 			f.Error("the hook's setting is not in the key")
 		}
-		f.hit(query, 1).is(first)
-		tokyo.exec("UPDATE v SET at = at + interval '1 hour' WHERE id = $1", 1)
-		tokyo.miss(query, 1)
-		f.miss(query, 1)
-		f.known("SELECT id FROM v")
+		f.Hit(query, 1).Is(first)
+		tokyo.Exec("UPDATE v SET at = at + interval '1 hour' WHERE id = $1", 1)
+		tokyo.Miss(query, 1)
+		f.Miss(query, 1)
+		f.Known("SELECT id FROM v")
 
 		// Nothing is seen of what is done with the pgx connection.
-		err = PgxConn(f.ctx, f.conn(tokyo.db), func(conn *pgx.Conn) error {
-			_, err := conn.Exec(f.ctx, "UPDATE v SET id = 2")
+		err = PgxConn(f.Ctx, f.Conn(tokyo.DB), func(conn *pgx.Conn) error {
+			_, err := conn.Exec(f.Ctx, "UPDATE v SET id = 2")
 			return err
 		})
 		if err != nil {
 			f.Fatal(err)
 		}
-		f.fresh("SELECT id FROM v").is("2")
+		f.Fresh("SELECT id FROM v").Is("2")
 
-		pool, err := pgxpool.NewWithConfig(f.ctx, f.poolConfig())
+		pool, err := pgxpool.NewWithConfig(f.Ctx, f.PoolConfig())
 		if err != nil {
 			f.Fatal(err)
 		}
@@ -441,14 +442,14 @@ func TestWrappedConnectors(t *testing.T) {
 		if connector, err = WrapConnector(stdlib.GetPoolConnector(pool), Config{}); err != nil {
 			f.Fatal(err)
 		}
-		pooled := f.asking(sql.OpenDB(connector))
-		defer pooled.db.Close()
-		pooled.db.SetMaxIdleConns(0)
-		pooled.known(query, 2)
-		pooled.exec("UPDATE v SET at = at + interval '1 hour' WHERE id = $1", 2)
-		pooled.miss(query, 2)
-		pooled.hit(query, 2)
-		f.hit(query, 2)
+		pooled := f.Asking(sql.OpenDB(connector))
+		defer pooled.DB.Close()
+		pooled.DB.SetMaxIdleConns(0)
+		pooled.Known(query, 2)
+		pooled.Exec("UPDATE v SET at = at + interval '1 hour' WHERE id = $1", 2)
+		pooled.Miss(query, 2)
+		pooled.Hit(query, 2)
+		f.Hit(query, 2)
 	})
 }
 
@@ -496,7 +497,7 @@ const cancelRequest = 80877102
 
 // proxy is a TCP connection to PostgreSQL that can be cut.
 type proxy struct {
-	via
+	harness.Via
 	listener net.Listener
 	target   string
 
@@ -505,10 +506,10 @@ type proxy struct {
 	conns []net.Conn
 }
 
-// proxy opens another cachedpg DB through a proxy.
-func (f *fixture) proxy(keys ...string) *proxy {
+// throughProxy opens another cachedpg DB through a proxy.
+func throughProxy(f *harness.Fixture, keys ...string) *proxy {
 	f.Helper()
-	config, err := pgx.ParseConfig(f.dsn)
+	config, err := pgx.ParseConfig(f.DSN)
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -525,7 +526,7 @@ func (f *fixture) proxy(keys ...string) *proxy {
 		running.Wait()
 	})
 	_, port, _ := net.SplitHostPort(l.Addr().String())
-	p.via = f.with(append(keys, "host=127.0.0.1", "port="+port)...)
+	p.Via = f.With(append(keys, "host=127.0.0.1", "port="+port)...)
 	return p
 }
 
@@ -580,40 +581,40 @@ func (p *proxy) restore() {
 
 // A hit needs no PostgreSQL.
 func TestHitsWhilePostgreSQLIsUnreachable(t *testing.T) {
-	scenario(t, people, func(f *fixture) {
-		p := f.proxy()
-		p.warm(userByID, 1)
-		p.warm("SELECT name FROM users ORDER BY id")
+	harness.Scenario(t, harness.People, func(f *harness.Fixture) {
+		p := throughProxy(f)
+		p.Warm(harness.UserByID, 1)
+		p.Warm("SELECT name FROM users ORDER BY id")
 		p.cut()
 		for range 3 { // also on connections that have not dialled, or are broken
-			p.hit(userByID, 1)
-			p.hit("SELECT name FROM users ORDER BY id")
+			p.Hit(harness.UserByID, 1)
+			p.Hit("SELECT name FROM users ORDER BY id")
 		}
-		if _, err := p.db.QueryContext(f.ctx, userByID, 2); err == nil {
+		if _, err := p.DB.QueryContext(f.Ctx, harness.UserByID, 2); err == nil {
 			f.Error("a miss without PostgreSQL succeeded")
 		}
-		if _, err := p.db.ExecContext(f.ctx, "UPDATE users SET name = 'x' WHERE id = 1"); err == nil {
+		if _, err := p.DB.ExecContext(f.Ctx, "UPDATE users SET name = 'x' WHERE id = 1"); err == nil {
 			f.Error("a write without PostgreSQL succeeded")
 		}
-		if err := p.db.PingContext(f.ctx); err == nil {
+		if err := p.DB.PingContext(f.Ctx); err == nil {
 			f.Error("a ping without PostgreSQL succeeded")
 		}
-		p.hit("SELECT name FROM users ORDER BY id")
+		p.Hit("SELECT name FROM users ORDER BY id")
 		p.restore()
-		p.fresh(userByID, 1)
-		p.again(userByID, 2) // once it is known that nobody else has written meanwhile
+		p.Fresh(harness.UserByID, 1)
+		p.Again(harness.UserByID, 2) // once it is known that nobody else has written meanwhile
 	})
 }
 
 // A hit takes no connection from those that PostgreSQL has.
 func TestAHitDialsNothing(t *testing.T) {
-	scenarioOnce(t, people, func(f *fixture) {
-		f.warm(userByID, 1)
+	harness.ScenarioOnce(t, harness.People, func(f *harness.Fixture) {
+		f.Warm(harness.UserByID, 1)
 		for range 4 {
-			conn := f.conn(f.db)
-			f.on(conn).hit(userByID, 1)
+			conn := f.Conn(f.DB)
+			f.On(conn).Hit(harness.UserByID, 1)
 			err := conn.Raw(func(c any) error {
-				if c.(*Conn).inner != nil && f.db.Stats().OpenConnections > 1 {
+				if c.(*Conn).inner != nil && f.DB.Stats().OpenConnections > 1 {
 					return errors.New("it has dialled")
 				}
 				return nil
@@ -628,31 +629,31 @@ func TestAHitDialsNothing(t *testing.T) {
 // The connection breaks while PostgreSQL executes a write: only PostgreSQL
 // knows what became of it, and the cache waits until it says.
 func TestTheAnswerToAWriteIsLost(t *testing.T) {
-	scenarioInMemory(t, people+`CREATE FUNCTION wait(n text) RETURNS text LANGUAGE plpgsql AS
-		'BEGIN PERFORM pg_advisory_lock_shared(1), pg_advisory_unlock_shared(1); RETURN n; END'`, func(f *fixture) {
-		p := f.proxy()
-		f.warm(userByID, 1)
-		f.warm(userByID, 2)
-		g := f.closeGate()
+	harness.ScenarioInMemory(t, harness.People+`CREATE FUNCTION wait(n text) RETURNS text LANGUAGE plpgsql AS
+		'BEGIN PERFORM pg_advisory_lock_shared(1), pg_advisory_unlock_shared(1); RETURN n; END'`, func(f *harness.Fixture) {
+		p := throughProxy(f)
+		f.Warm(harness.UserByID, 1)
+		f.Warm(harness.UserByID, 2)
+		g := f.CloseGate()
 		lost := make(chan error, 1)
 		go func() {
-			_, err := p.db.ExecContext(f.ctx, "UPDATE users SET name = wait('anna') WHERE id = 1")
+			_, err := p.DB.ExecContext(f.Ctx, "UPDATE users SET name = wait('anna') WHERE id = 1")
 			lost <- err
 		}()
-		g.await(1)
-		f.bypass(keying.DirtyTag, userByID, 1)
+		g.Await(1)
+		f.Bypass(keying.DirtyTag, harness.UserByID, 1)
 		p.cut()
 		if err := <-lost; err == nil || errors.Is(err, driver.ErrBadConn) {
 			f.Errorf("got %v, want the error of a broken connection", err)
 		}
 		p.restore()
-		f.bypass(keying.DirtyTag, userByID, 1).is("1 ann Oslo")
-		if s := StatsOf(p.db); s.UnknownOutcome != 1 || s.Unresolved != 1 {
+		f.Bypass(keying.DirtyTag, harness.UserByID, 1).Is("1 ann Oslo")
+		if s := StatsOf(p.DB); s.UnknownOutcome != 1 || s.Unresolved != 1 {
 			f.Errorf("%d writes of unknown outcome, %d unresolved, want 1 and 1", s.UnknownOutcome, s.Unresolved)
 		}
-		g.open() // PostgreSQL commits now, for nobody
-		f.until("the outcome", func() bool { return StatsOf(p.db).Unresolved == 0 })
-		f.miss(userByID, 1).is("1 anna Oslo")
-		f.hit(userByID, 1)
+		g.Open() // PostgreSQL commits now, for nobody
+		f.Until("the outcome", func() bool { return StatsOf(p.DB).Unresolved == 0 })
+		f.Miss(harness.UserByID, 1).Is("1 anna Oslo")
+		f.Hit(harness.UserByID, 1)
 	})
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/jackc/pgx/v5/stdlib"
 
 	"github.com/cachedpg/cachedpg/catalog"
+	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/inside"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 	"github.com/cachedpg/cachedpg/keying"
@@ -23,7 +24,7 @@ import (
 )
 
 // explainable is a schema with one of everything that there is a reason for.
-const explainable = people + `
+const explainable = harness.People + `
 	CREATE TABLE orders (id bigint PRIMARY KEY, user_id int NOT NULL REFERENCES users ON DELETE CASCADE, total numeric);
 	CREATE TABLE stock (id int PRIMARY KEY, n int);
 	CREATE TABLE log (what text);
@@ -135,21 +136,21 @@ var explained = []struct {
 // What Explain says of a statement is what the stats count when it then runs.
 func TestExplainAgreesWithWhatHappens(t *testing.T) {
 	t.Parallel()
-	inBothStores(t, func(t *testing.T, keys ...string) {
-		f := newFixture(t, pgtest.Database(t), "cache_statement", explainable, keys...)
-		f.warm(userByID, 1)
+	harness.InBothStores(t, func(t *testing.T, keys ...string) {
+		f := harness.New(t, pgtest.Database(t), "cache_statement", explainable, keys...)
+		f.Warm(harness.UserByID, 1)
 		for _, s := range explained {
-			x := f.explain(s.sql, s.args...)
+			x := explain(f.Via, s.sql, s.args...)
 			if want := reasonName(s.reason); x.Reason != want || x.Cacheable != (want == "") {
 				t.Errorf("%s: got reason %q, want %q", s.sql, x.Reason, want)
 			}
-			f.released()
-			before := inside.Counted(f.db)
-			f.runOnce(s.sql, s.args)
-			got, want := difference(before, inside.Counted(f.db)), "bypass "+x.Reason
+			f.Released()
+			before := inside.Counted(f.DB)
+			runOnce(f, s.sql, s.args)
+			got, want := harness.Difference(before, inside.Counted(f.DB)), "bypass "+x.Reason
 			if x.Cacheable && (got == "hit" || got == "miss") {
-				if got == "miss" && f.inMemory() {
-					f.stored(s.sql, x)
+				if got == "miss" && f.InMemory() {
+					stored(f, s.sql, x)
 				}
 				continue
 			}
@@ -161,11 +162,11 @@ func TestExplainAgreesWithWhatHappens(t *testing.T) {
 }
 
 // runOnce runs a statement, which may fail, on a connection of its own.
-func (f *fixture) runOnce(query string, args []any) {
+func runOnce(f *harness.Fixture, query string, args []any) {
 	f.Helper()
-	conn := f.conn(f.db)
+	conn := f.Conn(f.DB)
 	defer conn.Close()
-	if rows, err := conn.QueryContext(f.ctx, query, args...); err == nil {
+	if rows, err := conn.QueryContext(f.Ctx, query, args...); err == nil {
 		for rows.Next() {
 		}
 		rows.Close()
@@ -175,15 +176,15 @@ func (f *fixture) runOnce(query string, args []any) {
 
 // stored: there is an entry under the key that was explained. The store in
 // memory knows by itself which tags it has.
-func (f *fixture) stored(query string, x *Explanation) {
+func stored(f *harness.Fixture, query string, x *Explanation) {
 	f.Helper()
-	sp := connectorOf(f.db).space()
+	sp := connectorOf(f.DB).space()
 	var key store.Key
 	if n, err := hex.Decode(key[:], []byte(x.Key.Digest)); n != len(key) || err != nil {
 		f.Fatalf("%s: digest %q", query, x.Key.Digest)
 	}
 	var stamps [1]store.Stamp
-	if _, outcome, err := sp.lookup(f.ctx, key, []store.Tag{{Kind: store.TagSchema}}, stamps[:]); outcome != store.Hit {
+	if _, outcome, err := sp.lookup(f.Ctx, key, []store.Tag{{Kind: store.TagSchema}}, stamps[:]); outcome != store.Hit {
 		f.Errorf("%s: under the key is a %s, %v", query, outcome, err)
 	}
 }
@@ -195,40 +196,40 @@ func reasonName(r keying.Reason) string {
 	return r.String()
 }
 
-func (v via) explain(query string, args ...any) *Explanation {
-	v.f.Helper()
-	x, err := Explain(v.askContext(), v.db, query, args...)
+func explain(v harness.Via, query string, args ...any) *Explanation {
+	v.F.Helper()
+	x, err := Explain(v.AskContext(), v.DB, query, args...)
 	if err != nil {
-		v.f.Fatalf("explain: %v\nin: %s", err, query)
+		v.F.Fatalf("explain: %v\nin: %s", err, query)
 	}
 	return x
 }
 
 // explainOn explains on one connection, in the state that it is in, and sees
 // that the query is counted accordingly when it runs there.
-func (v via) explainOn(conn *sql.Conn, query string) (x *Explanation) {
-	v.f.Helper()
+func explainOn(v harness.Via, conn *sql.Conn, query string) (x *Explanation) {
+	v.F.Helper()
 	err := conn.Raw(func(driverConn any) (err error) {
-		x, err = driverConn.(*Conn).explain(v.f.ctx, query, nil)
+		x, err = driverConn.(*Conn).explain(v.F.Ctx, query, nil)
 		return err
 	})
 	if err != nil {
-		v.f.Fatalf("explain: %v\nin: %s", err, query)
+		v.F.Fatalf("explain: %v\nin: %s", err, query)
 	}
-	v.on(conn).counted(x, query)
+	counted(v.On(conn), x, query)
 	return x
 }
 
 // counted: what is explained to be a bypass is counted as that when it runs.
-func (v via) counted(x *Explanation, query string) *Explanation {
-	v.f.Helper()
+func counted(v harness.Via, x *Explanation, query string) *Explanation {
+	v.F.Helper()
 	if x.Cacheable {
 		return x
 	}
-	before := inside.Counted(v.db)
-	v.read(v.ask, query, nil) // it may fail
-	if got := difference(before, inside.Counted(v.db)); got != "bypass "+x.Reason {
-		v.f.Errorf("%s: counted as %q, explained as %q", query, got, x.Reason)
+	before := inside.Counted(v.DB)
+	v.Read(v.Ask, query, nil) // it may fail
+	if got := harness.Difference(before, inside.Counted(v.DB)); got != "bypass "+x.Reason {
+		v.F.Errorf("%s: counted as %q, explained as %q", query, got, x.Reason)
 	}
 	return x
 }
@@ -258,14 +259,14 @@ func (in *limited) loadCatalog(ctx context.Context, before *catalog.Snapshot) (*
 }
 
 // limits opens a database on which every connection is limited.
-func (f *fixture) limits(how limited, keys ...string) via {
+func limits(f *harness.Fixture, how limited, keys ...string) harness.Via {
 	f.Helper()
-	c, err := (&Driver{}).OpenConnector(withKeys(f.dsn, keys))
+	c, err := (&Driver{}).OpenConnector(harness.WithKeys(f.DSN, keys))
 	if err != nil {
 		f.Fatal(err)
 	}
 	c.(*connector).process = "limited " + rand.Text()
-	config, err := pgx.ParseConfig(f.dsn)
+	config, err := pgx.ParseConfig(f.DSN)
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -280,107 +281,107 @@ func (f *fixture) limits(how limited, keys ...string) via {
 	}
 	db := sql.OpenDB(c)
 	f.Cleanup(func() { db.Close() })
-	return f.asking(db)
+	return f.Asking(db)
 }
 
 // explainedSituations are reasons that a text alone does not give.
-var explainedSituations = map[keying.Reason]func(f *fixture) *Explanation{
-	keying.TemporaryTable: func(f *fixture) *Explanation {
-		v, conn := f.with().own("CREATE TEMPORARY TABLE mine (id int)")
-		return v.explainOn(conn, "SELECT * FROM mine")
+var explainedSituations = map[keying.Reason]func(f *harness.Fixture) *Explanation{
+	keying.TemporaryTable: func(f *harness.Fixture) *Explanation {
+		v, conn := ownSession(f.With(), "CREATE TEMPORARY TABLE mine (id int)")
+		return explainOn(v, conn, "SELECT * FROM mine")
 	},
-	keying.TemporaryObjects: func(f *fixture) *Explanation {
-		v, conn := f.with().own("CREATE TEMPORARY TABLE mine (id int)", "SET search_path = cache_statement, pg_temp")
-		return v.explainOn(conn, "SELECT * FROM users")
+	keying.TemporaryObjects: func(f *harness.Fixture) *Explanation {
+		v, conn := ownSession(f.With(), "CREATE TEMPORARY TABLE mine (id int)", "SET search_path = cache_statement, pg_temp")
+		return explainOn(v, conn, "SELECT * FROM users")
 	},
-	keying.UnreadableView: func(f *fixture) *Explanation {
-		tx, err := f.plain.BeginTx(f.ctx, nil)
+	keying.UnreadableView: func(f *harness.Fixture) *Explanation {
+		tx, err := f.Plain.BeginTx(f.Ctx, nil)
 		if err != nil {
 			f.Fatal(err)
 		}
-		defer f.rollback(tx)
-		if _, err := tx.ExecContext(f.ctx, "LOCK TABLE orders IN ACCESS EXCLUSIVE MODE"); err != nil {
+		defer f.Rollback(tx)
+		if _, err := tx.ExecContext(f.Ctx, "LOCK TABLE orders IN ACCESS EXCLUSIVE MODE"); err != nil {
 			f.Fatal(err)
 		}
-		return f.limits(limited{}).explain("SELECT * FROM spending")
+		return explain(limits(f, limited{}), "SELECT * FROM spending")
 	},
-	keying.UserType: func(f *fixture) *Explanation {
-		f.exec("CREATE FUNCTION fits(int) RETURNS bool LANGUAGE sql STABLE AS 'SELECT $1 > 0'; CREATE DOMAIN size AS int CHECK (fits(VALUE))")
-		f.exec("CREATE TABLE shoes (id int PRIMARY KEY, of size)")
-		return f.explain("SELECT * FROM shoes")
+	keying.UserType: func(f *harness.Fixture) *Explanation {
+		f.Exec("CREATE FUNCTION fits(int) RETURNS bool LANGUAGE sql STABLE AS 'SELECT $1 > 0'; CREATE DOMAIN size AS int CHECK (fits(VALUE))")
+		f.Exec("CREATE TABLE shoes (id int PRIMARY KEY, of size)")
+		return explain(f.Via, "SELECT * FROM shoes")
 	},
-	keying.UserCast: func(f *fixture) *Explanation {
-		f.exec("CREATE TYPE celsius AS (d int); CREATE FUNCTION degrees(celsius) RETURNS int LANGUAGE sql STABLE AS 'SELECT 1'; CREATE CAST (celsius AS int) WITH FUNCTION degrees(celsius)")
-		f.exec("CREATE TABLE weather (id int PRIMARY KEY, c celsius)")
-		return f.explain("SELECT c::int FROM weather")
+	keying.UserCast: func(f *harness.Fixture) *Explanation {
+		f.Exec("CREATE TYPE celsius AS (d int); CREATE FUNCTION degrees(celsius) RETURNS int LANGUAGE sql STABLE AS 'SELECT 1'; CREATE CAST (celsius AS int) WITH FUNCTION degrees(celsius)")
+		f.Exec("CREATE TABLE weather (id int PRIMARY KEY, c celsius)")
+		return explain(f.Via, "SELECT c::int FROM weather")
 	},
-	keying.InTransactionAfterWrite: func(f *fixture) *Explanation {
-		_, conn := f.own("BEGIN", "UPDATE users SET name = 'x' WHERE id = 1")
-		if x := f.explainOn(conn, "SELECT * FROM users WHERE id = 2"); !x.Cacheable || !strings.Contains(x.String(), "only a result with rows") {
+	keying.InTransactionAfterWrite: func(f *harness.Fixture) *Explanation {
+		_, conn := ownSession(f.Via, "BEGIN", "UPDATE users SET name = 'x' WHERE id = 1")
+		if x := explainOn(f.Via, conn, "SELECT * FROM users WHERE id = 2"); !x.Cacheable || !strings.Contains(x.String(), "only a result with rows") {
 			f.Errorf("another row: %s", x)
 		}
-		return f.explainOn(conn, "SELECT * FROM users WHERE id = 1")
+		return explainOn(f.Via, conn, "SELECT * FROM users WHERE id = 1")
 	},
-	keying.Isolation: func(f *fixture) *Explanation {
-		_, conn := f.own("BEGIN ISOLATION LEVEL REPEATABLE READ")
-		return f.explainOn(conn, "SELECT * FROM users")
+	keying.Isolation: func(f *harness.Fixture) *Explanation {
+		_, conn := ownSession(f.Via, "BEGIN ISOLATION LEVEL REPEATABLE READ")
+		return explainOn(f.Via, conn, "SELECT * FROM users")
 	},
-	keying.FailedTransaction: func(f *fixture) *Explanation {
-		_, conn := f.own("BEGIN")
-		if _, err := conn.ExecContext(f.ctx, "SELECT 1/0"); err == nil {
+	keying.FailedTransaction: func(f *harness.Fixture) *Explanation {
+		_, conn := ownSession(f.Via, "BEGIN")
+		if _, err := conn.ExecContext(f.Ctx, "SELECT 1/0"); err == nil {
 			f.Fatal("1/0 is no error")
 		}
-		return f.explainOn(conn, "SELECT * FROM users")
+		return explainOn(f.Via, conn, "SELECT * FROM users")
 	},
-	keying.ContextBypass: func(f *fixture) *Explanation {
-		return f.in(WithBypass).explainUsers()
+	keying.ContextBypass: func(f *harness.Fixture) *Explanation {
+		return explainUsers(f.In(WithBypass))
 	},
-	keying.PolicyOff: func(f *fixture) *Explanation {
-		x := f.with("cache_policy=orders:off").explain("SELECT * FROM big")
+	keying.PolicyOff: func(f *harness.Fixture) *Explanation {
+		x := explain(f.With("cache_policy=orders:off"), "SELECT * FROM big")
 		if x.Policy != "off" || !slices.ContainsFunc(x.Reads, func(tag string) bool { return strings.HasSuffix(tag, ".orders") }) {
 			f.Errorf("policy %q, reads %q", x.Policy, x.Reads)
 		}
 		return x
 	},
-	keying.CacheOff: func(f *fixture) *Explanation {
-		return f.limits(limited{}, "cache_store=off").explainUsers()
+	keying.CacheOff: func(f *harness.Fixture) *Explanation {
+		return explainUsers(limits(f, limited{}, "cache_store=off"))
 	},
-	keying.WriteOnly: func(f *fixture) *Explanation {
-		return f.beside("write-only", "cache_mode=write-only", "cache_store="+pgtest.Redis(f.T)).explainUsers()
+	keying.WriteOnly: func(f *harness.Fixture) *Explanation {
+		return explainUsers(f.Beside("write-only", "cache_mode=write-only", "cache_store="+pgtest.Redis(f.T)))
 	},
-	keying.OtherStore: func(f *fixture) *Explanation {
-		f.fresh("SELECT * FROM users") // whose store counts
-		return f.with("cache_store=" + pgtest.Redis(f.T)).explainUsers()
+	keying.OtherStore: func(f *harness.Fixture) *Explanation {
+		f.Fresh("SELECT * FROM users") // whose store counts
+		return explainUsers(f.With("cache_store=" + pgtest.Redis(f.T)))
 	},
-	keying.OtherWriter: func(f *fixture) *Explanation {
-		reader := f.beside("reader")
-		reader.fresh("SELECT * FROM users")
-		f.exec("UPDATE users SET name = name")
-		f.until("the writer to be seen", func() bool { return reader.peers().check() != nil })
-		return reader.explainUsers()
+	keying.OtherWriter: func(f *harness.Fixture) *Explanation {
+		reader := f.Beside("reader")
+		reader.Fresh("SELECT * FROM users")
+		f.Exec("UPDATE users SET name = name")
+		f.Until("the writer to be seen", func() bool { return peersOf(reader).check() != nil })
+		return explainUsers(reader)
 	},
-	keying.HotStandby: func(f *fixture) *Explanation { return f.limits(limited{standby: true}).explainUsers() },
-	keying.SessionUnknown: func(f *fixture) *Explanation {
-		return f.limits(limited{noSession: true}).explainUsers()
+	keying.HotStandby: func(f *harness.Fixture) *Explanation { return explainUsers(limits(f, limited{standby: true})) },
+	keying.SessionUnknown: func(f *harness.Fixture) *Explanation {
+		return explainUsers(limits(f, limited{noSession: true}))
 	},
-	keying.CatalogUnavailable: func(f *fixture) *Explanation {
-		return f.limits(limited{noCatalog: true}).explainUsers()
+	keying.CatalogUnavailable: func(f *harness.Fixture) *Explanation {
+		return explainUsers(limits(f, limited{noCatalog: true}))
 	},
 }
 
-func (v via) explainUsers() *Explanation {
-	v.f.Helper()
-	return v.counted(v.explain("SELECT * FROM users"), "SELECT * FROM users")
+func explainUsers(v harness.Via) *Explanation {
+	v.F.Helper()
+	return counted(v, explain(v, "SELECT * FROM users"), "SELECT * FROM users")
 }
 
-// own takes a connection and executes statements on it.
-func (v via) own(statements ...string) (via, *sql.Conn) {
-	v.f.Helper()
-	conn := v.f.conn(v.db)
+// ownSession takes a connection and executes statements on it.
+func ownSession(v harness.Via, statements ...string) (harness.Via, *sql.Conn) {
+	v.F.Helper()
+	conn := v.F.Conn(v.DB)
 	for _, s := range statements {
-		v.on(conn).exec(s)
+		v.On(conn).Exec(s)
 	}
-	return v.on(conn), conn
+	return v.On(conn), conn
 }
 
 // notExplained are the reasons that Explain never gives: those that pass by
@@ -401,14 +402,14 @@ var notExplained = map[keying.Reason]string{
 // Every reason that the stats count has a statement or a situation in which
 // Explain gives it.
 func TestExplainGivesEveryReason(t *testing.T) {
-	scenarioOnce(t, explainable, func(f *fixture) {
-		f.warm(userByID, 1)
+	harness.ScenarioOnce(t, explainable, func(f *harness.Fixture) {
+		f.Warm(harness.UserByID, 1)
 		shown := make(map[keying.Reason]bool)
 		for _, s := range explained {
 			shown[s.reason] = true
 		}
 		for _, reason := range slices.Sorted(maps.Keys(explainedSituations)) {
-			f.step(reason.String(), func(f *fixture) {
+			f.Step(reason.String(), func(f *harness.Fixture) {
 				x := explainedSituations[reason](f)
 				if x.Cacheable || x.Reason != reason.String() || x.Because != reason.Words() || x.Remedy != reason.Remedy() {
 					f.Errorf("got:\n%s", x)

@@ -10,55 +10,56 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/inside"
 	"github.com/cachedpg/cachedpg/keying"
 )
 
 // What only the moment tells is left out: a store that is away, a cache that warms up.
 func TestExplainNeedsNoStore(t *testing.T) {
-	scenarioOnce(t, people, func(f *fixture) {
-		gone := f.limits(limited{}, "cache_store=redis://127.0.0.1:1/0")
-		x := gone.explain(userByID, 1)
+	harness.ScenarioOnce(t, harness.People, func(f *harness.Fixture) {
+		gone := limits(f, limited{}, "cache_store=redis://127.0.0.1:1/0")
+		x := explain(gone, harness.UserByID, 1)
 		if !x.Cacheable || len(x.Reads) < 3 {
 			f.Errorf("without its Redis:\n%s", x)
 		}
-		tx, err := f.plain.BeginTx(f.ctx, nil)
+		tx, err := f.Plain.BeginTx(f.Ctx, nil)
 		if err != nil {
 			f.Fatal(err)
 		}
-		defer f.rollback(tx)
-		if _, err := tx.ExecContext(f.ctx, "UPDATE users SET name = 'x'"); err != nil {
+		defer f.Rollback(tx)
+		if _, err := tx.ExecContext(f.Ctx, "UPDATE users SET name = 'x'"); err != nil {
 			f.Fatal(err)
 		}
-		cold := f.limits(limited{})
-		if x := cold.explain(userByID, 1); !x.Cacheable {
+		cold := limits(f, limited{})
+		if x := explain(cold, harness.UserByID, 1); !x.Cacheable {
 			f.Errorf("with a transaction under way:\n%s", x)
 		}
-		cold.bypass(keying.Warming, userByID, 1)
+		cold.Bypass(keying.Warming, harness.UserByID, 1)
 	})
 }
 
 func TestExplainRunsNothing(t *testing.T) {
-	scenarioOnce(t, explainable, func(f *fixture) {
-		f.warm(userByID, 1)
-		before := inside.Counted(f.db)
+	harness.ScenarioOnce(t, explainable, func(f *harness.Fixture) {
+		f.Warm(harness.UserByID, 1)
+		before := inside.Counted(f.DB)
 		for _, query := range []string{
 			"DELETE FROM users", "DROP TABLE users", "SELECT bump()", "SELECT nextval('seq')", "BEGIN", "SET work_mem = '1GB'",
 			"DO 'BEGIN DELETE FROM users; END'", "TRUNCATE users CASCADE", "COPY users FROM STDIN",
 		} {
-			f.explain(query)
+			explain(f.Via, query)
 		}
-		if met := difference(before, inside.Counted(f.db)); met != "" {
+		if met := harness.Difference(before, inside.Counted(f.DB)); met != "" {
 			f.Errorf("counted as %s", met)
 		}
-		f.hit(userByID, 1)
-		f.fresh("SELECT is_called FROM seq").is("false")
-		f.fresh("SHOW work_mem")
+		f.Hit(harness.UserByID, 1)
+		f.Fresh("SELECT is_called FROM seq").Is("false")
+		f.Fresh("SHOW work_mem")
 	})
 }
 
 func TestWhatExplainSays(t *testing.T) {
-	scenarioOnce(t, explainable, func(f *fixture) {
+	harness.ScenarioOnce(t, explainable, func(f *harness.Fixture) {
 		const s = "cache_statement."
 		byKey := []string{"schema", "rows " + s + "users(id)", "row " + s + "users(id = $1)", "table " + s + "users, if no row is found"}
 		for _, test := range []struct {
@@ -99,8 +100,8 @@ func TestWhatExplainSays(t *testing.T) {
 			{name: "a typo", sql: "SELEC 1", asks: true, notes: "PostgreSQL's grammar does not accept the text"},
 			{name: "a name that is not there", sql: "INSERT INTO nowhere VALUES (1)", asks: true, notes: "not in the schema"},
 		} {
-			f.step(test.name, func(f *fixture) {
-				x := f.explain(test.sql, test.args...)
+			f.Step(test.name, func(f *harness.Fixture) {
+				x := explain(f.Via, test.sql, test.args...)
 				if !slices.Equal(x.Reads, test.reads) {
 					f.Errorf("reads:\ngot  %q\nwant %q", x.Reads, test.reads)
 				}
@@ -119,19 +120,19 @@ func TestWhatExplainSays(t *testing.T) {
 }
 
 func TestExplainSaysHowLong(t *testing.T) {
-	scenarioOnce(t, people, func(f *fixture) {
-		short := f.with("cache_ttl=10m", "cache_policy=users:cache-aside:5m")
+	harness.ScenarioOnce(t, harness.People, func(f *harness.Fixture) {
+		short := f.With("cache_ttl=10m", "cache_policy=users:cache-aside:5m")
 		minute := func(ctx context.Context) context.Context { return WithTTL(ctx, time.Minute) }
 		for name, test := range map[string]struct {
 			x    *Explanation
 			want string
 		}{
-			"by default":           {f.explain(userByID), "1h0m0s"},
-			"by cache_ttl":         {short.explain("SELECT 1"), "10m0s"},
-			"by a policy":          {short.explain(userByID), "5m0s"},
-			"by a comment":         {short.explain("/* cachedpg: ttl=30s */ " + userByID), "30s"},
-			"by a context":         {short.in(minute).explain(userByID), "1m0s"},
-			"what is never cached": {short.explain("SELECT now()"), ""},
+			"by default":           {explain(f.Via, harness.UserByID), "1h0m0s"},
+			"by cache_ttl":         {explain(short, "SELECT 1"), "10m0s"},
+			"by a policy":          {explain(short, harness.UserByID), "5m0s"},
+			"by a comment":         {explain(short, "/* cachedpg: ttl=30s */ "+harness.UserByID), "30s"},
+			"by a context":         {explain(short.In(minute), harness.UserByID), "1m0s"},
+			"what is never cached": {explain(short, "SELECT now()"), ""},
 		} {
 			if test.x.TTL != test.want {
 				f.Errorf("%s: got %q, want %q", name, test.x.TTL, test.want)
@@ -147,8 +148,8 @@ func TestExplainSaysHowLong(t *testing.T) {
 
 // A row is named by parameter without arguments exactly where it is with some.
 func TestExplainWithoutArguments(t *testing.T) {
-	scenarioOnce(t, people+`
-		CREATE TABLE members (team uuid, person bigint, admin bool, handle text UNIQUE, PRIMARY KEY (team, person), UNIQUE (admin, person));`, func(f *fixture) {
+	harness.ScenarioOnce(t, harness.People+`
+		CREATE TABLE members (team uuid, person bigint, admin bool, handle text UNIQUE, PRIMARY KEY (team, person), UNIQUE (admin, person));`, func(f *harness.Fixture) {
 		id := [16]byte{1}
 		for query, args := range map[string][]any{
 			"SELECT * FROM members WHERE team = $1 AND person = $2":                                               {id, 5},
@@ -163,7 +164,7 @@ func TestExplainWithoutArguments(t *testing.T) {
 			"INSERT INTO users (id, name) SELECT $1::int, $2 ON CONFLICT (id) DO UPDATE SET name = excluded.name": {1, "a"},
 			"SELECT * FROM users WHERE id = $1 UNION SELECT * FROM users WHERE id = $2":                           {1, 2},
 		} {
-			without, with := f.explain(query), f.explain(query, args...)
+			without, with := explain(f.Via, query), explain(f.Via, query, args...)
 			if !slices.Equal(without.Reads, with.Reads) || !slices.Equal(without.Invalidates, with.Invalidates) {
 				f.Errorf("%s:\nwithout arguments %q, %q\nwith arguments    %q, %q", query, without.Reads, without.Invalidates, with.Reads, with.Invalidates)
 			}
@@ -176,9 +177,9 @@ func TestExplainWithoutArguments(t *testing.T) {
 
 // The parts are what the digest is made of: a change of one changes it.
 func TestExplainShowsTheKey(t *testing.T) {
-	scenarioOnce(t, people, func(f *fixture) {
-		conn := f.conn(f.db)
-		x := f.explainOn(conn, "SELECT  name /* for ann */ FROM users WHERE id=1")
+	harness.ScenarioOnce(t, harness.People, func(f *harness.Fixture) {
+		conn := f.Conn(f.DB)
+		x := explainOn(f.Via, conn, "SELECT  name /* for ann */ FROM users WHERE id=1")
 		if got := x.Key; got.Text != "select name from users where id = $int" || got.Literals != 1 || len(got.Arguments) != 0 ||
 			got.ExecMode != "cache_statement" || got.Role != "postgres" || !slices.Contains(got.SearchPath, "cache_statement") ||
 			got.Database == "" || len(got.Settings) != len(keying.Settings)+3 || got.Settings["DateStyle"] == "" {
@@ -186,17 +187,17 @@ func TestExplainShowsTheKey(t *testing.T) {
 		}
 		for name, got := range x.Key.Settings {
 			var want string
-			if err := f.plain.QueryRowContext(f.ctx, "SELECT coalesce(current_setting($1, true), '')", name).Scan(&want); err != nil || got != want {
+			if err := f.Plain.QueryRowContext(f.Ctx, "SELECT coalesce(current_setting($1, true), '')", name).Scan(&want); err != nil || got != want {
 				f.Errorf("setting %s: got %q, want %q, %v", name, got, want, err)
 			}
 		}
-		if got := f.explain("SELECT $1::text, $2::timestamptz", "a", time.Now()).Key.Arguments; !slices.Equal(got, []string{"string", "time.Time"}) {
+		if got := explain(f.Via, "SELECT $1::text, $2::timestamptz", "a", time.Now()).Key.Arguments; !slices.Equal(got, []string{"string", "time.Time"}) {
 			f.Errorf("got arguments %q", got)
 		}
 		digests := map[string]bool{x.Key.Digest: true}
 		for _, set := range []string{"SET TIME ZONE 'Asia/Tokyo'", "SET bytea_output = escape", "SET search_path = cache_statement, public", "SET SESSION AUTHORIZATION postgres"} {
-			f.on(conn).exec(set)
-			y := f.explainOn(conn, "SELECT name FROM users WHERE id = 1")
+			f.On(conn).Exec(set)
+			y := explainOn(f.Via, conn, "SELECT name FROM users WHERE id = 1")
 			same := y.Key.Role == x.Key.Role && slices.Equal(y.Key.SearchPath, x.Key.SearchPath) && maps.Equal(y.Key.Settings, x.Key.Settings)
 			if digests[y.Key.Digest] != same {
 				f.Errorf("%s: the digest is the same: %v, the parts are: %v", set, !same, same)
@@ -209,7 +210,7 @@ func TestExplainShowsTheKey(t *testing.T) {
 
 // Nothing that Explain returns holds a value.
 func TestExplainShowsNoValues(t *testing.T) {
-	scenarioOnce(t, explainable, func(f *fixture) {
+	harness.ScenarioOnce(t, explainable, func(f *harness.Fixture) {
 		for _, query := range []string{
 			"SELECT * FROM users WHERE name = 's3cret' AND city = $1", "UPDATE users SET name = 's3cret' WHERE city = $1",
 			"SELECT 's3cret' FORM users WHERE name = $1", "DO 'BEGIN PERFORM ''s3cret''; END'", "SELECT nothing('s3cret', $1)",
@@ -219,7 +220,7 @@ func TestExplainShowsNoValues(t *testing.T) {
 			if !strings.Contains(query, "$1") {
 				args = nil
 			}
-			x, err := Explain(f.ctx, f.db, query, args...)
+			x, err := Explain(f.Ctx, f.DB, query, args...)
 			if err != nil {
 				f.Errorf("%s: %v", query, err)
 				continue
@@ -236,17 +237,17 @@ func TestExplainShowsNoValues(t *testing.T) {
 }
 
 func TestExplainsErrors(t *testing.T) {
-	scenarioOnce(t, people, func(f *fixture) {
+	harness.ScenarioOnce(t, harness.People, func(f *harness.Fixture) {
 		for name, test := range map[string]struct {
 			db   *sql.DB
 			args []any
 			want string
 		}{
-			"another driver":     {f.plain, nil, "cachedpg: not a database opened with the cachedpg driver"},
-			"too many arguments": {f.db, []any{1, 2}, "cachedpg: the statement has 1 parameter, but 2 arguments given"},
-			"no server":          {f.open("cachedpg", "postgres://u:s3cret@127.0.0.1:1/d?sslmode=disable"), nil, "connection refused"},
+			"another driver":     {f.Plain, nil, "cachedpg: not a database opened with the cachedpg driver"},
+			"too many arguments": {f.DB, []any{1, 2}, "cachedpg: the statement has 1 parameter, but 2 arguments given"},
+			"no server":          {f.Open("cachedpg", "postgres://u:s3cret@127.0.0.1:1/d?sslmode=disable"), nil, "connection refused"},
 		} {
-			_, err := Explain(f.ctx, test.db, "SELECT * FROM users WHERE id = $1", test.args...)
+			_, err := Explain(f.Ctx, test.db, "SELECT * FROM users WHERE id = $1", test.args...)
 			if err == nil || !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "s3cret") {
 				f.Errorf("%s: got %v, want %s", name, err, test.want)
 			}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/inside"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 	"github.com/cachedpg/cachedpg/store"
@@ -19,7 +20,7 @@ import (
 
 // asynchronous is a story, with each store, on a server whose log is on disk only when
 // somebody commits who waits for it.
-func asynchronous(t *testing.T, setup string, story func(f *fixture, s *pgtest.Server)) {
+func asynchronous(t *testing.T, setup string, story func(f *harness.Fixture, s *pgtest.Server)) {
 	t.Helper()
 	t.Parallel()
 	s := unflushing(t)
@@ -29,8 +30,8 @@ func asynchronous(t *testing.T, setup string, story func(f *fixture, s *pgtest.S
 			if name == "redis" {
 				keys = append(keys, "cache_store="+pgtest.Redis(t))
 			}
-			f := newFixture(t, s.DSN(), "cache_statement", setup, keys...)
-			f.plain.SetMaxIdleConns(0)
+			f := harness.New(t, s.DSN(), "cache_statement", setup, keys...)
+			f.Plain.SetMaxIdleConns(0)
 			story(f, s)
 		})
 	}
@@ -48,22 +49,22 @@ func unflushing(t *testing.T) *pgtest.Server {
 const setAside = "synchronous_commit"
 
 // The log goes on at a place that is not on disk.
-func (f *fixture) unflushed() bool {
+func isUnflushed(f *harness.Fixture) bool {
 	f.Helper()
 	var behind bool
-	if err := f.plain.QueryRowContext(f.ctx, "SELECT pg_current_wal_flush_lsn() < pg_current_wal_insert_lsn()").Scan(&behind); err != nil {
+	if err := f.Plain.QueryRowContext(f.Ctx, "SELECT pg_current_wal_flush_lsn() < pg_current_wal_insert_lsn()").Scan(&behind); err != nil {
 		f.Fatal(err)
 	}
 	return behind
 }
 
 // flushes has a transaction of somebody else wait for the disk.
-func (f *fixture) flushes() { f.past("CREATE TABLE IF NOT EXISTS flushed (); DROP TABLE flushed") }
+func flushes(f *harness.Fixture) { f.Past("CREATE TABLE IF NOT EXISTS flushed (); DROP TABLE flushed") }
 
 // However it came that a commit does not wait for the disk, nothing that depends on
 // it is cached before it is there (I20), and everything is afterwards.
 func TestWhatIsNotOnDiskIsNotCached(t *testing.T) {
-	asynchronous(t, people+`
+	asynchronous(t, harness.People+`
 		CREATE FUNCTION hurried(int) RETURNS int LANGUAGE plpgsql AS $$ BEGIN
 			PERFORM set_config('synchronous_commit', 'off', true); UPDATE users SET city = city || '!' WHERE id = $1; RETURN 1; END $$;
 		CREATE FUNCTION hurry(bool) RETURNS int LANGUAGE plpgsql AS $$ BEGIN PERFORM set_config('synchronous_commit', 'off', $1); RETURN 1; END $$;
@@ -73,38 +74,38 @@ func TestWhatIsNotOnDiskIsNotCached(t *testing.T) {
 		CREATE TRIGGER hurry BEFORE UPDATE ON logged FOR EACH ROW EXECUTE FUNCTION hurry_row();
 		CREATE PROCEDURE hurried_twice() LANGUAGE plpgsql AS $$ BEGIN
 			UPDATE users SET city = 'one' WHERE id = 1; COMMIT; PERFORM set_config('synchronous_commit', 'off', true); UPDATE users SET city = 'two' WHERE id = 1; END $$;`,
-		func(f *fixture, s *pgtest.Server) {
+		func(f *harness.Fixture, s *pgtest.Server) {
 			const read = "SELECT city FROM users WHERE id = $1"
 			const write = "UPDATE users SET city = $1 WHERE id = 1"
 			tx := func(db *sql.DB, texts ...string) {
 				f.Helper()
-				tx, err := db.BeginTx(f.ctx, nil)
+				tx, err := db.BeginTx(f.Ctx, nil)
 				if err != nil {
 					f.Fatal(err)
 				}
 				defer tx.Rollback()
 				for _, text := range texts {
-					if _, err := tx.ExecContext(f.ctx, text); err != nil {
+					if _, err := tx.ExecContext(f.Ctx, text); err != nil {
 						f.Fatalf("%s: %v", text, err)
 					}
 				}
-				f.commit(tx)
+				f.Commit(tx)
 			}
 			on := func(texts ...string) func() {
 				return func() {
 					f.Helper()
-					v, conn := f.session()
+					v, conn := f.Session()
 					defer conn.Close()
 					for _, text := range texts {
-						v.on(conn).exec(text)
+						v.On(conn).Exec(text)
 					}
-					v.on(conn).exec("RESET synchronous_commit")
+					v.On(conn).Exec("RESET synchronous_commit")
 				}
 			}
 			of := func(keys ...string) *sql.DB {
-				db := f.open("cachedpg", withKeys(withKeys(f.dsn, f.keys), keys))
-				if !f.inMemory() {
-					f.live(db)
+				db := f.Open("cachedpg", harness.WithKeys(harness.WithKeys(f.DSN, f.Keys), keys))
+				if !f.InMemory() {
+					f.Live(db)
 				}
 				return db
 			}
@@ -112,12 +113,12 @@ func TestWhatIsNotOnDiskIsNotCached(t *testing.T) {
 			s.Exec("DROP ROLE IF EXISTS hurried", "CREATE ROLE hurried LOGIN SUPERUSER", "ALTER ROLE hurried SET synchronous_commit = off")
 			for name, commits := range map[string]func(){
 				"by the DSN": func() {
-					if _, err := hurried.ExecContext(f.ctx, write, "Bern"); err != nil {
+					if _, err := hurried.ExecContext(f.Ctx, write, "Bern"); err != nil {
 						f.Fatal(err)
 					}
 				},
 				"with RETURNING": func() {
-					if err := hurried.QueryRowContext(f.ctx, write+" RETURNING id", "Wien").Scan(new(int)); err != nil {
+					if err := hurried.QueryRowContext(f.Ctx, write+" RETURNING id", "Wien").Scan(new(int)); err != nil {
 						f.Fatal(err)
 					}
 				},
@@ -128,48 +129,48 @@ func TestWhatIsNotOnDiskIsNotCached(t *testing.T) {
 				"by the role": func() {
 					db := of("user=hurried")
 					defer db.Close()
-					if _, err := db.ExecContext(f.ctx, write, "role"); err != nil {
+					if _, err := db.ExecContext(f.Ctx, write, "role"); err != nil {
 						f.Fatal(err)
 					}
 				},
 				"by SET":               on("SET synchronous_commit = off", "UPDATE users SET city = 'SET' WHERE id = 1"),
-				"by SET LOCAL":         func() { tx(f.db, "SET LOCAL synchronous_commit = off", "UPDATE users SET city = 'LOCAL' WHERE id = 1") },
-				"by SET LOCAL at last": func() { tx(f.db, "UPDATE users SET city = 'last' WHERE id = 1", "SET LOCAL synchronous_commit = off") },
+				"by SET LOCAL":         func() { tx(f.DB, "SET LOCAL synchronous_commit = off", "UPDATE users SET city = 'LOCAL' WHERE id = 1") },
+				"by SET LOCAL at last": func() { tx(f.DB, "UPDATE users SET city = 'last' WHERE id = 1", "SET LOCAL synchronous_commit = off") },
 				"by set_config":        on("SELECT set_config('synchronous_' || 'commit', 'off', false)", "UPDATE users SET city = 'set_config' WHERE id = 1"),
 				"after a savepoint": func() {
-					tx(f.db, "SET LOCAL synchronous_commit = off", "SAVEPOINT s", "SET LOCAL synchronous_commit = on", "ROLLBACK TO s",
+					tx(f.DB, "SET LOCAL synchronous_commit = off", "SAVEPOINT s", "SET LOCAL synchronous_commit = on", "ROLLBACK TO s",
 						"UPDATE users SET city = 'savepoint' WHERE id = 1")
 				},
 				"undone by a savepoint at last": func() {
-					tx(f.db, "SET LOCAL synchronous_commit = off", "UPDATE users SET city = 'undone' WHERE id = 1", "SAVEPOINT s", "SET LOCAL synchronous_commit = on",
+					tx(f.DB, "SET LOCAL synchronous_commit = off", "UPDATE users SET city = 'undone' WHERE id = 1", "SAVEPOINT s", "SET LOCAL synchronous_commit = on",
 						"ROLLBACK TO s")
 				},
-				"by a function that writes":                        func() { f.exec("SELECT hurried(1)") },
-				"by a function in a transaction":                   func() { tx(f.db, "SELECT hurry(true)", "UPDATE users SET city = 'function' WHERE id = 1") },
-				"by a function at last":                            func() { tx(f.db, "UPDATE users SET city = 'at last' WHERE id = 1", "SELECT hurry(true)") },
+				"by a function that writes":                        func() { f.Exec("SELECT hurried(1)") },
+				"by a function in a transaction":                   func() { tx(f.DB, "SELECT hurry(true)", "UPDATE users SET city = 'function' WHERE id = 1") },
+				"by a function at last":                            func() { tx(f.DB, "UPDATE users SET city = 'at last' WHERE id = 1", "SELECT hurry(true)") },
 				"by a function before":                             on("SELECT hurry(false)", "UPDATE users SET city = 'before' WHERE id = 1"),
 				"by a function that is not read":                   on("SELECT hurry_dynamic()", "UPDATE users SET city = 'dynamic' WHERE id = 1"),
-				"by a function that is not read, in a transaction": func() { tx(f.db, "SELECT hurry_dynamic()", "UPDATE users SET city = 'dynamic tx' WHERE id = 1") },
+				"by a function that is not read, in a transaction": func() { tx(f.DB, "SELECT hurry_dynamic()", "UPDATE users SET city = 'dynamic tx' WHERE id = 1") },
 				"by a trigger": func() {
-					tx(f.db, "UPDATE logged SET n = n + 1", "UPDATE users SET city = 'trigger' WHERE id = 1")
+					tx(f.DB, "UPDATE logged SET n = n + 1", "UPDATE users SET city = 'trigger' WHERE id = 1")
 				},
-				"by a procedure": func() { f.exec("CALL hurried_twice()") },
+				"by a procedure": func() { f.Exec("CALL hurried_twice()") },
 				"by a text of several statements": func() {
-					if _, err := f.db.ExecContext(f.ctx, "SET LOCAL synchronous_commit = off; UPDATE users SET city = 'several' WHERE id = 1", pgx.QueryExecModeSimpleProtocol); err != nil {
+					if _, err := f.DB.ExecContext(f.Ctx, "SET LOCAL synchronous_commit = off; UPDATE users SET city = 'several' WHERE id = 1", pgx.QueryExecModeSimpleProtocol); err != nil {
 						f.Fatal(err)
 					}
 				},
 				"on the pgx connection": func() {
-					conn := f.conn(f.db)
+					conn := f.Conn(f.DB)
 					defer conn.Close()
-					err := PgxConn(f.ctx, conn, func(c *pgx.Conn) error {
+					err := PgxConn(f.Ctx, conn, func(c *pgx.Conn) error {
 						batch := &pgx.Batch{}
 						batch.Queue("SET synchronous_commit = off")
 						batch.Queue("UPDATE users SET city = 'batch' WHERE id = 1")
-						if err := c.SendBatch(f.ctx, batch).Close(); err != nil {
+						if err := c.SendBatch(f.Ctx, batch).Close(); err != nil {
 							return err
 						}
-						_, err := c.Exec(f.ctx, "RESET synchronous_commit")
+						_, err := c.Exec(f.Ctx, "RESET synchronous_commit")
 						return err
 					})
 					if err != nil {
@@ -180,44 +181,44 @@ func TestWhatIsNotOnDiskIsNotCached(t *testing.T) {
 					tx(hurried, "ALTER TABLE users ADD COLUMN IF NOT EXISTS further int", "UPDATE users SET city = 'DDL' WHERE id = 1")
 				},
 			} {
-				f.step(name, func(f *fixture) {
-					f.until("a hit", func() bool { f.fresh(read, 1); return f.isHit(read, 1) })
+				f.Step(name, func(f *harness.Fixture) {
+					f.Until("a hit", func() bool { f.Fresh(read, 1); return isHit(f, read, 1) })
 					commits()
-					f.checkUnflushed(read, 1)
-					f.until("a hit", func() bool { f.flushes(); f.fresh(read, 1); return f.isHit(read, 1) })
+					checkUnflushed(f, read, 1)
+					f.Until("a hit", func() bool { flushes(f); f.Fresh(read, 1); return isHit(f, read, 1) })
 				})
 			}
-			f.step("by the database, which a session finds that is dialled later", func(f *fixture) {
-				f.until("a hit", func() bool { f.fresh(read, 1); return f.isHit(read, 1) })
-				v, conn := f.session()
+			f.Step("by the database, which a session finds that is dialled later", func(f *harness.Fixture) {
+				f.Until("a hit", func() bool { f.Fresh(read, 1); return isHit(f, read, 1) })
+				v, conn := f.Session()
 				defer conn.Close()
-				v.on(conn).exec("SELECT 1")
+				v.On(conn).Exec("SELECT 1")
 				s.Exec("ALTER DATABASE postgres SET synchronous_commit = off")
-				later := f.conn(f.db)
+				later := f.Conn(f.DB)
 				defer later.Close()
-				f.asking(f.db).on(later).exec(write, "later")
-				f.checkUnflushed(read, 1)
+				f.Asking(f.DB).On(later).Exec(write, "later")
+				checkUnflushed(f, read, 1)
 				s.Exec("ALTER DATABASE postgres RESET synchronous_commit")
-				f.db.SetMaxIdleConns(0)
-				f.db.SetMaxIdleConns(10)
+				f.DB.SetMaxIdleConns(0)
+				f.DB.SetMaxIdleConns(10)
 			})
-			f.step("by a reload of the configuration", func(f *fixture) {
-				v, conn := f.session()
+			f.Step("by a reload of the configuration", func(f *harness.Fixture) {
+				v, conn := f.Session()
 				defer conn.Close()
-				v.on(conn).exec("SELECT 1") // its session is known
-				noticed := f.noticesReload()
-				v.on(conn).exec("ALTER SYSTEM SET synchronous_commit = off")
-				v.on(conn).exec("SELECT pg_reload_conf()")
-				f.until("the reload", func() bool {
+				v.On(conn).Exec("SELECT 1") // its session is known
+				noticed := noticesReload(f)
+				v.On(conn).Exec("ALTER SYSTEM SET synchronous_commit = off")
+				v.On(conn).Exec("SELECT pg_reload_conf()")
+				f.Until("the reload", func() bool {
 					var setting string
-					if err := conn.QueryRowContext(f.ctx, "SHOW synchronous_commit").Scan(&setting); err != nil {
+					if err := conn.QueryRowContext(f.Ctx, "SHOW synchronous_commit").Scan(&setting); err != nil {
 						f.Fatal(err)
 					}
 					return setting == "off"
 				})
 				noticed(read, 1)
-				v.on(conn).exec(write, "reload")
-				f.checkUnflushed(read, 1)
+				v.On(conn).Exec(write, "reload")
+				checkUnflushed(f, read, 1)
 				s.Exec("ALTER SYSTEM RESET synchronous_commit", "SELECT pg_reload_conf()") // its WAL writer flushes, too
 			})
 		})
@@ -225,44 +226,44 @@ func TestWhatIsNotOnDiskIsNotCached(t *testing.T) {
 
 // noticesReload returns what waits until a reload since is known that lets commits go on
 // before they are on disk, and what was begun anew for it is warm.
-func (f *fixture) noticesReload() func(query string, args ...any) {
-	sp := connectorOf(f.db).space()
+func noticesReload(f *harness.Fixture) func(query string, args ...any) {
+	sp := connectorOf(f.DB).space()
 	before := sp.configured.Load()
 	return func(query string, args ...any) {
-		f.until("the question", func() bool { f.fresh(query, args...); return !f.inMemory() || sp.configured.Load() != before })
-		f.until("a hit", func() bool { f.flushes(); f.fresh(query, args...); return f.isHit(query, args...) })
+		f.Until("the question", func() bool { f.Fresh(query, args...); return !f.InMemory() || sp.configured.Load() != before })
+		f.Until("a hit", func() bool { flushes(f); f.Fresh(query, args...); return isHit(f, query, args...) })
 	}
 }
 
 // Somebody else has the server load another configuration. A session that had learned
 // the one of before commits under the new one (I20).
 func TestAReloadOfTheConfigurationIsNoticed(t *testing.T) {
-	asynchronous(t, people, func(f *fixture, s *pgtest.Server) {
-		v, conn := f.session()
+	asynchronous(t, harness.People, func(f *harness.Fixture, s *pgtest.Server) {
+		v, conn := f.Session()
 		defer conn.Close()
-		v.on(conn).exec("UPDATE users SET city = 'known' WHERE id = 1") // how it commits, too
-		f.until("a hit", func() bool { f.fresh(userByID, 1); return f.isHit(userByID, 1) })
-		noticed := f.noticesReload()
+		v.On(conn).Exec("UPDATE users SET city = 'known' WHERE id = 1") // how it commits, too
+		f.Until("a hit", func() bool { f.Fresh(harness.UserByID, 1); return isHit(f, harness.UserByID, 1) })
+		noticed := noticesReload(f)
 		s.Exec("ALTER SYSTEM SET synchronous_commit = off", "SELECT pg_reload_conf()")
 		defer s.Exec("ALTER SYSTEM RESET synchronous_commit", "SELECT pg_reload_conf()")
-		f.until("the reload", func() bool {
+		f.Until("the reload", func() bool {
 			var setting string
-			if err := conn.QueryRowContext(f.ctx, "SHOW synchronous_commit").Scan(&setting); err != nil {
+			if err := conn.QueryRowContext(f.Ctx, "SHOW synchronous_commit").Scan(&setting); err != nil {
 				f.Fatal(err)
 			}
 			return setting == "off"
 		})
 		commit := func() {
-			f.until("a commit that is not on disk", func() bool { // the WAL writer loads the configuration, too, and flushes
-				v.on(conn).exec("UPDATE users SET city = city || '!' WHERE id = 1")
-				return f.unflushed()
+			f.Until("a commit that is not on disk", func() bool { // the WAL writer loads the configuration, too, and flushes
+				v.On(conn).Exec("UPDATE users SET city = city || '!' WHERE id = 1")
+				return isUnflushed(f)
 			})
 		}
 		commit()
-		noticed(userByID, 1)
+		noticed(harness.UserByID, 1)
 		commit() // by a session that has not been asked again
-		f.checkUnflushed(userByID, 1)
-		f.until("a hit", func() bool { f.flushes(); f.fresh(userByID, 1); return f.isHit(userByID, 1) })
+		checkUnflushed(f, harness.UserByID, 1)
+		f.Until("a hit", func() bool { flushes(f); f.Fresh(harness.UserByID, 1); return isHit(f, harness.UserByID, 1) })
 	})
 }
 
@@ -270,21 +271,21 @@ func TestAReloadOfTheConfigurationIsNoticed(t *testing.T) {
 func TestAReloadIsNoticedWhileAStatementRuns(t *testing.T) {
 	t.Parallel()
 	s := unflushing(t)
-	f := newFixture(t, s.DSN(), "cache_statement", people)
-	f.exec("UPDATE users SET city = 'known' WHERE id = 1")
-	rows, err := f.db.QueryContext(f.ctx, "UPDATE users SET city = 'Rome' WHERE id = 1 RETURNING id")
+	f := harness.New(t, s.DSN(), "cache_statement", harness.People)
+	f.Exec("UPDATE users SET city = 'known' WHERE id = 1")
+	rows, err := f.DB.QueryContext(f.Ctx, "UPDATE users SET city = 'Rome' WHERE id = 1 RETURNING id")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer rows.Close()
-	sp := connectorOf(f.db).space()
-	sp.reconfigured(f.ctx, configuration{mode: commitSync}, configuration{mode: commitAsync, direct: true})
-	f.run(pgtest.Connect(f, withKey(f.dsn, setAside, "off")), "UPDATE users SET city = 'Pisa' WHERE id = 2")
-	if !f.unflushed() {
+	sp := connectorOf(f.DB).space()
+	sp.reconfigured(f.Ctx, configuration{mode: commitSync}, configuration{mode: commitAsync, direct: true})
+	run(f, pgtest.Connect(f, harness.WithKey(f.DSN, setAside, "off")), "UPDATE users SET city = 'Pisa' WHERE id = 2")
+	if !isUnflushed(f) {
 		t.Error("the log is on disk before it shall be")
 	}
 	rows.Close()
-	if got := StatsOf(f.db).Unflushed; got != 1 {
+	if got := StatsOf(f.DB).Unflushed; got != 1 {
 		t.Errorf("%d commits wait for the disk, want 1", got)
 	}
 }
@@ -292,36 +293,36 @@ func TestAReloadIsNoticedWhileAStatementRuns(t *testing.T) {
 // PREPARE TRANSACTION and COMMIT PREPARED wait for the disk whatever is set, and so
 // does a commit after a function whose own setting has ended with it.
 func TestWhatWaitsForTheDiskAnyway(t *testing.T) {
-	asynchronous(t, people+`
+	asynchronous(t, harness.People+`
 		CREATE FUNCTION apart(int) RETURNS int LANGUAGE plpgsql SET synchronous_commit = off AS $$ BEGIN
 			UPDATE users SET city = city || '.' WHERE id = $1; RETURN 1; END $$;`,
-		func(f *fixture, s *pgtest.Server) {
-			f.step("a function", func(f *fixture) {
-				f.until("a hit", func() bool { f.fresh(userByID, 1); return f.isHit(userByID, 1) })
-				f.exec("SELECT apart(1)")
-				f.released()
-				f.known(userByID, 1)
+		func(f *harness.Fixture, s *pgtest.Server) {
+			f.Step("a function", func(f *harness.Fixture) {
+				f.Until("a hit", func() bool { f.Fresh(harness.UserByID, 1); return isHit(f, harness.UserByID, 1) })
+				f.Exec("SELECT apart(1)")
+				f.Released()
+				f.Known(harness.UserByID, 1)
 			})
-			f.step("a prepared transaction", func(f *fixture) {
-				v, conn := f.session()
+			f.Step("a prepared transaction", func(f *harness.Fixture) {
+				v, conn := f.Session()
 				defer conn.Close()
-				v.on(conn).exec("SET synchronous_commit = off")
-				v.on(conn).exec("BEGIN")
-				v.on(conn).exec("UPDATE users SET city = 'prepared' WHERE id = 1")
-				v.on(conn).exec("PREPARE TRANSACTION 'disk'")
-				before := StatsOf(f.db)
+				v.On(conn).Exec("SET synchronous_commit = off")
+				v.On(conn).Exec("BEGIN")
+				v.On(conn).Exec("UPDATE users SET city = 'prepared' WHERE id = 1")
+				v.On(conn).Exec("PREPARE TRANSACTION 'disk'")
+				before := StatsOf(f.DB)
 				for range 3 {
-					f.fresh(userByID, 1)
+					f.Fresh(harness.UserByID, 1)
 				}
-				if after := StatsOf(f.db); after.Hits != before.Hits || after.Fills != before.Fills {
-					f.Errorf("while the transaction is prepared: %s", difference(counts(before), counts(after)))
+				if after := StatsOf(f.DB); after.Hits != before.Hits || after.Fills != before.Fills {
+					f.Errorf("while the transaction is prepared: %s", harness.Difference(counts(before), counts(after)))
 				}
-				v.on(conn).exec("COMMIT PREPARED 'disk'")
-				if f.unflushed() {
+				v.On(conn).Exec("COMMIT PREPARED 'disk'")
+				if isUnflushed(f) {
 					f.Error("PostgreSQL has not waited for the disk")
 				}
-				f.until("a hit", func() bool { f.fresh(userByID, 1); return f.isHit(userByID, 1) })
-				f.fresh(userByID, 1).is("1 ann prepared")
+				f.Until("a hit", func() bool { f.Fresh(harness.UserByID, 1); return isHit(f, harness.UserByID, 1) })
+				f.Fresh(harness.UserByID, 1).Is("1 ann prepared")
 			})
 		})
 }
@@ -329,27 +330,27 @@ func TestWhatWaitsForTheDiskAnyway(t *testing.T) {
 // A writer reads its results again after its commit (strategy write-through), but not
 // what a crash may undo (I20).
 func TestAWriterRefillsNothingThatIsNotOnDisk(t *testing.T) {
-	asynchronous(t, people, func(f *fixture, s *pgtest.Server) {
-		through := f.with("cache_policy=users:write-through", setAside+"=off")
-		if !f.inMemory() {
-			f.live(through.db)
+	asynchronous(t, harness.People, func(f *harness.Fixture, s *pgtest.Server) {
+		through := f.With("cache_policy=users:write-through", setAside+"=off")
+		if !f.InMemory() {
+			f.Live(through.DB)
 		}
-		on := f.asking(through.db)
-		f.until("a hit", func() bool {
-			on.fresh(userByID, 1)
-			h := StatsOf(through.db).Hits
-			on.fresh(userByID, 1)
-			return StatsOf(through.db).Hits > h
+		on := f.Asking(through.DB)
+		f.Until("a hit", func() bool {
+			on.Fresh(harness.UserByID, 1)
+			h := StatsOf(through.DB).Hits
+			on.Fresh(harness.UserByID, 1)
+			return StatsOf(through.DB).Hits > h
 		})
-		before := StatsOf(through.db)
-		on.exec("UPDATE users SET city = 'refilled' WHERE id = 1")
-		f.checkUnflushed(userByID, 1)
-		on.fresh(userByID, 1).is("1 ann refilled")
-		after := StatsOf(through.db)
+		before := StatsOf(through.DB)
+		on.Exec("UPDATE users SET city = 'refilled' WHERE id = 1")
+		checkUnflushed(f, harness.UserByID, 1)
+		on.Fresh(harness.UserByID, 1).Is("1 ann refilled")
+		after := StatsOf(through.DB)
 		if after.Refilled != before.Refilled || after.RefillSkipped == before.RefillSkipped || after.Hits != before.Hits || after.Fills != before.Fills {
-			t.Errorf("what is not on disk: %s", difference(counts(before), counts(after)))
+			t.Errorf("what is not on disk: %s", harness.Difference(counts(before), counts(after)))
 		}
-		f.until("a hit", func() bool { f.flushes(); f.fresh(userByID, 1); return f.isHit(userByID, 1) })
+		f.Until("a hit", func() bool { flushes(f); f.Fresh(harness.UserByID, 1); return isHit(f, harness.UserByID, 1) })
 	})
 }
 
@@ -358,25 +359,25 @@ func TestAWriterRefillsNothingThatIsNotOnDisk(t *testing.T) {
 func TestAnEpochBeginsWithWhatIsOnDisk(t *testing.T) {
 	t.Parallel()
 	s := unflushing(t)
-	f := newFixture(t, s.DSN(), "cache_statement", people, "cache_store="+pgtest.Redis(t))
-	conn := pgtest.Connect(f, withKey(f.dsn, setAside, "off"))
+	f := harness.New(t, s.DSN(), "cache_statement", harness.People, "cache_store="+pgtest.Redis(t))
+	conn := pgtest.Connect(f, harness.WithKey(f.DSN, setAside, "off"))
 	for _, fresh := range []store.Fresh{{Epoch: "kept", Kept: true}, {Epoch: "new"}} {
-		f.run(conn, "UPDATE users SET city = 'past' WHERE id = 1")
-		if !f.unflushed() {
+		run(f, conn, "UPDATE users SET city = 'past' WHERE id = 1")
+		if !isUnflushed(f) {
 			t.Error("the log is on disk before it shall be")
 		}
-		k := &keeper{log: new(walLog), peers: f.keeper().peers} // not the one that is at work
-		k.guard.id, k.watch.guard = f.keeper().guard.id, &k.guard
-		k.guard.add(connectorOf(f.db))
-		f.until("a lease", func() bool {
-			ok, err := k.sure(f.ctx, fresh)
+		k := &keeper{log: new(walLog), peers: keeperOf(f.Via).peers} // not the one that is at work
+		k.guard.id, k.watch.guard = keeperOf(f.Via).guard.id, &k.guard
+		k.guard.add(connectorOf(f.DB))
+		f.Until("a lease", func() bool {
+			ok, err := k.sure(f.Ctx, fresh)
 			if err != nil {
 				t.Fatal(err)
 			}
 			return ok
 		})
 		k.guard.close()
-		if f.unflushed() {
+		if isUnflushed(f) {
 			t.Errorf("%+v begins with what a crash may undo", fresh)
 		}
 	}
@@ -384,17 +385,17 @@ func TestAnEpochBeginsWithWhatIsOnDisk(t *testing.T) {
 
 // checkUnflushed reads what was just committed: as long as it is not on disk, it
 // comes from PostgreSQL each time.
-func (f *fixture) checkUnflushed(query string, args ...any) {
+func checkUnflushed(f *harness.Fixture, query string, args ...any) {
 	f.Helper()
-	before := StatsOf(f.db)
+	before := StatsOf(f.DB)
 	for range 3 {
-		f.fresh(query, args...)
+		f.Fresh(query, args...)
 	}
-	after := StatsOf(f.db)
-	if !f.unflushed() {
+	after := StatsOf(f.DB)
+	if !isUnflushed(f) {
 		f.Error("the log is on disk before it shall be")
 	} else if after.Hits != before.Hits || after.Fills != before.Fills {
-		f.Errorf("what is not on disk: %s", difference(counts(before), counts(after)))
+		f.Errorf("what is not on disk: %s", harness.Difference(counts(before), counts(after)))
 	}
 }
 
@@ -403,25 +404,25 @@ func counts(s Stats) inside.Counts {
 	return inside.Counts{Hits: s.Hits, Misses: s.Misses, Others: s.Others, Bypasses: s.Bypasses}
 }
 
-func (f *fixture) isHit(query string, args ...any) bool {
+func isHit(f *harness.Fixture, query string, args ...any) bool {
 	f.Helper()
-	before := StatsOf(f.db).Hits
-	f.fresh(query, args...)
-	return StatsOf(f.db).Hits > before
+	before := StatsOf(f.DB).Hits
+	f.Fresh(query, args...)
+	return StatsOf(f.DB).Hits > before
 }
 
 // What waits for the disk is released by nobody else: a commit that does wait keeps
 // its results cached, and to wait costs the writer nothing.
 func TestACommitThatWaitsForTheDiskIsReleasedAtOnce(t *testing.T) {
-	asynchronous(t, people, func(f *fixture, _ *pgtest.Server) {
-		f.until("a hit", func() bool { f.fresh(userByID, 1); return f.isHit(userByID, 1) })
+	asynchronous(t, harness.People, func(f *harness.Fixture, _ *pgtest.Server) {
+		f.Until("a hit", func() bool { f.Fresh(harness.UserByID, 1); return isHit(f, harness.UserByID, 1) })
 		for _, setting := range []string{"on", "local"} {
-			v, conn := f.session()
-			v.on(conn).exec("SET synchronous_commit = " + setting)
-			v.on(conn).exec("UPDATE users SET city = $1 WHERE id = 1", setting)
+			v, conn := f.Session()
+			v.On(conn).Exec("SET synchronous_commit = " + setting)
+			v.On(conn).Exec("UPDATE users SET city = $1 WHERE id = 1", setting)
 			conn.Close()
-			f.released()
-			f.known(userByID, 1)
+			f.Released()
+			f.Known(harness.UserByID, 1)
 		}
 	})
 }
@@ -431,41 +432,41 @@ func TestACommitThatWaitsForTheDiskIsReleasedAtOnce(t *testing.T) {
 func TestTheMarksOfADeadWriterStayUntilItsCommitIsOnDisk(t *testing.T) {
 	t.Parallel()
 	s := unflushing(t)
-	f := newFixture(t, s.DSN(), "cache_statement", people, "cache_store="+pgtest.Redis(t))
-	f.again(userByID, 1)
-	conn, err := pgx.Connect(f.ctx, withKey(f.dsn, setAside, "off"))
+	f := harness.New(t, s.DSN(), "cache_statement", harness.People, "cache_store="+pgtest.Redis(t))
+	f.Again(harness.UserByID, 1)
+	conn, err := pgx.Connect(f.Ctx, harness.WithKey(f.DSN, setAside, "off"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer conn.Close(context.Background())
-	k := f.keeper()
+	k := keeperOf(f.Via)
 	var xid uint64
 	var answer string
-	tx, err := conn.Begin(f.ctx)
+	tx, err := conn.Begin(f.Ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := tx.Exec(f.ctx, "UPDATE users SET city = 'lost' WHERE id = 1"); err != nil {
+	if _, err := tx.Exec(f.Ctx, "UPDATE users SET city = 'lost' WHERE id = 1"); err != nil {
 		t.Fatal(err)
 	}
-	if err := tx.QueryRow(f.ctx, transactionFacts).Scan(&answer); err != nil {
+	if err := tx.QueryRow(f.Ctx, transactionFacts).Scan(&answer); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := fmt.Sscan(answer, &xid); err != nil {
 		t.Fatal(err)
 	}
 	w := store.NewAsyncWriter(xid)
-	if err := k.store.Intend(f.ctx, w, f.tagsOf(userByID, 1)); err != nil {
+	if err := k.store.Intend(f.Ctx, w, tagsOf(f, harness.UserByID, 1)); err != nil {
 		t.Fatal(err)
 	}
-	if err := tx.Commit(f.ctx); err != nil {
+	if err := tx.Commit(f.Ctx); err != nil {
 		t.Fatal(err)
 	}
-	if !f.unflushed() {
+	if !isUnflushed(f) {
 		t.Error("the log is on disk before it shall be")
 	}
-	f.until("a hit", func() bool { f.fresh(userByID, 1); return f.isHit(userByID, 1) })
-	if f.unflushed() {
+	f.Until("a hit", func() bool { f.Fresh(harness.UserByID, 1); return isHit(f, harness.UserByID, 1) })
+	if isUnflushed(f) {
 		t.Error("the marks of a commit are released that is not on disk")
 	}
 }
@@ -482,18 +483,18 @@ func TestALogThatMayNotBeAskedIsWaitedFor(t *testing.T) {
 			if name == "redis" {
 				keys = append(keys, "cache_store="+pgtest.Redis(t))
 			}
-			dsn := withKey(withKey(s.DSN(), setAside, "off"), "user", "humble")
-			f := newFixture(t, dsn, "cache_statement", people, keys...)
+			dsn := harness.WithKey(harness.WithKey(s.DSN(), setAside, "off"), "user", "humble")
+			f := harness.New(t, dsn, "cache_statement", harness.People, keys...)
 			for i := range 3 {
-				f.until("a hit", func() bool { f.fresh(userByID, 1); return f.isHit(userByID, 1) })
-				f.exec("UPDATE users SET city = $1 WHERE id = 1", strconv.Itoa(i))
-				before := StatsOf(f.db)
-				f.fresh(userByID, 1)
-				if after := StatsOf(f.db); after.Hits != before.Hits || after.Fills != before.Fills {
-					f.Errorf("right after a commit: %s", difference(counts(before), counts(after)))
+				f.Until("a hit", func() bool { f.Fresh(harness.UserByID, 1); return isHit(f, harness.UserByID, 1) })
+				f.Exec("UPDATE users SET city = $1 WHERE id = 1", strconv.Itoa(i))
+				before := StatsOf(f.DB)
+				f.Fresh(harness.UserByID, 1)
+				if after := StatsOf(f.DB); after.Hits != before.Hits || after.Fills != before.Fills {
+					f.Errorf("right after a commit: %s", harness.Difference(counts(before), counts(after)))
 				}
 			}
-			if problem := StatsOf(f.db).UnflushedProblem; !strings.Contains(problem, "pg_current_wal_flush_lsn()") {
+			if problem := StatsOf(f.DB).UnflushedProblem; !strings.Contains(problem, "pg_current_wal_flush_lsn()") {
 				f.Errorf("Stats say %q of the missing right", problem)
 			}
 		})

@@ -17,6 +17,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 	"github.com/cachedpg/cachedpg/internal/sqlgen"
 )
@@ -84,14 +85,14 @@ func newWorld(tb testing.TB, dsn string, kind worldKind, ddl []string, strict bo
 		if kind.redis {
 			keys = append(keys, "cache_store="+pgtest.Redis(tb))
 		}
-		c, err := (&Driver{}).OpenConnector(withKeys(dsn, keys))
+		c, err := (&Driver{}).OpenConnector(harness.WithKeys(dsn, keys))
 		if err != nil {
 			tb.Fatal(err)
 		}
 		c.(*connector).process = process
 		db := sql.OpenDB(c)
 		w.cached = append(w.cached, db)
-		awaitCaching(tb, db)
+		harness.AwaitCaching(tb, db)
 		for sp := connectorOf(db).space(); sp.keeper != nil && !sp.keeper.live.Load(); time.Sleep(time.Millisecond) {
 			if err := db.PingContext(ctx); err != nil {
 				tb.Fatal(err)
@@ -114,7 +115,7 @@ func newWorld(tb testing.TB, dsn string, kind worldKind, ddl []string, strict bo
 		plain = "describe_exec" // the same formats
 	}
 	var err error
-	if w.plain, err = sql.Open("pgx", withKey(dsn, "default_query_exec_mode", plain)); err != nil {
+	if w.plain, err = sql.Open("pgx", harness.WithKey(dsn, "default_query_exec_mode", plain)); err != nil {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(w.close)
@@ -150,7 +151,7 @@ type reply struct {
 }
 
 // answered asks a SELECT. Rows without an order are sorted.
-func answered(ctx context.Context, x asker, s sqlgen.Statement) (a reply) {
+func answered(ctx context.Context, x harness.Asker, s sqlgen.Statement) (a reply) {
 	rows, err := x.QueryContext(ctx, s.SQL, s.Args...)
 	if err != nil {
 		return reply{err: err}

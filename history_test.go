@@ -13,6 +13,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 )
 
@@ -98,7 +99,7 @@ func (h *history) value(kind string) (literal string, arg any, typ string) {
 }
 
 // rows writes down a result; an error is one, too.
-func rowsOf(ctx context.Context, on asker, q question) string {
+func rowsOf(ctx context.Context, on harness.Asker, q question) string {
 	rows, err := on.QueryContext(ctx, q.text, q.args...)
 	if err != nil {
 		return "error: " + err.Error()
@@ -131,7 +132,7 @@ func rowsOf(ctx context.Context, on asker, q question) string {
 }
 
 // check asks a question on a connection that may answer from the cache, and on one that does not.
-func (h *history) check(q question, on, truth asker, truthContext context.Context) {
+func (h *history) check(q question, on, truth harness.Asker, truthContext context.Context) {
 	h.Helper()
 	got, want := rowsOf(context.Background(), on, q), rowsOf(truthContext, truth, q)
 	if got != want {
@@ -157,13 +158,13 @@ func (h *history) ask() {
 }
 
 // write executes a random write; most errors are as welcome as success.
-func (h *history) write(on asker) error {
+func (h *history) write(on harness.Asker) error {
 	templates := historyWrites
 	if h.rng.IntN(25) == 0 {
 		templates = historyRareWrites
 	}
 	q := h.fill(templates[h.rng.IntN(len(templates))])
-	if strings.HasPrefix(q.text, "MERGE") && server(h) < 15 {
+	if strings.HasPrefix(q.text, "MERGE") && harness.ServerVersion(h) < 15 {
 		return nil
 	}
 	h.log = append(h.log, fmt.Sprintf("%s %v", q.text, q.args))
@@ -193,7 +194,7 @@ func (h *history) write(on asker) error {
 	return err
 }
 
-func (h *history) copy(on asker) error {
+func (h *history) copy(on harness.Asker) error {
 	db, ok := on.(*sql.DB)
 	if !ok {
 		return nil
@@ -278,9 +279,9 @@ func TestARandomHistoryIsAsThroughPgx(t *testing.T) {
 		t.Cleanup(func() { db.Close() })
 		return db
 	}
-	h.plain = open("pgx", withKey(database, "default_query_exec_mode", "exec"))
+	h.plain = open("pgx", harness.WithKey(database, "default_query_exec_mode", "exec"))
 	for _, mode := range []string{"describe_exec", "simple_protocol"} {
-		h.dbs = append(h.dbs, open("cachedpg", withKey(database, "default_query_exec_mode", mode)))
+		h.dbs = append(h.dbs, open("cachedpg", harness.WithKey(database, "default_query_exec_mode", mode)))
 	}
 	deadline := time.Now().Add(*stressDuration / 3)
 	for n := 0; time.Now().Before(deadline); n++ {

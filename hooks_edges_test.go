@@ -14,11 +14,13 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgproto3"
 	"github.com/jackc/pgx/v5/stdlib"
+
+	"github.com/cachedpg/cachedpg/internal/harness"
 )
 
 // counting returns how to dial connections that count what is sent.
-func counting(f *fixture) pgx.ConnConfig {
-	config := parsed(f, f.dsn)
+func counting(f *harness.Fixture) pgx.ConnConfig {
+	config := parsed(f, f.DSN)
 	dial := config.DialFunc
 	config.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
 		conn, err := dial(ctx, network, addr)
@@ -58,15 +60,15 @@ func TestAHookThatSendsNothingCostsNothing(t *testing.T) {
 		{"both", []stdlib.OptionOpenDB{stdlib.OptionShouldPing(ping), stdlib.OptionResetSession(nothing)}, true},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			scenarioOnce(t, people, func(f *fixture) {
+			harness.ScenarioOnce(t, harness.People, func(f *harness.Fixture) {
 				connector, err := WrapConnector(stdlib.GetConnector(counting(f), tc.options...), Config{})
 				if err != nil {
 					f.Fatal(err)
 				}
-				v := f.asking(openIdle(f.T, connector, 1))
-				v.db.SetMaxOpenConns(1)
-				v.warm(userByID, 1)
-				conn := f.conn(v.db)
+				v := f.Asking(openIdle(f.T, connector, 1))
+				v.DB.SetMaxOpenConns(1)
+				v.Warm(harness.UserByID, 1)
+				conn := f.Conn(v.DB)
 				var counted *countedConn // the pool's only one; beside it the driver asks for itself
 				if err := conn.Raw(func(c any) error {
 					in := c.(*Conn).inner.(*pgxInner)
@@ -81,7 +83,7 @@ func TestAHookThatSendsNothingCostsNothing(t *testing.T) {
 				conn.Close()
 				before := counted.sent.Load()
 				for range 20 {
-					v.hit(userByID, 1)
+					v.Hit(harness.UserByID, 1)
 				}
 				if n := counted.sent.Load() - before; n > 0 {
 					f.Errorf("20 hits sent %d messages", n)
@@ -95,7 +97,7 @@ func TestAHookThatSendsNothingCostsNothing(t *testing.T) {
 func TestAHookRefusesAsWithPgx(t *testing.T) {
 	for _, refusal := range []error{driver.ErrBadConn, fmt.Errorf("not this one: %w", driver.ErrBadConn), errors.New("not now"), context.Canceled} {
 		t.Run(refusal.Error(), func(t *testing.T) {
-			scenarioOnce(t, people, func(f *fixture) {
+			harness.ScenarioOnce(t, harness.People, func(f *harness.Fixture) {
 				type seen struct{ dialled, reset, refused int }
 				var counts [2]seen
 				hook := func(i int) []stdlib.OptionOpenDB {
@@ -117,14 +119,14 @@ func TestAHookRefusesAsWithPgx(t *testing.T) {
 						}),
 					}
 				}
-				connector, err := WrapConnector(stdlib.GetConnector(parsed(f, f.dsn), hook(0)...), Config{})
+				connector, err := WrapConnector(stdlib.GetConnector(parsed(f, f.DSN), hook(0)...), Config{})
 				if err != nil {
 					f.Fatal(err)
 				}
 				ours := openIdle(f.T, connector, 1)
-				plain := openIdle(f.T, stdlib.GetConnector(parsed(f, f.dsn), hook(1)...), 1)
+				plain := openIdle(f.T, stdlib.GetConnector(parsed(f, f.DSN), hook(1)...), 1)
 				for i := range 6 {
-					ctx := f.ctx
+					ctx := f.Ctx
 					if i%2 == 1 {
 						ctx = asTenant(ctx, "nobody")
 					}
@@ -142,7 +144,7 @@ func TestAHookRefusesAsWithPgx(t *testing.T) {
 }
 
 func TestAHookLeavesATransactionOpen(t *testing.T) {
-	scenarioOnce(t, people, func(f *fixture) {
+	harness.ScenarioOnce(t, harness.People, func(f *harness.Fixture) {
 		begin := func(ctx context.Context, conn *pgx.Conn) error {
 			if tenantOf(ctx) == "" {
 				return nil
@@ -151,28 +153,28 @@ func TestAHookLeavesATransactionOpen(t *testing.T) {
 			return err
 		}
 		for name, option := range map[string]stdlib.OptionOpenDB{"dialled": stdlib.OptionAfterConnect(begin), "taken again": stdlib.OptionResetSession(begin)} {
-			f.step(name, func(f *fixture) {
-				connector, err := WrapConnector(stdlib.GetConnector(parsed(f, f.dsn), option), Config{})
+			f.Step(name, func(f *harness.Fixture) {
+				connector, err := WrapConnector(stdlib.GetConnector(parsed(f, f.DSN), option), Config{})
 				if err != nil {
 					f.Fatal(err)
 				}
 				db := openIdle(f.T, connector, 1)
 				if name == "taken again" {
-					if err := db.PingContext(f.ctx); err != nil {
+					if err := db.PingContext(f.Ctx); err != nil {
 						f.Fatal(err)
 					}
 				}
-				f.known(userByID, 1)
+				f.Known(harness.UserByID, 1)
 				for _, end := range []string{"COMMIT", "by BeginTx"} {
-					before := f.hit(userByID, 1).String()
-					conn, err := db.Conn(asTenant(f.ctx, "a"))
+					before := f.Hit(harness.UserByID, 1).String()
+					conn, err := db.Conn(asTenant(f.Ctx, "a"))
 					if err != nil {
 						f.Fatal(err)
 					}
-					own := ownerOf(f.ctx, conn, "SELECT name FROM users WHERE id = $1", 1)
+					own := ownerOf(f.Ctx, conn, "SELECT name FROM users WHERE id = $1", 1)
 					if end == "COMMIT" {
-						_, err = conn.ExecContext(f.ctx, "COMMIT")
-					} else if tx, begun := conn.BeginTx(f.ctx, nil); begun != nil {
+						_, err = conn.ExecContext(f.Ctx, "COMMIT")
+					} else if tx, begun := conn.BeginTx(f.Ctx, nil); begun != nil {
 						err = begun
 					} else {
 						err = tx.Commit()
@@ -180,20 +182,20 @@ func TestAHookLeavesATransactionOpen(t *testing.T) {
 					if err != nil {
 						f.Fatal(err)
 					}
-					after := f.fresh(userByID, 1).String()
+					after := f.Fresh(harness.UserByID, 1).String()
 					if after == before {
 						f.Errorf("%s: others read %s before and after the commit", end, after)
 					}
 					if own == before {
 						f.Errorf("%s: the transaction reads %s, as it was before its own change", end, own)
 					}
-					f.known(userByID, 1)
+					f.Known(harness.UserByID, 1)
 					if err := conn.Raw(func(any) error { return driver.ErrBadConn }); !errors.Is(err, driver.ErrBadConn) {
 						f.Fatal(err)
 					}
 					conn.Close()
 					if name == "taken again" {
-						if err := db.PingContext(f.ctx); err != nil {
+						if err := db.PingContext(f.Ctx); err != nil {
 							f.Fatal(err)
 						}
 					}
@@ -206,26 +208,26 @@ func TestAHookLeavesATransactionOpen(t *testing.T) {
 // BeginTx in a transaction that a text has begun is a warning to PostgreSQL, and
 // its commit is that of all of it.
 func TestBeginTxKeepsTheTransactionOfABegin(t *testing.T) {
-	scenario(t, people, func(f *fixture) {
-		f.known(userByID, 1)
-		conn := f.conn(f.db)
+	harness.Scenario(t, harness.People, func(f *harness.Fixture) {
+		f.Known(harness.UserByID, 1)
+		conn := f.Conn(f.DB)
 		for _, text := range []string{"BEGIN", "UPDATE users SET name = 'anna' WHERE id = 1"} {
-			if _, err := conn.ExecContext(f.ctx, text); err != nil {
+			if _, err := conn.ExecContext(f.Ctx, text); err != nil {
 				f.Fatal(err)
 			}
 		}
-		tx, err := conn.BeginTx(f.ctx, nil)
+		tx, err := conn.BeginTx(f.Ctx, nil)
 		if err != nil {
 			f.Fatal(err)
 		}
-		f.commit(tx)
-		f.fresh(userByID, 1).is("1 anna Oslo")
+		f.Commit(tx)
+		f.Fresh(harness.UserByID, 1).Is("1 anna Oslo")
 	})
 }
 
 // A hook that debugs what its connection says keeps doing so.
 func TestAHookMayTraceItsConnection(t *testing.T) {
-	scenarioOnce(t, people, func(f *fixture) {
+	harness.ScenarioOnce(t, harness.People, func(f *harness.Fixture) {
 		var lines lineCounter
 		trace := func(_ context.Context, conn *pgx.Conn) error {
 			conn.PgConn().Frontend().Trace(&lines, pgproto3.TracerOptions{})
@@ -233,18 +235,18 @@ func TestAHookMayTraceItsConnection(t *testing.T) {
 		}
 		for _, option := range []stdlib.OptionOpenDB{stdlib.OptionAfterConnect(trace), stdlib.OptionResetSession(trace)} {
 			again := stdlib.OptionShouldPing(func(context.Context, stdlib.ShouldPingParams) bool { return false })
-			connector, err := WrapConnector(stdlib.GetConnector(parsed(f, f.dsn), again, option), Config{Store: storeOff})
+			connector, err := WrapConnector(stdlib.GetConnector(parsed(f, f.DSN), again, option), Config{Store: storeOff})
 			if err != nil {
 				f.Fatal(err)
 			}
 			db := openIdle(f.T, connector, 1)
 			for range 3 {
-				if err := db.PingContext(f.ctx); err != nil {
+				if err := db.PingContext(f.Ctx); err != nil {
 					f.Fatal(err)
 				}
 			}
 			before := lines.n.Load()
-			if _, err := db.ExecContext(f.ctx, "SELECT 1"); err != nil {
+			if _, err := db.ExecContext(f.Ctx, "SELECT 1"); err != nil {
 				f.Fatal(err)
 			}
 			if lines.n.Load() == before {

@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/jackc/pgx/v5/stdlib"
 
+	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 )
 
@@ -318,8 +319,8 @@ func newTenantProgram(t *testing.T, store string, h hooks, how tenancy) *tenantP
 	p.others = openIdle(t, others, 2)
 	p.past = openIdle(t, stdlib.GetConnector(parsed(t, dsn[0])), 2)
 	if store == "redis" {
-		f := &fixture{T: t, ctx: t.Context()}
-		f.live(p.others)
+		f := &harness.Fixture{T: t, Ctx: t.Context()}
+		f.Live(p.others)
 	}
 	for _, db := range p.dbs { // the schema is known from here on
 		ownerOf(asTenant(t.Context(), "a"), db, "SELECT owner FROM a.items WHERE id = $1", 1)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 )
 
@@ -19,16 +20,16 @@ import (
 const laidOff = 3
 
 // layOff leaves db with them. In each first was run.
-func (f *fixture) layOff(db *sql.DB, first string) {
+func layOff(f *harness.Fixture, db *sql.DB, first string) {
 	f.Helper()
 	db.SetMaxIdleConns(laidOff)
 	var conns []*sql.Conn
 	for range laidOff {
-		conn := f.conn(db)
-		if _, err := conn.ExecContext(f.ctx, first); err != nil {
+		conn := f.Conn(db)
+		if _, err := conn.ExecContext(f.Ctx, first); err != nil {
 			f.Fatal(err)
 		}
-		f.endBackend(conn)
+		endBackend(f, conn)
 		conns = append(conns, conn)
 	}
 	for _, conn := range conns {
@@ -37,23 +38,23 @@ func (f *fixture) layOff(db *sql.DB, first string) {
 }
 
 // endBackend returns when the backend of conn is gone.
-func (f *fixture) endBackend(conn *sql.Conn) {
+func endBackend(f *harness.Fixture, conn *sql.Conn) {
 	f.Helper()
 	var pid int
-	if err := conn.QueryRowContext(WithBypass(f.ctx), "SELECT pg_backend_pid()").Scan(&pid); err != nil {
+	if err := conn.QueryRowContext(WithBypass(f.Ctx), "SELECT pg_backend_pid()").Scan(&pid); err != nil {
 		f.Fatal(err)
 	}
-	f.past("SELECT pg_terminate_backend($1, 60000)", pid)
+	f.Past("SELECT pg_terminate_backend($1, 60000)", pid)
 }
 
 const renames = "UPDATE users SET name = 'ida' WHERE id = 1"
 
 func TestIdleConnectionsWhoseBackendsHaveEndedAreReplacedInSilence(t *testing.T) {
-	inBothStores(t, func(t *testing.T, keys ...string) {
-		f := newFixture(t, pgtest.Database(t), "cache_statement", people, keys...)
+	harness.InBothStores(t, func(t *testing.T, keys ...string) {
+		f := harness.New(t, pgtest.Database(t), "cache_statement", harness.People, keys...)
 		onConn := func(use func(*sql.Conn) error) func(*sql.DB) error {
 			return func(db *sql.DB) error {
-				conn, err := db.Conn(f.ctx)
+				conn, err := db.Conn(f.Ctx)
 				if err != nil {
 					return err
 				}
@@ -61,46 +62,46 @@ func TestIdleConnectionsWhoseBackendsHaveEndedAreReplacedInSilence(t *testing.T)
 			}
 		}
 		for name, use := range map[string]func(db *sql.DB) error{
-			"ping": func(db *sql.DB) error { return db.PingContext(f.ctx) },
+			"ping": func(db *sql.DB) error { return db.PingContext(f.Ctx) },
 			"exec": func(db *sql.DB) error {
-				_, err := db.ExecContext(f.ctx, renames)
+				_, err := db.ExecContext(f.Ctx, renames)
 				return err
 			},
 			"begin": func(db *sql.DB) error {
-				tx, err := db.BeginTx(f.ctx, nil)
+				tx, err := db.BeginTx(f.Ctx, nil)
 				if err != nil {
 					return err
 				}
-				_, err = tx.ExecContext(f.ctx, renames)
+				_, err = tx.ExecContext(f.Ctx, renames)
 				return errors.Join(err, tx.Commit())
 			},
-			"a connection's ping": onConn(func(conn *sql.Conn) error { return conn.PingContext(f.ctx) }),
+			"a connection's ping": onConn(func(conn *sql.Conn) error { return conn.PingContext(f.Ctx) }),
 			"a connection's exec": onConn(func(conn *sql.Conn) error {
-				_, err := conn.ExecContext(f.ctx, renames)
+				_, err := conn.ExecContext(f.Ctx, renames)
 				return err
 			}),
 			"a connection's query": onConn(func(conn *sql.Conn) error {
 				var name string
-				return conn.QueryRowContext(f.ctx, "SELECT name FROM users WHERE id = $1 -- "+f.Name(), 2).Scan(&name)
+				return conn.QueryRowContext(f.Ctx, "SELECT name FROM users WHERE id = $1 -- "+f.Name(), 2).Scan(&name)
 			}),
 			"a connection's query that is not cached": onConn(func(conn *sql.Conn) error {
 				var name string
-				return conn.QueryRowContext(f.ctx, "SELECT name FROM users WHERE id = 2 FOR UPDATE").Scan(&name)
+				return conn.QueryRowContext(f.Ctx, "SELECT name FROM users WHERE id = 2 FOR UPDATE").Scan(&name)
 			}),
 			"a connection's returning": onConn(func(conn *sql.Conn) error {
 				var name string
-				return conn.QueryRowContext(f.ctx, renames+" RETURNING name").Scan(&name)
+				return conn.QueryRowContext(f.Ctx, renames+" RETURNING name").Scan(&name)
 			}),
 			"a connection's statement": onConn(func(conn *sql.Conn) error {
-				stmt, err := conn.PrepareContext(f.ctx, "UPDATE users SET name = $2 WHERE id = $1")
+				stmt, err := conn.PrepareContext(f.Ctx, "UPDATE users SET name = $2 WHERE id = $1")
 				if err != nil {
 					return err
 				}
-				_, err = stmt.ExecContext(f.ctx, 1, "ida")
+				_, err = stmt.ExecContext(f.Ctx, 1, "ida")
 				return errors.Join(err, stmt.Close())
 			}),
 			"a connection's transaction": onConn(func(conn *sql.Conn) error {
-				tx, err := conn.BeginTx(f.ctx, nil)
+				tx, err := conn.BeginTx(f.Ctx, nil)
 				if err != nil {
 					return err
 				}
@@ -108,13 +109,13 @@ func TestIdleConnectionsWhoseBackendsHaveEndedAreReplacedInSilence(t *testing.T)
 			}),
 			"what a connection wraps": onConn(func(conn *sql.Conn) error {
 				return conn.Raw(func(driverConn any) error {
-					return driverConn.(interface{ Conn() *pgx.Conn }).Conn().Ping(f.ctx)
+					return driverConn.(interface{ Conn() *pgx.Conn }).Conn().Ping(f.Ctx)
 				})
 			}),
 		} {
-			for driverName, dsn := range map[string]string{"pgx": f.dsn, "cachedpg": withKeys(f.dsn, keys)} {
-				db := f.open(driverName, dsn)
-				f.layOff(db, "SELECT 1")
+			for driverName, dsn := range map[string]string{"pgx": f.DSN, "cachedpg": harness.WithKeys(f.DSN, keys)} {
+				db := f.Open(driverName, dsn)
+				layOff(f, db, "SELECT 1")
 				for range laidOff + 1 {
 					if err := use(db); err != nil {
 						t.Errorf("%s, %s: %v", driverName, name, err)
@@ -128,17 +129,17 @@ func TestIdleConnectionsWhoseBackendsHaveEndedAreReplacedInSilence(t *testing.T)
 
 // A statement that was prepared on connections of which all have ended is prepared again.
 func TestAStatementOutlivesTheBackendsThatPreparedIt(t *testing.T) {
-	inBothStores(t, func(t *testing.T, keys ...string) {
-		f := newFixture(t, pgtest.Database(t), "cache_statement", people, keys...)
+	harness.InBothStores(t, func(t *testing.T, keys ...string) {
+		f := harness.New(t, pgtest.Database(t), "cache_statement", harness.People, keys...)
 		for _, query := range []string{"SELECT name FROM users WHERE id = $1", "SELECT name FROM users WHERE id = $1 FOR UPDATE"} {
-			stmt, err := f.db.PrepareContext(f.ctx, query)
+			stmt, err := f.DB.PrepareContext(f.Ctx, query)
 			if err != nil {
 				t.Fatal(err)
 			}
-			f.layOff(f.db, "SELECT 1")
+			layOff(f, f.DB, "SELECT 1")
 			for range laidOff + 1 {
 				var name string
-				if err := stmt.QueryRowContext(WithBypass(f.ctx), 2).Scan(&name); err != nil || name != "bob" {
+				if err := stmt.QueryRowContext(WithBypass(f.Ctx), 2).Scan(&name); err != nil || name != "bob" {
 					t.Errorf("%s: %q, %v", query, name, err)
 				}
 			}
@@ -152,24 +153,24 @@ func TestAStatementOutlivesTheBackendsThatPreparedIt(t *testing.T) {
 // What is answered from the cache needs no backend, and is not one's that has ended with
 // settings of its own.
 func TestAnEndedSessionTakesItsSettingsAlong(t *testing.T) {
-	inBothStores(t, func(t *testing.T, keys ...string) {
-		f := newFixture(t, pgtest.Database(t), "cache_statement", people+
+	harness.InBothStores(t, func(t *testing.T, keys ...string) {
+		f := harness.New(t, pgtest.Database(t), "cache_statement", harness.People+
 			"CREATE SCHEMA other; CREATE TABLE other.users AS SELECT id, 'other ' || name AS name, city FROM users;", keys...)
 		const query = "SELECT name FROM users WHERE id = 2"
-		f.warm(query)
-		v, conn := f.session()
-		for _, x := range []asker{v.ask, v.truth} {
-			if _, err := x.ExecContext(f.ctx, "SET search_path = other"); err != nil {
+		f.Warm(query)
+		v, conn := f.Session()
+		for _, x := range []harness.Asker{v.Ask, v.Truth} {
+			if _, err := x.ExecContext(f.Ctx, "SET search_path = other"); err != nil {
 				t.Fatal(err)
 			}
 		}
-		v.fresh(query).is("other bob")
-		v.fresh(query).is("other bob")
+		v.Fresh(query).Is("other bob")
+		v.Fresh(query).Is("other bob")
 		conn.Close()
-		for _, db := range []*sql.DB{f.db, f.open("pgx", f.dsn)} {
-			f.layOff(db, "SET search_path = other")
-			conn := f.conn(db)
-			for _, ctx := range []context.Context{f.ctx, WithBypass(f.ctx), f.ctx} {
+		for _, db := range []*sql.DB{f.DB, f.Open("pgx", f.DSN)} {
+			layOff(f, db, "SET search_path = other")
+			conn := f.Conn(db)
+			for _, ctx := range []context.Context{f.Ctx, WithBypass(f.Ctx), f.Ctx} {
 				var name string
 				if err := conn.QueryRowContext(ctx, query).Scan(&name); err != nil || name != "bob" {
 					t.Errorf("%T: %q, %v", db.Driver(), name, err)
@@ -182,34 +183,34 @@ func TestAnEndedSessionTakesItsSettingsAlong(t *testing.T) {
 // A question of the driver's own that finds the connection gone costs the caller no
 // statement: none was sent, so that database/sql may try another connection.
 func TestWhatTheDriverFindsGoneBeforeAStatementIsSentIsABadConnection(t *testing.T) {
-	inBothStores(t, func(t *testing.T, keys ...string) {
-		f := newFixture(t, pgtest.Database(t), "cache_statement", people, keys...)
-		for name, use := range map[string]func(x asker) error{
-			"exec": func(x asker) error {
-				_, err := x.ExecContext(f.ctx, renames)
+	harness.InBothStores(t, func(t *testing.T, keys ...string) {
+		f := harness.New(t, pgtest.Database(t), "cache_statement", harness.People, keys...)
+		for name, use := range map[string]func(x harness.Asker) error{
+			"exec": func(x harness.Asker) error {
+				_, err := x.ExecContext(f.Ctx, renames)
 				return err
 			},
-			"exec with arguments": func(x asker) error {
-				_, err := x.ExecContext(f.ctx, "UPDATE users SET name = $2 WHERE id = $1", 1, "ida")
+			"exec with arguments": func(x harness.Asker) error {
+				_, err := x.ExecContext(f.Ctx, "UPDATE users SET name = $2 WHERE id = $1", 1, "ida")
 				return err
 			},
-			"query": func(x asker) error {
-				rows, err := x.QueryContext(f.ctx, renames+" RETURNING name")
+			"query": func(x harness.Asker) error {
+				rows, err := x.QueryContext(f.Ctx, renames+" RETURNING name")
 				if err == nil {
 					rows.Close()
 				}
 				return err
 			},
 		} {
-			conn := f.conn(f.db)
+			conn := f.Conn(f.DB)
 			pid := 0
-			if err := conn.QueryRowContext(WithBypass(f.ctx), "SELECT pg_backend_pid()").Scan(&pid); err != nil {
+			if err := conn.QueryRowContext(WithBypass(f.Ctx), "SELECT pg_backend_pid()").Scan(&pid); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := conn.ExecContext(f.ctx, "SET search_path = other"); err != nil { // the next statement asks what it is now
+			if _, err := conn.ExecContext(f.Ctx, "SET search_path = other"); err != nil { // the next statement asks what it is now
 				t.Fatal(err)
 			}
-			f.past("SELECT pg_terminate_backend($1, 60000)", pid)
+			f.Past("SELECT pg_terminate_backend($1, 60000)", pid)
 			if err := use(conn); !errors.Is(err, driver.ErrBadConn) {
 				t.Errorf("%s: %v", name, err)
 			}

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/jackc/pgx/v5/pgtype"
+
+	"github.com/cachedpg/cachedpg/internal/harness"
 )
 
 // integerTable has a column of each type that a parameter may be an integer by.
@@ -54,38 +56,38 @@ func ptr[T any](v T) *T { return &v }
 
 // The same integer is the same entry, whatever Go type it comes in and whichever comes first.
 func TestOneRowHasOneEntryForAllGoTypesOfItsKey(t *testing.T) {
-	scenario(t, integerTable, func(f *fixture) {
+	harness.Scenario(t, integerTable, func(f *harness.Fixture) {
 		for _, column := range integerColumns {
 			query := "SELECT * FROM ints WHERE " + column + " = $1"
 			forms := integerForms(7)
 			for i, form := range forms { // each fills the entry that the next one finds, the last one that of the first
-				f.exec("UPDATE ints SET v = v + 1")
-				f.miss(query, form)
-				f.hit(query, form)
-				f.hit(query, forms[(i+1)%len(forms)])
+				f.Exec("UPDATE ints SET v = v + 1")
+				f.Miss(query, form)
+				f.Hit(query, form)
+				f.Hit(query, forms[(i+1)%len(forms)])
 			}
-			stmt, err := f.db.PrepareContext(f.ctx, query)
+			stmt, err := f.DB.PrepareContext(f.Ctx, query)
 			if err != nil {
 				f.Fatal(err)
 			}
-			v := f.on(prepared{stmt})
-			f.exec("UPDATE ints SET v = v + 1")
-			v.known(query, 7)
+			v := f.On(harness.Prepared{Stmt: stmt})
+			f.Exec("UPDATE ints SET v = v + 1")
+			v.Known(query, 7)
 			for _, form := range forms {
-				v.hit(query, form)
+				v.Hit(query, form)
 			}
 			stmt.Close()
 		}
-		f.exec("UPDATE ints SET v = v + 1 WHERE id = $1", 7)
+		f.Exec("UPDATE ints SET v = v + 1 WHERE id = $1", 7)
 		const several = "SELECT v, name FROM ints WHERE id IN ($1, $2) ORDER BY id"
 		for _, form := range integerForms(7) {
-			f.known(several, form, 0)
+			f.Known(several, form, 0)
 		}
-		before := StatsOf(f.db).Misses
+		before := StatsOf(f.DB).Misses
 		for _, form := range integerForms(0) {
-			f.hit(several, "7", form)
+			f.Hit(several, "7", form)
 		}
-		if got := StatsOf(f.db).Misses; got != before {
+		if got := StatsOf(f.DB).Misses; got != before {
 			f.Errorf("%d misses", got-before)
 		}
 	})
@@ -105,7 +107,7 @@ func TestEveryGoTypeOfAnIntegerHasThePlainAnswer(t *testing.T) {
 	for _, n := range []int64{7, 0, -7, -1, 1000000, 32768, -32769, 2000000000, 1 << 31, -1<<31 - 1, 3000000000, 10000000000, -1 << 63, 1<<63 - 1} {
 		values = append(values, integerForms(n)...)
 	}
-	scenarioInMemory(t, integerTable, func(f *fixture) {
+	harness.ScenarioInMemory(t, integerTable, func(f *harness.Fixture) {
 		var texts []string
 		for _, column := range integerColumns {
 			texts = append(texts, "SELECT * FROM ints WHERE "+column+" = $1")
@@ -120,10 +122,10 @@ func TestEveryGoTypeOfAnIntegerHasThePlainAnswer(t *testing.T) {
 		)
 		for _, text := range texts {
 			for _, v := range values {
-				f.asPgx(text, v)
+				f.AsPgx(text, v)
 			}
 		}
-		if s := StatsOf(f.db); s.Hits == 0 {
+		if s := StatsOf(f.DB); s.Hits == 0 {
 			f.Error(fmt.Sprint("no read was a hit: ", s))
 		}
 	})

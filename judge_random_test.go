@@ -10,6 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 	"github.com/cachedpg/cachedpg/internal/sqlgen"
 )
@@ -54,7 +55,7 @@ func TestPostgresJudgesRandomStatements(t *testing.T) {
 			if seed%3 == 0 {
 				keys = []string{"cache_store=" + pgtest.Redis(t)}
 			}
-			judging(t, database, modes[seed%uint64(len(modes))], keys, func(j *judge) {
+			judging(t, database, harness.Modes[seed%uint64(len(harness.Modes))], keys, func(j *judge) {
 				j.rows, j.keep = true, 30
 				j.random(g, schema)
 				total = total.plus(j.tally)

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 )
 
@@ -48,7 +49,7 @@ func TestPostgresJudgesItsOwnRegressionTests(t *testing.T) {
 		t.Run(file, func(t *testing.T) {
 			database := pgtest.Database(t)
 			prepare(t, database, dir)
-			judging(t, withKey(database, "statement_timeout", "20000"), "exec", nil, func(j *judge) {
+			judging(t, harness.WithKey(database, "statement_timeout", "20000"), "exec", nil, func(j *judge) {
 				j.keep, j.rows, j.newest, j.unordered = 40, true, 12, true
 				j.regress(dir, file)
 				t.Logf("%s: %v", file, j.tally)

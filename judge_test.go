@@ -11,6 +11,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 	"github.com/cachedpg/cachedpg/keying"
 	"github.com/cachedpg/cachedpg/parser"
@@ -111,13 +112,13 @@ const maxDefects = 40
 // judging calls story with a judge of a database.
 func judging(t testing.TB, database, mode string, keys []string, story func(j *judge)) {
 	t.Helper()
-	dsn := withKey(database, "default_query_exec_mode", mode)
-	db, err := sql.Open("cachedpg", withKeys(dsn, keys))
+	dsn := harness.WithKey(database, "default_query_exec_mode", mode)
+	db, err := sql.Open("cachedpg", harness.WithKeys(dsn, keys))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer db.Close()
-	awaitCaching(t, db)
+	harness.AwaitCaching(t, db)
 	if sp := connectorOf(db).space(); sp.keeper != nil {
 		poll(t, "a lease", sp.keeper.live.Load)
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/jackc/pgx/v5/stdlib"
 
 	"github.com/cachedpg/cachedpg/catalog"
+	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/patience"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 	"github.com/cachedpg/cachedpg/internal/redistest"
@@ -27,21 +28,21 @@ import (
 // A change of the schema that cannot be looked at makes everything stale, which takes no
 // catalog, and the lease goes on. While nothing has changed a load that is held up is nobody's affair.
 func TestALeaseIsRenewedWhileTheCatalogCannotBeLoaded(t *testing.T) {
-	inBothStores(t, func(t *testing.T, keys ...string) {
-		f := newFixture(t, pgtest.Database(t), "exec", people, keys...)
+	harness.InBothStores(t, func(t *testing.T, keys ...string) {
+		f := harness.New(t, pgtest.Database(t), "exec", harness.People, keys...)
 		const all = "SELECT * FROM users WHERE id = 1"
-		f.again(all)
-		sp := connectorOf(f.db).space()
-		before := StatsOf(f.db).Shared.Epochs
+		f.Again(all)
+		sp := connectorOf(f.DB).space()
+		before := StatsOf(f.DB).Shared.Epochs
 
-		unlock := f.lockedCatalog("pg_depend")
-		f.stays(2*store.Lease, func() { f.hit(all) })
-		f.past("ALTER TABLE users RENAME COLUMN city TO town")
-		f.noticed(time.Now(), all)
-		f.stays(2*store.Lease, func() { f.bypasses(all) })
-		f.exec("UPDATE users SET name = name || '!' WHERE id = 1")
-		f.fresh(all).is("1 ann! Oslo")
-		if f.inMemory() {
+		unlock := f.LockedCatalog("pg_depend")
+		f.Stays(2*store.Lease, func() { f.Hit(all) })
+		f.Past("ALTER TABLE users RENAME COLUMN city TO town")
+		noticed(f.Via, time.Now(), all)
+		f.Stays(2*store.Lease, func() { bypasses(f.Via, all) })
+		f.Exec("UPDATE users SET name = name || '!' WHERE id = 1")
+		f.Fresh(all).Is("1 ann! Oslo")
+		if f.InMemory() {
 			unlock()
 		} else {
 			if !sp.keeper.live.Load() {
@@ -49,49 +50,49 @@ func TestALeaseIsRenewedWhileTheCatalogCannotBeLoaded(t *testing.T) {
 			}
 			unlock()
 			defer func() {
-				if s := StatsOf(f.db).Shared; s.Epochs != before {
+				if s := StatsOf(f.DB).Shared; s.Epochs != before {
 					t.Errorf("%d epochs have ended", s.Epochs-before)
 				}
 			}()
 		}
-		f.again(all)
-		f.again("SELECT count(*) FROM users")
+		f.Again(all)
+		f.Again("SELECT count(*) FROM users")
 	})
 }
 
 // bypasses: the result is PostgreSQL's, and nothing comes from the cache.
-func (v via) bypasses(query string, args ...any) {
-	v.f.Helper()
-	hits := StatsOf(v.db).Hits
-	v.fresh(query, args...)
-	if got := StatsOf(v.db).Hits; got != hits {
-		v.f.Fatalf("%s: a hit", query)
+func bypasses(v harness.Via, query string, args ...any) {
+	v.F.Helper()
+	hits := StatsOf(v.DB).Hits
+	v.Fresh(query, args...)
+	if got := StatsOf(v.DB).Hits; got != hits {
+		v.F.Fatalf("%s: a hit", query)
 	}
 }
 
 // I22: a lease that is extended without a digest has nothing under it that was planned
 // with a catalog of before.
 func TestADoubtLeavesNothingThatWasPlannedBefore(t *testing.T) {
-	shared(t, people, func(f *fixture) {
-		f.again(userByID, 1)
-		sp := connectorOf(f.db).space()
-		stamps, err := sp.keeper.stamps(f.ctx)
+	harness.Shared(t, harness.People, func(f *harness.Fixture) {
+		f.Again(harness.UserByID, 1)
+		sp := connectorOf(f.DB).space()
+		stamps, err := sp.keeper.stamps(f.Ctx)
 		if err != nil {
 			f.Fatal(err)
 		}
 		old := sp.view.Load()
-		number, err := sp.keeper.watch.ask(f.ctx)
+		number, err := sp.keeper.watch.ask(f.Ctx)
 		if err != nil {
 			f.Fatal(err)
 		}
-		if sure, err := sp.keeper.doubt(f.ctx, number); !sure || err != nil {
+		if sure, err := sp.keeper.doubt(f.Ctx, number); !sure || err != nil {
 			f.Fatalf("sure %v, %v", sure, err)
 		}
-		if agreed, err := sp.agree(f.ctx, old.snapshot, &stamps, sp.gens.Current(), number); agreed || err != nil {
+		if agreed, err := sp.agree(f.Ctx, old.snapshot, &stamps, sp.gens.Current(), number); agreed || err != nil {
 			f.Errorf("a catalog loaded before is agreed on: %v, %v", agreed, err)
 		}
-		f.miss(userByID, 1)
-		f.hit(userByID, 1)
+		f.Miss(harness.UserByID, 1)
+		f.Hit(harness.UserByID, 1)
 	})
 }
 
@@ -114,14 +115,14 @@ func (in *heldUp) loadCatalog(ctx context.Context, before *catalog.Snapshot) (*c
 	}
 }
 
-// heldUp opens a database whose catalog takes as long as the test wants.
-func (f *fixture) heldUp(keys ...string) (v via, loads *atomic.Int64, release func()) {
+// holdUp opens a database whose catalog takes as long as the test wants.
+func holdUp(f *harness.Fixture, keys ...string) (v harness.Via, loads *atomic.Int64, release func()) {
 	f.Helper()
-	c, err := (&Driver{}).OpenConnector(withKeys(f.dsn, append(f.keys, keys...)))
+	c, err := (&Driver{}).OpenConnector(harness.WithKeys(f.DSN, append(f.Keys, keys...)))
 	if err != nil {
 		f.Fatal(err)
 	}
-	config, err := pgx.ParseConfig(f.dsn)
+	config, err := pgx.ParseConfig(f.DSN)
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -137,20 +138,20 @@ func (f *fixture) heldUp(keys ...string) (v via, loads *atomic.Int64, release fu
 	}
 	db := sql.OpenDB(c)
 	f.Cleanup(func() { db.Close() })
-	return f.asking(db), loads, func() { close(held) }
+	return f.Asking(db), loads, func() { close(held) }
 }
 
 // A deadline that is shorter than the load of the catalog is long enough for what it was set for.
 func TestADeadlineIsNotSpentOnTheCatalog(t *testing.T) {
-	inBothStores(t, func(t *testing.T, keys ...string) {
-		f := newFixture(t, pgtest.Database(t), "cache_statement", people, keys...)
-		v, loads, release := f.heldUp()
+	harness.InBothStores(t, func(t *testing.T, keys ...string) {
+		f := harness.New(t, pgtest.Database(t), "cache_statement", harness.People, keys...)
+		v, loads, release := holdUp(f)
 		const deadline = 10 * time.Second // a fraction of what the load takes, which is for ever
 		do := func(what string, act func(ctx context.Context, db *sql.DB) error) {
 			t.Helper()
 			for range 3 {
-				for name, db := range map[string]*sql.DB{"pgx": f.plain, "cachedpg": v.db} {
-					ctx, cancel := context.WithTimeout(f.ctx, deadline)
+				for name, db := range map[string]*sql.DB{"pgx": f.Plain, "cachedpg": v.DB} {
+					ctx, cancel := context.WithTimeout(f.Ctx, deadline)
 					if err := act(ctx, db); err != nil {
 						t.Errorf("%s: %s: %v", name, what, err)
 					}
@@ -181,32 +182,32 @@ func TestADeadlineIsNotSpentOnTheCatalog(t *testing.T) {
 			t.Errorf("%d loads, want the one", n)
 		}
 		release()
-		v.again(userByID, 1)
+		v.Again(harness.UserByID, 1)
 	})
 }
 
 // A catalog that cannot be loaded is not tried for by every query.
 func TestACatalogThatCannotBeLoadedIsRarelyTriedFor(t *testing.T) {
-	inBothStores(t, func(t *testing.T, keys ...string) {
+	harness.InBothStores(t, func(t *testing.T, keys ...string) {
 		database := pgtest.Database(t)
-		f := newFixture(t, database, "cache_statement", people, keys...)
-		role := f.newRole(database)
-		f.past("REVOKE SELECT ON pg_catalog.pg_proc FROM public")
-		f.dsn = withKey(f.dsn, "user", role)
-		v, loads, release := f.heldUp()
+		f := harness.New(t, database, "cache_statement", harness.People, keys...)
+		role := f.NewRole(database)
+		f.Past("REVOKE SELECT ON pg_catalog.pg_proc FROM public")
+		f.DSN = harness.WithKey(f.DSN, "user", role)
+		v, loads, release := holdUp(f)
 		release()
-		v.truth = f.open("pgx", f.dsn)
+		v.Truth = f.Open("pgx", f.DSN)
 		const queries = 200
 		for range queries {
-			v.fresh(userByID, 1)
-			v.fresh("SELECT count(*) FROM users")
-			v.exec("UPDATE users SET city = 'Rome' WHERE id = 2")
+			v.Fresh(harness.UserByID, 1)
+			v.Fresh("SELECT count(*) FROM users")
+			v.Exec("UPDATE users SET city = 'Rome' WHERE id = 2")
 		}
 		if n := loads.Load(); n == 0 || n > 25 { // a back-off of seconds makes few in any time that a test has
 			t.Errorf("%d queries made %d loads", queries, n)
 		}
 		pgtest.Exec(t, database, "GRANT SELECT ON pg_catalog.pg_proc TO public")
-		v.again(userByID, 1)
+		v.Again(harness.UserByID, 1)
 	})
 }
 
@@ -282,29 +283,29 @@ func TestAChangeOfTheSchemaStopsNoReaders(t *testing.T) {
 
 // After a DDL the catalog is loaded once: when its marks are released, with which it would have to be loaded again.
 func TestADDLHasTheCatalogLoadedOnce(t *testing.T) {
-	inBothStores(t, func(t *testing.T, keys ...string) {
-		f := newFixture(t, pgtest.Database(t), "cache_statement", people, keys...)
-		v, loads, release := f.heldUp()
+	harness.InBothStores(t, func(t *testing.T, keys ...string) {
+		f := harness.New(t, pgtest.Database(t), "cache_statement", harness.People, keys...)
+		v, loads, release := holdUp(f)
 		release()
-		v.again(userByID, 1)
+		v.Again(harness.UserByID, 1)
 		const changes = 20
 		before := loads.Load()
 		for i := range changes {
-			ctx, stop := context.WithCancel(f.ctx)
+			ctx, stop := context.WithCancel(f.Ctx)
 			var reader sync.WaitGroup
 			reader.Go(func() { // who finds no catalog has it loaded at once
 				for ctx.Err() == nil {
 					var name string
-					if err := v.db.QueryRow(nameByID, 1).Scan(&name); err != nil {
+					if err := v.DB.QueryRow(nameByID, 1).Scan(&name); err != nil {
 						t.Error(err)
 						return
 					}
 				}
 			})
-			if _, err := v.db.Exec(fmt.Sprintf("ALTER TABLE users ADD COLUMN more%d int", i)); err != nil {
+			if _, err := v.DB.Exec(fmt.Sprintf("ALTER TABLE users ADD COLUMN more%d int", i)); err != nil {
 				t.Error(err)
 			}
-			v.again(userByID, 1)
+			v.Again(harness.UserByID, 1)
 			stop()
 			reader.Wait()
 		}
@@ -316,21 +317,21 @@ func TestADDLHasTheCatalogLoadedOnce(t *testing.T) {
 
 // While a writer of before keeps a shared store cold no query asks PostgreSQL for more than itself.
 func TestAColdStoreIsRarelyTriedFor(t *testing.T) {
-	f := newFixture(t, pgtest.Database(t), "simple_protocol", people)
-	tx, err := f.plain.BeginTx(f.ctx, nil)
+	f := harness.New(t, pgtest.Database(t), "simple_protocol", harness.People)
+	tx, err := f.Plain.BeginTx(f.Ctx, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer tx.Rollback()
-	if _, err := tx.ExecContext(f.ctx, "UPDATE users SET city = 'Bonn' WHERE id = 3"); err != nil {
+	if _, err := tx.ExecContext(f.Ctx, "UPDATE users SET city = 'Bonn' WHERE id = 3"); err != nil {
 		t.Fatal(err)
 	}
-	wire := pgtest.Listen(t, f.dsn)
-	v := f.asking(f.open("cachedpg", withKey(wire.DSN, "cache_store", redistest.Start(t).URL())))
-	v.db.SetMaxOpenConns(1)
+	wire := pgtest.Listen(t, f.DSN)
+	v := f.Asking(f.Open("cachedpg", harness.WithKey(wire.DSN, "cache_store", redistest.Start(t).URL())))
+	v.DB.SetMaxOpenConns(1)
 	const queries, extra = 200, 10
 	for range queries {
-		if got := ownerOf(f.ctx, v.db, "SELECT name FROM users WHERE id = $1", 1); got != "ann" {
+		if got := ownerOf(f.Ctx, v.DB, "SELECT name FROM users WHERE id = $1", 1); got != "ann" {
 			t.Fatalf("got %s", got)
 		}
 	}
@@ -345,9 +346,9 @@ func TestAColdStoreIsRarelyTriedFor(t *testing.T) {
 			t.Errorf("%d queries sent %d texts", queries, n)
 		}
 	}
-	if s := StatsOf(v.db); s.Hits+s.Misses > 0 {
+	if s := StatsOf(v.DB); s.Hits+s.Misses > 0 {
 		t.Errorf("%d hits and %d misses while it is cold", s.Hits, s.Misses)
 	}
-	f.rollback(tx)
-	v.again("SELECT name FROM users WHERE id = $1", 1)
+	f.Rollback(tx)
+	v.Again("SELECT name FROM users WHERE id = $1", 1)
 }

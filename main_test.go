@@ -1,5 +1,9 @@
 package cachedpg
 
-import "testing"
+import (
+	"testing"
 
-func TestMain(m *testing.M) { runTests(m) }
+	"github.com/cachedpg/cachedpg/internal/harness"
+)
+
+func TestMain(m *testing.M) { harness.Main(m) }

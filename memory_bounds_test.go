@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/cachedpg/cachedpg/catalog"
+	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/store"
 )
 
@@ -164,21 +165,21 @@ func TestPlansGoWithTheirCatalog(t *testing.T) {
 // A catalog that is not current any more is kept by nobody, however it was used: not by what is remembered
 // of settings, nor by sessions that come no more. The current one goes with the DB, even if a program keeps that.
 func TestNoCatalogOfBeforeIsKept(t *testing.T) {
-	scenarioOnce(t, people, func(f *fixture) {
-		f.db.SetMaxOpenConns(1)
+	harness.ScenarioOnce(t, harness.People, func(f *harness.Fixture) {
+		f.DB.SetMaxOpenConns(1)
 		var catalogs []weak.Pointer[catalog.Snapshot]
 		for i := range 3 {
-			f.exec(fmt.Sprintf("CREATE TABLE another_%d (id int)", i))
-			f.known(userByID, 1)
+			f.Exec(fmt.Sprintf("CREATE TABLE another_%d (id int)", i))
+			f.Known(harness.UserByID, 1)
 			for _, text := range []string{fmt.Sprintf("SET timezone = 'Etc/GMT+%d'", i+1), "SET search_path = cache_statement, public", "RESET timezone", "RESET search_path"} {
-				f.exec(text)
-				f.known(userByID, 1)
+				f.Exec(text)
+				f.Known(harness.UserByID, 1)
 			}
-			catalogs = append(catalogs, weak.Make(connectorOf(f.db).space().view.Load().snapshot))
+			catalogs = append(catalogs, weak.Make(connectorOf(f.DB).space().view.Load().snapshot))
 		}
 		gone := func(what string, all []weak.Pointer[catalog.Snapshot]) {
 			f.Helper()
-			f.until(what, func() bool {
+			f.Until(what, func() bool {
 				runtime.GC()
 				return !slices.ContainsFunc(all, func(c weak.Pointer[catalog.Snapshot]) bool { return c.Value() != nil })
 			})
@@ -187,10 +188,10 @@ func TestNoCatalogOfBeforeIsKept(t *testing.T) {
 		if catalogs[2].Value() == nil {
 			f.Error("the current catalog is gone")
 		}
-		if err := f.db.Close(); err != nil {
+		if err := f.DB.Close(); err != nil {
 			f.Fatal(err)
 		}
 		gone("the end of the last catalog", catalogs)
-		runtime.KeepAlive(f.db)
+		runtime.KeepAlive(f.DB)
 	})
 }

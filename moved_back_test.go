@@ -11,6 +11,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 )
 
@@ -102,7 +103,7 @@ func TestThePgxConnectionOfAStandbyThatIsPromotedInvalidates(t *testing.T) {
 				standby := primary.Standby()
 				primary.Await(standby)
 				both := primary.DSNAt(standby.Addr() + "," + primary.Addr())
-				reader := w.open("reader", withKey(both, "target_session_attrs", "read-write"))
+				reader := w.open("reader", harness.WithKey(both, "target_session_attrs", "read-write"))
 				reader.hits("first")
 				writer := w.open("writer", both).conn()
 				writer.sees("first")
@@ -124,7 +125,7 @@ func TestARoleThatMayNotAskForTheServerHasItsTransactions(t *testing.T) {
 	travels(t, func(w *travel) {
 		server := w.server()
 		server.Exec("REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC", "CREATE ROLE app LOGIN", "GRANT ALL ON places TO app")
-		v := w.open("one", withKey(server.DSN(), "user", "app")).conn()
+		v := w.open("one", harness.WithKey(server.DSN(), "user", "app")).conn()
 		conn := v.ask.(*sql.Conn)
 		if err := conn.PingContext(w.ctx); err != nil && !errors.Is(err, ErrWithheld) { // which tells the right that is missing
 			w.Error(err)

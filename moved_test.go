@@ -18,6 +18,7 @@ import (
 	"github.com/jackc/pgx/v5/stdlib"
 
 	"github.com/cachedpg/cachedpg/internal/child"
+	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 	"github.com/cachedpg/cachedpg/internal/redistest"
 )
@@ -72,7 +73,7 @@ func (w *travel) shared() bool { return len(w.keys) > 0 }
 // open returns a DB; with a Redis it is a process of its own.
 func (w *travel) open(name, dsn string) *visitor {
 	w.Helper()
-	c, err := (&Driver{}).OpenConnector(withKeys(dsn, w.keys))
+	c, err := (&Driver{}).OpenConnector(harness.WithKeys(dsn, w.keys))
 	if err != nil {
 		w.Fatal(err)
 	}
@@ -90,7 +91,7 @@ type visitor struct {
 	w    *travel
 	name string
 	db   *sql.DB
-	ask  asker
+	ask  harness.Asker
 }
 
 // conn returns one that asks a connection of its own.
@@ -211,7 +212,7 @@ func TestAStandbyThatIsPromotedInvalidates(t *testing.T) {
 		standby := primary.Standby()
 		primary.Await(standby)
 		both := primary.DSNAt(standby.Addr() + "," + primary.Addr())
-		reader := w.open("reader", withKey(both, "target_session_attrs", "read-write"))
+		reader := w.open("reader", harness.WithKey(both, "target_session_attrs", "read-write"))
 		reader.hits("first")
 		writer := w.open("writer", both)
 		conns := make([]*visitor, len(journeys))
@@ -266,7 +267,7 @@ func (w *travel) pooled(dsn string) *pgtest.Bouncer {
 }
 
 func through(pooler *pgtest.Bouncer) string {
-	return withKey(pooler.DSN(), "default_query_exec_mode", "exec")
+	return harness.WithKey(pooler.DSN(), "default_query_exec_mode", "exec")
 }
 
 // I17, I19. A pooler leads the connections that it has to another server.
@@ -346,7 +347,7 @@ func TestAnIdleConnectionDoesNotAnswerForAServerThatWasReplaced(t *testing.T) {
 		primary := w.server()
 		standby := primary.Standby()
 		primary.Await(standby)
-		dsn := withKey(primary.DSNAt(primary.Addr()+","+standby.Addr()), "target_session_attrs", "read-write")
+		dsn := harness.WithKey(primary.DSNAt(primary.Addr()+","+standby.Addr()), "target_session_attrs", "read-write")
 		one, two := w.open("one", dsn), w.open("two", dsn)
 		idle := []*visitor{one, two}
 		for _, v := range idle {
@@ -558,7 +559,7 @@ func (w *travel) pgx(dsn string) driver.Connector {
 
 func (w *travel) config() Config {
 	w.Helper()
-	_, config, err := ParseConfig(withKeys("postgres://localhost/x", w.keys))
+	_, config, err := ParseConfig(harness.WithKeys("postgres://localhost/x", w.keys))
 	if err != nil {
 		w.Fatal(err)
 	}

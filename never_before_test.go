@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 )
 
@@ -32,23 +33,23 @@ var before = []string{"", "SET LOCAL timezone = 'Asia/Tokyo'", "LOCK TABLE users
 // beginnings are ways to begin a transaction.
 var beginnings = []struct {
 	name  string
-	begin func(ctx context.Context, conn *sql.Conn) (asker, func() error, error)
+	begin func(ctx context.Context, conn *sql.Conn) (harness.Asker, func() error, error)
 }{
-	{"BeginTx", func(ctx context.Context, conn *sql.Conn) (asker, func() error, error) {
+	{"BeginTx", func(ctx context.Context, conn *sql.Conn) (harness.Asker, func() error, error) {
 		tx, err := conn.BeginTx(ctx, nil)
 		if err != nil {
 			return nil, nil, err
 		}
 		return tx, tx.Commit, nil
 	}},
-	{"BEGIN", func(ctx context.Context, conn *sql.Conn) (asker, func() error, error) {
+	{"BEGIN", func(ctx context.Context, conn *sql.Conn) (harness.Asker, func() error, error) {
 		_, err := conn.ExecContext(ctx, "BEGIN")
 		return conn, func() error {
 			_, err := conn.ExecContext(ctx, "COMMIT")
 			return err
 		}, err
 	}},
-	{"START TRANSACTION", func(ctx context.Context, conn *sql.Conn) (asker, func() error, error) {
+	{"START TRANSACTION", func(ctx context.Context, conn *sql.Conn) (harness.Asker, func() error, error) {
 		rows, err := conn.QueryContext(ctx, "START TRANSACTION READ WRITE /* "+rand.Text()+" */") // prepared anew, which the wire shows
 		if err == nil {
 			err = rows.Close()
@@ -64,35 +65,35 @@ var beginnings = []struct {
 // transaction begins on it.
 var states = []struct {
 	name   string
-	happen func(f *fixture, conn *sql.Conn)
+	happen func(f *harness.Fixture, conn *sql.Conn)
 }{
-	{"cold", func(*fixture, *sql.Conn) {}},
-	{"known", func(f *fixture, conn *sql.Conn) { f.on(conn).fresh(userByID, 1) }},
-	{"a table is made by another", func(f *fixture, conn *sql.Conn) {
-		f.on(conn).fresh(userByID, 1)
-		f.exec("CREATE TABLE IF NOT EXISTS others (id int)")
-		f.exec("DROP TABLE others")
+	{"cold", func(*harness.Fixture, *sql.Conn) {}},
+	{"known", func(f *harness.Fixture, conn *sql.Conn) { f.On(conn).Fresh(harness.UserByID, 1) }},
+	{"a table is made by another", func(f *harness.Fixture, conn *sql.Conn) {
+		f.On(conn).Fresh(harness.UserByID, 1)
+		f.Exec("CREATE TABLE IF NOT EXISTS others (id int)")
+		f.Exec("DROP TABLE others")
 	}},
-	{"a schema is made by another", func(f *fixture, conn *sql.Conn) {
-		f.on(conn).fresh(userByID, 1)
-		f.exec("CREATE SCHEMA elsewhere")
-		f.exec("DROP SCHEMA elsewhere")
+	{"a schema is made by another", func(f *harness.Fixture, conn *sql.Conn) {
+		f.On(conn).Fresh(harness.UserByID, 1)
+		f.Exec("CREATE SCHEMA elsewhere")
+		f.Exec("DROP SCHEMA elsewhere")
 	}},
-	{"a temporary table", func(f *fixture, conn *sql.Conn) {
-		f.on(conn).exec("CREATE TEMP TABLE IF NOT EXISTS mine (id int)")
+	{"a temporary table", func(f *harness.Fixture, conn *sql.Conn) {
+		f.On(conn).Exec("CREATE TEMP TABLE IF NOT EXISTS mine (id int)")
 	}},
-	{"a SET", func(f *fixture, conn *sql.Conn) { f.on(conn).exec("SET timezone = 'Europe/Oslo'") }},
-	{"a SET by a function", func(f *fixture, conn *sql.Conn) {
-		f.on(conn).exec("SELECT set_config('timezone', 'Europe/Rome', false)")
+	{"a SET", func(f *harness.Fixture, conn *sql.Conn) { f.On(conn).Exec("SET timezone = 'Europe/Oslo'") }},
+	{"a SET by a function", func(f *harness.Fixture, conn *sql.Conn) {
+		f.On(conn).Exec("SELECT set_config('timezone', 'Europe/Rome', false)")
 	}},
-	{"a failed statement", func(f *fixture, conn *sql.Conn) {
-		if _, err := conn.ExecContext(f.ctx, "SELECT 1/0"); err == nil {
+	{"a failed statement", func(f *harness.Fixture, conn *sql.Conn) {
+		if _, err := conn.ExecContext(f.Ctx, "SELECT 1/0"); err == nil {
 			f.Fatal("no error")
 		}
 	}},
-	{"everything invalidated", func(f *fixture, conn *sql.Conn) {
-		f.on(conn).fresh(userByID, 1)
-		if err := Invalidate(f.ctx, f.db); err != nil {
+	{"everything invalidated", func(f *harness.Fixture, conn *sql.Conn) {
+		f.On(conn).Fresh(harness.UserByID, 1)
+		if err := Invalidate(f.Ctx, f.DB); err != nil {
 			f.Fatal(err)
 		}
 	}},
@@ -103,25 +104,25 @@ func TestNothingComesBeforeTheFirstStatementOfATransaction(t *testing.T) {
 	for _, keys := range [][]string{{}, {"cache_store=" + pgtest.Redis(t)}, {"cache_store=off"}} {
 		t.Run(strings.Join(keys, " "), func(t *testing.T) {
 			t.Parallel()
-			f := newFixture(t, pgtest.Database(t), "cache_statement", people)
-			wire := pgtest.Listen(t, f.dsn)
-			f.keys = keys
+			f := harness.New(t, pgtest.Database(t), "cache_statement", harness.People)
+			wire := pgtest.Listen(t, f.DSN)
+			f.Keys = keys
 			for n, state := range states {
-				f.step(state.name, func(f *fixture) {
+				f.Step(state.name, func(f *harness.Fixture) {
 					// A process of its own, so that nothing is known yet.
-					c, err := (&Driver{}).OpenConnector(withKeys(wire.DSN, keys))
+					c, err := (&Driver{}).OpenConnector(harness.WithKeys(wire.DSN, keys))
 					if err != nil {
 						f.Fatal(err)
 					}
 					c.(*connector).process = state.name
-					f.db = openDB(f, c)
-					f.via = f.asking(f.db)
+					f.DB = harness.OpenDB(f, c)
+					f.Via = f.Asking(f.DB)
 					for i, first := range firsts {
 						way, earlier := beginnings[(i+n)%len(beginnings)], before[i]
 						if (i+n)%2 == 0 {
 							earlier = ""
 						}
-						f.begins(wire, state.happen, way.begin, earlier, first)
+						begins(f, wire, state.happen, way.begin, earlier, first)
 					}
 				})
 			}
@@ -129,34 +130,34 @@ func TestNothingComesBeforeTheFirstStatementOfATransaction(t *testing.T) {
 	}
 }
 
-func (f *fixture) begins(wire *pgtest.Wire, happen func(*fixture, *sql.Conn), begin func(context.Context, *sql.Conn) (asker, func() error, error), before, first string) {
+func begins(f *harness.Fixture, wire *pgtest.Wire, happen func(*harness.Fixture, *sql.Conn), begin func(context.Context, *sql.Conn) (harness.Asker, func() error, error), before, first string) {
 	f.Helper()
 	do := func(db *sql.DB, prepare func(conn *sql.Conn)) (outcome []string) {
-		conn, err := db.Conn(f.ctx)
+		conn, err := db.Conn(f.Ctx)
 		if err != nil {
 			f.Fatal(err)
 		}
 		defer conn.Close()
 		prepare(conn)
-		x, commit, err := begin(f.ctx, conn)
+		x, commit, err := begin(f.Ctx, conn)
 		if err != nil {
 			f.Fatal(err)
 		}
 		for _, text := range []string{before, first} {
 			if text != "" {
-				_, err := x.ExecContext(f.ctx, text)
+				_, err := x.ExecContext(f.Ctx, text)
 				outcome = append(outcome, fmt.Sprint(err))
 			}
 		}
 		for _, query := range []string{"SHOW transaction_isolation", "SELECT name FROM users WHERE id = 1", "SELECT name FROM users WHERE id = 1"} {
-			outcome = append(outcome, ownerOf(f.ctx, x.(querier), query))
+			outcome = append(outcome, ownerOf(f.Ctx, x.(querier), query))
 		}
 		outcome = append(outcome, fmt.Sprint(commit()))
 		return outcome
 	}
 	seen := len(wire.Texts())
-	got := do(f.db, func(conn *sql.Conn) { happen(f, conn) })
-	want := do(f.plain, func(*sql.Conn) {})
+	got := do(f.DB, func(conn *sql.Conn) { happen(f, conn) })
+	want := do(f.Plain, func(*sql.Conn) {})
 	if !slices.Equal(got, want) {
 		f.Errorf("%q, %q:\ngot  %q\npgx: %q", before, first, got, want)
 	}
@@ -182,36 +183,36 @@ func textsAfterBegin(texts []pgtest.Text, first string) (between []string) {
 
 // A change of the schema after BEGIN is none of the transaction's business before its first query.
 func TestAChangeOfTheSchemaInABegunTransactionAsksNothingInIt(t *testing.T) {
-	inBothStores(t, func(t *testing.T, keys ...string) {
-		f := newFixture(t, pgtest.Database(t), "cache_statement", people, keys...)
-		f.again(userByID, 1)
+	harness.InBothStores(t, func(t *testing.T, keys ...string) {
+		f := harness.New(t, pgtest.Database(t), "cache_statement", harness.People, keys...)
+		f.Again(harness.UserByID, 1)
 		for _, write := range []string{"UPDATE users SET name = name || '!' WHERE id = 1", ""} {
-			tx, err := f.db.BeginTx(f.ctx, nil)
+			tx, err := f.DB.BeginTx(f.Ctx, nil)
 			if err != nil {
 				f.Fatal(err)
 			}
-			f.exec("CREATE TABLE beside (id int)")
-			f.fresh(userByID, 1)
-			f.exec("DROP TABLE beside")
-			if _, err := tx.ExecContext(f.ctx, "SET TRANSACTION ISOLATION LEVEL READ COMMITTED"); err != nil {
+			f.Exec("CREATE TABLE beside (id int)")
+			f.Fresh(harness.UserByID, 1)
+			f.Exec("DROP TABLE beside")
+			if _, err := tx.ExecContext(f.Ctx, "SET TRANSACTION ISOLATION LEVEL READ COMMITTED"); err != nil {
 				f.Fatal(err)
 			}
-			own := f.on(tx)
+			own := f.On(tx)
 			if write != "" {
-				own.exec(write)
-				own.unshared(userByID, 1)
+				own.Exec(write)
+				unshared(own, harness.UserByID, 1)
 			} else {
-				own.fresh(userByID, 1)
+				own.Fresh(harness.UserByID, 1)
 			}
-			f.commit(tx)
-			f.fresh(userByID, 1)
+			f.Commit(tx)
+			f.Fresh(harness.UserByID, 1)
 		}
-		f.again(userByID, 1)
+		f.Again(harness.UserByID, 1)
 	})
 }
 
 // unshared reads what only the asker may see.
-func (v via) unshared(query string, args ...any) result {
-	v.f.Helper()
-	return v.expect("", false, query, args)
+func unshared(v harness.Via, query string, args ...any) harness.Result {
+	v.F.Helper()
+	return v.Expect("", false, query, args)
 }

@@ -21,6 +21,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgtype"
 
+	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/inside"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 )
@@ -34,7 +35,7 @@ type oracle struct {
 
 func newOracle(tb testing.TB, database, mode string, keys ...string) *oracle {
 	tb.Helper()
-	dsn := withKey(database, "default_query_exec_mode", mode)
+	dsn := harness.WithKey(database, "default_query_exec_mode", mode)
 	o := &oracle{dests: destinations}
 	open := func(name, dsn string) *sql.DB {
 		db, err := sql.Open(name, dsn)
@@ -47,10 +48,10 @@ func newOracle(tb testing.TB, database, mode string, keys ...string) *oracle {
 	o.plain = open("pgx", dsn)
 	for _, k := range keys {
 		key, value, _ := strings.Cut(k, "=")
-		dsn = withKey(dsn, key, value)
+		dsn = harness.WithKey(dsn, key, value)
 	}
 	o.cached = open("cachedpg", dsn)
-	awaitCaching(tb, o.cached)
+	harness.AwaitCaching(tb, o.cached)
 	return o
 }
 
@@ -63,7 +64,7 @@ func (o *oracle) agree(tb testing.TB, query string, args ...any) (met string) {
 	for range 2 {
 		before := inside.Counted(o.cached)
 		got := o.transcript(o.cached, query, args)
-		d := difference(before, inside.Counted(o.cached))
+		d := harness.Difference(before, inside.Counted(o.cached))
 		both = append(both, d)
 		for i := range max(len(got), len(want)) {
 			switch {
@@ -252,7 +253,7 @@ func TestEveryShapeOfAResultIsAsThroughPgx(t *testing.T) {
 	t.Parallel()
 	database := pgtest.Database(t)
 	pgtest.Exec(t, database, wideTable("wide", 1600)+oracleTables)
-	for _, mode := range modes {
+	for _, mode := range harness.Modes {
 		t.Run(mode, func(t *testing.T) {
 			t.Parallel()
 			o := newOracle(t, database, mode)
@@ -294,7 +295,7 @@ func TestALargeResultPassesThrough(t *testing.T) {
 	t.Parallel()
 	database := pgtest.Database(t)
 	pgtest.Exec(t, database, oracleTables)
-	for _, mode := range modes {
+	for _, mode := range harness.Modes {
 		t.Run(mode, func(t *testing.T) {
 			t.Parallel()
 			o := newOracle(t, database, mode)
@@ -345,7 +346,7 @@ func TestErrorsAreAsThroughPgx(t *testing.T) {
 	t.Parallel()
 	database := pgtest.Database(t)
 	pgtest.Exec(t, database, oracleTables)
-	for _, mode := range modes {
+	for _, mode := range harness.Modes {
 		t.Run(mode, func(t *testing.T) {
 			o := newOracle(t, database, mode)
 			for _, tc := range []struct {
@@ -402,7 +403,7 @@ func TestValuesAreTheCallersOwn(t *testing.T) {
 	database := pgtest.Database(t)
 	pgtest.Exec(t, database, `CREATE TABLE v (id int PRIMARY KEY, b bytea, j jsonb, s text, x xml, n numeric);
 		INSERT INTO v VALUES (1, '\x010203', '{"a": 1}', 'text', '<a/>', 1.5)`)
-	for _, mode := range modes {
+	for _, mode := range harness.Modes {
 		t.Run(mode, func(t *testing.T) {
 			t.Parallel()
 			o := newOracle(t, database, mode)

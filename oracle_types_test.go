@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgtype"
 
+	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 )
 
@@ -164,7 +165,7 @@ func TestArgumentsAreAsThroughPgx(t *testing.T) {
 		{"point", []any{"(1,2)", pgtype.Point{P: pgtype.Vec2{X: 1}, Valid: true}}},
 		{"oid", []any{1, uint32(math.MaxUint32), "7", -1}},
 	}
-	for _, mode := range modes {
+	for _, mode := range harness.Modes {
 		t.Run(mode, func(t *testing.T) {
 			t.Parallel()
 			o := newOracle(t, database, mode)
@@ -313,7 +314,7 @@ func TestEveryTypeIsAsThroughPgx(t *testing.T) {
 	t.Parallel()
 	database := pgtest.Database(t)
 	types := typeTables(t, database)
-	for _, mode := range modes {
+	for _, mode := range harness.Modes {
 		t.Run(mode, func(t *testing.T) {
 			t.Parallel()
 			o := newOracle(t, database, mode)

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 	"github.com/cachedpg/cachedpg/keying"
 )
@@ -16,30 +17,30 @@ import (
 // What does not name a server makes no other store of it.
 func TestTwoDBsReachTheirRedisInDifferentWays(t *testing.T) {
 	t.Parallel()
-	store := redisDatabase(t, 6)
+	store := harness.RedisDatabase(t, 6)
 	u, err := url.Parse(store)
 	if err != nil || u.Hostname() != "127.0.0.1" {
 		t.Fatalf("the test Redis is at %s: %v", u.Host, err)
 	}
-	f := newFixture(t, pgtest.Database(t), "cache_statement", people, "cache_store="+store)
-	f.warm(userByID, 1)
-	before := StatsOf(f.db).Hits
+	f := harness.New(t, pgtest.Database(t), "cache_statement", harness.People, "cache_store="+store)
+	f.Warm(harness.UserByID, 1)
+	before := StatsOf(f.DB).Hits
 	for _, other := range []string{
-		withKey(withKey(store, "pool_size", "3"), "min_idle_conns", "1"),
-		withKey(withKey(store, "dial_timeout", "3s"), "client_name", "jobs"),
+		harness.WithKey(harness.WithKey(store, "pool_size", "3"), "min_idle_conns", "1"),
+		harness.WithKey(harness.WithKey(store, "dial_timeout", "3s"), "client_name", "jobs"),
 		strings.Replace(store, "127.0.0.1", "localhost", 1),
 	} {
-		second := f.asking(f.open("cachedpg", withKeys(f.dsn, []string{"cache_store=" + other})))
-		if err := second.db.PingContext(f.ctx); err != nil {
+		second := f.Asking(f.Open("cachedpg", harness.WithKeys(f.DSN, []string{"cache_store=" + other})))
+		if err := second.DB.PingContext(f.Ctx); err != nil {
 			t.Errorf("%s: %v", other, err)
 		}
-		second.hit(userByID, 1)
-		second.exec("UPDATE users SET name = name || '.' WHERE id = 1")
-		f.released()
-		f.miss(userByID, 1)
-		second.hit(userByID, 1)
+		second.Hit(harness.UserByID, 1)
+		second.Exec("UPDATE users SET name = name || '.' WHERE id = 1")
+		f.Released()
+		f.Miss(harness.UserByID, 1)
+		second.Hit(harness.UserByID, 1)
 	}
-	if got := StatsOf(f.db).Hits; got != before {
+	if got := StatsOf(f.DB).Hits; got != before {
 		t.Errorf("%d hits that nobody has asked for", got-before)
 	}
 }
@@ -49,62 +50,62 @@ func TestTwoDBsReachTheirRedisInDifferentWays(t *testing.T) {
 func TestTwoDBsOfOneDatabaseNameDifferentStores(t *testing.T) {
 	t.Parallel()
 	for name, stores := range map[string][2]string{
-		"memory, then redis":      {"memory", redisDatabase(t, 7)},
-		"redis, then memory":      {redisDatabase(t, 7), "memory"},
-		"redis, then another":     {redisDatabase(t, 7), redisDatabase(t, 8)},
-		"memory, then eventual":   {"memory", redisDatabase(t, 7) + "\x00eventual"},
-		"redis, then, eventually": {redisDatabase(t, 7), redisDatabase(t, 8) + "\x00eventual"},
+		"memory, then redis":      {"memory", harness.RedisDatabase(t, 7)},
+		"redis, then memory":      {harness.RedisDatabase(t, 7), "memory"},
+		"redis, then another":     {harness.RedisDatabase(t, 7), harness.RedisDatabase(t, 8)},
+		"memory, then eventual":   {"memory", harness.RedisDatabase(t, 7) + "\x00eventual"},
+		"redis, then, eventually": {harness.RedisDatabase(t, 7), harness.RedisDatabase(t, 8) + "\x00eventual"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			f := newFixture(t, pgtest.Database(t), "cache_statement", people)
-			open := func(store string) via {
+			f := harness.New(t, pgtest.Database(t), "cache_statement", harness.People)
+			open := func(store string) harness.Via {
 				store, eventual, _ := strings.Cut(store, "\x00")
 				keys := []string{"cache_store=" + store}
 				if eventual != "" {
 					keys = append(keys, "cache_consistency=eventual")
 				}
-				return f.asking(f.open("cachedpg", withKeys(f.dsn, keys)))
+				return f.Asking(f.Open("cachedpg", harness.WithKeys(f.DSN, keys)))
 			}
 			first, second := open(stores[0]), open(stores[1])
-			if connectorOf(first.db).target != nil {
-				f.live(first.db)
+			if connectorOf(first.DB).target != nil {
+				f.Live(first.DB)
 			}
-			first.warm(userByID, 1)
+			first.Warm(harness.UserByID, 1)
 			for _, name := range []string{"anna", "ann"} {
-				second.bypass(keying.OtherStore, userByID, 1)
-				second.exec("UPDATE users SET name = $1 WHERE id = 1", name)
-				first.released()
-				first.miss(userByID, 1).is("1 " + name + " Oslo")
-				first.hit(userByID, 1)
-				tx, err := second.db.BeginTx(f.ctx, nil)
+				second.Bypass(keying.OtherStore, harness.UserByID, 1)
+				second.Exec("UPDATE users SET name = $1 WHERE id = 1", name)
+				first.Released()
+				first.Miss(harness.UserByID, 1).Is("1 " + name + " Oslo")
+				first.Hit(harness.UserByID, 1)
+				tx, err := second.DB.BeginTx(f.Ctx, nil)
 				if err != nil {
 					t.Fatal(err)
 				}
-				second.on(tx).exec("UPDATE users SET name = $1 WHERE id = 1", name+"!")
-				f.commit(tx)
-				first.released()
-				first.miss(userByID, 1).is("1 " + name + "! Oslo")
-				first.hit(userByID, 1)
+				second.On(tx).Exec("UPDATE users SET name = $1 WHERE id = 1", name+"!")
+				f.Commit(tx)
+				first.Released()
+				first.Miss(harness.UserByID, 1).Is("1 " + name + "! Oslo")
+				first.Hit(harness.UserByID, 1)
 			}
-			if err := second.db.PingContext(f.ctx); !errors.Is(err, errOtherStore) {
+			if err := second.DB.PingContext(f.Ctx); !errors.Is(err, errOtherStore) {
 				t.Errorf("Ping: %v", err)
 			}
-			if err := first.db.PingContext(f.ctx); err != nil {
+			if err := first.DB.PingContext(f.Ctx); err != nil {
 				t.Errorf("the first one's Ping: %v", err)
 			}
-			if x, err := Explain(f.ctx, second.db, userByID, 1); err != nil || x.Reason != keying.OtherStore.String() {
+			if x, err := Explain(f.Ctx, second.DB, harness.UserByID, 1); err != nil || x.Reason != keying.OtherStore.String() {
 				t.Errorf("Explain: %+v, %v", x, err)
 			}
-			if _, err := OriginOf(f.ctx, second.db); !errors.Is(err, errOtherStore) {
+			if _, err := OriginOf(f.Ctx, second.DB); !errors.Is(err, errOtherStore) {
 				t.Errorf("OriginOf: %v", err)
 			}
 			// What it cannot do it says.
 			shared := stores[1] != "memory"
-			if err := Invalidate(f.ctx, second.db); errors.Is(err, errOtherStore) != shared || err != nil && !shared {
+			if err := Invalidate(f.Ctx, second.DB); errors.Is(err, errOtherStore) != shared || err != nil && !shared {
 				t.Errorf("Invalidate: %v", err)
 			}
-			first.miss(userByID, 1)
+			first.Miss(harness.UserByID, 1)
 		})
 	}
 }
@@ -112,12 +113,12 @@ func TestTwoDBsOfOneDatabaseNameDifferentStores(t *testing.T) {
 // What is queued in one Redis cannot be put in order with what is written past it.
 func TestADBThatQueuesIsRefusedBesideAnotherStore(t *testing.T) {
 	t.Parallel()
-	f := newFixture(t, pgtest.Database(t), "cache_statement", people)
-	f.warm(userByID, 1)
-	second := f.open("cachedpg", withKeys(f.dsn, []string{"cache_store=" + redisDatabase(t, 8), "cache_policy=users:write-behind"}))
+	f := harness.New(t, pgtest.Database(t), "cache_statement", harness.People)
+	f.Warm(harness.UserByID, 1)
+	second := f.Open("cachedpg", harness.WithKeys(f.DSN, []string{"cache_store=" + harness.RedisDatabase(t, 8), "cache_policy=users:write-behind"}))
 	for _, do := range []func(db *sql.DB) error{
-		func(db *sql.DB) error { return db.PingContext(f.ctx) },
-		func(db *sql.DB) error { _, err := db.ExecContext(f.ctx, renames); return err },
+		func(db *sql.DB) error { return db.PingContext(f.Ctx) },
+		func(db *sql.DB) error { _, err := db.ExecContext(f.Ctx, renames); return err },
 	} {
 		if err := do(second); !errors.Is(err, errOtherStore) {
 			t.Errorf("got %v", err)

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 	"github.com/cachedpg/cachedpg/internal/redistest"
 	"github.com/cachedpg/cachedpg/keying"
@@ -18,10 +19,10 @@ import (
 // commitsWait has commits wait for a standby that does not come, until the setting is
 // reset, and returns how to ask how many do. The server takes a moment to hear of it; when
 // the first commit of a session of ours waits, every other one will.
-func (f *fixture) commitsWait(s *pgtest.Server) (waiting func() string) {
+func commitsWait(f *harness.Fixture, s *pgtest.Server) (waiting func() string) {
 	f.Helper()
 	conn := pgtest.Connect(f, s.DSN())
-	ctx, cancel := context.WithCancel(f.ctx)
+	ctx, cancel := context.WithCancel(f.Ctx)
 	var enough atomic.Bool
 	done := make(chan struct{})
 	f.Cleanup(func() { cancel(); <-done })
@@ -35,27 +36,27 @@ func (f *fixture) commitsWait(s *pgtest.Server) (waiting func() string) {
 	waiting = func() string {
 		return s.Query("SELECT (SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep')::text")
 	}
-	f.until("a commit to wait", func() bool { return waiting() == "1" })
+	f.Until("a commit to wait", func() bool { return waiting() == "1" })
 	enough.Store(true)
 	return waiting
 }
 
 // losesAnswer has a transaction of db rename row 1; its COMMIT waits on s, and p, which is
 // between, loses the answer. It returns the space of then: others may take its place.
-func (f *fixture) losesAnswer(db *sql.DB, s *pgtest.Server, p *redistest.Proxied) *space {
+func losesAnswer(f *harness.Fixture, db *sql.DB, s *pgtest.Server, p *redistest.Proxied) *space {
 	f.Helper()
-	tx, err := f.conn(db).BeginTx(f.ctx, nil)
+	tx, err := f.Conn(db).BeginTx(f.Ctx, nil)
 	if err != nil {
 		f.Fatal(err)
 	}
-	if _, err := tx.ExecContext(f.ctx, "UPDATE users SET name = 'anna' WHERE id = 1"); err != nil {
+	if _, err := tx.ExecContext(f.Ctx, "UPDATE users SET name = 'anna' WHERE id = 1"); err != nil {
 		f.Fatal(err)
 	}
-	waiting := f.commitsWait(s)
+	waiting := commitsWait(f, s)
 	sp := connectorOf(db).space()
 	lost := make(chan error, 1)
 	go func() { lost <- tx.Commit() }()
-	f.until("the commit to wait", func() bool { return waiting() == "2" })
+	f.Until("the commit to wait", func() bool { return waiting() == "2" })
 	p.Refuse()
 	if err := <-lost; err == nil {
 		f.Fatal("the answer to COMMIT was not lost")
@@ -78,19 +79,19 @@ func TestAStandbyDoesNotKnowWhetherACommitIsOver(t *testing.T) {
 			if name == "redis" {
 				keys = append(keys, "cache_store="+pgtest.Redis(t))
 			}
-			f := newFixture(t, primary.DSN(), "cache_statement", people, keys...)
+			f := harness.New(t, primary.DSN(), "cache_statement", harness.People, keys...)
 			primary.Await(standby)
-			several := withKey(withKey(primary.DSNAt(p.Addr()+","+standby.Addr()), "search_path", "cache_statement"), "connect_timeout", "2")
-			db := f.open("cachedpg", withKeys(several, keys))
+			several := harness.WithKey(harness.WithKey(primary.DSNAt(p.Addr()+","+standby.Addr()), "search_path", "cache_statement"), "connect_timeout", "2")
+			db := f.Open("cachedpg", harness.WithKeys(several, keys))
 			if name == "redis" {
-				f.live(db)
+				f.Live(db)
 			}
-			writer := f.asking(db)
-			f.until("a hit", func() bool { f.fresh(userByID, 1); return f.isHit(userByID, 1) })
+			writer := f.Asking(db)
+			f.Until("a hit", func() bool { f.Fresh(harness.UserByID, 1); return isHit(f, harness.UserByID, 1) })
 
 			// A commit that waits for a standby is not visible.
-			f.losesAnswer(db, primary, p)
-			f.until("the question", func() bool { return StatsOf(db).UnknownOutcome == 1 })
+			losesAnswer(f, db, primary, p)
+			f.Until("the question", func() bool { return StatsOf(db).UnknownOutcome == 1 })
 			// The standby is asked, many times.
 			for until := time.Now().Add(3 * time.Second); time.Now().Before(until); time.Sleep(50 * time.Millisecond) {
 				connectorOf(db).space().writes.Kick()
@@ -99,17 +100,17 @@ func TestAStandbyDoesNotKnowWhetherACommitIsOver(t *testing.T) {
 				}
 			}
 			for range 3 {
-				f.bypass(keying.DirtyTag, userByID, 1).is("1 ann Oslo")
+				f.Bypass(keying.DirtyTag, harness.UserByID, 1).Is("1 ann Oslo")
 			}
 			primary.Exec("ALTER SYSTEM RESET synchronous_standby_names", "SELECT pg_reload_conf()")
-			f.until("the commit", func() bool {
+			f.Until("the commit", func() bool {
 				return primary.Query("SELECT name FROM cache_statement.users WHERE id = 1") == "anna"
 			})
-			f.fresh(userByID, 1).is("1 anna Oslo")
+			f.Fresh(harness.UserByID, 1).Is("1 anna Oslo")
 			p.Restore()
-			f.until("the outcome", func() bool { return StatsOf(db).Unresolved == 0 })
-			f.until("a hit", func() bool { f.fresh(userByID, 1); return f.isHit(userByID, 1) })
-			writer.fresh(userByID, 1).is("1 anna Oslo")
+			f.Until("the outcome", func() bool { return StatsOf(db).Unresolved == 0 })
+			f.Until("a hit", func() bool { f.Fresh(harness.UserByID, 1); return isHit(f, harness.UserByID, 1) })
+			writer.Fresh(harness.UserByID, 1).Is("1 anna Oslo")
 		})
 	}
 }
@@ -118,7 +119,7 @@ func TestAStandbyDoesNotKnowWhetherACommitIsOver(t *testing.T) {
 func TestWhoKnowsAnOutcome(t *testing.T) {
 	t.Parallel()
 	primary := pgtest.StartServer(t)
-	ctx, cancel := context.WithTimeout(context.Background(), testTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), harness.Timeout)
 	defer cancel()
 	asked := func(s *pgtest.Server, id *identity) (string, error) {
 		t.Helper()
@@ -179,16 +180,16 @@ func TestAnOutcomeThatIsNeverKnown(t *testing.T) {
 	primary := pgtest.StartServer(t)
 	standby := primary.Standby()
 	p := redistest.Proxy(t, primary.Addr())
-	f := newFixture(t, primary.DSN(), "cache_statement", people)
+	f := harness.New(t, primary.DSN(), "cache_statement", harness.People)
 	primary.Await(standby)
-	db := f.open("cachedpg", withKey(primary.DSNAt(p.Addr()+","+standby.Addr()), "search_path", "cache_statement"))
-	sp := f.losesAnswer(db, primary, p)
+	db := f.Open("cachedpg", harness.WithKey(primary.DSNAt(p.Addr()+","+standby.Addr()), "search_path", "cache_statement"))
+	sp := losesAnswer(f, db, primary, p)
 	if got := sp.writes.Stats().Unresolved; got != 1 {
 		t.Fatalf("%d writes unresolved, want 1", got)
 	}
 	primary.Stop()
 	standby.Promote()
-	f.until("the end of the question", func() bool {
+	f.Until("the end of the question", func() bool {
 		sp.writes.Kick()
 		return sp.writes.Stats().Unresolved == 0
 	})

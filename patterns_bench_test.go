@@ -12,6 +12,7 @@ import (
 
 	goredis "github.com/redis/go-redis/v9"
 
+	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 	"github.com/cachedpg/cachedpg/invalidation"
 )
@@ -27,7 +28,7 @@ type pattern struct {
 // foreground, all on one table and one Redis, with a row each.
 func patterns(b *testing.B) []pattern {
 	database, redis := pgtest.Database(b), pgtest.Redis(b)
-	pgtest.Exec(b, database, people+"INSERT INTO users SELECT i, 'x', 'x' FROM generate_series(4, 100) i")
+	pgtest.Exec(b, database, harness.People+"INSERT INTO users SELECT i, 'x', 'x' FROM generate_series(4, 100) i")
 	if err := Setup(b.Context(), open(b, "pgx", database)); err != nil {
 		b.Fatal(err)
 	}
@@ -76,8 +77,8 @@ func patterns(b *testing.B) []pattern {
 		{"write-through", []string{"cache_policy=users:write-through"}},
 		{"outbox", []string{"cache_outbox=always"}},
 	} {
-		db := open(b, "cachedpg", withKeys(database, append(p.keys, "cache_store="+redis)))
-		awaitCaching(b, db)
+		db := open(b, "cachedpg", harness.WithKeys(database, append(p.keys, "cache_store="+redis)))
+		harness.AwaitCaching(b, db)
 		write, read := of(db)
 		all = append(all, pattern{p.name, write, read})
 	}
@@ -149,9 +150,9 @@ func BenchmarkPatterns(b *testing.B) {
 // its event.
 func BenchmarkRelayLag(b *testing.B) {
 	database := pgtest.Database(b)
-	pgtest.Exec(b, database, people+SetupSQL())
-	db := open(b, "cachedpg", withKeys(database, []string{"cache_outbox=always", "cache_store=" + pgtest.Redis(b)}))
-	awaitCaching(b, db)
+	pgtest.Exec(b, database, harness.People+SetupSQL())
+	db := open(b, "cachedpg", harness.WithKeys(database, []string{"cache_outbox=always", "cache_store=" + pgtest.Redis(b)}))
+	harness.AwaitCaching(b, db)
 	got := make(chan time.Time, 100)
 	ctx, cancel := context.WithCancel(b.Context())
 	done := make(chan error, 1)

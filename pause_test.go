@@ -8,6 +8,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 	"github.com/cachedpg/cachedpg/internal/redistest"
 )
@@ -214,7 +215,7 @@ func TestLocksThatAPoolerTakesElsewhereShowNothing(t *testing.T) {
 		w.Cleanup(func() { db.Close() })
 		return &visitor{w: w, name: name, db: db, ask: db}
 	}
-	writer, reader := open("writer", withKey(through(pooler), "cache_store", "off")), open("reader", a.DSN())
+	writer, reader := open("writer", harness.WithKey(through(pooler), "cache_store", "off")), open("reader", a.DSN())
 	writer.moves("second")
 	reader.sees("second")
 	tx, err := writer.db.BeginTx(w.ctx, nil)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgtype"
 
+	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/keying"
 )
 
@@ -22,10 +23,10 @@ import (
 
 // A reader that stops early never leaves a truncated entry.
 func TestAReaderThatStopsEarlyLeavesAWholeEntryOrNone(t *testing.T) {
-	scenario(t, "CREATE TABLE n AS SELECT generate_series(1, 1000) AS i", func(f *fixture) {
+	harness.Scenario(t, "CREATE TABLE n AS SELECT generate_series(1, 1000) AS i", func(f *harness.Fixture) {
 		const all = "SELECT i FROM n ORDER BY i"
 		stop := func(after int) {
-			rows, err := f.db.QueryContext(f.ctx, all)
+			rows, err := f.DB.QueryContext(f.Ctx, all)
 			if err != nil {
 				f.Fatal(err)
 			}
@@ -39,18 +40,18 @@ func TestAReaderThatStopsEarlyLeavesAWholeEntryOrNone(t *testing.T) {
 			}
 		}
 		for _, after := range []int{0, 1, 999} {
-			f.exec("UPDATE n SET i = i")
+			f.Exec("UPDATE n SET i = i")
 			stop(after) // a miss
 			stop(after) // a hit
-			if r := f.fresh(all); len(r.rows) != 1000 {
-				f.Errorf("stopped after %d: got %d rows, want 1000", after, len(r.rows))
+			if r := f.Fresh(all); len(r.Rows) != 1000 {
+				f.Errorf("stopped after %d: got %d rows, want 1000", after, len(r.Rows))
 			}
 		}
 		// A context that ends between two rows.
-		f.exec("UPDATE n SET i = i")
+		f.Exec("UPDATE n SET i = i")
 		for range 2 {
-			ctx, cancel := context.WithCancel(f.ctx)
-			rows, err := f.db.QueryContext(ctx, all)
+			ctx, cancel := context.WithCancel(f.Ctx)
+			rows, err := f.DB.QueryContext(ctx, all)
 			if err != nil {
 				f.Fatal(err)
 			}
@@ -59,7 +60,7 @@ func TestAReaderThatStopsEarlyLeavesAWholeEntryOrNone(t *testing.T) {
 			for rows.Next() {
 			}
 			rows.Close()
-			f.fresh(all)
+			f.Fresh(all)
 		}
 	})
 }
@@ -71,7 +72,7 @@ func TestDistinctArgumentsNeverShareAnEntry(t *testing.T) {
 	noon := time.Date(2024, 5, 1, 12, 0, 0, 0, time.UTC)
 	elsewhere := noon.In(time.FixedZone("", 2*60*60))
 	empty, a := "", "a"
-	scenario(t, "", func(f *fixture) {
+	harness.Scenario(t, "", func(f *harness.Fixture) {
 		for _, tc := range []struct {
 			name, query string
 			args        [][]any
@@ -98,22 +99,22 @@ func TestDistinctArgumentsNeverShareAnEntry(t *testing.T) {
 			{"json by struct", "SELECT $1::jsonb", [][]any{{struct{ A int }{1}}, {struct{ A int }{2}}, {map[string]int{"A": 3}}, {`{"A":4}`}}},
 			{"number of arguments used", "SELECT coalesce($1::text, $2::text, 'none')", [][]any{{nil, nil}, {"a", nil}, {nil, "a2"}}},
 		} {
-			f.step(tc.name, func(f *fixture) {
+			f.Step(tc.name, func(f *harness.Fixture) {
 				for _, args := range tc.args {
-					want := f.read(f.truth, tc.query, args)
-					before := StatsOf(f.db).Hits
-					got := f.read(f.ask, tc.query, args)
-					if StatsOf(f.db).Hits != before {
+					want := f.Read(f.Truth, tc.query, args)
+					before := StatsOf(f.DB).Hits
+					got := f.Read(f.Ask, tc.query, args)
+					if StatsOf(f.DB).Hits != before {
 						f.Errorf("%#v: the first time is a hit: it shares the entry of another", args)
 					}
-					if fmt.Sprint(got.err) != fmt.Sprint(want.err) || got.String() != want.String() {
-						f.Errorf("%#v: got %q %v, plain pgx's %q %v", args, got, got.err, want, want.err)
+					if fmt.Sprint(got.Err) != fmt.Sprint(want.Err) || got.String() != want.String() {
+						f.Errorf("%#v: got %q %v, plain pgx's %q %v", args, got, got.Err, want, want.Err)
 					}
 				}
 				for _, args := range slices.Backward(tc.args) { // now from the cache
-					want, got := f.read(f.truth, tc.query, args), f.read(f.ask, tc.query, args)
-					if fmt.Sprint(got.err) != fmt.Sprint(want.err) || got.String() != want.String() {
-						f.Errorf("%#v, again: got %q %v, plain pgx's %q %v", args, got, got.err, want, want.err)
+					want, got := f.Read(f.Truth, tc.query, args), f.Read(f.Ask, tc.query, args)
+					if fmt.Sprint(got.Err) != fmt.Sprint(want.Err) || got.String() != want.String() {
+						f.Errorf("%#v, again: got %q %v, plain pgx's %q %v", args, got, got.Err, want, want.Err)
 					}
 				}
 			})
@@ -123,47 +124,47 @@ func TestDistinctArgumentsNeverShareAnEntry(t *testing.T) {
 
 // A text with its values written in it is another question for each value.
 func TestDistinctLiteralsNeverShareAnEntry(t *testing.T) {
-	scenario(t, people, func(f *fixture) {
-		f.warm("SELECT name FROM users WHERE id = 1")
-		f.warm("SELECT name FROM users WHERE id = 2")
-		f.hit("SELECT name FROM users WHERE id = 1")
-		f.hit("select  name from users /* written otherwise */ where id = 1")
-		f.warm("SELECT name, 'x' FROM users WHERE id = 1").is("ann x")
-		f.warm("SELECT name, 'y' FROM users WHERE id = 1").is("ann y")
-		f.warm(`SELECT name, E'\'' FROM users WHERE id = 1`).is("ann '")
-		f.warm(`SELECT name, '''' || 'x' FROM users WHERE id = 1`)
-		f.warm("SELECT name, 1 FROM users WHERE id = 1").is("ann 1")
-		f.warm("SELECT name, 1.0 FROM users WHERE id = 1").is("ann 1.0")
-		f.warm("SELECT name, -1 FROM users WHERE id = 1").is("ann -1")
-		f.warm("SELECT name, B'1' FROM users WHERE id = 1")
-		f.warm("SELECT name, X'1' FROM users WHERE id = 1")
-		f.warm(`SELECT name AS "A" FROM users WHERE id = 1`)
-		f.warm(`SELECT name AS a FROM users WHERE id = 1`)
-		if parsed := StatsOf(f.db).Parsed; parsed > 20 {
+	harness.Scenario(t, harness.People, func(f *harness.Fixture) {
+		f.Warm("SELECT name FROM users WHERE id = 1")
+		f.Warm("SELECT name FROM users WHERE id = 2")
+		f.Hit("SELECT name FROM users WHERE id = 1")
+		f.Hit("select  name from users /* written otherwise */ where id = 1")
+		f.Warm("SELECT name, 'x' FROM users WHERE id = 1").Is("ann x")
+		f.Warm("SELECT name, 'y' FROM users WHERE id = 1").Is("ann y")
+		f.Warm(`SELECT name, E'\'' FROM users WHERE id = 1`).Is("ann '")
+		f.Warm(`SELECT name, '''' || 'x' FROM users WHERE id = 1`)
+		f.Warm("SELECT name, 1 FROM users WHERE id = 1").Is("ann 1")
+		f.Warm("SELECT name, 1.0 FROM users WHERE id = 1").Is("ann 1.0")
+		f.Warm("SELECT name, -1 FROM users WHERE id = 1").Is("ann -1")
+		f.Warm("SELECT name, B'1' FROM users WHERE id = 1")
+		f.Warm("SELECT name, X'1' FROM users WHERE id = 1")
+		f.Warm(`SELECT name AS "A" FROM users WHERE id = 1`)
+		f.Warm(`SELECT name AS a FROM users WHERE id = 1`)
+		if parsed := StatsOf(f.DB).Parsed; parsed > 20 {
 			f.Errorf("%d texts were parsed: literals are not normalised", parsed)
 		}
-		f.exec("UPDATE users SET name = 'anna' WHERE id = 1")
-		f.miss("SELECT name FROM users WHERE id = 1").is("anna")
-		f.hit("SELECT name FROM users WHERE id = 2")
+		f.Exec("UPDATE users SET name = 'anna' WHERE id = 1")
+		f.Miss("SELECT name FROM users WHERE id = 1").Is("anna")
+		f.Hit("SELECT name FROM users WHERE id = 2")
 	})
 }
 
 // What a transaction reads of its own writes is for its eyes only, and a
 // rollback leaves the cache as it was.
 func TestATransactionsOwnWritesAreNotPublished(t *testing.T) {
-	scenario(t, people, func(f *fixture) {
-		f.warm(userByID, 1)
-		tx, end := f.begin(nil)
-		tx.hit(userByID, 1)
-		tx.exec("UPDATE users SET name = 'draft' WHERE id = 1")
-		tx.runs(keying.InTransactionAfterWrite, userByID, 1).is("1 draft Oslo")
-		tx.runs(keying.InTransactionAfterWrite, "SELECT name FROM users ORDER BY id").is("draft, bob, cid")
-		tx.bypass(keying.InTransactionAfterWrite, userByID, 2)
-		f.hit(userByID, 1).is("1 ann Oslo")
-		f.warm("SELECT name FROM users ORDER BY id").is("ann, bob, cid")
-		f.rollback(end)
-		f.hit(userByID, 1).is("1 ann Oslo")
-		f.hit("SELECT name FROM users ORDER BY id")
+	harness.Scenario(t, harness.People, func(f *harness.Fixture) {
+		f.Warm(harness.UserByID, 1)
+		tx, end := f.Begin(nil)
+		tx.Hit(harness.UserByID, 1)
+		tx.Exec("UPDATE users SET name = 'draft' WHERE id = 1")
+		tx.Runs(keying.InTransactionAfterWrite, harness.UserByID, 1).Is("1 draft Oslo")
+		tx.Runs(keying.InTransactionAfterWrite, "SELECT name FROM users ORDER BY id").Is("draft, bob, cid")
+		tx.Bypass(keying.InTransactionAfterWrite, harness.UserByID, 2)
+		f.Hit(harness.UserByID, 1).Is("1 ann Oslo")
+		f.Warm("SELECT name FROM users ORDER BY id").Is("ann, bob, cid")
+		f.Rollback(end)
+		f.Hit(harness.UserByID, 1).Is("1 ann Oslo")
+		f.Hit("SELECT name FROM users ORDER BY id")
 	})
 }
 
@@ -171,102 +172,102 @@ func TestATransactionsOwnWritesAreNotPublished(t *testing.T) {
 // were there. Its own new row is neither answered from what is known of its
 // absence, nor stored for others to see.
 func TestATransactionHitsTheRowsItLeftAlone(t *testing.T) {
-	scenario(t, people, func(f *fixture) {
-		f.warm(userByID, 2)
-		f.warm(userByID, 9) // no rows
-		tx, end := f.begin(nil)
-		tx.exec("UPDATE users SET name = 'draft' WHERE id = 1")
-		tx.exec("INSERT INTO users VALUES (9, 'new', 'Bonn')")
-		tx.hit(userByID, 2).is("2 bob Rome")
-		tx.runs(keying.InTransactionAfterWrite, userByID, 9).is("9 new Bonn")
-		tx.runs(keying.InTransactionAfterWrite, userByID, 9).is("9 new Bonn")
-		f.hit(userByID, 9).is("")
-		tx.exec("DELETE FROM users WHERE name = 'bob'")
-		tx.runs(keying.InTransactionAfterWrite, userByID, 2).is("")
-		f.rollback(end)
-		f.hit(userByID, 9).is("")
-		f.hit(userByID, 2).is("2 bob Rome")
+	harness.Scenario(t, harness.People, func(f *harness.Fixture) {
+		f.Warm(harness.UserByID, 2)
+		f.Warm(harness.UserByID, 9) // no rows
+		tx, end := f.Begin(nil)
+		tx.Exec("UPDATE users SET name = 'draft' WHERE id = 1")
+		tx.Exec("INSERT INTO users VALUES (9, 'new', 'Bonn')")
+		tx.Hit(harness.UserByID, 2).Is("2 bob Rome")
+		tx.Runs(keying.InTransactionAfterWrite, harness.UserByID, 9).Is("9 new Bonn")
+		tx.Runs(keying.InTransactionAfterWrite, harness.UserByID, 9).Is("9 new Bonn")
+		f.Hit(harness.UserByID, 9).Is("")
+		tx.Exec("DELETE FROM users WHERE name = 'bob'")
+		tx.Runs(keying.InTransactionAfterWrite, harness.UserByID, 2).Is("")
+		f.Rollback(end)
+		f.Hit(harness.UserByID, 9).Is("")
+		f.Hit(harness.UserByID, 2).Is("2 bob Rome")
 	})
 }
 
 // Until the commit the old value is the right one, for everybody else; from
 // the commit on the new one is.
 func TestInvalidationTakesEffectAtCommit(t *testing.T) {
-	scenario(t, people, func(f *fixture) {
-		f.warm(userByID, 1)
-		tx, end := f.begin(nil)
-		tx.exec("UPDATE users SET name = 'anna' WHERE id = 1")
-		f.hit(userByID, 1).is("1 ann Oslo")
-		f.warm(userByID, 3)
-		f.commit(end)
-		f.miss(userByID, 1).is("1 anna Oslo")
-		f.hit(userByID, 1)
-		f.hit(userByID, 3)
+	harness.Scenario(t, harness.People, func(f *harness.Fixture) {
+		f.Warm(harness.UserByID, 1)
+		tx, end := f.Begin(nil)
+		tx.Exec("UPDATE users SET name = 'anna' WHERE id = 1")
+		f.Hit(harness.UserByID, 1).Is("1 ann Oslo")
+		f.Warm(harness.UserByID, 3)
+		f.Commit(end)
+		f.Miss(harness.UserByID, 1).Is("1 anna Oslo")
+		f.Hit(harness.UserByID, 1)
+		f.Hit(harness.UserByID, 3)
 	})
 }
 
 // A SELECT that began before a write ends after it. What it found is right for
 // its own caller and must not be stored for others.
 func TestALoadThatBeganBeforeAWriteIsNotUsedAfterIt(t *testing.T) {
-	scenario(t, gated, func(f *fixture) {
-		g := f.closeGate()
-		old := f.askAside(f.ctx, gatedByID, 1)
-		g.await(1)
-		f.exec("UPDATE users SET name = 'anna' WHERE id = 1")
-		g.open()
-		f.wants(old, "ann")
-		f.miss(gatedByID, 1).is("anna")
-		f.hit(gatedByID, 1)
+	harness.Scenario(t, harness.Gated, func(f *harness.Fixture) {
+		g := f.CloseGate()
+		old := f.AskAside(f.Ctx, harness.GatedByID, 1)
+		g.Await(1)
+		f.Exec("UPDATE users SET name = 'anna' WHERE id = 1")
+		g.Open()
+		f.Wants(old, "ann")
+		f.Miss(harness.GatedByID, 1).Is("anna")
+		f.Hit(harness.GatedByID, 1)
 	})
 }
 
 // The same SELECT is under way when the write returns. Who asks after that must
 // not be given its result.
 func TestAReadDoesNotJoinALoadThatBeganBeforeAWrite(t *testing.T) {
-	scenario(t, gated, func(f *fixture) {
-		g := f.closeGate()
-		old := f.askAside(f.ctx, gatedByID, 1)
-		g.await(1)
-		f.exec("UPDATE users SET name = 'anna' WHERE id = 1")
-		f.miss(gatedByID, 1).is("anna") // it does not wait for the gate
-		f.hit(gatedByID, 1).is("anna")
-		g.open()
-		f.wants(old, "ann")
-		f.hit(gatedByID, 1).is("anna")
+	harness.Scenario(t, harness.Gated, func(f *harness.Fixture) {
+		g := f.CloseGate()
+		old := f.AskAside(f.Ctx, harness.GatedByID, 1)
+		g.Await(1)
+		f.Exec("UPDATE users SET name = 'anna' WHERE id = 1")
+		f.Miss(harness.GatedByID, 1).Is("anna") // it does not wait for the gate
+		f.Hit(harness.GatedByID, 1).Is("anna")
+		g.Open()
+		f.Wants(old, "ann")
+		f.Hit(harness.GatedByID, 1).Is("anna")
 	})
 }
 
 // Concurrent identical misses share one SELECT; each of them has a context of
 // its own.
 func TestALeadersFateIsNotItsFollowers(t *testing.T) {
-	scenario(t, gated, func(f *fixture) {
-		g := f.closeGate()
+	harness.Scenario(t, harness.Gated, func(f *harness.Fixture) {
+		g := f.CloseGate()
 		misses := func(n uint64) {
-			f.until("misses", func() bool { return StatsOf(f.db).Misses == n })
+			f.Until("misses", func() bool { return StatsOf(f.DB).Misses == n })
 		}
-		leading, cancelLeader := context.WithCancel(f.ctx)
-		leader := f.askAside(leading, gatedByID, 1)
-		g.await(1)
-		followers := []<-chan answer{f.askAside(f.ctx, gatedByID, 1), f.askAside(f.ctx, gatedByID, 1)}
-		following, cancelFollower := context.WithCancel(f.ctx)
-		impatient := f.askAside(following, gatedByID, 1)
+		leading, cancelLeader := context.WithCancel(f.Ctx)
+		leader := f.AskAside(leading, harness.GatedByID, 1)
+		g.Await(1)
+		followers := []<-chan harness.Answer{f.AskAside(f.Ctx, harness.GatedByID, 1), f.AskAside(f.Ctx, harness.GatedByID, 1)}
+		following, cancelFollower := context.WithCancel(f.Ctx)
+		impatient := f.AskAside(following, harness.GatedByID, 1)
 		misses(4)
 
 		cancelFollower()
-		if a := <-impatient; a.err != context.Canceled {
-			f.Errorf("a cancelled follower got %v, want context.Canceled", a.err)
+		if a := <-impatient; a.Err != context.Canceled {
+			f.Errorf("a cancelled follower got %v, want context.Canceled", a.Err)
 		}
 		cancelLeader()
-		if a := <-leader; a.err == nil {
+		if a := <-leader; a.Err == nil {
 			f.Error("the cancelled leader got no error")
 		}
-		g.await(1) // one of the others leads now
-		g.open()
+		g.Await(1) // one of the others leads now
+		g.Open()
 		for _, follower := range followers {
-			f.wants(follower, "ann")
+			f.Wants(follower, "ann")
 		}
-		f.hit(gatedByID, 1)
-		if s := StatsOf(f.db); s.Fills != 1 {
+		f.Hit(harness.GatedByID, 1)
+		if s := StatsOf(f.DB); s.Fills != 1 {
 			f.Errorf("%d fills, want 1", s.Fills)
 		}
 	})
@@ -274,7 +275,7 @@ func TestALeadersFateIsNotItsFollowers(t *testing.T) {
 
 // What is volatile, locks or has a side effect runs each time.
 func TestWhatMustRunAlwaysRuns(t *testing.T) {
-	scenario(t, people+"CREATE SEQUENCE s; CREATE VIEW clock AS SELECT now() AS now", func(f *fixture) {
+	harness.Scenario(t, harness.People+"CREATE SEQUENCE s; CREATE VIEW clock AS SELECT now() AS now", func(f *harness.Fixture) {
 		for _, tc := range []struct {
 			reason keying.Reason
 			query  string
@@ -305,18 +306,18 @@ func TestWhatMustRunAlwaysRuns(t *testing.T) {
 			{keying.NotRead, "EXPLAIN SELECT 1"},
 			{keying.NotRead, "SHOW TimeZone"},
 		} {
-			f.runs(tc.reason, tc.query)
-			f.runs(tc.reason, tc.query)
+			f.Runs(tc.reason, tc.query)
+			f.Runs(tc.reason, tc.query)
 		}
 		// Migration tools take their lock by QueryRow and an argument.
 		const lock = "SELECT pg_try_advisory_lock($1)"
-		f.runs(keying.VolatileFunction, lock, 42).is("true")
-		f.runs(keying.VolatileFunction, "SELECT pg_advisory_unlock($1)", 42).is("true")
-		f.runs(keying.VolatileFunction, lock, 42).is("true")
-		f.runs(keying.VolatileFunction, "SELECT pg_advisory_unlock_all()")
+		f.Runs(keying.VolatileFunction, lock, 42).Is("true")
+		f.Runs(keying.VolatileFunction, "SELECT pg_advisory_unlock($1)", 42).Is("true")
+		f.Runs(keying.VolatileFunction, lock, 42).Is("true")
+		f.Runs(keying.VolatileFunction, "SELECT pg_advisory_unlock_all()")
 
-		first := f.runs(keying.VolatileFunction, "SELECT gen_random_uuid()").String()
-		if again := f.runs(keying.VolatileFunction, "SELECT gen_random_uuid()").String(); again == first {
+		first := f.Runs(keying.VolatileFunction, "SELECT gen_random_uuid()").String()
+		if again := f.Runs(keying.VolatileFunction, "SELECT gen_random_uuid()").String(); again == first {
 			f.Errorf("the same random value twice: %s", again)
 		}
 	})
@@ -324,26 +325,26 @@ func TestWhatMustRunAlwaysRuns(t *testing.T) {
 
 // SELECTs that change the session leave nothing cached for a session that is no more.
 func TestASelectThatChangesTheSession(t *testing.T) {
-	scenario(t, "CREATE TABLE times (at timestamptz); INSERT INTO times VALUES ('2024-01-01 00:00Z')", func(f *fixture) {
-		s, _ := f.session()
-		s.warm("SELECT at::text FROM times")
+	harness.Scenario(t, "CREATE TABLE times (at timestamptz); INSERT INTO times VALUES ('2024-01-01 00:00Z')", func(f *harness.Fixture) {
+		s, _ := f.Session()
+		s.Warm("SELECT at::text FROM times")
 		const set = "SELECT set_config('TimeZone', 'Asia/Tokyo', false)"
-		s.runs(keying.SessionFunction, set)
-		if _, err := s.truth.ExecContext(f.ctx, set); err != nil {
+		s.Runs(keying.SessionFunction, set)
+		if _, err := s.Truth.ExecContext(f.Ctx, set); err != nil {
 			f.Fatal(err)
 		}
-		if got := s.fresh("SELECT at::text FROM times").String(); !strings.Contains(got, "+09") {
+		if got := s.Fresh("SELECT at::text FROM times").String(); !strings.Contains(got, "+09") {
 			f.Errorf("got %s, want the time in Tokyo", got)
 		}
-		s.known("SELECT at::text FROM times")
+		s.Known("SELECT at::text FROM times")
 	})
 }
 
 // A table's shape changes under a cached text.
 func TestDDLDropsCachedShapes(t *testing.T) {
-	scenario(t, people, func(f *fixture) {
+	harness.Scenario(t, harness.People, func(f *harness.Fixture) {
 		const all = "SELECT * FROM users WHERE id = $1"
-		f.known(all, 1)
+		f.Known(all, 1)
 		for _, ddl := range []string{
 			"ALTER TABLE users ADD COLUMN age int DEFAULT 7",
 			"ALTER TABLE users RENAME COLUMN city TO town",
@@ -352,37 +353,37 @@ func TestDDLDropsCachedShapes(t *testing.T) {
 			"ALTER TABLE users DROP CONSTRAINT users_pkey",
 			"ALTER TABLE users ADD PRIMARY KEY (name)",
 		} {
-			f.exec(ddl)
+			f.Exec(ddl)
 			// A prepared plan of the old shape: PostgreSQL refuses once, pgx prepares anew.
-			f.settled(all, 1)
-			f.hit(all, 1)
+			f.Settled(all, 1)
+			f.Hit(all, 1)
 		}
-		f.exec("DROP TABLE users")
-		f.fails(all, 1)
-		f.exec("CREATE TABLE users (id int, other bool)")
-		f.settled(all, 1)
-		f.exec("INSERT INTO users VALUES (1, true)")
-		f.settled(all, 1)
-		f.hit(all, 1).is("1 true")
+		f.Exec("DROP TABLE users")
+		f.Fails(all, 1)
+		f.Exec("CREATE TABLE users (id int, other bool)")
+		f.Settled(all, 1)
+		f.Exec("INSERT INTO users VALUES (1, true)")
+		f.Settled(all, 1)
+		f.Hit(all, 1).Is("1 true")
 	})
 }
 
 // Entries and stamps that are evicted are missing, and nothing is taken for
 // fresh because nothing is known to be wrong with it.
 func TestWhatIsEvictedIsAMiss(t *testing.T) {
-	scenarioOnce(t, "CREATE TABLE n AS SELECT i, 0 AS v FROM generate_series(1, 400) i; ALTER TABLE n ADD PRIMARY KEY (i)", func(f *fixture) {
-		small := f.with("cache_memory=64KiB", "cache_max_entry=4KiB")
+	harness.ScenarioOnce(t, "CREATE TABLE n AS SELECT i, 0 AS v FROM generate_series(1, 400) i; ALTER TABLE n ADD PRIMARY KEY (i)", func(f *harness.Fixture) {
+		small := f.With("cache_memory=64KiB", "cache_max_entry=4KiB")
 		const one = "SELECT i, v FROM n WHERE i = $1"
 		for round := range 2 {
 			for i := 1; i <= 400; i++ {
-				small.fresh(one, i)
+				small.Fresh(one, i)
 				if i%7 == round {
-					small.exec("UPDATE n SET v = v + 1 WHERE i = $1", i)
+					small.Exec("UPDATE n SET v = v + 1 WHERE i = $1", i)
 				}
-				small.fresh(one, 1+i*i%400)
+				small.Fresh(one, 1+i*i%400)
 			}
 		}
-		if s := StatsOf(small.db); s.Evictions == 0 || s.Bytes > 64<<10 {
+		if s := StatsOf(small.DB); s.Evictions == 0 || s.Bytes > 64<<10 {
 			f.Errorf("%d evictions, %d bytes, want some, and at most 64 KiB", s.Evictions, s.Bytes)
 		}
 	})
@@ -450,30 +451,30 @@ func TestEveryTypeIsTheSameOnAHit(t *testing.T) {
 		setup += ";"
 	}
 	setup += "CREATE TABLE many (a int, b text, c timestamptz, d numeric(6,1), e bytea, f varchar(9)[]); INSERT INTO many VALUES (1), (2); UPDATE many SET (b, c, d, e, f) = ('', 'infinity', 1.5, '', '{}') WHERE a = 2"
-	scenario(t, setup, func(f *fixture) {
+	harness.Scenario(t, setup, func(f *harness.Fixture) {
 		for i, typ := range types {
-			f.step(typ.name, func(f *fixture) {
-				f.warm(fmt.Sprintf("SELECT v FROM t%d ORDER BY n", i))
+			f.Step(typ.name, func(f *harness.Fixture) {
+				f.Warm(fmt.Sprintf("SELECT v FROM t%d ORDER BY n", i))
 				query := fmt.Sprintf("SELECT v FROM t%d WHERE n = $1", i)
 				for n := range len(typ.values) + 1 {
-					f.warm(query, n)
+					f.Warm(query, n)
 					if n < 2 { // NULL, and one that is not
-						f.scansAlike(query, n)
+						scansAlike(f, query, n)
 					}
 				}
-				f.warm(query, 99)
+				f.Warm(query, 99)
 			})
 		}
-		f.warm("SELECT * FROM many")
-		f.warm("SELECT 1, 'unknown', NULL, true, 1.5, ''")
-		f.warm("SELECT")
-		f.warm("SELECT FROM many")
+		f.Warm("SELECT * FROM many")
+		f.Warm("SELECT 1, 'unknown', NULL, true, 1.5, ''")
+		f.Warm("SELECT")
+		f.Warm("SELECT FROM many")
 	})
 }
 
 // scansAlike scans the one value of a query, which is cached, into everything
 // that an application may use, as plain pgx does it.
-func (f *fixture) scansAlike(query string, args ...any) {
+func scansAlike(f *harness.Fixture, query string, args ...any) {
 	f.Helper()
 	for _, make := range []func() any{
 		func() any { return new(any) }, func() any { return new(string) }, func() any { return new([]byte) },
@@ -487,15 +488,15 @@ func (f *fixture) scansAlike(query string, args ...any) {
 	} {
 		scan := func(db *sql.DB) string {
 			dest := make()
-			err := db.QueryRowContext(f.ctx, query, args...).Scan(dest)
+			err := db.QueryRowContext(f.Ctx, query, args...).Scan(dest)
 			return fmt.Sprintf("%T %s, error %v", dest, behind(dest), err)
 		}
-		before := StatsOf(f.db).Hits
-		got, want := scan(f.db), scan(f.plain)
+		before := StatsOf(f.DB).Hits
+		got, want := scan(f.DB), scan(f.Plain)
 		if got != want {
 			f.Errorf("%s %v:\ngot         %s\nplain pgx's %s", query, args, got, want)
 		}
-		if StatsOf(f.db).Hits != before+1 {
+		if StatsOf(f.DB).Hits != before+1 {
 			f.Errorf("%s: not a hit", query)
 		}
 	}
@@ -515,10 +516,10 @@ func behind(p any) string {
 
 // A caller may change the bytes it got; they are its own.
 func TestTheCallerNeverGetsMemoryOfTheCache(t *testing.T) {
-	scenario(t, "CREATE TABLE b (id int PRIMARY KEY, v bytea, j jsonb, s text); INSERT INTO b VALUES (1, 'abc', '[1]', 'xyz')", func(f *fixture) {
+	harness.Scenario(t, "CREATE TABLE b (id int PRIMARY KEY, v bytea, j jsonb, s text); INSERT INTO b VALUES (1, 'abc', '[1]', 'xyz')", func(f *harness.Fixture) {
 		const query = "SELECT v, j, s FROM b WHERE id = $1"
 		for range 3 {
-			rows, err := f.db.QueryContext(f.ctx, query, 1)
+			rows, err := f.DB.QueryContext(f.Ctx, query, 1)
 			if err != nil {
 				f.Fatal(err)
 			}
@@ -532,7 +533,7 @@ func TestTheCallerNeverGetsMemoryOfTheCache(t *testing.T) {
 				}
 			}
 			rows.Close()
-			f.hit(query, 1).is("abc [1] xyz")
+			f.Hit(query, 1).Is("abc [1] xyz")
 		}
 	})
 }
@@ -577,9 +578,9 @@ func TestAKeyIsTheSameHoweverItIsWritten(t *testing.T) {
 	for i, typ := range types {
 		setup += fmt.Sprintf("CREATE TABLE t%d (k %s PRIMARY KEY, n int); INSERT INTO t%d VALUES (%s, 0);", i, typ.sql, i, typ.literals[0])
 	}
-	scenario(t, setup, func(f *fixture) {
+	harness.Scenario(t, setup, func(f *harness.Fixture) {
 		for i, typ := range types {
-			f.step(typ.sql, func(f *fixture) {
+			f.Step(typ.sql, func(f *harness.Fixture) {
 				type spelling struct {
 					operand string
 					args    []any
@@ -591,8 +592,8 @@ func TestAKeyIsTheSameHoweverItIsWritten(t *testing.T) {
 				for _, a := range typ.args {
 					all = append(all, spelling{"$1", []any{a}})
 				}
-				read := func(s spelling) result {
-					return f.read(f.ask, fmt.Sprintf("SELECT n FROM t%d WHERE k = %s", i, s.operand), s.args)
+				read := func(s spelling) harness.Result {
+					return f.Read(f.Ask, fmt.Sprintf("SELECT n FROM t%d WHERE k = %s", i, s.operand), s.args)
 				}
 				n := 0
 				for j, by := range all {
@@ -600,16 +601,16 @@ func TestAKeyIsTheSameHoweverItIsWritten(t *testing.T) {
 						read(s)
 						read(s)
 					}
-					r, err := f.db.ExecContext(f.ctx, fmt.Sprintf("UPDATE t%d SET n = n + 1 WHERE k = %s", i, by.operand), by.args...)
+					r, err := f.DB.ExecContext(f.Ctx, fmt.Sprintf("UPDATE t%d SET n = n + 1 WHERE k = %s", i, by.operand), by.args...)
 					if err == nil {
 						updated, _ := r.RowsAffected()
 						n += int(updated)
 					}
 					for k, s := range all {
 						// What does not fit the type in this mode is refused, or finds no row, each time.
-						if r := read(s); r.err == nil && len(r.rows) > 0 && r.String() != fmt.Sprint(n) {
+						if r := read(s); r.Err == nil && len(r.Rows) > 0 && r.String() != fmt.Sprint(n) {
 							f.Errorf("after a write by spelling %d (%s %T): a read by spelling %d (%s %T) gives %s, want %d",
-								j, by.operand, first(by.args), k, s.operand, first(s.args), r, n)
+								j, by.operand, harness.First(by.args), k, s.operand, harness.First(s.args), r, n)
 						}
 					}
 				}

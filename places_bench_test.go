@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 )
 
@@ -18,7 +19,7 @@ func BenchmarkHitsWhileEveryPlaceIsTaken(b *testing.B) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	database := pgtest.Database(b)
-	pgtest.Exec(b, database, people)
+	pgtest.Exec(b, database, harness.People)
 	var sleeping sync.WaitGroup
 	defer sleeping.Wait()
 	defer cancel()
@@ -28,7 +29,7 @@ func BenchmarkHitsWhileEveryPlaceIsTaken(b *testing.B) {
 	}
 	defer plain.Close()
 	var dbs []*sql.DB
-	for _, dsn := range []string{withKey(database, "cache_max_conns", "16"), database} {
+	for _, dsn := range []string{harness.WithKey(database, "cache_max_conns", "16"), database} {
 		db, err := sql.Open("cachedpg", dsn)
 		if err != nil {
 			b.Fatal(err)

@@ -17,13 +17,14 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/stdlib"
 
+	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 	"github.com/cachedpg/cachedpg/keying"
 )
 
 // placed is a fixture with a bounded number of connections to PostgreSQL, which are counted.
 type placed struct {
-	*fixture
+	*harness.Fixture
 	most     int
 	database string
 	mu       sync.Mutex // guards dialled
@@ -33,11 +34,11 @@ type placed struct {
 func newPlaced(t *testing.T, most int, keys ...string) *placed {
 	t.Helper()
 	database := pgtest.Database(t)
-	f := newFixture(t, database, "cache_statement", people, keys...)
-	p := &placed{fixture: f, most: most, database: database}
-	f.db = f.open("cachedpg", withKeys(f.dsn, append(keys, fmt.Sprint("cache_max_conns=", most), "cache_admission=all")))
-	f.via = via{f: f, db: f.db, ask: f.db, truth: f.plain}
-	d := connectorOf(f.db)
+	f := harness.New(t, database, "cache_statement", harness.People, keys...)
+	p := &placed{Fixture: f, most: most, database: database}
+	f.DB = f.Open("cachedpg", harness.WithKeys(f.DSN, append(keys, fmt.Sprint("cache_max_conns=", most), "cache_admission=all")))
+	f.Via = harness.Via{F: f, DB: f.DB, Ask: f.DB, Truth: f.Plain}
+	d := connectorOf(f.DB)
 	connect := d.connect
 	d.connect = func(ctx context.Context, b *link) (inner, error) {
 		in, err := connect(ctx, b)
@@ -47,7 +48,7 @@ func newPlaced(t *testing.T, most int, keys ...string) *placed {
 		return in, err
 	}
 	if len(keys) > 0 {
-		f.live(f.db)
+		f.Live(f.DB)
 	}
 	return p
 }
@@ -81,7 +82,7 @@ func (p *placed) holdAll() (leave func()) {
 	p.Helper()
 	var held []*sql.Tx
 	for range p.most {
-		tx, err := p.db.BeginTx(p.ctx, nil)
+		tx, err := p.DB.BeginTx(p.Ctx, nil)
 		if err != nil {
 			p.Fatal(err)
 		}
@@ -99,13 +100,13 @@ func (p *placed) holdAll() (leave func()) {
 // waiting returns when so many wait for a place.
 func (p *placed) waiting(n int) {
 	p.Helper()
-	p.until(fmt.Sprint(n, " wait"), func() bool { return StatsOf(p.db).Places.Waiting == n })
+	p.Until(fmt.Sprint(n, " wait"), func() bool { return StatsOf(p.DB).Places.Waiting == n })
 }
 
 // free returns when nobody holds a place.
 func (p *placed) free() {
 	p.Helper()
-	p.until("the places back", func() bool { return StatsOf(p.db).Places.InUse == 0 })
+	p.Until("the places back", func() bool { return StatsOf(p.DB).Places.InUse == 0 })
 }
 
 // aside runs f in a goroutine.
@@ -123,10 +124,10 @@ func (p *placed) nameOf(x interface {
 }
 
 func TestHitsNeedNoPlace(t *testing.T) {
-	inBothStores(t, func(t *testing.T, keys ...string) {
+	harness.InBothStores(t, func(t *testing.T, keys ...string) {
 		p := newPlaced(t, 2, keys...)
-		p.known(nameByID, 1)
-		stmt, err := p.db.PrepareContext(p.ctx, nameByID)
+		p.Known(nameByID, 1)
+		stmt, err := p.DB.PrepareContext(p.Ctx, nameByID)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -134,18 +135,18 @@ func TestHitsNeedNoPlace(t *testing.T) {
 		leave := p.holdAll()
 		defer leave()
 		miss := aside(func() error {
-			_, err := p.nameOf(p.db, p.ctx, 2)
+			_, err := p.nameOf(p.DB, p.Ctx, 2)
 			return err
 		})
 		p.waiting(1)
-		before := StatsOf(p.db).Hits
+		before := StatsOf(p.DB).Hits
 		var hits sync.WaitGroup
 		for range 64 {
 			hits.Go(func() {
 				for _, ask := range []func() (string, error){
-					func() (string, error) { return p.nameOf(p.db, p.ctx, 1) },
+					func() (string, error) { return p.nameOf(p.DB, p.Ctx, 1) },
 					func() (name string, err error) {
-						err = stmt.QueryRowContext(p.ctx, 1).Scan(&name)
+						err = stmt.QueryRowContext(p.Ctx, 1).Scan(&name)
 						return name, err
 					},
 				} {
@@ -156,10 +157,10 @@ func TestHitsNeedNoPlace(t *testing.T) {
 			})
 		}
 		hits.Wait()
-		if got := StatsOf(p.db).Hits - before; got != 128 {
+		if got := StatsOf(p.DB).Hits - before; got != 128 {
 			t.Errorf("%d hits, want 128", got)
 		}
-		if s := StatsOf(p.db).Places; s.Waiting != 1 || s.InUse != 2 || s.Waits != 1 {
+		if s := StatsOf(p.DB).Places; s.Waiting != 1 || s.InUse != 2 || s.Waits != 1 {
 			t.Errorf("%+v, want one that waits still", s)
 		}
 		leave()
@@ -175,24 +176,24 @@ func TestHitsNeedNoPlaceAfterADDL(t *testing.T) {
 	t.Parallel()
 	p := newPlaced(t, 2)
 	p.holdAll()() // no other is dialled after it
-	p.known(nameByID, 1)
-	p.exec("CREATE TABLE another (id int)")
-	p.known(nameByID, 1)
+	p.Known(nameByID, 1)
+	p.Exec("CREATE TABLE another (id int)")
+	p.Known(nameByID, 1)
 	defer p.holdAll()()
-	p.hit(nameByID, 1)
+	p.Hit(nameByID, 1)
 }
 
 func TestWhoComesFirstIsServedFirst(t *testing.T) {
 	t.Parallel()
 	p := newPlaced(t, 1)
-	p.past("CREATE TABLE served (at serial, who int)")
-	p.exec("INSERT INTO users VALUES (7, 'gil')") // whatever there is to learn is known
+	p.Past("CREATE TABLE served (at serial, who int)")
+	p.Exec("INSERT INTO users VALUES (7, 'gil')") // whatever there is to learn is known
 	leave := p.holdAll()
 	const n = 8
 	var all []<-chan error
 	for i := range n {
 		all = append(all, aside(func() error {
-			_, err := p.db.ExecContext(p.ctx, "INSERT INTO served (who) VALUES ($1)", i)
+			_, err := p.DB.ExecContext(p.Ctx, "INSERT INTO served (who) VALUES ($1)", i)
 			return err
 		}))
 		p.waiting(i + 1)
@@ -203,7 +204,7 @@ func TestWhoComesFirstIsServedFirst(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	p.fresh("SELECT string_agg(who::text, ' ' ORDER BY at) FROM served").is("0 1 2 3 4 5 6 7")
+	p.Fresh("SELECT string_agg(who::text, ' ' ORDER BY at) FROM served").Is("0 1 2 3 4 5 6 7")
 	if d := p.dials(); d != 1 {
 		t.Errorf("%d connections were dialled, want 1", d)
 	}
@@ -213,14 +214,14 @@ func TestAContextThatEndsInTheQueueTakesNoPlaceAlong(t *testing.T) {
 	t.Parallel()
 	p := newPlaced(t, 1)
 	leave := p.holdAll()
-	ctx, cancel := context.WithCancel(p.ctx)
+	ctx, cancel := context.WithCancel(p.Ctx)
 	impatient := aside(func() error {
-		_, err := p.nameOf(p.db, ctx, 1)
+		_, err := p.nameOf(p.DB, ctx, 1)
 		return err
 	})
 	p.waiting(1)
 	patient := aside(func() error {
-		_, err := p.nameOf(p.db, p.ctx, 2)
+		_, err := p.nameOf(p.DB, p.Ctx, 2)
 		return err
 	})
 	p.waiting(2)
@@ -295,21 +296,21 @@ func TestNoPlaceIsLostBetweenServiceAndHaste(t *testing.T) {
 func TestWhoHasAPlaceFollowsNobodyWhoWaitsForIt(t *testing.T) {
 	t.Parallel()
 	p := newPlaced(t, 1)
-	p.known(nameByID, 1)
-	conn := p.conn(p.db)
-	if _, err := conn.ExecContext(p.ctx, "UPDATE users SET city = 'Bergen' WHERE id = 3"); err != nil {
+	p.Known(nameByID, 1)
+	conn := p.Conn(p.DB)
+	if _, err := conn.ExecContext(p.Ctx, "UPDATE users SET city = 'Bergen' WHERE id = 3"); err != nil {
 		t.Fatal(err)
 	}
 	leads := aside(func() error {
-		name, err := p.nameOf(p.db, p.ctx, 2)
+		name, err := p.nameOf(p.DB, p.Ctx, 2)
 		if err == nil && name != "bob" {
 			err = errors.New(name)
 		}
 		return err
 	})
 	p.waiting(1)
-	before := StatsOf(p.db)
-	if name, err := p.nameOf(conn, p.ctx, 2); name != "bob" || err != nil {
+	before := StatsOf(p.DB)
+	if name, err := p.nameOf(conn, p.Ctx, 2); name != "bob" || err != nil {
 		t.Errorf("%q, %v", name, err)
 	}
 	if err := conn.Close(); err != nil {
@@ -318,7 +319,7 @@ func TestWhoHasAPlaceFollowsNobodyWhoWaitsForIt(t *testing.T) {
 	if err := <-leads; err != nil {
 		t.Error(err)
 	}
-	if got := StatsOf(p.db).Fills - before.Fills; got != 1 {
+	if got := StatsOf(p.DB).Fills - before.Fills; got != 1 {
 		t.Errorf("%d SELECTs, want that who waited looks again", got)
 	}
 }
@@ -328,19 +329,19 @@ func TestClosingTheDBServesWhoWaits(t *testing.T) {
 	p := newPlaced(t, 1)
 	leave := p.holdAll()
 	waits := aside(func() error {
-		_, err := p.db.ExecContext(p.ctx, "UPDATE users SET city = 'Oslo' WHERE id = 1")
+		_, err := p.DB.ExecContext(p.Ctx, "UPDATE users SET city = 'Oslo' WHERE id = 1")
 		return err
 	})
 	p.waiting(1)
-	if err := p.db.Close(); err != nil {
+	if err := p.DB.Close(); err != nil {
 		t.Error(err)
 	}
 	leave()
 	if err := <-waits; err != nil {
 		t.Error(err)
 	}
-	p.until("the end of all connections", func() bool {
-		s := StatsOf(p.db).Places
+	p.Until("the end of all connections", func() bool {
+		s := StatsOf(p.DB).Places
 		return s.InUse == 0 && s.Free == 0
 	})
 }
@@ -348,14 +349,14 @@ func TestClosingTheDBServesWhoWaits(t *testing.T) {
 func TestWhatDatabaseSQLClosesIsNotDialledAgain(t *testing.T) {
 	t.Parallel()
 	p := newPlaced(t, 2)
-	p.db.SetMaxIdleConns(-1) // which is none
+	p.DB.SetMaxIdleConns(-1) // which is none
 	for range 10 {
-		p.exec("UPDATE users SET city = 'Oslo' WHERE id = 1")
-		tx, err := p.db.BeginTx(p.ctx, nil)
+		p.Exec("UPDATE users SET city = 'Oslo' WHERE id = 1")
+		tx, err := p.DB.BeginTx(p.Ctx, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		p.commit(tx)
+		p.Commit(tx)
 	}
 	p.free()
 	if d := p.dials(); d != 1 {
@@ -373,27 +374,27 @@ func pidOf(ctx context.Context, x interface {
 func TestATransactionAndAConnectionKeepTheirBackend(t *testing.T) {
 	t.Parallel()
 	p := newPlaced(t, 3)
-	tx, err := p.db.BeginTx(p.ctx, nil)
+	tx, err := p.DB.BeginTx(p.Ctx, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer tx.Rollback()
-	conn := p.conn(p.db)
-	ofTx, err := pidOf(p.ctx, tx)
-	ofConn, errConn := pidOf(p.ctx, conn)
+	conn := p.Conn(p.DB)
+	ofTx, err := pidOf(p.Ctx, tx)
+	ofConn, errConn := pidOf(p.Ctx, conn)
 	if err := errors.Join(err, errConn); err != nil || ofTx == ofConn {
 		t.Fatal(ofTx, ofConn, err)
 	}
 	for range 5 {
-		p.exec("UPDATE users SET city = 'Oslo' WHERE id = 1")
-		other, err := pidOf(p.ctx, p.db)
+		p.Exec("UPDATE users SET city = 'Oslo' WHERE id = 1")
+		other, err := pidOf(p.Ctx, p.DB)
 		if err != nil || other == ofTx || other == ofConn {
 			t.Errorf("another query ran on %d, %v", other, err)
 		}
-		if pid, err := pidOf(p.ctx, tx); err != nil || pid != ofTx {
+		if pid, err := pidOf(p.Ctx, tx); err != nil || pid != ofTx {
 			t.Errorf("the transaction is on %d, %v, and was on %d", pid, err, ofTx)
 		}
-		if pid, err := pidOf(p.ctx, conn); err != nil || pid != ofConn {
+		if pid, err := pidOf(p.Ctx, conn); err != nil || pid != ofConn {
 			t.Errorf("the connection is on %d, %v, and was on %d", pid, err, ofConn)
 		}
 	}
@@ -402,7 +403,7 @@ func TestATransactionAndAConnectionKeepTheirBackend(t *testing.T) {
 func TestStateOfASessionReachesNobodyElse(t *testing.T) {
 	exec := func(text string) func(p *placed, conn *sql.Conn) error {
 		return func(p *placed, conn *sql.Conn) error {
-			_, err := conn.ExecContext(p.ctx, text)
+			_, err := conn.ExecContext(p.Ctx, text)
 			return err
 		}
 	}
@@ -425,8 +426,8 @@ func TestStateOfASessionReachesNobodyElse(t *testing.T) {
 		"a table of a query":    {exec("SELECT 1 AS id INTO TEMPORARY mine"), temporary, "0"},
 		"code":                  {exec("DO $$ BEGIN PERFORM set_config('app.tenant', 'mine', false); END $$"), "SELECT coalesce(current_setting('app.tenant', true), '')", ""},
 		"what Raw does": {func(p *placed, conn *sql.Conn) error {
-			return PgxConn(p.ctx, conn, func(c *pgx.Conn) error {
-				_, err := c.Prepare(p.ctx, "mine", "SELECT 1")
+			return PgxConn(p.Ctx, conn, func(c *pgx.Conn) error {
+				_, err := c.Prepare(p.Ctx, "mine", "SELECT 1")
 				return err
 			})
 		}, plans, "0"},
@@ -436,14 +437,14 @@ func TestStateOfASessionReachesNobodyElse(t *testing.T) {
 			p := newPlaced(t, 2)
 			shown := func(conn *sql.Conn) (value string) {
 				t.Helper()
-				if err := conn.QueryRowContext(WithBypass(p.ctx), test.shows).Scan(&value); err != nil {
+				if err := conn.QueryRowContext(WithBypass(p.Ctx), test.shows).Scan(&value); err != nil {
 					t.Fatal(err)
 				}
 				return strings.ReplaceAll(value, `"`, "")
 			}
-			other := p.conn(p.db)
-			conn := p.conn(p.db)
-			if _, err := pidOf(p.ctx, other); err != nil { // so that its backend is there
+			other := p.Conn(p.DB)
+			conn := p.Conn(p.DB)
+			if _, err := pidOf(p.Ctx, other); err != nil { // so that its backend is there
 				t.Fatal(err)
 			}
 			if err := test.does(p, conn); err != nil {
@@ -456,7 +457,7 @@ func TestStateOfASessionReachesNobodyElse(t *testing.T) {
 			other.Close()
 			var all []*sql.Conn
 			for range p.most { // the last one has the parked backend closed
-				conn := p.conn(p.db)
+				conn := p.Conn(p.DB)
 				if conn.Raw(func(c any) error {
 					if c.(*Conn).placed {
 						return errors.New("it is its own") // database/sql has given it to the same one again
@@ -480,23 +481,23 @@ func TestSetLocalLeavesNothing(t *testing.T) {
 	t.Parallel()
 	p := newPlaced(t, 1)
 	for i := range 3 {
-		tx, err := p.db.BeginTx(p.ctx, nil)
+		tx, err := p.DB.BeginTx(p.Ctx, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, text := range []string{"SET LOCAL search_path = pg_catalog", "SET LOCAL app.tenant = 'mine'", "SELECT set_config('app.tenant', 'mine', true)",
 			"SELECT pg_advisory_xact_lock(1)", "SELECT id FROM cache_statement.users WHERE id = 1 FOR UPDATE"} {
-			if _, err := tx.ExecContext(p.ctx, text); err != nil {
+			if _, err := tx.ExecContext(p.Ctx, text); err != nil {
 				t.Fatal(err)
 			}
 		}
 		if i%2 == 0 {
-			p.commit(tx)
+			p.Commit(tx)
 		} else {
-			p.rollback(tx)
+			p.Rollback(tx)
 		}
-		p.fresh("SHOW search_path")
-		p.fresh(nameByID, 1)
+		p.Fresh("SHOW search_path")
+		p.Fresh(nameByID, 1)
 	}
 	p.free()
 	if d := p.dials(); d != 1 {
@@ -508,24 +509,24 @@ func TestSetLocalLeavesNothing(t *testing.T) {
 func TestAParkedBackendIsClosedForWhoWaits(t *testing.T) {
 	t.Parallel()
 	p := newPlaced(t, 1)
-	p.db.SetMaxIdleConns(4)
-	conn := p.conn(p.db)
-	if _, err := conn.ExecContext(p.ctx, "LISTEN mine"); err != nil {
+	p.DB.SetMaxIdleConns(4)
+	conn := p.Conn(p.DB)
+	if _, err := conn.ExecContext(p.Ctx, "LISTEN mine"); err != nil {
 		t.Fatal(err)
 	}
-	idle := p.conn(p.db) // takes no part
+	idle := p.Conn(p.DB) // takes no part
 	conn.Close()
-	if s := StatsOf(p.db).Places; s.InUse != 1 || s.Free != 0 {
+	if s := StatsOf(p.DB).Places; s.InUse != 1 || s.Free != 0 {
 		t.Errorf("%+v, want one that is kept", s)
 	}
 	for range 2 {
-		if _, err := idle.ExecContext(p.ctx, "UPDATE users SET city = 'Oslo' WHERE id = 1"); err != nil {
+		if _, err := idle.ExecContext(p.Ctx, "UPDATE users SET city = 'Oslo' WHERE id = 1"); err != nil {
 			t.Fatal(err)
 		}
 	}
 	idle.Close()
 	for range 3 {
-		p.exec("UPDATE users SET city = 'Oslo' WHERE id = 1")
+		p.Exec("UPDATE users SET city = 'Oslo' WHERE id = 1")
 	}
 	if d := p.dials(); d != 2 {
 		t.Errorf("%d connections were dialled, want 2", d)
@@ -538,14 +539,14 @@ func TestAStatementIsClosedWhereItWasPrepared(t *testing.T) {
 	t.Parallel()
 	p := newPlaced(t, 2)
 	const query = "SELECT name FROM users WHERE id = $1 FOR UPDATE"
-	stmt, err := p.db.PrepareContext(p.ctx, query)
+	stmt, err := p.DB.PrepareContext(p.Ctx, query)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for range 4 {
 		var rows []*sql.Rows
 		for range p.most { // on each at once
-			r, err := stmt.QueryContext(p.ctx, 2)
+			r, err := stmt.QueryContext(p.Ctx, 2)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -559,9 +560,9 @@ func TestAStatementIsClosedWhereItWasPrepared(t *testing.T) {
 		t.Error(err)
 	}
 	for range p.most {
-		conn := p.conn(p.db)
+		conn := p.Conn(p.DB)
 		var n int
-		if err := conn.QueryRowContext(WithBypass(p.ctx), "SELECT count(*) FROM pg_prepared_statements WHERE statement = $1", query).Scan(&n); err != nil || n != 0 {
+		if err := conn.QueryRowContext(WithBypass(p.Ctx), "SELECT count(*) FROM pg_prepared_statements WHERE statement = $1", query).Scan(&n); err != nil || n != 0 {
 			t.Errorf("%d are left, %v", n, err)
 		}
 	}
@@ -570,8 +571,8 @@ func TestAStatementIsClosedWhereItWasPrepared(t *testing.T) {
 // AfterConnect runs once for each connection, and what it sets is in the keys.
 func TestAfterConnectRunsForEachBackend(t *testing.T) {
 	t.Parallel()
-	f := newFixture(t, pgtest.Database(t), "cache_statement", people)
-	config, err := pgx.ParseConfig(f.dsn)
+	f := harness.New(t, pgtest.Database(t), "cache_statement", harness.People)
+	config, err := pgx.ParseConfig(f.DSN)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -586,18 +587,18 @@ func TestAfterConnectRunsForEachBackend(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer db.Close()
-	p := &placed{fixture: f, most: 1}
-	f.db, f.via = db, via{f: f, db: db, ask: db, truth: f.plain}
+	p := &placed{Fixture: f, most: 1}
+	f.DB, f.Via = db, harness.Via{F: f, DB: db, Ask: db, Truth: f.Plain}
 	const zone = "SELECT timestamptz '2024-05-01 12:00Z'::text, name FROM users WHERE id = 1"
 	var at, name string
 	for range 3 {
-		if err := db.QueryRowContext(f.ctx, zone).Scan(&at, &name); err != nil || at != "2024-05-01 21:00:00+09" {
+		if err := db.QueryRowContext(f.Ctx, zone).Scan(&at, &name); err != nil || at != "2024-05-01 21:00:00+09" {
 			t.Errorf("%q, %v", at, err)
 		}
 	}
 	defer p.holdAll()()
 	before := StatsOf(db).Hits
-	if err := db.QueryRowContext(f.ctx, zone).Scan(&at, &name); err != nil || at != "2024-05-01 21:00:00+09" {
+	if err := db.QueryRowContext(f.Ctx, zone).Scan(&at, &name); err != nil || at != "2024-05-01 21:00:00+09" {
 		t.Errorf("%q, %v", at, err)
 	}
 	if got := StatsOf(db).Hits - before; got != 1 || ran == 0 {
@@ -610,32 +611,32 @@ func TestAfterConnectRunsForEachBackend(t *testing.T) {
 func TestAResultIsOfTheSessionThatItWasReadIn(t *testing.T) {
 	t.Parallel()
 	p := newPlaced(t, 2)
-	role := p.newRole(p.database)
-	p.past("ALTER ROLE " + role + " SET TimeZone = 'UTC'")
-	p.db = p.open("cachedpg", withKeys(withKey(p.dsn, "user", role), []string{"cache_max_conns=2", "cache_admission=all"}))
-	p.via = p.asking(p.db)
+	role := p.NewRole(p.database)
+	p.Past("ALTER ROLE " + role + " SET TimeZone = 'UTC'")
+	p.DB = p.Open("cachedpg", harness.WithKeys(harness.WithKey(p.DSN, "user", role), []string{"cache_max_conns=2", "cache_admission=all"}))
+	p.Via = p.Asking(p.DB)
 	const clock, query = "SHOW TimeZone", "SELECT timestamptz '2024-05-01 12:00Z'::text, name FROM users WHERE id = 1"
-	p.runs(keying.NotRead, clock) // begun with the old zone
-	old := p.conn(p.db)
-	if _, err := pidOf(p.ctx, old); err != nil {
+	p.Runs(keying.NotRead, clock) // begun with the old zone
+	old := p.Conn(p.DB)
+	if _, err := pidOf(p.Ctx, old); err != nil {
 		t.Fatal(err)
 	}
-	p.past("ALTER ROLE " + role + " SET TimeZone = 'Asia/Tokyo'")
-	p.until("the change is noticed", func() bool {
-		connectorOf(p.db).space().dropView()
+	p.Past("ALTER ROLE " + role + " SET TimeZone = 'Asia/Tokyo'")
+	p.Until("the change is noticed", func() bool {
+		connectorOf(p.DB).space().dropView()
 		var zone string
-		if err := p.db.QueryRowContext(p.ctx, clock).Scan(&zone); err != nil {
+		if err := p.DB.QueryRowContext(p.Ctx, clock).Scan(&zone); err != nil {
 			t.Fatal(err)
 		}
-		return zone == "Asia/Tokyo" && connectorOf(p.db).known.Load().current()
+		return zone == "Asia/Tokyo" && connectorOf(p.DB).known.Load().current()
 	})
 	if err := old.Close(); err != nil { // on top of those that are free
 		t.Fatal(err)
 	}
 	zones := func() (zones []string) {
-		for _, ctx := range []context.Context{p.ctx, p.ctx} {
+		for _, ctx := range []context.Context{p.Ctx, p.Ctx} {
 			var at, name string
-			if err := p.db.QueryRowContext(ctx, query).Scan(&at, &name); err != nil {
+			if err := p.DB.QueryRowContext(ctx, query).Scan(&at, &name); err != nil {
 				t.Fatal(err)
 			}
 			zones = append(zones, at)
@@ -671,14 +672,14 @@ func (unheard) IsValid() bool { return true }
 // Such a wrapper is told, and what it holds comes back when it is used next.
 func TestAWrapperThatDoesNotPassIsValidOnIsTold(t *testing.T) {
 	t.Parallel()
-	f := newFixture(t, pgtest.Database(t), "cache_statement", people)
-	c, err := (&Driver{}).OpenConnector(withKey(f.dsn, "cache_max_conns", "1"))
+	f := harness.New(t, pgtest.Database(t), "cache_statement", harness.People)
+	c, err := (&Driver{}).OpenConnector(harness.WithKey(f.DSN, "cache_max_conns", "1"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	db := sql.OpenDB(around{c, func(c driver.Conn) driver.Conn { return unheard{c.(*Conn)} }, c.Driver()})
 	for range 3 {
-		if _, err := db.ExecContext(f.ctx, "UPDATE users SET city = 'Oslo' WHERE id = 1"); err != nil {
+		if _, err := db.ExecContext(f.Ctx, "UPDATE users SET city = 'Oslo' WHERE id = 1"); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -700,32 +701,32 @@ func TestManyGoroutinesGetOnWithFewPlaces(t *testing.T) {
 		t.Run(fmt.Sprint(most), func(t *testing.T) {
 			t.Parallel()
 			p := newPlaced(t, most)
-			stmt, err := p.db.PrepareContext(p.ctx, nameByID)
+			stmt, err := p.DB.PrepareContext(p.Ctx, nameByID)
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer stmt.Close()
 			does := []func(i int) error{
 				func(i int) error { // hits and misses
-					_, err := p.nameOf(p.db, p.ctx, i%3+1)
+					_, err := p.nameOf(p.DB, p.Ctx, i%3+1)
 					return err
 				},
 				func(i int) error {
 					var name string
-					return stmt.QueryRowContext(p.ctx, i%3+1).Scan(&name)
+					return stmt.QueryRowContext(p.Ctx, i%3+1).Scan(&name)
 				},
 				func(i int) error {
-					_, err := p.db.ExecContext(p.ctx, "UPDATE users SET city = $2 WHERE id = $1", i%3+1, fmt.Sprint(i))
+					_, err := p.DB.ExecContext(p.Ctx, "UPDATE users SET city = $2 WHERE id = $1", i%3+1, fmt.Sprint(i))
 					return err
 				},
 				func(i int) error {
-					tx, err := p.db.BeginTx(p.ctx, nil)
+					tx, err := p.DB.BeginTx(p.Ctx, nil)
 					if err != nil {
 						return err
 					}
-					_, err = p.nameOf(tx, p.ctx, i%3+1)
+					_, err = p.nameOf(tx, p.Ctx, i%3+1)
 					if err == nil {
-						_, err = tx.ExecContext(p.ctx, "UPDATE users SET city = $2 WHERE id = $1", i%3+1, fmt.Sprint(i))
+						_, err = tx.ExecContext(p.Ctx, "UPDATE users SET city = $2 WHERE id = $1", i%3+1, fmt.Sprint(i))
 					}
 					if err != nil || i%2 == 0 {
 						return errors.Join(err, tx.Rollback())
@@ -733,44 +734,44 @@ func TestManyGoroutinesGetOnWithFewPlaces(t *testing.T) {
 					return tx.Commit()
 				},
 				func(i int) error {
-					conn, err := p.db.Conn(p.ctx)
+					conn, err := p.DB.Conn(p.Ctx)
 					if err != nil {
 						return err
 					}
 					defer conn.Close()
-					_, before := p.nameOf(conn, p.ctx, i%3+1)
-					return errors.Join(before, PgxConn(p.ctx, conn, func(c *pgx.Conn) error {
+					_, before := p.nameOf(conn, p.Ctx, i%3+1)
+					return errors.Join(before, PgxConn(p.Ctx, conn, func(c *pgx.Conn) error {
 						var one int
-						return c.QueryRow(p.ctx, "SELECT 1").Scan(&one)
+						return c.QueryRow(p.Ctx, "SELECT 1").Scan(&one)
 					}))
 				},
 				func(i int) error {
-					conn, err := p.db.Conn(p.ctx)
+					conn, err := p.DB.Conn(p.Ctx)
 					if err != nil {
 						return err
 					}
 					defer conn.Close()
 					mine := fmt.Sprint(i)
-					if _, err := conn.ExecContext(p.ctx, "SET app.tenant = '"+mine+"'"); err != nil {
+					if _, err := conn.ExecContext(p.Ctx, "SET app.tenant = '"+mine+"'"); err != nil {
 						return err
 					}
 					var got string
-					err = conn.QueryRowContext(p.ctx, "SELECT current_setting('app.tenant')").Scan(&got)
+					err = conn.QueryRowContext(p.Ctx, "SELECT current_setting('app.tenant')").Scan(&got)
 					if err == nil && got != mine {
 						err = fmt.Errorf("another's setting: %s, want %s", got, mine)
 					}
 					return err
 				},
 				func(i int) error { // called off
-					ctx, cancel := context.WithCancel(p.ctx)
+					ctx, cancel := context.WithCancel(p.Ctx)
 					go cancel()
-					if _, err := p.nameOf(p.db, ctx, i%3+1); err != nil && ctx.Err() == nil {
+					if _, err := p.nameOf(p.DB, ctx, i%3+1); err != nil && ctx.Err() == nil {
 						return err
 					}
 					return nil
 				},
 				func(i int) error {
-					rows, err := p.db.QueryContext(p.ctx, "SELECT id FROM users FOR SHARE")
+					rows, err := p.DB.QueryContext(p.Ctx, "SELECT id FROM users FOR SHARE")
 					if err != nil {
 						return err
 					}
@@ -789,14 +790,14 @@ func TestManyGoroutinesGetOnWithFewPlaces(t *testing.T) {
 				})
 			}
 			all.Wait()
-			p.until("nothing in use but what is kept", func() bool {
-				s := StatsOf(p.db).Places
-				d := connectorOf(p.db).places
+			p.Until("nothing in use but what is kept", func() bool {
+				s := StatsOf(p.DB).Places
+				d := connectorOf(p.DB).places
 				d.mu.Lock()
 				defer d.mu.Unlock()
 				return s.InUse == len(d.parked) && s.Waiting == 0
 			})
-			if s := StatsOf(p.db).Places; s.Waits == 0 || s.Waited == 0 {
+			if s := StatsOf(p.DB).Places; s.Waits == 0 || s.Waited == 0 {
 				t.Errorf("%+v, want that somebody had to wait", s)
 			}
 		})

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/cachedpg/cachedpg/catalog"
+	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/keying"
 )
 
@@ -97,7 +98,7 @@ func TestPoliciesThatCannotBeMeantAreRefused(t *testing.T) {
 	}
 }
 
-const policed = people + `
+const policed = harness.People + `
 	CREATE TABLE audit_log (id int PRIMARY KEY, line text);
 	CREATE TABLE "Weird.Name" (id int PRIMARY KEY);
 	CREATE TABLE parts (id int PRIMARY KEY, n int) PARTITION BY RANGE (id);
@@ -107,20 +108,20 @@ const policed = people + `
 
 // Nothing is cached but what is named, views and partitions of it included.
 func TestAnAllowListOfTables(t *testing.T) {
-	scenarioOnce(t, policed, func(f *fixture) {
-		v := f.with(`cache_policy=default:off,users:cache-aside,parts:cache-aside,"Weird.Name":cache-aside`)
-		v.warm(userByID, 1)
-		v.warm("SELECT name FROM everybody WHERE id = 1")
-		v.warm("SELECT n FROM parts WHERE id = $1", 1)
-		v.warm("SELECT n FROM parts_1 WHERE id = $1", 1)
-		v.warm(`SELECT * FROM "Weird.Name"`)
-		v.bypass(keying.PolicyOff, "SELECT * FROM audit_log")
-		v.bypass(keying.PolicyOff, "SELECT * FROM users, audit_log")
-		v.exec("UPDATE users SET city = 'x' WHERE id = 1")
-		v.miss(userByID, 1)
-		v.exec("CREATE TABLE later (id int)")
-		v.bypass(keying.PolicyOff, "SELECT * FROM later")
-		if idle := StatsOf(v.db).Policies; len(idle) > 0 {
+	harness.ScenarioOnce(t, policed, func(f *harness.Fixture) {
+		v := f.With(`cache_policy=default:off,users:cache-aside,parts:cache-aside,"Weird.Name":cache-aside`)
+		v.Warm(harness.UserByID, 1)
+		v.Warm("SELECT name FROM everybody WHERE id = 1")
+		v.Warm("SELECT n FROM parts WHERE id = $1", 1)
+		v.Warm("SELECT n FROM parts_1 WHERE id = $1", 1)
+		v.Warm(`SELECT * FROM "Weird.Name"`)
+		v.Bypass(keying.PolicyOff, "SELECT * FROM audit_log")
+		v.Bypass(keying.PolicyOff, "SELECT * FROM users, audit_log")
+		v.Exec("UPDATE users SET city = 'x' WHERE id = 1")
+		v.Miss(harness.UserByID, 1)
+		v.Exec("CREATE TABLE later (id int)")
+		v.Bypass(keying.PolicyOff, "SELECT * FROM later")
+		if idle := StatsOf(v.DB).Policies; len(idle) > 0 {
 			f.Errorf("without effect: %q", idle)
 		}
 	})
@@ -128,17 +129,17 @@ func TestAnAllowListOfTables(t *testing.T) {
 
 // A pattern leaves out what is named, and who misspells a name is told.
 func TestPatternsOfPoliciesAndNamesThatDoNotExist(t *testing.T) {
-	scenarioOnce(t, policed, func(f *fixture) {
-		v := f.with(`cache_policy=*:off,audit_*:cache-aside,Weird.Name:off,weird*:ttl:1s,WEIRD_TABLE:off,"usres":off,"AUDIT_LOG":off`)
-		v.warm("SELECT * FROM audit_log")
-		v.bypass(keying.PolicyOff, userByID, 1)
-		idle := StatsOf(v.db).Policies
+	harness.ScenarioOnce(t, policed, func(f *harness.Fixture) {
+		v := f.With(`cache_policy=*:off,audit_*:cache-aside,Weird.Name:off,weird*:ttl:1s,WEIRD_TABLE:off,"usres":off,"AUDIT_LOG":off`)
+		v.Warm("SELECT * FROM audit_log")
+		v.Bypass(keying.PolicyOff, harness.UserByID, 1)
+		idle := StatsOf(v.DB).Policies
 		want := []string{"Weird.Name: there is no such relation", "weird*: there is no such relation", "WEIRD_TABLE: there is no such relation",
 			`"usres": there is no such relation`, `"AUDIT_LOG": there is no such relation; the one that is there is written cache_statement.audit_log`}
 		if len(idle) != len(want) {
 			f.Fatalf("got %q", idle)
 		}
-		x, err := Explain(f.ctx, v.db, userByID, 1)
+		x, err := Explain(f.Ctx, v.DB, harness.UserByID, 1)
 		if err != nil {
 			f.Fatal(err)
 		}

@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 )
 
@@ -25,14 +26,14 @@ const shelfTables = 6
 
 // shelf is a story in one exec mode and one store, by one way to a database of its own.
 type shelf struct {
-	*fixture
+	*harness.Fixture
 	pool, mode string
 	through    string    // the DSN through the pooler
 	conn       *pgx.Conn // another client of it
 	between    atomic.Bool
 }
 
-// shelves runs a test for every way and exec mode, see modesIn for the stores. Each has tables of its own:
+// shelves runs a test for every way and exec mode, see harness.ModesIn for the stores. Each has tables of its own:
 // t0, t1, … hold the same ids and say which they are.
 func shelves(t *testing.T, test func(s *shelf)) {
 	t.Helper()
@@ -44,26 +45,26 @@ func shelves(t *testing.T, test func(s *shelf)) {
 			if pool != "direct" {
 				dsn = pgtest.PgbouncerTo(t, database, pool)
 			}
-			for i, mode := range modesIn(t, name) {
+			for i, mode := range harness.ModesIn(t, name) {
 				var keys []string
 				if name == "redis" {
-					keys = append(keys, "cache_store="+redisDatabase(t, 1+i))
+					keys = append(keys, "cache_store="+harness.RedisDatabase(t, 1+i))
 				}
 				t.Run(name+"/"+pool+"/"+mode, func(t *testing.T) {
 					var setup strings.Builder
 					for i := range shelfTables {
 						fmt.Fprintf(&setup, "CREATE TABLE t%d (id int PRIMARY KEY, v text NOT NULL); INSERT INTO t%[1]d SELECT id, 't%[1]d-' || id FROM generate_series(1, 30) id;", i)
 					}
-					f := &fixture{T: t, dsn: withKey(withKey(database, "search_path", mode), "default_query_exec_mode", mode), keys: keys}
+					f := &harness.Fixture{T: t, DSN: harness.WithKey(harness.WithKey(database, "search_path", mode), "default_query_exec_mode", mode), Keys: keys}
 					pgtest.Exec(t, database, "CREATE SCHEMA "+mode)
-					pgtest.Exec(t, withKey(database, "search_path", mode), setup.String())
-					ctx, cancel := context.WithTimeout(context.Background(), testTimeout)
+					pgtest.Exec(t, harness.WithKey(database, "search_path", mode), setup.String())
+					ctx, cancel := context.WithTimeout(context.Background(), harness.Timeout)
 					t.Cleanup(cancel)
-					f.ctx = ctx
-					s := &shelf{fixture: f, pool: pool, mode: mode, through: withKey(dsn, "default_query_exec_mode", mode)}
-					f.plain = f.open("pgx", f.dsn) // the truth goes past the pooler
-					f.db = s.open()
-					f.via = via{f: f, db: f.db, ask: f.db, truth: f.plain}
+					f.Ctx = ctx
+					s := &shelf{Fixture: f, pool: pool, mode: mode, through: harness.WithKey(dsn, "default_query_exec_mode", mode)}
+					f.Plain = f.Open("pgx", f.DSN) // the truth goes past the pooler
+					f.DB = s.open()
+					f.Via = harness.Via{F: f, DB: f.DB, Ask: f.DB, Truth: f.Plain}
 					test(s)
 				})
 			}
@@ -75,7 +76,7 @@ func shelves(t *testing.T, test func(s *shelf)) {
 // other client prepares a statement, while s.between says so.
 func (s *shelf) open() *sql.DB {
 	s.Helper()
-	dsn, config, err := ParseConfig(withKeys(s.through, s.keys))
+	dsn, config, err := ParseConfig(harness.WithKeys(s.through, s.Keys))
 	if err != nil {
 		s.Fatal(err)
 	}
@@ -89,7 +90,7 @@ func (s *shelf) open() *sql.DB {
 	if err != nil {
 		s.Fatal(err)
 	}
-	return openDB(s.fixture, c)
+	return harness.OpenDB(s.Fixture, c)
 }
 
 func (s *shelf) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
@@ -114,7 +115,7 @@ func (s *shelf) TracePrepareEnd(ctx context.Context, _ *pgx.Conn, _ pgx.TracePre
 	if strings.HasPrefix(mine, harmless) {
 		other = "UPDATE " + s.table(1) + " SET v = v || 'x' WHERE id = $1"
 	}
-	if _, err := s.conn.Prepare(s.ctx, "", other); err != nil {
+	if _, err := s.conn.Prepare(s.Ctx, "", other); err != nil {
 		s.Error(err)
 	}
 }
@@ -126,15 +127,15 @@ func (s *shelf) byID(i int) string { return "SELECT v FROM " + s.table(i) + " WH
 // right is fresh, but for what fails with pgx too. It reports a hit.
 func (s *shelf) right(query string, args ...any) (hit bool) {
 	s.Helper()
-	before := StatsOf(s.db).Hits
-	got := s.fixture.read(s.db, query, args)
-	if s.asPgxFails(got.err) {
+	before := StatsOf(s.DB).Hits
+	got := s.Fixture.Read(s.DB, query, args)
+	if s.asPgxFails(got.Err) {
 		return false
 	}
-	if got, want := got.String(), s.fixture.read(s.plain, query, args).String(); got != want {
+	if got, want := got.String(), s.Fixture.Read(s.Plain, query, args).String(); got != want {
 		s.Errorf("%s: got %s, want %s", query, got, want)
 	}
-	return StatsOf(s.db).Hits > before
+	return StatsOf(s.DB).Hits > before
 }
 
 // cached returns when the query is answered from the cache, if it may be.
@@ -145,7 +146,7 @@ func (s *shelf) cached(query string, args ...any) {
 		s.right(query, args...)
 		return
 	}
-	s.until("a hit", func() bool { return s.right(query, args...) })
+	s.Until("a hit", func() bool { return s.right(query, args...) })
 }
 
 // asPgxFails reports an error that pgx has too: a named statement was prepared over
@@ -170,7 +171,7 @@ func TestATextIsAnsweredAndNoOtherBehindAPooler(t *testing.T) {
 			s.cached(s.byID(0), id+1)
 			s.right(s.byID(0)+" AND now() > $2", id+1, "2000-01-01")
 		}
-		if tx, err := s.db.BeginTx(s.ctx, nil); s.pool == "statement" {
+		if tx, err := s.DB.BeginTx(s.Ctx, nil); s.pool == "statement" {
 			if err == nil {
 				t.Error("a transaction is begun")
 				tx.Rollback()
@@ -178,14 +179,14 @@ func TestATextIsAnsweredAndNoOtherBehindAPooler(t *testing.T) {
 		} else if err != nil {
 			s.Fatal(err)
 		} else {
-			s.on(tx).fresh(s.byID(0), 4)
-			s.commit(tx)
+			s.On(tx).Fresh(s.byID(0), 4)
+			s.Commit(tx)
 		}
-		prepared, err := s.db.PrepareContext(s.ctx, s.byID(0))
+		prepared, err := s.DB.PrepareContext(s.Ctx, s.byID(0))
 		if err == nil {
 			for range 2 {
 				var v string
-				if err = prepared.QueryRowContext(s.ctx, 5).Scan(&v); err == nil && v != "t0-5" {
+				if err = prepared.QueryRowContext(s.Ctx, 5).Scan(&v); err == nil && v != "t0-5" {
 					t.Errorf("a prepared statement gives %s, want t0-5", v)
 				}
 			}
@@ -200,18 +201,18 @@ func TestATextIsAnsweredAndNoOtherBehindAPooler(t *testing.T) {
 		for id := range 3 {
 			s.cached(s.byID(1), id+1)
 			s.cached("SELECT count(*) FROM "+mine+" WHERE v LIKE $1", "%!%")
-			_, err := s.db.ExecContext(s.ctx, "UPDATE "+mine+" SET v = v || $2 WHERE id = $1", id+1, "!")
+			_, err := s.DB.ExecContext(s.Ctx, "UPDATE "+mine+" SET v = v || $2 WHERE id = $1", id+1, "!")
 			if err == nil {
 				var v string
-				if err = s.db.QueryRowContext(s.ctx, "UPDATE "+mine+" SET v = v || $2 WHERE id = $1 RETURNING v", id+1, "?").Scan(&v); err == nil && v != fmt.Sprintf("t0-%d!?", id+1) {
+				if err = s.DB.QueryRowContext(s.Ctx, "UPDATE "+mine+" SET v = v || $2 WHERE id = $1 RETURNING v", id+1, "?").Scan(&v); err == nil && v != fmt.Sprintf("t0-%d!?", id+1) {
 					t.Errorf("RETURNING gives %s", v)
 				}
 			}
 			if err == nil { // as a text that the driver does not understand
-				_, err = s.db.ExecContext(s.ctx, "EXPLAIN ANALYZE UPDATE "+mine+" SET v = v || $2 WHERE id = $1", id+1, ".")
+				_, err = s.DB.ExecContext(s.Ctx, "EXPLAIN ANALYZE UPDATE "+mine+" SET v = v || $2 WHERE id = $1", id+1, ".")
 			}
 			if err == nil {
-				_, err = s.db.ExecContext(s.ctx, harmless+s.byID(0), id+1)
+				_, err = s.DB.ExecContext(s.Ctx, harmless+s.byID(0), id+1)
 			}
 			if err != nil && !s.asPgxFails(err) {
 				t.Error(err)
@@ -230,7 +231,7 @@ func TestATextIsAnsweredAndNoOtherBehindAPooler(t *testing.T) {
 // same compares two answers of PostgreSQL.
 func (s *shelf) same(got, want string) {
 	s.Helper()
-	if got, want := s.fixture.read(s.plain, got, nil).String(), s.fixture.read(s.plain, want, nil).String(); got != want {
+	if got, want := s.Fixture.Read(s.Plain, got, nil).String(), s.Fixture.Read(s.Plain, want, nil).String(); got != want {
 		s.Errorf("got %s, want %s", got, want)
 	}
 }
@@ -242,13 +243,13 @@ func TestReadersAtOnceBehindAPoolerStoreWhatIsTrue(t *testing.T) {
 		s.cached("SELECT count(*) FROM " + s.table(0))
 		ask := func(i, id int) error {
 			var v string
-			err := s.db.QueryRowContext(s.ctx, s.byID(i), id).Scan(&v)
+			err := s.DB.QueryRowContext(s.Ctx, s.byID(i), id).Scan(&v)
 			if want := fmt.Sprintf("t%d-%d", i, id); err == nil && v != want {
 				return fmt.Errorf("got %s, want %s", v, want)
 			}
 			return err
 		}
-		s.db.SetMaxOpenConns(shelfTables)
+		s.DB.SetMaxOpenConns(shelfTables)
 		failed := make(chan error, shelfTables)
 		var start, ended sync.WaitGroup
 		start.Add(1)
@@ -307,19 +308,19 @@ func TestPoolersAreAsTheirTableSays(t *testing.T) {
 			s.cached(s.byID(0), 1)
 		}
 		s.between.Store(true)
-		before := StatsOf(s.db)
+		before := StatsOf(s.DB)
 		for id := range 3 {
 			for _, query := range []string{s.byID(0), s.byID(0) + " AND now() > '2000-01-01'"} {
 				for range 2 {
 					var v string
-					err := s.db.QueryRowContext(s.ctx, query, id+1).Scan(&v)
+					err := s.DB.QueryRowContext(s.Ctx, query, id+1).Scan(&v)
 					if want := fmt.Sprintf("t0-%d", id+1); (err != nil || v != want) && !s.asPgxFails(err) {
 						s.Errorf("%s gives %s, %v; want %s", query, v, err, want)
 					}
 				}
 			}
 		}
-		if hits := StatsOf(s.db).Hits - before.Hits; cached != (hits >= 3) || passes != (hits == 0) {
+		if hits := StatsOf(s.DB).Hits - before.Hits; cached != (hits >= 3) || passes != (hits == 0) {
 			s.Errorf("%d hits of 6, and docs/poolers.md says %q", hits, says)
 		}
 	})

@@ -11,26 +11,28 @@ import (
 	"github.com/jackc/pgx/v5/multitracer"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/jackc/pgx/v5/stdlib"
+
+	"github.com/cachedpg/cachedpg/internal/harness"
 )
 
 // tracedPool returns a pool with tracers, and a cachedpg DB over it.
-func (f *fixture) tracedPool(t *Tracer, tracer pgx.QueryTracer) (*pgxpool.Pool, via) {
+func tracedPool(f *harness.Fixture, t *Tracer, tracer pgx.QueryTracer) (*pgxpool.Pool, harness.Via) {
 	f.Helper()
-	config := f.poolConfig()
+	config := f.PoolConfig()
 	config.ConnConfig.Tracer = tracer
 	config.MaxConns = 4
-	pool, err := pgxpool.NewWithConfig(f.ctx, config)
+	pool, err := pgxpool.NewWithConfig(f.Ctx, config)
 	if err != nil {
 		f.Fatal(err)
 	}
 	f.Cleanup(pool.Close)
-	return pool, f.over(pool, t)
+	return pool, overPool(f, pool, t)
 }
 
-// over returns a cachedpg DB over the pool.
-func (f *fixture) over(pool *pgxpool.Pool, tracers ...*Tracer) via {
+// overPool returns a cachedpg DB over the pool.
+func overPool(f *harness.Fixture, pool *pgxpool.Pool, tracers ...*Tracer) harness.Via {
 	f.Helper()
-	_, own, err := ParseConfig(withKeys(f.dsn, f.keys))
+	_, own, err := ParseConfig(harness.WithKeys(f.DSN, f.Keys))
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -41,10 +43,10 @@ func (f *fixture) over(pool *pgxpool.Pool, tracers ...*Tracer) via {
 	db := sql.OpenDB(connector)
 	db.SetMaxIdleConns(0)
 	f.Cleanup(func() { db.Close() })
-	return f.asking(db)
+	return f.Asking(db)
 }
 
-const cities = people + `
+const cities = harness.People + `
 	CREATE TABLE log (id int);
 	CREATE FUNCTION rename(which int, to_name text) RETURNS int LANGUAGE sql AS 'UPDATE users SET name = to_name WHERE id = which RETURNING id';`
 
@@ -144,23 +146,23 @@ var entries = []struct {
 }
 
 func TestWritesOnAPoolInvalidate(t *testing.T) {
-	scenario(t, cities, func(f *fixture) {
+	harness.Scenario(t, cities, func(f *harness.Fixture) {
 		t := NewTracer()
-		pool, db := f.tracedPool(t, t)
-		if !f.inMemory() {
-			f.live(db.db)
+		pool, db := tracedPool(f, t, t)
+		if !f.InMemory() {
+			f.Live(db.DB)
 		}
 		const query = "SELECT name FROM users WHERE id = $1"
 		for _, entry := range entries {
-			if f.mode() == pgx.QueryExecModeSimpleProtocol && entry.name == "SendBatch of a prepared name" {
+			if f.Mode() == pgx.QueryExecModeSimpleProtocol && entry.name == "SendBatch of a prepared name" {
 				continue // pgx sends the name as a text there
 			}
-			db.known(query, 1)
-			if err := entry.write(f.ctx, pool, entry.name); err != nil {
+			db.Known(query, 1)
+			if err := entry.write(f.Ctx, pool, entry.name); err != nil {
 				f.Errorf("%s: %v", entry.name, err)
 			}
-			db.fresh(query, 1).is(entry.name)
-			db.known(query, 1).is(entry.name)
+			db.Fresh(query, 1).Is(entry.name)
+			db.Known(query, 1).Is(entry.name)
 		}
 	})
 }
@@ -176,105 +178,105 @@ func (c *spectator) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.Trac
 func (c *spectator) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
 
 func TestWritesOnAPoolInvalidateWhatTheyChangeAndNoMore(t *testing.T) {
-	scenarioInMemory(t, cities, func(f *fixture) {
+	harness.ScenarioInMemory(t, cities, func(f *harness.Fixture) {
 		t, own := NewTracer(), &spectator{}
-		pool, db := f.tracedPool(t, multitracer.New(t, own))
+		pool, db := tracedPool(f, t, multitracer.New(t, own))
 		const query = "SELECT name FROM users WHERE id = $1"
-		db.known(query, 1)
-		db.known(query, 2)
-		entries[0].write(f.ctx, pool, "ann 2")
-		db.hit(query, 2)
-		db.miss(query, 1).is("ann 2")
+		db.Known(query, 1)
+		db.Known(query, 2)
+		entries[0].write(f.Ctx, pool, "ann 2")
+		db.Hit(query, 2)
+		db.Miss(query, 1).Is("ann 2")
 		if own.queries == 0 {
 			f.Error("the caller's own tracer was not called")
 		}
 
-		conn, err := pool.Acquire(f.ctx)
+		conn, err := pool.Acquire(f.Ctx)
 		if err != nil {
 			f.Fatal(err)
 		}
 		defer conn.Release()
-		if _, err := conn.Conn().Prepare(f.ctx, "change", "UPDATE users SET name = $1 WHERE id = 1"); err != nil {
+		if _, err := conn.Conn().Prepare(f.Ctx, "change", "UPDATE users SET name = $1 WHERE id = 1"); err != nil {
 			f.Fatal(err)
 		}
-		if _, err := conn.Conn().Prepare(f.ctx, "look", "SELECT city FROM users WHERE id = 1"); err != nil {
+		if _, err := conn.Conn().Prepare(f.Ctx, "look", "SELECT city FROM users WHERE id = 1"); err != nil {
 			f.Fatal(err)
 		}
-		db.hit(query, 1)
+		db.Hit(query, 1)
 		var city string
-		if err := conn.QueryRow(f.ctx, "look").Scan(&city); err != nil {
+		if err := conn.QueryRow(f.Ctx, "look").Scan(&city); err != nil {
 			f.Fatal(err)
 		}
-		db.hit(query, 1)
-		if _, err := conn.Exec(f.ctx, "change", "ann 3"); err != nil {
+		db.Hit(query, 1)
+		if _, err := conn.Exec(f.Ctx, "change", "ann 3"); err != nil {
 			f.Fatal(err)
 		}
-		db.hit(query, 2)
-		db.miss(query, 1).is("ann 3")
+		db.Hit(query, 2)
+		db.Miss(query, 1).Is("ann 3")
 
-		tx, err := conn.Begin(f.ctx)
+		tx, err := conn.Begin(f.Ctx)
 		if err != nil {
 			f.Fatal(err)
 		}
-		if _, err := tx.Exec(f.ctx, "UPDATE users SET name = 'ann 4' WHERE id = 1"); err != nil {
+		if _, err := tx.Exec(f.Ctx, "UPDATE users SET name = 'ann 4' WHERE id = 1"); err != nil {
 			f.Fatal(err)
 		}
-		db.hit(query, 1).is("ann 3")
-		if err := tx.Rollback(f.ctx); err != nil {
+		db.Hit(query, 1).Is("ann 3")
+		if err := tx.Rollback(f.Ctx); err != nil {
 			f.Fatal(err)
 		}
-		db.hit(query, 1).is("ann 3")
+		db.Hit(query, 1).Is("ann 3")
 
 		// What is done with a lent connection is the tracer's business again.
-		err = PgxConn(f.ctx, f.conn(db.db), func(conn *pgx.Conn) error {
-			db.hit(query, 2)
-			_, err := conn.Exec(f.ctx, "UPDATE users SET name = 'ann 5' WHERE id = 1")
+		err = PgxConn(f.Ctx, f.Conn(db.DB), func(conn *pgx.Conn) error {
+			db.Hit(query, 2)
+			_, err := conn.Exec(f.Ctx, "UPDATE users SET name = 'ann 5' WHERE id = 1")
 			return err
 		})
 		if err != nil {
 			f.Fatal(err)
 		}
-		db.hit(query, 2)
-		db.miss(query, 1).is("ann 5")
+		db.Hit(query, 2)
+		db.Miss(query, 1).Is("ann 5")
 	})
 }
 
 // The DB has no connection yet when the pool writes, or has none any more; others have results.
 func TestWritesOnAPoolInvalidateWithoutAConnectionOfTheDB(t *testing.T) {
-	scenario(t, cities, func(f *fixture) {
+	harness.Scenario(t, cities, func(f *harness.Fixture) {
 		t := NewTracer()
 		const query = "SELECT name FROM users WHERE id = $1"
-		pool, db := f.tracedPool(t, t)
-		f.known(query, 1)
-		if err := entries[0].write(f.ctx, pool, "first"); err != nil {
+		pool, db := tracedPool(f, t, t)
+		f.Known(query, 1)
+		if err := entries[0].write(f.Ctx, pool, "first"); err != nil {
 			f.Fatal(err)
 		}
-		f.fresh(query, 1).is("first")
-		f.known(query, 1)
-		if err := db.db.Close(); err != nil {
+		f.Fresh(query, 1).Is("first")
+		f.Known(query, 1)
+		if err := db.DB.Close(); err != nil {
 			f.Fatal(err)
 		}
 
-		again := f.over(pool, t)
-		tx := f.writesIn(pool, "UPDATE users SET name = 'second' WHERE id = 1")
-		f.known(query, 1).is("first")
-		if err := tx.Commit(f.ctx); err != nil {
+		again := overPool(f, pool, t)
+		tx := writesIn(f, pool, "UPDATE users SET name = 'second' WHERE id = 1")
+		f.Known(query, 1).Is("first")
+		if err := tx.Commit(f.Ctx); err != nil {
 			f.Fatal(err)
 		}
-		f.fresh(query, 1).is("second")
-		again.known(query, 1).is("second")
+		f.Fresh(query, 1).Is("second")
+		again.Known(query, 1).Is("second")
 	})
 }
 
 // writesIn returns a transaction of the pool that has written and is not over.
-func (f *fixture) writesIn(pool *pgxpool.Pool, sql string) pgx.Tx {
+func writesIn(f *harness.Fixture, pool *pgxpool.Pool, sql string) pgx.Tx {
 	f.Helper()
-	tx, err := pool.Begin(f.ctx)
+	tx, err := pool.Begin(f.Ctx)
 	if err != nil {
 		f.Fatal(err)
 	}
-	f.Cleanup(func() { _ = tx.Rollback(context.WithoutCancel(f.ctx)) })
-	if _, err := tx.Exec(f.ctx, sql); err != nil {
+	f.Cleanup(func() { _ = tx.Rollback(context.WithoutCancel(f.Ctx)) })
+	if _, err := tx.Exec(f.Ctx, sql); err != nil {
 		f.Fatal(err)
 	}
 	return tx
@@ -282,25 +284,25 @@ func (f *fixture) writesIn(pool *pgxpool.Pool, sql string) pgx.Tx {
 
 // The transaction was begun, and has written, before there was a DB.
 func TestATransactionThatIsOlderThanTheDBInvalidatesAtItsCommit(t *testing.T) {
-	scenarioInMemory(t, cities, func(f *fixture) {
+	harness.ScenarioInMemory(t, cities, func(f *harness.Fixture) {
 		const query = "SELECT name FROM users WHERE id = $1"
-		f.known(query, 1)
+		f.Known(query, 1)
 		t := NewTracer()
-		config := f.poolConfig()
+		config := f.PoolConfig()
 		config.ConnConfig.Tracer = t
-		pool, err := pgxpool.NewWithConfig(f.ctx, config)
+		pool, err := pgxpool.NewWithConfig(f.Ctx, config)
 		if err != nil {
 			f.Fatal(err)
 		}
 		f.Cleanup(pool.Close)
-		tx := f.writesIn(pool, "UPDATE users SET name = 'old' WHERE id = 1")
-		db := f.over(pool, t)
-		f.hit(query, 1).is("ann")
-		if err := tx.Commit(f.ctx); err != nil {
+		tx := writesIn(f, pool, "UPDATE users SET name = 'old' WHERE id = 1")
+		db := overPool(f, pool, t)
+		f.Hit(query, 1).Is("ann")
+		if err := tx.Commit(f.Ctx); err != nil {
 			f.Fatal(err)
 		}
-		f.fresh(query, 1).is("old")
-		db.known(query, 1).is("old")
+		f.Fresh(query, 1).Is("old")
+		db.Known(query, 1).Is("old")
 	})
 }
 
@@ -311,73 +313,73 @@ func TestATransactionThatIsOlderThanTheDBInvalidatesAtItsCommit(t *testing.T) {
 //
 // rows end
 func TestNothingIsAnsweredFromTheCacheWhileAPoolsWriteIsUnderWay(t *testing.T) {
-	scenario(t, cities, func(f *fixture) {
+	harness.Scenario(t, cities, func(f *harness.Fixture) {
 		t := NewTracer()
-		pool, db := f.tracedPool(t, t)
-		if !f.inMemory() {
-			f.live(db.db)
+		pool, db := tracedPool(f, t, t)
+		if !f.InMemory() {
+			f.Live(db.DB)
 		}
 		const query = "SELECT name FROM users WHERE id = $1"
-		db.known(query, 1)
-		rows, err := pool.Query(f.ctx, "UPDATE users SET name = 'new' WHERE id = 1 RETURNING id")
+		db.Known(query, 1)
+		rows, err := pool.Query(f.Ctx, "UPDATE users SET name = 'new' WHERE id = 1 RETURNING id")
 		if err != nil {
 			f.Fatal(err)
 		}
-		before := StatsOf(db.db).Hits
-		if r := db.read(db.ask, query, []any{1}); r.err != nil {
-			f.Error(r.err)
+		before := StatsOf(db.DB).Hits
+		if r := db.Read(db.Ask, query, []any{1}); r.Err != nil {
+			f.Error(r.Err)
 		}
-		if got := StatsOf(db.db).Hits - before; got != 0 {
+		if got := StatsOf(db.DB).Hits - before; got != 0 {
 			f.Errorf("got %d hits while the write was under way, want 0", got)
 		}
 		rows.Close()
-		db.fresh(query, 1).is("new")
-		db.known(query, 1)
+		db.Fresh(query, 1).Is("new")
+		db.Known(query, 1)
 
 		// A connection that ends in the middle: PostgreSQL says what became of it.
-		conn, err := pool.Acquire(f.ctx)
+		conn, err := pool.Acquire(f.Ctx)
 		if err != nil {
 			f.Fatal(err)
 		}
-		if _, err := conn.Query(f.ctx, "UPDATE users SET name = 'newer' WHERE id = 1 RETURNING id"); err != nil {
+		if _, err := conn.Query(f.Ctx, "UPDATE users SET name = 'newer' WHERE id = 1 RETURNING id"); err != nil {
 			f.Fatal(err)
 		}
 		conn.Release() // with its rows open, so the pool closes it
-		f.until("PostgreSQL's answer", func() bool {
-			return connectorOf(db.db).space().writes.Stats().Unresolved == 0 && pool.Stat().AcquiredConns() == 0
+		f.Until("PostgreSQL's answer", func() bool {
+			return connectorOf(db.DB).space().writes.Stats().Unresolved == 0 && pool.Stat().AcquiredConns() == 0
 		})
-		db.fresh(query, 1)
-		f.until("a hit", func() bool {
-			before := StatsOf(db.db).Hits
-			db.fresh(query, 1)
-			return StatsOf(db.db).Hits > before
+		db.Fresh(query, 1)
+		f.Until("a hit", func() bool {
+			before := StatsOf(db.DB).Hits
+			db.Fresh(query, 1)
+			return StatsOf(db.DB).Hits > before
 		})
 	})
 }
 
 // The session is the connection's, whoever has set it.
 func TestSettingsOfAPoolsConnectionAreSeen(t *testing.T) {
-	scenarioInMemory(t, cities, func(f *fixture) {
+	harness.ScenarioInMemory(t, cities, func(f *harness.Fixture) {
 		t := NewTracer()
-		pool, db := f.tracedPool(t, t)
-		other := fmt.Sprintf("other_%d", f.mode())
-		f.past("CREATE SCHEMA " + other)
-		f.past("CREATE TABLE " + other + ".users AS TABLE users")
+		pool, db := tracedPool(f, t, t)
+		other := fmt.Sprintf("other_%d", f.Mode())
+		f.Past("CREATE SCHEMA " + other)
+		f.Past("CREATE TABLE " + other + ".users AS TABLE users")
 		const query = "SELECT name FROM users WHERE id = $1"
-		db.known(query, 1)
-		err := pool.AcquireFunc(f.ctx, func(conn *pgxpool.Conn) error {
-			_, set := conn.Exec(f.ctx, "SET search_path = "+other)
-			_, write := conn.Exec(f.ctx, "UPDATE users SET name = 'other' WHERE id = 1")
+		db.Known(query, 1)
+		err := pool.AcquireFunc(f.Ctx, func(conn *pgxpool.Conn) error {
+			_, set := conn.Exec(f.Ctx, "SET search_path = "+other)
+			_, write := conn.Exec(f.Ctx, "UPDATE users SET name = 'other' WHERE id = 1")
 			return errors.Join(set, write)
 		})
 		if err != nil {
 			f.Fatal(err)
 		}
-		f.hit(query, 1).is("ann")
-		if _, err := pool.Exec(f.ctx, "RESET search_path"); err != nil {
+		f.Hit(query, 1).Is("ann")
+		if _, err := pool.Exec(f.Ctx, "RESET search_path"); err != nil {
 			f.Fatal(err)
 		}
-		entries[0].write(f.ctx, pool, "mine")
-		db.fresh(query, 1).is("mine")
+		entries[0].write(f.Ctx, pool, "mine")
+		db.Fresh(query, 1).Is("mine")
 	})
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/inside"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 )
@@ -57,7 +58,7 @@ func TestPrecisionElsewhere(t *testing.T) {
 		if store == "redis" {
 			keys = append(keys, "cache_store="+pgtest.Redis(t))
 		}
-		for _, mode := range modesIn(t, store) {
+		for _, mode := range harness.ModesIn(t, store) {
 			t.Run(store+"/"+mode, func(t *testing.T) {
 				p := newPrecision(t, database, mode, keys...)
 				for _, name := range []string{"rename user 2", "pay order 1"} {
@@ -71,7 +72,7 @@ func TestPrecisionElsewhere(t *testing.T) {
 
 // precision is one database with the corpus's schema.
 type precision struct {
-	*fixture
+	*harness.Fixture
 	dsn       string
 	cacheable bool // every read was a hit once
 }
@@ -82,9 +83,9 @@ func newPrecision(t *testing.T, database, mode string, keys ...string) *precisio
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := newFixture(t, database, mode, string(schema), keys...)
-	awaitCaching(t, f.db)
-	return &precision{fixture: f, dsn: withKey(database, "search_path", mode)}
+	f := harness.New(t, database, mode, string(schema), keys...)
+	harness.AwaitCaching(t, f.DB)
+	return &precision{Fixture: f, dsn: harness.WithKey(database, "search_path", mode)}
 }
 
 // row executes one write on the corpus's rows, and returns which reads it
@@ -96,7 +97,7 @@ func (p *precision) row(w *precisionWrite) []bool {
 		p.Fatal(err)
 	}
 	pgtest.Exec(p.T, p.dsn, string(rows))
-	if err := Invalidate(p.ctx, p.db); err != nil {
+	if err := Invalidate(p.Ctx, p.DB); err != nil {
 		p.Fatal(err)
 	}
 	for i := range precisionReads {
@@ -115,13 +116,13 @@ func (p *precision) row(w *precisionWrite) []bool {
 	if err := p.commit(w); err != nil {
 		p.Fatalf("%s (%s): %v", w.name, w.from, err)
 	}
-	p.released()
+	p.Released()
 	invalidated := make([]bool, len(precisionReads))
 	var wrong []string
 	for i := range precisionReads {
 		r := &precisionReads[i]
 		got, met := p.ask(r)
-		p.compare(got, r.sql, r.args)
+		p.Compare(got, r.sql, r.args)
 		invalidated[i] = met != "hit"
 		if invalidated[i] && !meet(w.about, r.about) {
 			wrong = append(wrong, fmt.Sprintf("%s (%s): %s", r.name, r.about, met))
@@ -134,22 +135,22 @@ func (p *precision) row(w *precisionWrite) []bool {
 }
 
 // ask asks a read and says where the answer came from.
-func (p *precision) ask(r *precisionRead) (got result, met string) {
+func (p *precision) ask(r *precisionRead) (got harness.Result, met string) {
 	p.Helper()
-	before := inside.Counted(p.db)
-	got = p.read(p.db, r.sql, r.args)
-	if got.err != nil {
-		p.Fatalf("%s: %v\nin: %s", r.name, got.err, r.sql)
+	before := inside.Counted(p.DB)
+	got = p.Read(p.DB, r.sql, r.args)
+	if got.Err != nil {
+		p.Fatalf("%s: %v\nin: %s", r.name, got.Err, r.sql)
 	}
-	return got, difference(before, inside.Counted(p.db))
+	return got, harness.Difference(before, inside.Counted(p.DB))
 }
 
 // commit does what a write does.
 func (p *precision) commit(w *precisionWrite) error {
 	if w.ends == alone {
-		return p.do(p.db, w.calls)
+		return p.do(p.DB, w.calls)
 	}
-	tx, err := p.db.BeginTx(p.ctx, nil)
+	tx, err := p.DB.BeginTx(p.Ctx, nil)
 	if err != nil {
 		return err
 	}
@@ -160,14 +161,14 @@ func (p *precision) commit(w *precisionWrite) error {
 	return tx.Commit()
 }
 
-func (p *precision) do(x asker, calls []asked) error {
+func (p *precision) do(x harness.Asker, calls []asked) error {
 	for _, c := range calls {
 		if !strings.Contains(c.sql, "RETURNING") && !strings.HasPrefix(c.sql, "SELECT") {
-			if _, err := x.ExecContext(p.ctx, c.sql, c.args...); err != nil {
+			if _, err := x.ExecContext(p.Ctx, c.sql, c.args...); err != nil {
 				return err
 			}
-		} else if r := p.read(x, c.sql, c.args); r.err != nil {
-			return r.err
+		} else if r := p.Read(x, c.sql, c.args); r.Err != nil {
+			return r.Err
 		}
 	}
 	return nil

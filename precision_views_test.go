@@ -1,6 +1,10 @@
 package cachedpg
 
-import "testing"
+import (
+	"testing"
+
+	"github.com/cachedpg/cachedpg/internal/harness"
+)
 
 // Through a view that is a plain query, a row is a row: reads of one by key
 // outlive writes of others, to the table and through the view. Where the view is
@@ -32,7 +36,7 @@ const viewsSetup = `
 	CREATE TRIGGER handle INSTEAD OF UPDATE ON handled FOR EACH ROW EXECUTE FUNCTION handle();`
 
 func TestARowThroughAView(t *testing.T) {
-	scenarioInMemory(t, viewsSetup, func(f *fixture) {
+	harness.ScenarioInMemory(t, viewsSetup, func(f *harness.Fixture) {
 		for _, read := range []string{
 			"SELECT * FROM settled WHERE id = $1",
 			"SELECT s FROM settled s WHERE s.id = $1",
@@ -46,55 +50,55 @@ func TestARowThroughAView(t *testing.T) {
 			"SELECT pets FROM counted WHERE id = $1",
 			"SELECT name FROM perhaps WHERE id = $1",
 		} {
-			f.known(read, 1)
-			f.known(read, 2)
-			f.exec("UPDATE settled SET name = name || '!' WHERE id = $1", 2)
-			f.miss(read, 2)
+			f.Known(read, 1)
+			f.Known(read, 2)
+			f.Exec("UPDATE settled SET name = name || '!' WHERE id = $1", 2)
+			f.Miss(read, 2)
 			switch {
 			case read == "SELECT name FROM petless WHERE id = $1": // of an empty answer, any row may be the first
-				f.miss(read, 1)
+				f.Miss(read, 1)
 			case read == "SELECT s.* FROM settled AS s(a, b) WHERE s.a = $1 OR s.a = $1":
-				f.miss(read, 1)
+				f.Miss(read, 1)
 			default:
-				f.hit(read, 1)
+				f.Hit(read, 1)
 			}
-			f.exec("UPDATE users SET name = name || '?' WHERE id = $1", 1)
-			f.miss(read, 1)
+			f.Exec("UPDATE users SET name = name || '?' WHERE id = $1", 1)
+			f.Miss(read, 1)
 		}
 	})
 }
 
 func TestRowsThatAViewGivesByOthers(t *testing.T) {
-	scenarioInMemory(t, viewsSetup, func(f *fixture) {
+	harness.ScenarioInMemory(t, viewsSetup, func(f *harness.Fixture) {
 		for _, read := range []string{
 			"SELECT place FROM ranked WHERE id = $1",
 			"SELECT name FROM earliest WHERE id = $1",
 			"SELECT count(*) FROM settled WHERE id = $1",
 			"SELECT u.name FROM users u LEFT JOIN settled s ON s.id = $1",
 		} {
-			f.known(read, 1)
-			f.exec("UPDATE users SET name = 'aaa' || name WHERE id = $1", 3)
-			f.miss(read, 1)
+			f.Known(read, 1)
+			f.Exec("UPDATE users SET name = 'aaa' || name WHERE id = $1", 3)
+			f.Miss(read, 1)
 		}
-		f.known("SELECT name FROM bosses WHERE id = $1 AND boss = $2", 2, 1)
-		f.exec("UPDATE users SET name = 'x' WHERE id = 3")
-		f.hit("SELECT name FROM bosses WHERE id = $1 AND boss = $2", 2, 1)
-		f.exec("UPDATE users SET name = 'boss' WHERE id = 1")
-		f.miss("SELECT name FROM bosses WHERE id = $1 AND boss = $2", 2, 1)
-		f.known("SELECT name FROM perhaps WHERE id = $1", 3)
-		f.exec("INSERT INTO pets VALUES (4, 3, 'ben')")
-		f.miss("SELECT name FROM perhaps WHERE id = $1", 3).is("ben")
-		f.known("SELECT name FROM perhaps WHERE pet = $1", 4)
-		f.exec("UPDATE users SET id = 30 WHERE id = 3")
-		f.miss("SELECT name FROM perhaps WHERE pet = $1", 4)
+		f.Known("SELECT name FROM bosses WHERE id = $1 AND boss = $2", 2, 1)
+		f.Exec("UPDATE users SET name = 'x' WHERE id = 3")
+		f.Hit("SELECT name FROM bosses WHERE id = $1 AND boss = $2", 2, 1)
+		f.Exec("UPDATE users SET name = 'boss' WHERE id = 1")
+		f.Miss("SELECT name FROM bosses WHERE id = $1 AND boss = $2", 2, 1)
+		f.Known("SELECT name FROM perhaps WHERE id = $1", 3)
+		f.Exec("INSERT INTO pets VALUES (4, 3, 'ben')")
+		f.Miss("SELECT name FROM perhaps WHERE id = $1", 3).Is("ben")
+		f.Known("SELECT name FROM perhaps WHERE pet = $1", 4)
+		f.Exec("UPDATE users SET id = 30 WHERE id = 3")
+		f.Miss("SELECT name FROM perhaps WHERE pet = $1", 4)
 	})
 }
 
 func TestAWriteThroughAView(t *testing.T) {
 	const byID = "SELECT name, city FROM users WHERE id = $1"
-	scenarioInMemory(t, viewsSetup, func(f *fixture) {
-		f.known(byID, 1)
-		f.known(byID, 2)
+	harness.ScenarioInMemory(t, viewsSetup, func(f *harness.Fixture) {
+		f.Known(byID, 1)
+		f.Known(byID, 2)
 		for _, write := range []string{
 			"UPDATE settled SET city = city || '!' WHERE id = 2",
 			"UPDATE guarded SET name = 'bert' WHERE id = 2",
@@ -104,25 +108,25 @@ func TestAWriteThroughAView(t *testing.T) {
 			"INSERT INTO swapped (id, name) VALUES ('basil', 2) ON CONFLICT (name) DO UPDATE SET id = excluded.id",
 			"DELETE FROM petless WHERE id = 2",
 		} {
-			f.exec(write)
-			f.hit(byID, 1)
-			f.miss(byID, 2)
+			f.Exec(write)
+			f.Hit(byID, 1)
+			f.Miss(byID, 2)
 		}
-		f.exec("INSERT INTO swapped VALUES (5, 'eve')")
-		f.hit(byID, 1)
-		f.miss(byID, 5).is("eve <nil>")
+		f.Exec("INSERT INTO swapped VALUES (5, 'eve')")
+		f.Hit(byID, 1)
+		f.Miss(byID, 5).Is("eve <nil>")
 
 		// By rules and triggers it is another write.
-		f.known("SELECT count(*) FROM log")
-		f.exec("UPDATE logged SET name = 'x' WHERE id = 2")
-		f.miss("SELECT count(*) FROM log").is("1")
-		f.fresh(byID, 2)
-		f.known("SELECT name FROM pets WHERE id = $1", 2)
-		f.exec("UPDATE frozen SET name = 'y' WHERE id = 2")
-		f.miss("SELECT name FROM pets WHERE id = $1", 2).is("y")
-		f.known(byID, 1)
-		f.exec("UPDATE handled SET name = 'Paris' WHERE id = 2")
-		f.miss(byID, 1)
+		f.Known("SELECT count(*) FROM log")
+		f.Exec("UPDATE logged SET name = 'x' WHERE id = 2")
+		f.Miss("SELECT count(*) FROM log").Is("1")
+		f.Fresh(byID, 2)
+		f.Known("SELECT name FROM pets WHERE id = $1", 2)
+		f.Exec("UPDATE frozen SET name = 'y' WHERE id = 2")
+		f.Miss("SELECT name FROM pets WHERE id = $1", 2).Is("y")
+		f.Known(byID, 1)
+		f.Exec("UPDATE handled SET name = 'Paris' WHERE id = 2")
+		f.Miss(byID, 1)
 	})
 }
 
@@ -130,94 +134,94 @@ func TestAWriteThroughAView(t *testing.T) {
 // given others themselves.
 func TestColumnsOfAViewThatWereRenamed(t *testing.T) {
 	const read = "SELECT key, name FROM renamed WHERE key = $1"
-	scenarioInMemory(t, `
+	harness.ScenarioInMemory(t, `
 		CREATE TABLE users (id int PRIMARY KEY, code int UNIQUE, name text);
 		INSERT INTO users VALUES (1, 10, 'ann'), (2, 20, 'bob');
 		CREATE VIEW renamed AS SELECT id, code, name FROM users;
 		ALTER VIEW renamed RENAME COLUMN id TO key;
-		ALTER VIEW renamed RENAME COLUMN code TO id`, func(f *fixture) {
-		f.warm(read, 1)
-		f.exec("UPDATE users SET name = 'b' WHERE id = 2")
-		f.hit(read, 1)
-		f.exec("UPDATE renamed SET name = 'a' WHERE key = 1")
-		f.miss(read, 1).is("1 a")
-		f.exec("ALTER TABLE users RENAME COLUMN id TO number")
-		f.exec("ALTER TABLE users RENAME COLUMN code TO id")
-		f.known(read, 1)
-		f.known("SELECT name FROM renamed WHERE id = $1", 10)
-		f.exec("UPDATE users SET name = 'c' WHERE number = 2")
-		f.hit(read, 1)
-		f.exec("UPDATE users SET name = 'd' WHERE id = 10")
-		f.miss(read, 1).is("1 d")
-		f.miss("SELECT name FROM renamed WHERE id = $1", 10).is("d")
-		f.exec("DROP VIEW renamed")
-		f.exec("CREATE VIEW renamed AS SELECT id AS key, name FROM users")
-		f.known(read, 10)
-		f.exec("UPDATE users SET name = 'e' WHERE number = 1")
-		f.miss(read, 10).is("10 e")
+		ALTER VIEW renamed RENAME COLUMN code TO id`, func(f *harness.Fixture) {
+		f.Warm(read, 1)
+		f.Exec("UPDATE users SET name = 'b' WHERE id = 2")
+		f.Hit(read, 1)
+		f.Exec("UPDATE renamed SET name = 'a' WHERE key = 1")
+		f.Miss(read, 1).Is("1 a")
+		f.Exec("ALTER TABLE users RENAME COLUMN id TO number")
+		f.Exec("ALTER TABLE users RENAME COLUMN code TO id")
+		f.Known(read, 1)
+		f.Known("SELECT name FROM renamed WHERE id = $1", 10)
+		f.Exec("UPDATE users SET name = 'c' WHERE number = 2")
+		f.Hit(read, 1)
+		f.Exec("UPDATE users SET name = 'd' WHERE id = 10")
+		f.Miss(read, 1).Is("1 d")
+		f.Miss("SELECT name FROM renamed WHERE id = $1", 10).Is("d")
+		f.Exec("DROP VIEW renamed")
+		f.Exec("CREATE VIEW renamed AS SELECT id AS key, name FROM users")
+		f.Known(read, 10)
+		f.Exec("UPDATE users SET name = 'e' WHERE number = 1")
+		f.Miss(read, 10).Is("10 e")
 	})
 }
 
 // Several rows by key are rows only if all of them are there.
 func TestSeveralRowsByKey(t *testing.T) {
-	scenarioInMemory(t, people, func(f *fixture) {
+	harness.ScenarioInMemory(t, harness.People, func(f *harness.Fixture) {
 		const in, anyOf = "SELECT name FROM users WHERE id IN ($1, $2) ORDER BY id", "SELECT name FROM users WHERE id = ANY($1) ORDER BY id"
-		f.warm(in, 1, 2).is("ann, bob")
-		f.warm(in, 1, 4).is("ann")
-		f.warm(in, 1, 1).is("ann")
-		f.warm(anyOf, []int64{1, 2}).is("ann, bob")
-		f.exec("INSERT INTO users VALUES (4, 'dee', NULL)")
-		f.hit(in, 1, 2)
-		f.hit(anyOf, []int64{1, 2})
-		f.miss(in, 1, 4).is("ann, dee")
-		f.hit(in, 1, 4)
-		f.exec("UPDATE users SET name = 'cyd' WHERE id = 3")
-		f.hit(in, 1, 2)
-		f.hit(in, 1, 4)
-		f.exec("DELETE FROM users WHERE id = 4")
-		f.hit(in, 1, 2)
-		f.miss(in, 1, 4).is("ann")
-		f.exec("UPDATE users SET id = 5 WHERE id = 2")
-		f.miss(in, 1, 2).is("ann")
-		f.miss(anyOf, []int64{1, 2}).is("ann")
+		f.Warm(in, 1, 2).Is("ann, bob")
+		f.Warm(in, 1, 4).Is("ann")
+		f.Warm(in, 1, 1).Is("ann")
+		f.Warm(anyOf, []int64{1, 2}).Is("ann, bob")
+		f.Exec("INSERT INTO users VALUES (4, 'dee', NULL)")
+		f.Hit(in, 1, 2)
+		f.Hit(anyOf, []int64{1, 2})
+		f.Miss(in, 1, 4).Is("ann, dee")
+		f.Hit(in, 1, 4)
+		f.Exec("UPDATE users SET name = 'cyd' WHERE id = 3")
+		f.Hit(in, 1, 2)
+		f.Hit(in, 1, 4)
+		f.Exec("DELETE FROM users WHERE id = 4")
+		f.Hit(in, 1, 2)
+		f.Miss(in, 1, 4).Is("ann")
+		f.Exec("UPDATE users SET id = 5 WHERE id = 2")
+		f.Miss(in, 1, 2).Is("ann")
+		f.Miss(anyOf, []int64{1, 2}).Is("ann")
 	})
 }
 
 // A transaction that has changed others may still be answered from the cache
 // about rows that are all there.
 func TestSeveralRowsByKeyInATransaction(t *testing.T) {
-	scenarioInMemory(t, people, func(f *fixture) {
+	harness.ScenarioInMemory(t, harness.People, func(f *harness.Fixture) {
 		const in = "SELECT name FROM users WHERE id IN (1, 2) ORDER BY id"
-		f.warm(in)
-		tx, commit := f.begin(nil)
-		tx.exec("UPDATE users SET name = 'x' WHERE id = 3")
-		tx.hit(in)
-		f.commit(commit)
-		f.hit(in)
+		f.Warm(in)
+		tx, commit := f.Begin(nil)
+		tx.Exec("UPDATE users SET name = 'x' WHERE id = 3")
+		tx.Hit(in)
+		f.Commit(commit)
+		f.Hit(in)
 	})
 }
 
 // ON CONFLICT finds its row by any unique index on the columns.
 func TestUpsertsByText(t *testing.T) {
-	scenarioInMemory(t, `
+	harness.ScenarioInMemory(t, `
 		CREATE TABLE settings (key text PRIMARY KEY, value int);
 		INSERT INTO settings VALUES ('a', 1), ('b', 2);
 		CREATE COLLATION folded (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
 		CREATE TABLE odd (key text PRIMARY KEY, value int);
 		CREATE UNIQUE INDEX ON odd (key COLLATE folded);
-		INSERT INTO odd VALUES ('a', 1), ('b', 2)`, func(f *fixture) {
+		INSERT INTO odd VALUES ('a', 1), ('b', 2)`, func(f *harness.Fixture) {
 		for _, table := range []string{"settings", "odd"} {
 			read := "SELECT value FROM " + table + " WHERE key = $1"
-			f.warm(read, "a")
-			f.warm(read, "b")
-			f.exec("INSERT INTO " + table + " VALUES ('c', 3)")
-			f.hit(read, "a")
+			f.Warm(read, "a")
+			f.Warm(read, "b")
+			f.Exec("INSERT INTO " + table + " VALUES ('c', 3)")
+			f.Hit(read, "a")
 		}
 		const upsert = " (key, value) VALUES ($1, $2) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
-		f.exec("INSERT INTO settings"+upsert, "b", 5)
-		f.hit("SELECT value FROM settings WHERE key = $1", "a")
-		f.miss("SELECT value FROM settings WHERE key = $1", "b").is("5")
-		f.exec("INSERT INTO odd"+upsert, "A", 5) // it is a that is found
-		f.miss("SELECT value FROM odd WHERE key = $1", "a").is("5")
+		f.Exec("INSERT INTO settings"+upsert, "b", 5)
+		f.Hit("SELECT value FROM settings WHERE key = $1", "a")
+		f.Miss("SELECT value FROM settings WHERE key = $1", "b").Is("5")
+		f.Exec("INSERT INTO odd"+upsert, "A", 5) // it is a that is found
+		f.Miss("SELECT value FROM odd WHERE key = $1", "a").Is("5")
 	})
 }

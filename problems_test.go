@@ -7,16 +7,17 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 	"github.com/cachedpg/cachedpg/internal/redistest"
 	"github.com/cachedpg/cachedpg/keying"
 )
 
 // problemOf waits until Stats tells of a problem with the work.
-func (v via) problemOf(work string) (found Problem) {
-	v.f.Helper()
-	v.f.until("a problem with the "+work, func() bool {
-		all := StatsOf(v.db).Problems
+func problemOf(v harness.Via, work string) (found Problem) {
+	v.F.Helper()
+	v.F.Until("a problem with the "+work, func() bool {
+		all := StatsOf(v.DB).Problems
 		i := slices.IndexFunc(all, func(p Problem) bool { return p.Work == work })
 		if i >= 0 {
 			found = all[i]
@@ -39,23 +40,23 @@ func TestARightThatPostgreSQLDeniesIsTold(t *testing.T) {
 		{"catalog", "SELECT ON pg_catalog.pg_proc", keying.CatalogUnavailable, "table pg_proc"},
 	} {
 		t.Run(test.work, func(t *testing.T) {
-			inBothStores(t, func(t *testing.T, keys ...string) {
+			harness.InBothStores(t, func(t *testing.T, keys ...string) {
 				database := pgtest.Database(t)
-				f := newFixture(t, database, "cache_statement", people, keys...)
-				role := f.newRole(database)
-				f.past("REVOKE " + test.denied + " FROM public")
-				f.db.Close() // or its role's catalog would do
-				f.dsn = withKey(f.dsn, "user", role)
-				v := f.with()
-				v.truth = f.open("pgx", f.dsn)
-				v.bypass(test.reason, userByID, 1)
+				f := harness.New(t, database, "cache_statement", harness.People, keys...)
+				role := f.NewRole(database)
+				f.Past("REVOKE " + test.denied + " FROM public")
+				f.DB.Close() // or its role's catalog would do
+				f.DSN = harness.WithKey(f.DSN, "user", role)
+				v := f.With()
+				v.Truth = f.Open("pgx", f.DSN)
+				v.Bypass(test.reason, harness.UserByID, 1)
 
-				problem := v.problemOf(test.work)
-				ping := v.db.PingContext(f.ctx)
+				problem := problemOf(v, test.work)
+				ping := v.DB.PingContext(f.Ctx)
 				if !errors.Is(ping, ErrWithheld) {
 					t.Errorf("Ping gives %v, want ErrWithheld", ping)
 				}
-				x, err := Explain(f.ctx, v.db, userByID, 1)
+				x, err := Explain(f.Ctx, v.DB, harness.UserByID, 1)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -69,9 +70,9 @@ func TestARightThatPostgreSQLDeniesIsTold(t *testing.T) {
 				}
 
 				pgtest.Exec(t, database, "GRANT "+test.denied+" TO public")
-				f.until("Ping tries again", func() bool { return v.db.PingContext(f.ctx) == nil })
-				f.until("no problem", func() bool { return len(StatsOf(v.db).Problems) == 0 })
-				v.again(userByID, 1)
+				f.Until("Ping tries again", func() bool { return v.DB.PingContext(f.Ctx) == nil })
+				f.Until("no problem", func() bool { return len(StatsOf(v.DB).Problems) == 0 })
+				v.Again(harness.UserByID, 1)
 			})
 		})
 	}
@@ -81,7 +82,7 @@ func TestARightThatPostgreSQLDeniesIsTold(t *testing.T) {
 // told of with what the dial said.
 func TestAStoreThatCannotBeUsedIsToldOf(t *testing.T) {
 	t.Parallel()
-	f := newFixture(t, pgtest.Database(t), "cache_statement", people)
+	f := harness.New(t, pgtest.Database(t), "cache_statement", harness.People)
 	server := redistest.Start(t)
 	if err := server.Client().Do(context.Background(), "ACL", "SETUSER", "weak", "on", ">s3cret", "~*", "+@read", "+ping", "+info", "+hello", "+client").Err(); err != nil {
 		t.Fatal(err)
@@ -94,13 +95,13 @@ func TestAStoreThatCannotBeUsedIsToldOf(t *testing.T) {
 		{"the password is wrong", "redis://weak:sesame@" + server.Addr() + "/0", "WRONGPASS", keying.StoreDown},
 		{"nobody is there", "redis://127.0.0.1:1/0", "127.0.0.1:1: connect: connection refused", keying.StoreDown},
 	} {
-		f.step(test.name, func(f *fixture) {
-			f.keys = []string{"cache_store=" + test.url}
-			v := f.with()
-			v.fresh(userByID, 1)
-			problem := v.problemOf("store")
-			v.bypass(test.reason, userByID, 1)
-			ping := v.db.PingContext(f.ctx)
+		f.Step(test.name, func(f *harness.Fixture) {
+			f.Keys = []string{"cache_store=" + test.url}
+			v := f.With()
+			v.Fresh(harness.UserByID, 1)
+			problem := problemOf(v, "store")
+			v.Bypass(test.reason, harness.UserByID, 1)
+			ping := v.DB.PingContext(f.Ctx)
 			if ping == nil {
 				t.Fatal("Ping finds nothing wrong")
 			}

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 )
 
@@ -79,7 +80,7 @@ func TestASchemaBeforePgCatalogShadowsIt(t *testing.T) {
 	t.Parallel()
 	database := pgtest.Database(t)
 	pgtest.Exec(t, database, shadows)
-	w := pgtest.Listen(t, withKey(database, "search_path", "shadow,pg_catalog"))
+	w := pgtest.Listen(t, harness.WithKey(database, "search_path", "shadow,pg_catalog"))
 	for sql, want := range map[string]string{
 		"SELECT substr('x'::pg_catalog.text, 1, 2)":                             "function substr",
 		"SELECT 1 WHERE 1 = 2":                                                  "operator =",

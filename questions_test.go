@@ -13,6 +13,7 @@ import (
 
 	pg_query "github.com/pganalyze/pg_query_go/v5"
 
+	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 	"github.com/cachedpg/cachedpg/internal/redistest"
 	"github.com/cachedpg/cachedpg/store"
@@ -27,7 +28,7 @@ import (
 // questioned is a database with all that the features need, behind a wire. What the
 // application sends has app in the middle of it.
 type questioned struct {
-	*fixture
+	*harness.Fixture
 	wire  *pgtest.Wire
 	redis *redistest.Server
 }
@@ -79,8 +80,8 @@ func askEverything(t *testing.T, path string, prepare func(database string), loo
 	if prepare != nil {
 		prepare(database)
 	}
-	wire := pgtest.Listen(t, withKey(database, "search_path", path))
-	ctx, cancel := context.WithTimeout(context.Background(), 5*testTimeout)
+	wire := pgtest.Listen(t, harness.WithKey(database, "search_path", path))
+	ctx, cancel := context.WithTimeout(context.Background(), 5*harness.Timeout)
 	t.Cleanup(cancel)
 	// Setup, as all the others, is sent by the application's role.
 	installer, err := sql.Open("pgx", wire.DSN)
@@ -93,25 +94,25 @@ func askEverything(t *testing.T, path string, prepare func(database string), loo
 	}
 	for _, feature := range askingFeatures {
 		if !t.Run(feature.name, func(t *testing.T) {
-			q := &questioned{fixture: &fixture{T: t, ctx: ctx, dsn: wire.DSN}, wire: wire}
-			q.plain = q.open("pgx", database)
+			q := &questioned{Fixture: &harness.Fixture{T: t, Ctx: ctx, DSN: wire.DSN}, wire: wire}
+			q.Plain = q.Open("pgx", database)
 			for _, key := range feature.keys {
 				if key == "cache_store=redis" {
 					q.redis = redistest.Start(t)
 					key = "cache_store=" + q.redis.URL()
 				}
-				q.keys = append(q.keys, key)
+				q.Keys = append(q.Keys, key)
 			}
-			q.db = q.open("cachedpg", withKeys(q.dsn, q.keys))
-			q.via = via{f: q.fixture, db: q.db, ask: q.db, truth: q.plain}
-			if err := q.db.PingContext(ctx); err != nil {
+			q.DB = q.Open("cachedpg", harness.WithKeys(q.DSN, q.Keys))
+			q.Via = harness.Via{F: q.Fixture, DB: q.DB, Ask: q.DB, Truth: q.Plain}
+			if err := q.DB.PingContext(ctx); err != nil {
 				t.Fatal(err)
 			}
 			if q.redis != nil {
-				q.live(q.db)
+				q.Live(q.DB)
 			}
 			feature.run(q)
-			if err := q.db.Close(); err != nil {
+			if err := q.DB.Close(); err != nil {
 				t.Error(err)
 			}
 			look(t, wire)
@@ -129,19 +130,19 @@ const (
 )
 
 // sends executes the application's texts.
-func (q *questioned) sends(x asker, texts ...string) {
+func (q *questioned) sends(x harness.Asker, texts ...string) {
 	q.Helper()
 	for _, text := range texts {
-		if _, err := x.ExecContext(q.ctx, text); err != nil {
+		if _, err := x.ExecContext(q.Ctx, text); err != nil {
 			q.Fatalf("%v\nin: %s", err, text)
 		}
 	}
 }
 
 // reads reads all rows of the application's question.
-func (q *questioned) reads(x asker, query string, args ...any) {
+func (q *questioned) reads(x harness.Asker, query string, args ...any) {
 	q.Helper()
-	rows, err := x.QueryContext(q.ctx, query, args...)
+	rows, err := x.QueryContext(q.Ctx, query, args...)
 	if err != nil {
 		q.Fatalf("%v\nin: %s", err, query)
 	}
@@ -152,15 +153,15 @@ func (q *questioned) reads(x asker, query string, args ...any) {
 	}
 }
 
-func (q *questioned) writes(x asker, query string, args ...any) {
+func (q *questioned) writes(x harness.Asker, query string, args ...any) {
 	q.Helper()
-	if _, err := x.ExecContext(q.ctx, query, args...); err != nil {
+	if _, err := x.ExecContext(q.Ctx, query, args...); err != nil {
 		q.Fatalf("%v\nin: %s", err, query)
 	}
 }
 
 // everyStatement is every way into the driver.
-func (q *questioned) everyStatement() { q.everyStatementOf(q.db) }
+func (q *questioned) everyStatement() { q.everyStatementOf(q.DB) }
 
 func (q *questioned) everyStatementOf(db *sql.DB) {
 	for range 3 {
@@ -178,7 +179,7 @@ func (q *questioned) everyStatementOf(db *sql.DB) {
 	}
 	for _, end := range []func(*sql.Tx) error{(*sql.Tx).Commit, (*sql.Tx).Rollback} {
 		for _, options := range []*sql.TxOptions{nil, {ReadOnly: true}, {Isolation: sql.LevelSerializable}} {
-			tx, err := db.BeginTx(q.ctx, options)
+			tx, err := db.BeginTx(q.Ctx, options)
 			if err != nil {
 				q.Fatal(err)
 			}
@@ -195,38 +196,38 @@ func (q *questioned) everyStatementOf(db *sql.DB) {
 			}
 		}
 	}
-	conn := q.conn(db)
+	conn := q.Conn(db)
 	defer conn.Close()
 	q.sends(conn, "SET timezone = "+app+" 'Europe/Oslo'", "PREPARE "+app+" p AS SELECT 1", "BEGIN; "+strings.Replace(appUpdate, "$1", "1", 1)+"; COMMIT", "LISTEN "+"c_app",
 		"CREATE "+app+" TEMP TABLE own_app (id pg_catalog.int4); SELECT")
 	q.reads(conn, appRead, 1)
 	q.sends(conn, "SET default_transaction_isolation = "+app+" 'repeatable read'")
-	tx, err := conn.BeginTx(q.ctx, nil)
+	tx, err := conn.BeginTx(q.Ctx, nil)
 	if err != nil {
 		q.Fatal(err)
 	}
 	q.reads(tx, appRead, 1)
 	q.sends(tx, "SAVEPOINT s_app", "CREATE "+app+" TABLE app.t (id pg_catalog.int4)", "ROLLBACK TO SAVEPOINT s_app")
 	q.reads(tx, appRead, 1)
-	q.rollback(tx)
+	q.Rollback(tx)
 	q.sends(conn, "DISCARD ALL")
-	statement, err := db.PrepareContext(q.ctx, appRead)
+	statement, err := db.PrepareContext(q.Ctx, appRead)
 	if err != nil {
 		q.Fatal(err)
 	}
 	defer statement.Close()
-	q.reads(prepared{statement}, appRead, 3)
-	if err := Invalidate(q.ctx, db, "app.users"); err != nil && !errors.Is(err, store.ErrDown) {
+	q.reads(harness.Prepared{Stmt: statement}, appRead, 3)
+	if err := Invalidate(q.Ctx, db, "app.users"); err != nil && !errors.Is(err, store.ErrDown) {
 		q.Fatal(err)
 	}
-	if err := db.PingContext(q.ctx); err != nil {
+	if err := db.PingContext(q.Ctx); err != nil {
 		q.Fatal(err)
 	}
 }
 
 func (q *questioned) explains() {
 	for _, text := range []string{appRead, appUpdate, "CREATE TABLE " + app + " app.t ()", appNote} {
-		if _, err := Explain(q.ctx, q.db, text); err != nil {
+		if _, err := Explain(q.Ctx, q.DB, text); err != nil {
 			q.Fatal(err)
 		}
 	}
@@ -235,75 +236,75 @@ func (q *questioned) explains() {
 // keeps asks what is asked of PostgreSQL for writers that died, and for a new epoch.
 func (q *questioned) keeps() {
 	q.everyStatement()
-	k := q.keeper()
+	k := keeperOf(q.Via)
 	writers := []store.WriterID{store.NewTransactionWriter(3), store.NewBackendWriter(1, time.Unix(1, 0)), store.NewWriter()}
-	if over := k.guard.over(q.ctx, writers); len(over) != 2 {
+	if over := k.guard.over(q.Ctx, writers); len(over) != 2 {
 		q.Errorf("%d writers of two are over", len(over))
 	}
 	ours := &keeper{store: k.store, log: k.log}
 	ours.guard.id, ours.guard.connectors = k.guard.id, k.guard.connectors
-	ours.watch.guard, ours.life = &ours.guard, q.ctx
+	ours.watch.guard, ours.life = &ours.guard, q.Ctx
 	ours.peers = newPeers(&ours.guard, "", k.peers.self, "", nil)
 	defer ours.guard.close()
 	for range 2 {
-		ours.orphaned(q.ctx, writers)
+		ours.orphaned(q.Ctx, writers)
 	}
-	if _, err := ours.sure(q.ctx, store.Fresh{Epoch: "a new epoch", Marked: writers}); err != nil {
+	if _, err := ours.sure(q.Ctx, store.Fresh{Epoch: "a new epoch", Marked: writers}); err != nil {
 		q.Error(err)
 	}
-	if _, err := ours.sure(q.ctx, store.Fresh{Epoch: "another", Kept: true}); err != nil {
+	if _, err := ours.sure(q.Ctx, store.Fresh{Epoch: "another", Kept: true}); err != nil {
 		q.Error(err)
 	}
 	ours.notice.guard = &ours.guard
 	ours.notice.enter()
-	posted, err := ours.notice.post(q.ctx)
+	posted, err := ours.notice.post(q.Ctx)
 	if err != nil {
 		q.Fatal(err)
 	}
-	if !ours.notice.hold(q.ctx, posted) {
+	if !ours.notice.hold(q.Ctx, posted) {
 		q.Error("the notice is gone")
 	}
 	ours.notice.leave()
 	ours.notice.lift()
-	c, err := k.guard.dial(q.ctx)
+	c, err := k.guard.dial(q.Ctx)
 	if err != nil {
 		q.Fatal(err)
 	}
 	defer c.Close()
-	conn := connectorOf(q.db).newConn()
+	conn := connectorOf(q.DB).newConn()
 	conn.inner, conn.pid = c, c.backend()
 	byPID, byID := conn.d.ended(conn.d.space(), 1, "", commitSync), conn.d.ended(conn.d.space(), 0, "3", commitAsync)
 	for i, ended := range []func(context.Context) (bool, error){byPID, byPID, byID} {
-		if over, err := ended(q.ctx); err != nil || over != (i > 0) {
+		if over, err := ended(q.Ctx); err != nil || over != (i > 0) {
 			q.Errorf("a writer is over: %t, %v", over, err)
 		}
 	}
-	if w := conn.backendWriter(q.ctx); conn.started == 0 {
+	if w := conn.backendWriter(q.Ctx); conn.started == 0 {
 		q.Errorf("the start of the backend is not known: %v", w)
 	}
 }
 
 func (q *questioned) relaysEvents() {
 	q.everyStatement()
-	stop := q.relay(RelayOptions{Interval: time.Millisecond})
+	stop := runRelay(q.Via, RelayOptions{Interval: time.Millisecond})
 	defer stop()
-	q.until("an empty outbox", func() bool { return q.outbox() == 0 })
+	q.Until("an empty outbox", func() bool { return outboxSize(q.Fixture) == 0 })
 }
 
 func (q *questioned) follows() {
-	q.until("the feed", func() bool { return connectorOf(q.db).space().feed.Load().live.Load() })
+	q.Until("the feed", func() bool { return connectorOf(q.DB).space().feed.Load().live.Load() })
 	q.everyStatement()
-	q.past("UPDATE app.users SET city = 'Bonn' WHERE id = 1")
-	q.until("the change of another", func() bool { return StatsOf(q.db).Feed.Transactions > 0 })
+	q.Past("UPDATE app.users SET city = 'Bonn' WHERE id = 1")
+	q.Until("the change of another", func() bool { return StatsOf(q.DB).Feed.Transactions > 0 })
 }
 
 func (q *questioned) queues() {
 	for range 3 {
-		q.writes(q.db, appCount, 1)
+		q.writes(q.DB, appCount, 1)
 	}
-	q.drained()
-	q.sends(q.db, "SET timezone = "+app+" 'UTC'")
-	q.writes(q.db, appCount, 2)
+	drained(q.Via)
+	q.sends(q.DB, "SET timezone = "+app+" 'UTC'")
+	q.writes(q.DB, appCount, 2)
 	q.everyStatement()
 }
 
@@ -311,21 +312,21 @@ func (q *questioned) queues() {
 // it, and under a notice.
 func (q *questioned) losesRedis() {
 	p := q.redis.Proxy()
-	writer := q.process("writer", "cache_store="+q.redis.URLThrough(p))
-	stop := q.relay(RelayOptions{Interval: time.Millisecond})
+	writer := q.Process("writer", "cache_store="+q.redis.URLThrough(p))
+	stop := runRelay(q.Via, RelayOptions{Interval: time.Millisecond})
 	defer stop()
-	q.until("the relay", func() bool {
-		announced, err := connectorOf(q.db).space().keeper.guard.yes(q.ctx, "SELECT "+held(lockRelay))
+	q.Until("the relay", func() bool {
+		announced, err := connectorOf(q.DB).space().keeper.guard.yes(q.Ctx, "SELECT "+held(lockRelay))
 		return err == nil && announced
 	})
-	q.reads(writer.db, appRead, 1)
+	q.reads(writer.DB, appRead, 1)
 	p.Cut()
-	q.writes(writer.db, appUpdate, 1)
-	if s := StatsOf(writer.db).Outbox; s.Asked == 0 {
+	q.writes(writer.DB, appUpdate, 1)
+	if s := StatsOf(writer.DB).Outbox; s.Asked == 0 {
 		q.Errorf("the relay was not asked: %+v", s)
 	}
 	stop()
-	q.everyStatementOf(writer.db)
+	q.everyStatementOf(writer.DB)
 	p.Restore()
 }
 

@@ -3,6 +3,7 @@ package cachedpg
 import (
 	"testing"
 
+	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/keying"
 )
 
@@ -10,44 +11,44 @@ import (
 type dependency struct{ query, change string }
 
 // follow caches each query, changes what it depends on, and asks again.
-func (f *fixture) follow(list []dependency) {
+func follow(f *harness.Fixture, list []dependency) {
 	f.Helper()
 	for _, d := range list {
-		before := f.known(d.query).String()
-		f.exec(d.change)
-		d.moved(f.via, before)
+		before := f.Known(d.query).String()
+		f.Exec(d.change)
+		d.moved(f.Via, before)
 	}
 }
 
 // followAnew is follow for changes of the schema: on other connections,
 // because pgx fails once with a statement that was prepared before.
-func (f *fixture) followAnew(list []dependency) {
+func followAnew(f *harness.Fixture, list []dependency) {
 	f.Helper()
 	for _, d := range list {
-		before := f.anew().known(d.query).String()
-		f.exec(d.change)
-		d.moved(f.anew(), before)
+		before := anew(f).Known(d.query).String()
+		f.Exec(d.change)
+		d.moved(anew(f), before)
 	}
 }
 
-func (d dependency) moved(v via, before string) {
-	v.f.Helper()
-	if after := v.fresh(d.query).String(); after == before {
-		v.f.Errorf("%s: %s has changed nothing, so nothing was tested", d.query, d.change)
+func (d dependency) moved(v harness.Via, before string) {
+	v.F.Helper()
+	if after := v.Fresh(d.query).String(); after == before {
+		v.F.Errorf("%s: %s has changed nothing, so nothing was tested", d.query, d.change)
 	}
 }
 
 // anew asks on new connections, through the driver and past it.
-func (f *fixture) anew() via {
+func anew(f *harness.Fixture) harness.Via {
 	f.Helper()
-	v := f.with()
-	v.truth = f.open("pgx", f.dsn)
+	v := f.With()
+	v.Truth = f.Open("pgx", f.DSN)
 	return v
 }
 
 // What a SELECT depends on, beyond the tables that it names.
 func TestWhatAReadDependsOn(t *testing.T) {
-	scenarioInMemory(t, people+`
+	harness.ScenarioInMemory(t, harness.People+`
 		CREATE TABLE pets (id int PRIMARY KEY, owner int, name text, kind text);
 		INSERT INTO pets VALUES (1, 1, 'rex', 'dog'), (2, 1, 'tom', 'cat'), (3, 2, 'ben', 'dog');
 		CREATE VIEW owners AS SELECT u.id, u.name, count(p.id) AS pets FROM users u LEFT JOIN pets p ON p.owner = u.id GROUP BY u.id;
@@ -59,8 +60,8 @@ func TestWhatAReadDependsOn(t *testing.T) {
 		CREATE TABLE parent (id int, v text); CREATE TABLE child (w int) INHERITS (parent);
 		INSERT INTO parent VALUES (1, 'p'); INSERT INTO child VALUES (2, 'c', 0);
 		CREATE TABLE tree (id int PRIMARY KEY, up int, label text); INSERT INTO tree VALUES (1, NULL, 'root'), (2, 1, 'leaf');
-		CREATE TABLE docs (id int PRIMARY KEY, doc jsonb); INSERT INTO docs VALUES (1, '{"a": [1, 2, {"b": "x"}]}');`, func(f *fixture) {
-		f.follow([]dependency{
+		CREATE TABLE docs (id int PRIMARY KEY, doc jsonb); INSERT INTO docs VALUES (1, '{"a": [1, 2, {"b": "x"}]}');`, func(f *harness.Fixture) {
+		follow(f, []dependency{
 			{"SELECT * FROM dog_owners ORDER BY id", "INSERT INTO pets VALUES (4, 2, 'max', 'cat')"},
 			{"SELECT * FROM dog_owners ORDER BY id", "UPDATE users SET name = 'anna' WHERE id = 1"},
 			{"SELECT * FROM kinds ORDER BY kind", "REFRESH MATERIALIZED VIEW kinds"},
@@ -94,16 +95,16 @@ func TestWhatAReadDependsOn(t *testing.T) {
 		// LIMIT without ORDER BY may give any rows. Those that PostgreSQL gave
 		// once are an answer for as long as the table is as it was.
 		for _, query := range []string{"SELECT id FROM pets LIMIT 1", "SELECT DISTINCT ON (kind) id FROM pets", "SELECT array_agg(name) FROM pets"} {
-			f.warm(query)
-			f.exec("UPDATE pets SET owner = owner WHERE id = 13")
-			f.miss(query)
+			f.Warm(query)
+			f.Exec("UPDATE pets SET owner = owner WHERE id = 13")
+			f.Miss(query)
 		}
 	})
 }
 
 // What a SELECT means changes with the schema.
 func TestReadsAfterTheSchemaHasChanged(t *testing.T) {
-	scenarioOnce(t, people+`
+	harness.ScenarioOnce(t, harness.People+`
 		CREATE TABLE pets (id int PRIMARY KEY, owner int, tag text); INSERT INTO pets VALUES (1, 1, 'a'), (2, 2, 'b');
 		CREATE TYPE mood AS ENUM ('sad', 'ok'); CREATE TYPE pair AS (a int, b text); CREATE DOMAIN small AS int CHECK (VALUE < 10);
 		CREATE TABLE typed (id int PRIMARY KEY, m mood, p pair, s small, moods mood[]);
@@ -119,10 +120,10 @@ func TestReadsAfterTheSchemaHasChanged(t *testing.T) {
 		CREATE TEXT SEARCH CONFIGURATION words (COPY = simple);
 		CREATE TEXT SEARCH DICTIONARY stops (TEMPLATE = simple, STOPWORDS = english);
 		CREATE VIEW named AS SELECT id, name FROM users;
-		CREATE TABLE texts (id int PRIMARY KEY, line text); INSERT INTO texts VALUES (1, 'the quick foxes');`, func(f *fixture) {
-		f.known("SELECT max(m) FROM typed")
-		f.exec("ALTER TYPE mood ADD VALUE 'happy' BEFORE 'sad'")
-		f.followAnew([]dependency{
+		CREATE TABLE texts (id int PRIMARY KEY, line text); INSERT INTO texts VALUES (1, 'the quick foxes');`, func(f *harness.Fixture) {
+		f.Known("SELECT max(m) FROM typed")
+		f.Exec("ALTER TYPE mood ADD VALUE 'happy' BEFORE 'sad'")
+		followAnew(f, []dependency{
 			{"SELECT * FROM users NATURAL JOIN pets", "ALTER TABLE pets ADD COLUMN name text DEFAULT 'bob'"},
 			{"SELECT * FROM users ORDER BY id", "ALTER TABLE users ADD COLUMN age int DEFAULT 7"},
 			{"SELECT pets FROM pets ORDER BY id", "ALTER TABLE pets DROP COLUMN name"},
@@ -145,26 +146,26 @@ func TestReadsAfterTheSchemaHasChanged(t *testing.T) {
 		})
 
 		// What PostgreSQL refuses from now on.
-		f.via = f.anew()
-		f.warm("SELECT 9::small")
-		f.exec("ALTER DOMAIN small ADD CONSTRAINT smaller CHECK (VALUE < 5)")
-		f.fails("SELECT 9::small")
-		f.warm("SELECT name FROM users WHERE id = 2")
-		f.exec("ALTER TABLE users RENAME TO persons")
-		f.fails("SELECT name FROM users WHERE id = 2")
-		f.exec("CREATE VIEW users AS SELECT 2 AS id, 'view' AS name")
-		f.miss("SELECT name FROM users WHERE id = 2").is("view")
+		f.Via = anew(f)
+		f.Warm("SELECT 9::small")
+		f.Exec("ALTER DOMAIN small ADD CONSTRAINT smaller CHECK (VALUE < 5)")
+		f.Fails("SELECT 9::small")
+		f.Warm("SELECT name FROM users WHERE id = 2")
+		f.Exec("ALTER TABLE users RENAME TO persons")
+		f.Fails("SELECT name FROM users WHERE id = 2")
+		f.Exec("CREATE VIEW users AS SELECT 2 AS id, 'view' AS name")
+		f.Miss("SELECT name FROM users WHERE id = 2").Is("view")
 	})
 }
 
 // Texts of the database are not read as times from the cache: they may say now.
 func TestTextsThatAreReadAsTimes(t *testing.T) {
-	scenarioInMemory(t, `
+	harness.ScenarioInMemory(t, `
 		CREATE DOMAIN birthday AS date; CREATE TYPE span AS (lo date, hi date); CREATE TYPE dates AS RANGE (subtype = date);
 		CREATE TABLE notes (id int PRIMARY KEY, note text, list text[], array_note text, doc jsonb, one text, span text);
 		INSERT INTO notes VALUES (1, 'today', '{today}', '{today}', '{"due": "today"}', '(today,)', '[today,)');
 		CREATE TABLE events (id int PRIMARY KEY, note date, at timestamptz); INSERT INTO events VALUES (1, '2024-01-01', '2024-01-01 12:00Z');
-		CREATE VIEW due AS SELECT id, note::date AS day FROM notes; CREATE VIEW fixed AS SELECT 'today'::text::date AS day`, func(f *fixture) {
+		CREATE VIEW due AS SELECT id, note::date AS day FROM notes; CREATE VIEW fixed AS SELECT 'today'::text::date AS day`, func(f *harness.Fixture) {
 		for _, query := range []string{
 			"SELECT note::date FROM notes", "SELECT date(note) FROM notes", "SELECT (note).date FROM notes",
 			`SELECT "timestamptz"(note) FROM notes`, "SELECT (note).timestamptz FROM notes", "SELECT pg_catalog.timestamp(note) FROM notes",
@@ -175,10 +176,10 @@ func TestTextsThatAreReadAsTimes(t *testing.T) {
 			"SELECT (SELECT max(at::date) FROM (SELECT note AS at FROM notes) x) FROM events", "SELECT day FROM due",
 			"SELECT ('to' || substr('xday', 2))::date", "SELECT max(note)::date FROM notes",
 		} {
-			f.bypass(keying.ClockCast, query)
+			f.Bypass(keying.ClockCast, query)
 		}
-		f.bypass(keying.ClockInput, "SELECT day FROM fixed")
-		f.bypass(keying.ClockInput, "SELECT $1::text::date", "today")
+		f.Bypass(keying.ClockInput, "SELECT day FROM fixed")
+		f.Bypass(keying.ClockInput, "SELECT $1::text::date", "today")
 		for _, query := range []string{
 			"SELECT at::date, note::timestamptz, date_trunc('day', at)::date, (at AT TIME ZONE 'UTC')::date FROM events",
 			"SELECT day::timestamp FROM (SELECT date_trunc('day', at) AS day, count(*) FROM events GROUP BY 1) d",
@@ -186,17 +187,17 @@ func TestTextsThatAreReadAsTimes(t *testing.T) {
 			"SELECT to_char(at, 'YYYY') FROM events GROUP BY at::date, at",
 			"SELECT note::text, id::text::int FROM notes",
 		} {
-			f.warm(query)
+			f.Warm(query)
 		}
 	})
 }
 
 // A time of day in a zone depends on the date: in summer another offset holds.
 func TestTimesOfDayInAZone(t *testing.T) {
-	scenarioOnce(t, `CREATE TABLE shifts (id int PRIMARY KEY, starts time, starts_tz timetz, at timestamptz, zone text);
+	harness.ScenarioOnce(t, `CREATE TABLE shifts (id int PRIMARY KEY, starts time, starts_tz timetz, at timestamptz, zone text);
 		INSERT INTO shifts VALUES (1, '10:00', '10:00+00', '2024-06-01 10:00Z', 'America/New_York');
 		CREATE TABLE events (id int PRIMARY KEY, at timestamptz, starts time); INSERT INTO events VALUES (1, '2024-06-01 10:00Z', '9:00');
-		CREATE DOMAIN hour AS time; CREATE VIEW local AS SELECT starts AT TIME ZONE 'America/New_York' AS starts FROM events;`, func(f *fixture) {
+		CREATE DOMAIN hour AS time; CREATE VIEW local AS SELECT starts AT TIME ZONE 'America/New_York' AS starts FROM events;`, func(f *harness.Fixture) {
 		for _, query := range []string{
 			"SELECT starts AT TIME ZONE 'America/New_York' FROM events", "SELECT timezone('America/New_York', starts) FROM events",
 			"SELECT starts FROM local", "SELECT '10:00'::time AT TIME ZONE 'America/New_York'", "SELECT make_time(10, 0, 0) AT TIME ZONE 'America/New_York'",
@@ -205,16 +206,16 @@ func TestTimesOfDayInAZone(t *testing.T) {
 			"SELECT x.s AT TIME ZONE 'America/New_York' FROM (SELECT starts AS s FROM events) x", "SELECT timetz(starts) FROM events",
 			"SELECT timetz_larger(starts, starts) FROM events", "SELECT starts_tz FROM shifts",
 		} {
-			f.bypass(keying.ClockType, query)
+			f.Bypass(keying.ClockType, query)
 		}
-		f.warm("SELECT at AT TIME ZONE 'America/New_York', starts FROM events")
-		f.warm("SELECT (at AT TIME ZONE 'America/New_York')::time, at AT TIME ZONE interval '1 hour' FROM events")
+		f.Warm("SELECT at AT TIME ZONE 'America/New_York', starts FROM events")
+		f.Warm("SELECT (at AT TIME ZONE 'America/New_York')::time, at AT TIME ZONE interval '1 hour' FROM events")
 	})
 }
 
 // What depends on the session, the server or the catalog more than a key can say.
 func TestBuiltinsThatAreNotCached(t *testing.T) {
-	scenarioOnce(t, people+"CREATE SEQUENCE numbers", func(f *fixture) {
+	harness.ScenarioOnce(t, harness.People+"CREATE SEQUENCE numbers", func(f *harness.Fixture) {
 		for _, test := range []struct {
 			reason  keying.Reason
 			queries []string
@@ -235,7 +236,7 @@ func TestBuiltinsThatAreNotCached(t *testing.T) {
 			{keying.SystemCatalog, []string{"SELECT count(*) > 0 FROM pg_class", "SELECT table_name FROM information_schema.tables WHERE table_name = 'users'"}},
 		} {
 			for _, query := range test.queries {
-				f.bypass(test.reason, query)
+				f.Bypass(test.reason, query)
 			}
 		}
 		for _, query := range []string{
@@ -243,29 +244,29 @@ func TestBuiltinsThatAreNotCached(t *testing.T) {
 			"SELECT current_user, session_user, current_database()", "SELECT ts_rank(to_tsvector(name), to_tsquery('ann')) FROM users ORDER BY id",
 			"SELECT jsonb_path_query('\"2024-01-01\"', '$.datetime()')", "SELECT float8 '0.1' + 0.2, avg(id) FROM users",
 		} {
-			f.warm(query)
+			f.Warm(query)
 		}
 	})
 }
 
 // Views of system catalogs, and views that nobody here can read.
 func TestViewsOverTheCatalog(t *testing.T) {
-	scenarioOnce(t, people+`
+	harness.ScenarioOnce(t, harness.People+`
 		CREATE VIEW tables AS SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = current_schema;
 		CREATE VIEW described AS SELECT u.id, c.reltuples FROM users u JOIN pg_class c ON c.relname = 'users';
-		CREATE VIEW columns AS SELECT column_name FROM information_schema.columns WHERE table_name = 'users'`, func(f *fixture) {
-		f.warm(userByID, 1)
+		CREATE VIEW columns AS SELECT column_name FROM information_schema.columns WHERE table_name = 'users'`, func(f *harness.Fixture) {
+		f.Warm(harness.UserByID, 1)
 		for _, query := range []string{"SELECT count(*) FROM tables", "SELECT count(*) > 0 FROM described", "SELECT count(*) FROM columns"} {
-			f.fresh(query)
-			f.bypass(keying.SystemCatalog, query)
+			f.Fresh(query)
+			f.Bypass(keying.SystemCatalog, query)
 		}
-		f.hit(userByID, 1) // which nobody has taken for a write, or for a reason to load the catalog again
+		f.Hit(harness.UserByID, 1) // which nobody has taken for a write, or for a reason to load the catalog again
 	})
 }
 
 // Code of the user's own that runs unseen, and reads the clock.
 func TestCodeThatRunsUnseen(t *testing.T) {
-	scenarioOnce(t, people+`
+	harness.ScenarioOnce(t, harness.People+`
 		CREATE DOMAIN future AS timestamptz CHECK (VALUE > now()); CREATE DOMAIN futures AS future[]; CREATE DOMAIN today AS date CHECK (VALUE = current_date);
 		CREATE DOMAIN word AS text CHECK (VALUE ~ '^[a-z]+$' AND length(VALUE) < 10 AND lower(VALUE) IN ('a', 'b'));
 		CREATE TYPE holder AS (id int, f future); CREATE DOMAIN unlike AS date CHECK (VALUE <> 'yesterday'::text::date);
@@ -273,7 +274,7 @@ func TestCodeThatRunsUnseen(t *testing.T) {
 		CREATE FUNCTION at(timestamptz DEFAULT now()) RETURNS timestamptz IMMUTABLE LANGUAGE sql AS 'SELECT $1';
 		CREATE FUNCTION plus(int, int DEFAULT 5) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT $1 + $2';
 		CREATE FUNCTION next(int, bigint DEFAULT random()::bigint) RETURNS bigint IMMUTABLE LANGUAGE sql AS 'SELECT $1 + $2';
-		CREATE FUNCTION day(text DEFAULT 'today'::text::date::text) RETURNS text IMMUTABLE LANGUAGE sql AS 'SELECT $1'`, func(f *fixture) {
+		CREATE FUNCTION day(text DEFAULT 'today'::text::date::text) RETURNS text IMMUTABLE LANGUAGE sql AS 'SELECT $1'`, func(f *harness.Fixture) {
 		for reason, queries := range map[keying.Reason][]string{
 			keying.UserType: {"SELECT '2999-01-01'::future", "SELECT ARRAY['2999-01-01']::future[]", "SELECT '{2999-01-01}'::futures", "SELECT future('2999-01-01')",
 				"SELECT '(1,2999-01-01)'::holder", "SELECT h FROM held", "SELECT current_user, '2000-01-01'::unlike"},
@@ -281,80 +282,80 @@ func TestCodeThatRunsUnseen(t *testing.T) {
 			keying.VolatileFunction: {"SELECT next(1) < 0"},
 		} {
 			for _, query := range queries {
-				f.bypass(reason, query)
+				f.Bypass(reason, query)
 			}
 		}
-		f.warm("SELECT plus(1), plus(1, 2)")
-		f.warm("SELECT 'b'::word, id FROM users WHERE id = 1")
+		f.Warm("SELECT plus(1), plus(1, 2)")
+		f.Warm("SELECT 'b'::word, id FROM users WHERE id = 1")
 	})
 }
 
 // Casts that PostgreSQL applies unseen, by way of a text.
 func TestCastsThroughText(t *testing.T) {
-	scenarioOnce(t, people+`
+	harness.ScenarioOnce(t, harness.People+`
 		CREATE TYPE colour AS ENUM ('today', 'red'); CREATE CAST (colour AS date) WITH INOUT AS IMPLICIT;
-		CREATE TABLE paints (id int PRIMARY KEY, c colour, day date); INSERT INTO paints VALUES (1, 'today', '2024-01-01');`, func(f *fixture) {
-		f.bypass(keying.UserCast, "SELECT c = day FROM paints")
-		f.bypass(keying.UserCast, "SELECT day - c FROM paints")
-		f.warm("SELECT name FROM users WHERE id = 1")
+		CREATE TABLE paints (id int PRIMARY KEY, c colour, day date); INSERT INTO paints VALUES (1, 'today', '2024-01-01');`, func(f *harness.Fixture) {
+		f.Bypass(keying.UserCast, "SELECT c = day FROM paints")
+		f.Bypass(keying.UserCast, "SELECT day - c FROM paints")
+		f.Warm("SELECT name FROM users WHERE id = 1")
 	})
 }
 
 // An operator = for a domain of the user's own finds other rows than the key does.
 func TestOwnEqualityOfADomain(t *testing.T) {
-	scenarioInMemory(t, `
+	harness.ScenarioInMemory(t, `
 		CREATE DOMAIN code AS text; CREATE TABLE parts (code code PRIMARY KEY, n int); INSERT INTO parts VALUES ('a', 1), ('B', 2);
 		CREATE FUNCTION same(code, code) RETURNS bool IMMUTABLE LANGUAGE sql AS 'SELECT lower($1::text) = lower($2::text)';
 		CREATE OPERATOR = (FUNCTION = same, LEFTARG = code, RIGHTARG = code);
 		CREATE FUNCTION same_text(code, text) RETURNS bool IMMUTABLE LANGUAGE sql AS 'SELECT lower($1::text) = lower($2)';
-		CREATE OPERATOR = (FUNCTION = same_text, LEFTARG = code, RIGHTARG = text);`, func(f *fixture) {
+		CREATE OPERATOR = (FUNCTION = same_text, LEFTARG = code, RIGHTARG = text);`, func(f *harness.Fixture) {
 		for _, query := range []string{"SELECT n FROM parts WHERE code = $1", "SELECT n FROM parts WHERE code = $1::code", "SELECT n FROM parts WHERE code = $1::text"} {
-			f.known(query, "A")
-			f.exec("UPDATE parts SET n = n + 1 WHERE code = 'a'")
-			f.fresh(query, "A")
+			f.Known(query, "A")
+			f.Exec("UPDATE parts SET n = n + 1 WHERE code = 'a'")
+			f.Fresh(query, "A")
 		}
 		const query = "SELECT n FROM parts WHERE code = $1"
-		f.known(query, "b")
-		f.exec("UPDATE parts SET n = n + 1 WHERE code = $1", "b")
-		f.fresh(query, "b")
-		f.fresh(query, "B")
+		f.Known(query, "b")
+		f.Exec("UPDATE parts SET n = n + 1 WHERE code = $1", "b")
+		f.Fresh(query, "b")
+		f.Fresh(query, "B")
 	})
 }
 
 // Under another collation other texts are equal.
 func TestReadsUnderCollations(t *testing.T) {
-	scenarioInMemory(t, `
+	harness.ScenarioInMemory(t, `
 		CREATE COLLATION anycase (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
 		CREATE TABLE names (name text COLLATE anycase PRIMARY KEY, plain text UNIQUE, n int);
 		CREATE UNIQUE INDEX ON names (plain COLLATE anycase);
-		INSERT INTO names VALUES ('Ann', 'Ann', 1), ('bob', 'bob', 2);`, func(f *fixture) {
-		f.known("SELECT n FROM names WHERE name = $1", "ANN")
-		f.exec("UPDATE names SET n = 10 WHERE name = $1", "ann")
-		f.miss("SELECT n FROM names WHERE name = $1", "ANN").is("10")
-		f.known("SELECT n FROM names WHERE plain = $1 COLLATE anycase", "ANN")
-		f.known("SELECT n FROM names WHERE plain = $1", "Ann")
-		f.exec("UPDATE names SET n = 11 WHERE plain COLLATE anycase = $1", "ann")
-		f.miss("SELECT n FROM names WHERE plain = $1 COLLATE anycase", "ANN").is("11")
-		f.miss("SELECT n FROM names WHERE plain = $1", "Ann").is("11")
+		INSERT INTO names VALUES ('Ann', 'Ann', 1), ('bob', 'bob', 2);`, func(f *harness.Fixture) {
+		f.Known("SELECT n FROM names WHERE name = $1", "ANN")
+		f.Exec("UPDATE names SET n = 10 WHERE name = $1", "ann")
+		f.Miss("SELECT n FROM names WHERE name = $1", "ANN").Is("10")
+		f.Known("SELECT n FROM names WHERE plain = $1 COLLATE anycase", "ANN")
+		f.Known("SELECT n FROM names WHERE plain = $1", "Ann")
+		f.Exec("UPDATE names SET n = 11 WHERE plain COLLATE anycase = $1", "ann")
+		f.Miss("SELECT n FROM names WHERE plain = $1 COLLATE anycase", "ANN").Is("11")
+		f.Miss("SELECT n FROM names WHERE plain = $1", "Ann").Is("11")
 		for _, conflict := range []string{"plain", "plain COLLATE anycase", "plain text_ops"} {
-			f.known("SELECT n FROM names WHERE plain = $1", "Ann")
-			f.exec("INSERT INTO names VALUES ('x', 'ann', 0) ON CONFLICT (plain COLLATE anycase) DO UPDATE SET n = names.n + 1")
-			f.miss("SELECT n FROM names WHERE plain = $1", "Ann")
-			f.known("SELECT n FROM names WHERE plain = $1", "Ann")
-			f.exec("INSERT INTO names (name, plain, n) VALUES ('x', 'Ann', 0) ON CONFLICT (" + conflict + ") DO UPDATE SET n = names.n + 1")
-			f.miss("SELECT n FROM names WHERE plain = $1", "Ann")
+			f.Known("SELECT n FROM names WHERE plain = $1", "Ann")
+			f.Exec("INSERT INTO names VALUES ('x', 'ann', 0) ON CONFLICT (plain COLLATE anycase) DO UPDATE SET n = names.n + 1")
+			f.Miss("SELECT n FROM names WHERE plain = $1", "Ann")
+			f.Known("SELECT n FROM names WHERE plain = $1", "Ann")
+			f.Exec("INSERT INTO names (name, plain, n) VALUES ('x', 'Ann', 0) ON CONFLICT (" + conflict + ") DO UPDATE SET n = names.n + 1")
+			f.Miss("SELECT n FROM names WHERE plain = $1", "Ann")
 		}
-		f.known("SELECT name FROM names ORDER BY name")
-		f.exec("ALTER TABLE names ALTER COLUMN name TYPE text COLLATE \"C\"")
-		f.anew().fresh("SELECT name FROM names ORDER BY name")
-		f.anew().fresh("SELECT n FROM names WHERE name = $1", "ANN").is("")
+		f.Known("SELECT name FROM names ORDER BY name")
+		f.Exec("ALTER TABLE names ALTER COLUMN name TYPE text COLLATE \"C\"")
+		anew(f).Fresh("SELECT name FROM names ORDER BY name")
+		anew(f).Fresh("SELECT n FROM names WHERE name = $1", "ANN").Is("")
 	})
 }
 
 // Functions that say IMMUTABLE and are not: PostgreSQL believes them where it
 // folds constants, and runs them for each query all the same.
 func TestFunctionsThatReadTablesUnderAFalseName(t *testing.T) {
-	scenarioInMemory(t, people+`
+	harness.ScenarioInMemory(t, harness.People+`
 		CREATE TABLE prices (id int PRIMARY KEY, price int); INSERT INTO prices VALUES (1, 10), (2, 20); CREATE VIEW cheap AS SELECT * FROM prices WHERE price < 15;
 		CREATE FUNCTION price(int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT price FROM prices WHERE id = $1';
 		CREATE FUNCTION price_of(n int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS $$ DECLARE p int; BEGIN SELECT price INTO p FROM prices WHERE id = n; RETURN p; END $$;
@@ -365,16 +366,16 @@ func TestFunctionsThatReadTablesUnderAFalseName(t *testing.T) {
 		CREATE FUNCTION tenant() RETURNS text IMMUTABLE LANGUAGE plpgsql AS $$ BEGIN RETURN current_setting('app.tenant', true); END $$;
 		CREATE FUNCTION tenants() RETURNS text IMMUTABLE LANGUAGE sql AS 'SELECT tenant()';
 		CREATE FUNCTION folded(text) RETURNS text STABLE STRICT LANGUAGE internal AS 'upper';
-		CREATE FUNCTION slug(text) RETURNS text IMMUTABLE LANGUAGE sql AS 'SELECT folded($1)'`, func(f *fixture) {
+		CREATE FUNCTION slug(text) RETURNS text IMMUTABLE LANGUAGE sql AS 'SELECT folded($1)'`, func(f *harness.Fixture) {
 		for _, query := range []string{"SELECT price(1)", "SELECT price_of(1)", "SELECT double_price(1)", "SELECT * FROM cheapest()", "SELECT parsed(1)",
 			"SELECT name, price(id) FROM users WHERE id = 1", "SELECT name FROM users u WHERE id = 1 AND price(u.id) > 0", "SELECT id, price_of(1) FROM prices WHERE id = 2"} {
-			f.known(query)
-			f.exec("UPDATE prices SET price = price + 1 WHERE id = 1")
-			f.miss(query)
+			f.Known(query)
+			f.Exec("UPDATE prices SET price = price + 1 WHERE id = 1")
+			f.Miss(query)
 		}
-		f.bypass(keying.UserFunction, "SELECT today()")
-		f.bypass(keying.UserFunction, "SELECT tenant()")
-		f.bypass(keying.UserFunction, "SELECT tenants()")
-		f.warm("SELECT slug(name) FROM users WHERE id = 1")
+		f.Bypass(keying.UserFunction, "SELECT today()")
+		f.Bypass(keying.UserFunction, "SELECT tenant()")
+		f.Bypass(keying.UserFunction, "SELECT tenants()")
+		f.Warm("SELECT slug(name) FROM users WHERE id = 1")
 	})
 }

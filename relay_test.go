@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 	"github.com/cachedpg/cachedpg/internal/redistest"
 	"github.com/cachedpg/cachedpg/invalidation"
@@ -29,23 +30,23 @@ func ids(events []invalidation.Event) (ids []string) {
 
 // What a sink gets says whose it is, what changed and when.
 func TestASinkGetsTheEvents(t *testing.T) {
-	posting(t, func(f *fixture) {
-		f.known(userByID, 1)
+	posting(t, func(f *harness.Fixture) {
+		f.Known(harness.UserByID, 1)
 		before := time.Now().Add(-time.Minute)
-		f.exec(touchFirst)
+		f.Exec(touchFirst)
 		r := &recorder{}
-		f.via.relay(RelayOptions{Sink: r})
-		f.until("the event", func() bool { return len(r.all()) == 1 })
+		runRelay(f.Via, RelayOptions{Sink: r})
+		f.Until("the event", func() bool { return len(r.all()) == 1 })
 		e := r.all()[0]
-		if want := connectorOf(f.db).space().key.identity.String(); e.Source != want || !strings.HasPrefix(e.ID, "outbox/") || e.Time.Before(before) {
+		if want := connectorOf(f.DB).space().key.identity.String(); e.Source != want || !strings.HasPrefix(e.ID, "outbox/") || e.Time.Before(before) {
 			f.Errorf("got an event of %q with id %q of %v, want source %q", e.Source, e.ID, e.Time, want)
 		}
-		row := slices.IndexFunc(f.tagsOf(userByID, 1), func(tag store.Tag) bool { return tag.Kind == store.TagRow })
-		if want := f.tagsOf(userByID, 1)[row]; !slices.Contains(e.Tags, want) {
+		row := slices.IndexFunc(tagsOf(f, harness.UserByID, 1), func(tag store.Tag) bool { return tag.Kind == store.TagRow })
+		if want := tagsOf(f, harness.UserByID, 1)[row]; !slices.Contains(e.Tags, want) {
 			f.Errorf("got tags %v, want %v among them", e.Tags, want)
 		}
-		f.until("the row to be gone", func() bool { return f.outbox() == 0 })
-		if err := Apply(f.ctx, f.process("region").db, r.all()...); err != nil {
+		f.Until("the row to be gone", func() bool { return outboxSize(f) == 0 })
+		if err := Apply(f.Ctx, f.Process("region").DB, r.all()...); err != nil {
 			f.Error(err)
 		}
 	})
@@ -53,22 +54,22 @@ func TestASinkGetsTheEvents(t *testing.T) {
 
 // A relay that dies between the delivery and the deletion delivers again.
 func TestARelayThatDiesDeliversAgain(t *testing.T) {
-	posting(t, func(f *fixture) {
+	posting(t, func(f *harness.Fixture) {
 		killed := false
 		r := &recorder{}
-		f.exec(touchFirst)
+		f.Exec(touchFirst)
 		var problems []error
 		second := &recorder{before: func(ctx context.Context, events []invalidation.Event) error {
 			_ = r.Send(ctx, events) // it has them
 			if !killed {
 				killed = true
-				f.past("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database"+
+				f.Past("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database"+
 					" WHERE datname = current_database()) AND objid = $1::int8", int64(lockRelay))
 			}
 			return nil
 		}}
-		stop := f.via.relay(RelayOptions{Sink: second, Problem: func(err error) { problems = append(problems, err) }})
-		f.until("the row to be gone", func() bool { return f.outbox() == 0 })
+		stop := runRelay(f.Via, RelayOptions{Sink: second, Problem: func(err error) { problems = append(problems, err) }})
+		f.Until("the row to be gone", func() bool { return outboxSize(f) == 0 })
 		stop()
 		if got := ids(r.all()); len(got) != 2 || got[0] != got[1] {
 			f.Errorf("delivered %v, want one event twice", got)
@@ -76,13 +77,13 @@ func TestARelayThatDiesDeliversAgain(t *testing.T) {
 		if len(problems) == 0 {
 			f.Error("nobody was told of the lost connection")
 		}
-		f.again(userByID, 1)
+		f.Again(harness.UserByID, 1)
 	})
 }
 
 // A sink that fails is asked again, the rows stay, and the lag says so.
 func TestASinkThatFailsIsAskedAgain(t *testing.T) {
-	posting(t, func(f *fixture) {
+	posting(t, func(f *harness.Fixture) {
 		works := make(chan struct{})
 		r := &recorder{before: func(context.Context, []invalidation.Event) error {
 			select {
@@ -93,29 +94,29 @@ func TestASinkThatFailsIsAskedAgain(t *testing.T) {
 			}
 		}}
 		for range 3 {
-			f.exec(touchFirst)
+			f.Exec(touchFirst)
 		}
-		f.via.relay(RelayOptions{Sink: r})
-		f.until("the lag to be seen", func() bool {
-			o := StatsOf(f.db).Outbox
+		runRelay(f.Via, RelayOptions{Sink: r})
+		f.Until("the lag to be seen", func() bool {
+			o := StatsOf(f.DB).Outbox
 			return o.Waiting == 3 && o.Lag > 0 && strings.Contains(o.Problem, "the broker is down")
 		})
-		f.known(userByID, 1) // queries go on
-		if n := f.outbox(); n != 3 {
+		f.Known(harness.UserByID, 1) // queries go on
+		if n := outboxSize(f); n != 3 {
 			f.Errorf("%d rows wait, want 3", n)
 		}
 		close(works)
-		f.until("the events", func() bool { return len(r.all()) == 3 })
-		f.until("the lag to be over", func() bool { o := StatsOf(f.db).Outbox; return o == OutboxStats{Posted: 3, Delivered: 3} })
+		f.Until("the events", func() bool { return len(r.all()) == 3 })
+		f.Until("the lag to be over", func() bool { o := StatsOf(f.DB).Outbox; return o == OutboxStats{Posted: 3, Delivered: 3} })
 	})
 }
 
 // Several relays share the rows: what one has taken the others pass by.
 func TestRelaysShareTheRows(t *testing.T) {
-	posting(t, func(f *fixture) {
+	posting(t, func(f *harness.Fixture) {
 		const events = 20
 		for range events {
-			f.exec(touchFirst)
+			f.Exec(touchFirst)
 		}
 		taken, open := make(chan struct{}), make(chan struct{})
 		first := &recorder{before: func(ctx context.Context, events []invalidation.Event) error {
@@ -129,12 +130,12 @@ func TestRelaysShareTheRows(t *testing.T) {
 			return nil
 		}}
 		second := &recorder{}
-		stop := f.via.relay(RelayOptions{Sink: first, Batch: 5})
+		stop := runRelay(f.Via, RelayOptions{Sink: first, Batch: 5})
 		<-taken
-		stopSecond := f.process("second").relay(RelayOptions{Sink: second, Batch: 5})
-		f.until("the second to deliver what the first has not taken", func() bool { return len(second.all()) == events-5 })
+		stopSecond := runRelay(f.Process("second"), RelayOptions{Sink: second, Batch: 5})
+		f.Until("the second to deliver what the first has not taken", func() bool { return len(second.all()) == events-5 })
 		close(open)
-		f.until("the rows to be gone", func() bool { return f.outbox() == 0 })
+		f.Until("the rows to be gone", func() bool { return outboxSize(f) == 0 })
 		stop()
 		stopSecond()
 		got := append(ids(first.all()), ids(second.all())...)
@@ -148,24 +149,24 @@ func TestRelaysShareTheRows(t *testing.T) {
 // A row that nobody can read is set aside, counted and named. Others go on, and
 // what it may have meant is invalidated.
 func TestARowThatCannotBeReadIsSetAside(t *testing.T) {
-	posting(t, func(f *fixture) {
-		f.known(userByID, 2)
+	posting(t, func(f *harness.Fixture) {
+		f.Known(harness.UserByID, 2)
 		for _, garbage := range []string{"''", `'\x00'`, `'\x0102030405060708090a0b0c0d0e0f101112'`} {
-			f.past("INSERT INTO cachedpg.outbox (tags) VALUES (" + garbage + ")")
+			f.Past("INSERT INTO cachedpg.outbox (tags) VALUES (" + garbage + ")")
 		}
-		f.past(`INSERT INTO cachedpg.outbox (tags, xid, writer) VALUES ('\x0102030405060708090a0b0c0d0e0f1011', '3', '\x01')`)
-		f.exec(touchFirst)
+		f.Past(`INSERT INTO cachedpg.outbox (tags, xid, writer) VALUES ('\x0102030405060708090a0b0c0d0e0f1011', '3', '\x01')`)
+		f.Exec(touchFirst)
 		r := &recorder{}
 		var problems []string
-		stop := f.via.relay(RelayOptions{Sink: r, Problem: func(err error) { problems = append(problems, err.Error()) }})
-		f.until("the rows to be delivered", func() bool { return f.outbox() == 0 })
-		f.until("the other event", func() bool { return len(r.all()) == 4 })
-		f.miss(userByID, 2)
+		stop := runRelay(f.Via, RelayOptions{Sink: r, Problem: func(err error) { problems = append(problems, err.Error()) }})
+		f.Until("the rows to be delivered", func() bool { return outboxSize(f) == 0 })
+		f.Until("the other event", func() bool { return len(r.all()) == 4 })
+		f.Miss(harness.UserByID, 2)
 		stop()
-		if n := f.count("SELECT count(*) FROM cachedpg.outbox WHERE problem IS NOT NULL"); n != 4 {
+		if n := f.Count("SELECT count(*) FROM cachedpg.outbox WHERE problem IS NOT NULL"); n != 4 {
 			f.Errorf("%d rows were set aside, want 4", n)
 		}
-		o := StatsOf(f.db).Outbox
+		o := StatsOf(f.DB).Outbox
 		if o.SetAside != 4 || !strings.Contains(o.Problem, "set aside") || len(problems) != 4 || !strings.Contains(problems[0], "row ") {
 			f.Errorf("got %+v and %q", o, problems)
 		}
@@ -182,29 +183,29 @@ func TestARowThatCannotBeReadIsSetAside(t *testing.T) {
 func TestAnEventWaitsForAStatementThatRunsAlone(t *testing.T) {
 	for _, consistency := range []string{"strict", "eventual"} {
 		t.Run(consistency, func(t *testing.T) {
-			posting(t, func(f *fixture) {
+			posting(t, func(f *harness.Fixture) {
 				r := &recorder{}
-				f.via.relay(RelayOptions{Sink: r, Interval: 5 * time.Millisecond})
-				f.relays(1)
-				g := f.closeGate()
+				runRelay(f.Via, RelayOptions{Sink: r, Interval: 5 * time.Millisecond})
+				relays(f, 1)
+				g := f.CloseGate()
 				done := make(chan error, 1)
 				go func() {
-					_, err := f.db.ExecContext(f.ctx, "UPDATE users SET name = 'anna' WHERE id = 1; SELECT pg_advisory_lock_shared(1)")
+					_, err := f.DB.ExecContext(f.Ctx, "UPDATE users SET name = 'anna' WHERE id = 1; SELECT pg_advisory_lock_shared(1)")
 					done <- err
 				}()
-				g.await(1)
-				f.past("INSERT INTO cachedpg.outbox (tags) VALUES (" + encodeTags([]store.Tag{{Relation: 7}}) + ")")
-				f.until("the other event", func() bool {
+				g.Await(1)
+				f.Past("INSERT INTO cachedpg.outbox (tags) VALUES (" + encodeTags([]store.Tag{{Relation: 7}}) + ")")
+				f.Until("the other event", func() bool {
 					return slices.ContainsFunc(r.all(), func(e invalidation.Event) bool { return e.Tags[0].Relation == 7 })
 				})
 				if got := ids(r.all()); len(got) != 1 {
 					f.Errorf("%v were delivered, want the last of them alone", got)
 				}
-				g.open()
+				g.Open()
 				if err := <-done; err != nil {
 					f.Fatal(err)
 				}
-				f.until("the event", func() bool { return len(r.all()) == 2 })
+				f.Until("the event", func() bool { return len(r.all()) == 2 })
 			}, "cache_consistency="+consistency)
 		})
 	}
@@ -212,42 +213,42 @@ func TestAnEventWaitsForAStatementThatRunsAlone(t *testing.T) {
 
 // I10: an event whose tags were planned with an old catalog stands for everything.
 func TestAnEventSaysThatItsTagsAreNotSure(t *testing.T) {
-	posting(t, func(f *fixture) {
-		writer := f.process("writer")
+	posting(t, func(f *harness.Fixture) {
+		writer := f.Process("writer")
 		for name, write := range map[string]func(ddl func()){
 			"autocommit": func(ddl func()) {
 				ddl()
-				writer.exec(touchFirst)
+				writer.Exec(touchFirst)
 			},
 			"a transaction": func(ddl func()) {
-				tx, err := writer.db.BeginTx(f.ctx, nil)
+				tx, err := writer.DB.BeginTx(f.Ctx, nil)
 				if err != nil {
 					f.Fatal(err)
 				}
-				writer.on(tx).exec(touchFirst)
+				writer.On(tx).Exec(touchFirst)
 				ddl()
-				f.commit(tx)
+				f.Commit(tx)
 			},
 		} {
-			f.exec("CREATE TABLE other (id int)")
-			writer.again(userByID, 1)
+			f.Exec("CREATE TABLE other (id int)")
+			writer.Again(harness.UserByID, 1)
 			var unlock func()
 			write(func() {
-				unlock = f.lockedCatalog("pg_rewrite") // so that the writer has no newer one
-				f.exec("ALTER TABLE other RENAME COLUMN id TO number")
-				f.released()
-				f.past("DELETE FROM cachedpg.outbox")
+				unlock = f.LockedCatalog("pg_rewrite") // so that the writer has no newer one
+				f.Exec("ALTER TABLE other RENAME COLUMN id TO number")
+				f.Released()
+				f.Past("DELETE FROM cachedpg.outbox")
 			})
 			unlock()
-			writer.released()
+			writer.Released()
 			r := &recorder{}
-			stop := f.via.relay(RelayOptions{Sink: r})
-			f.until("the rows to be gone", func() bool { return f.outbox() == 0 })
+			stop := runRelay(f.Via, RelayOptions{Sink: r})
+			f.Until("the rows to be gone", func() bool { return outboxSize(f) == 0 })
 			stop()
 			if !slices.ContainsFunc(r.all(), func(e invalidation.Event) bool { return slices.Contains(e.Tags, everything[0]) }) {
 				f.Errorf("%s: got %v, want the schema tag among them", name, r.all())
 			}
-			f.exec("DROP TABLE other")
+			f.Exec("DROP TABLE other")
 		}
 	})
 }
@@ -255,36 +256,38 @@ func TestAnEventSaysThatItsTagsAreNotSure(t *testing.T) {
 // A writer that invalidates after its commit and cannot: the event is in its
 // transaction, and a relay does it.
 func TestARelayTellsTheStoreForAnEventualWriter(t *testing.T) {
-	for name, update := range map[string]func(f *fixture, writer via){
-		"autocommit": func(f *fixture, writer via) { writer.exec("UPDATE users SET name = 'anna' WHERE id = 1") },
-		"a transaction": func(f *fixture, writer via) {
-			tx, err := writer.db.BeginTx(f.ctx, nil)
+	for name, update := range map[string]func(f *harness.Fixture, writer harness.Via){
+		"autocommit": func(f *harness.Fixture, writer harness.Via) {
+			writer.Exec("UPDATE users SET name = 'anna' WHERE id = 1")
+		},
+		"a transaction": func(f *harness.Fixture, writer harness.Via) {
+			tx, err := writer.DB.BeginTx(f.Ctx, nil)
 			if err != nil {
 				f.Fatal(err)
 			}
-			writer.on(tx).exec("UPDATE users SET name = 'anna' WHERE id = 1")
-			f.commit(tx)
+			writer.On(tx).Exec("UPDATE users SET name = 'anna' WHERE id = 1")
+			f.Commit(tx)
 		},
-		"alone": func(f *fixture, writer via) {
-			writer.exec("UPDATE users SET name = 'anna' WHERE id = 1; SELECT 1")
+		"alone": func(f *harness.Fixture, writer harness.Via) {
+			writer.Exec("UPDATE users SET name = 'anna' WHERE id = 1; SELECT 1")
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			outage(t, func(f *fixture, r *redistest.Server) {
-				f.setup()
+			harness.Outage(t, func(f *harness.Fixture, r *redistest.Server) {
+				setUpOutbox(f)
 				p := r.Proxy()
-				writer := f.process("writer", "cache_store="+r.URLThrough(p), "cache_consistency=eventual")
-				writer.again(userByID, 1)
-				f.again(userByID, 1)
+				writer := f.Process("writer", "cache_store="+r.URLThrough(p), "cache_consistency=eventual")
+				writer.Again(harness.UserByID, 1)
+				f.Again(harness.UserByID, 1)
 				p.Cut()
-				f.until("the outage to be noticed", func() bool { writer.fresh(userByID, 1); return StatsOf(writer.db).Shared.Down })
+				f.Until("the outage to be noticed", func() bool { writer.Fresh(harness.UserByID, 1); return StatsOf(writer.DB).Shared.Down })
 				update(f, writer)
-				f.via.read(f.db, userByID, []any{1}).is("1 ann Oslo") // which is what eventual means
-				writer.db.Close()                                     // nobody else knows
-				f.process("relay").relay(RelayOptions{})
-				f.until("the row to be gone", func() bool { return f.outbox() == 0 })
-				f.fresh(userByID, 1).is("1 anna Oslo")
-				f.again(userByID, 1).is("1 anna Oslo")
+				f.Via.Read(f.DB, harness.UserByID, []any{1}).Is("1 ann Oslo") // which is what eventual means
+				writer.DB.Close()                                             // nobody else knows
+				runRelay(f.Process("relay"), RelayOptions{})
+				f.Until("the row to be gone", func() bool { return outboxSize(f) == 0 })
+				f.Fresh(harness.UserByID, 1).Is("1 anna Oslo")
+				f.Again(harness.UserByID, 1).Is("1 anna Oslo")
 			})
 		})
 	}
@@ -292,33 +295,33 @@ func TestARelayTellsTheStoreForAnEventualWriter(t *testing.T) {
 
 // Without the table "auto" changes nothing, also for such a writer.
 func TestAnEventualWriterWithoutAnOutbox(t *testing.T) {
-	outage(t, func(f *fixture, r *redistest.Server) {
+	harness.Outage(t, func(f *harness.Fixture, r *redistest.Server) {
 		p := r.Proxy()
-		writer := f.process("writer", "cache_store="+r.URLThrough(p), "cache_consistency=eventual")
-		writer.again(userByID, 1)
+		writer := f.Process("writer", "cache_store="+r.URLThrough(p), "cache_consistency=eventual")
+		writer.Again(harness.UserByID, 1)
 		p.Cut()
-		f.until("the outage to be noticed", func() bool { writer.fresh(userByID, 1); return StatsOf(writer.db).Shared.Down })
+		f.Until("the outage to be noticed", func() bool { writer.Fresh(harness.UserByID, 1); return StatsOf(writer.DB).Shared.Down })
 		for _, statement := range []string{"UPDATE users SET name = 'anna' WHERE id = 1", "UPDATE users SET name = 'anne' WHERE id = 1; SELECT 1"} {
-			writer.exec(statement)
+			writer.Exec(statement)
 		}
-		tx, err := writer.db.BeginTx(f.ctx, nil)
+		tx, err := writer.DB.BeginTx(f.Ctx, nil)
 		if err != nil {
 			f.Fatal(err)
 		}
-		writer.on(tx).exec("UPDATE users SET name = 'ann' WHERE id = 1")
-		f.commit(tx)
-		writer.fresh(userByID, 1).is("1 ann Oslo")
+		writer.On(tx).Exec("UPDATE users SET name = 'ann' WHERE id = 1")
+		f.Commit(tx)
+		writer.Fresh(harness.UserByID, 1).Is("1 ann Oslo")
 		p.Restore()
-		writer.released()
+		writer.Released()
 	})
 }
 
 // The driver's own tables are nobody's to cache: nothing invalidates for them.
 func TestTheOutboxItselfIsNeverCached(t *testing.T) {
-	posting(t, func(f *fixture) {
+	posting(t, func(f *harness.Fixture) {
 		for range 2 {
-			f.bypass(keying.PolicyOff, "SELECT count(*) FROM cachedpg.outbox")
-			f.exec(touchFirst)
+			f.Bypass(keying.PolicyOff, "SELECT count(*) FROM cachedpg.outbox")
+			f.Exec(touchFirst)
 		}
 	})
 }
@@ -333,12 +336,12 @@ func TestAnOutboxThatIsNotThere(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			role := "outbox_" + strings.ReplaceAll(name, " ", "_")
-			f := newFixture(t, pgtest.Database(t), "cache_statement", people, "cache_store="+pgtest.Redis(t), "cache_outbox=always")
-			f.role(role)
+			f := harness.New(t, pgtest.Database(t), "cache_statement", harness.People, "cache_store="+pgtest.Redis(t), "cache_outbox=always")
+			createRole(f, role)
 			if tt.setup != "" {
-				f.setup()
+				setUpOutbox(f)
 			}
-			writer := f.process("writer", "user="+role)
+			writer := f.Process("writer", "user="+role)
 			refused := func(what string, err error) {
 				f.Helper()
 				if err == nil || !strings.Contains(err.Error(), tt.want) || !strings.Contains(err.Error(), "cache_outbox") {
@@ -347,89 +350,89 @@ func TestAnOutboxThatIsNotThere(t *testing.T) {
 			}
 			const update = "UPDATE users SET name = 'anna' WHERE id = 1"
 			for _, statement := range []string{update, update + "; SELECT 1", "SELECT count(*) FROM (SELECT 1) a; " + update} {
-				_, err := writer.db.ExecContext(f.ctx, statement)
+				_, err := writer.DB.ExecContext(f.Ctx, statement)
 				refused(statement, err)
 			}
-			refused("RETURNING", writer.db.QueryRowContext(f.ctx, update+" RETURNING id").Scan(new(int)))
-			tx, err := writer.db.BeginTx(f.ctx, nil)
+			refused("RETURNING", writer.DB.QueryRowContext(f.Ctx, update+" RETURNING id").Scan(new(int)))
+			tx, err := writer.DB.BeginTx(f.Ctx, nil)
 			if err != nil {
 				f.Fatal(err)
 			}
-			writer.on(tx).exec(update)
+			writer.On(tx).Exec(update)
 			refused("Commit", tx.Commit())
-			conn := f.conn(writer.db)
-			writer.on(conn).exec("BEGIN")
-			writer.on(conn).exec(update)
-			_, err = conn.ExecContext(f.ctx, "COMMIT")
+			conn := f.Conn(writer.DB)
+			writer.On(conn).Exec("BEGIN")
+			writer.On(conn).Exec(update)
+			_, err = conn.ExecContext(f.Ctx, "COMMIT")
 			refused("COMMIT", err)
 			conn.Close()
-			writer.fresh(userByID, 1).is("1 ann Oslo")
+			writer.Fresh(harness.UserByID, 1).Is("1 ann Oslo")
 			// An error of the statement itself stays what it is.
-			_, want := f.plain.ExecContext(f.ctx, "UPDATE nothing SET name = 'x' WHERE id = 1")
+			_, want := f.Plain.ExecContext(f.Ctx, "UPDATE nothing SET name = 'x' WHERE id = 1")
 			if tt.setup == "" {
 				return // where it is not known which of two tables is missing
 			}
-			f.setup(role)
-			_, err = writer.db.ExecContext(f.ctx, "UPDATE nothing SET name = 'x' WHERE id = 1")
-			sameError(f, err, want)
-			writer.exec(update)
-			f.fresh(userByID, 1).is("1 anna Oslo")
+			setUpOutbox(f, role)
+			_, err = writer.DB.ExecContext(f.Ctx, "UPDATE nothing SET name = 'x' WHERE id = 1")
+			harness.SameError(f, err, want)
+			writer.Exec(update)
+			f.Fresh(harness.UserByID, 1).Is("1 anna Oslo")
 		})
 	}
 }
 
-// role makes a role that may use the tables of the story, and learn what the
+// createRole makes a role that may use the tables of the story, and learn what the
 // driver asks for.
-func (f *fixture) role(name string) {
+func createRole(f *harness.Fixture, name string) {
 	f.Helper()
-	f.past("CREATE ROLE " + name + " LOGIN")
-	f.past("GRANT USAGE ON SCHEMA cache_statement TO " + name)
-	f.past("GRANT ALL ON ALL TABLES IN SCHEMA cache_statement TO " + name)
+	f.Past("CREATE ROLE " + name + " LOGIN")
+	f.Past("GRANT USAGE ON SCHEMA cache_statement TO " + name)
+	f.Past("GRANT ALL ON ALL TABLES IN SCHEMA cache_statement TO " + name)
 	f.Cleanup(func() {
-		if _, err := f.plain.Exec("DROP OWNED BY " + name + " CASCADE; DROP ROLE " + name); err != nil {
+		if _, err := f.Plain.Exec("DROP OWNED BY " + name + " CASCADE; DROP ROLE " + name); err != nil {
 			f.Error(err)
 		}
 	})
 }
 
 func TestARelayThatCannotWorkSaysWhy(t *testing.T) {
-	shared(t, people, func(f *fixture) {
-		memory := f.with("cache_store=memory")
-		plain := via{f: f, db: f.plain}
-		closed := f.with()
-		closed.db.Close()
-		f.role("outbox_relay")
-		without := f.process("without", "user=outbox_relay")
-		ends := func(name string, v via, o RelayOptions, want string) {
+	harness.Shared(t, harness.People, func(f *harness.Fixture) {
+		memory := f.With("cache_store=memory")
+		plain := harness.Via{F: f, DB: f.Plain}
+		closed := f.With()
+		closed.DB.Close()
+		createRole(f, "outbox_relay")
+		without := f.Process("without", "user=outbox_relay")
+		ends := func(name string, v harness.Via, o RelayOptions, want string) {
 			f.Helper()
-			ctx, cancel := context.WithTimeout(f.ctx, 20*time.Second)
+			ctx, cancel := context.WithTimeout(f.Ctx, 20*time.Second)
 			defer cancel()
-			if err := Relay(ctx, v.db, o); err == nil || !strings.Contains(err.Error(), want) {
+			if err := Relay(ctx, v.DB, o); err == nil || !strings.Contains(err.Error(), want) {
 				f.Errorf("%s: got %v, want an error that says %q", name, err, want)
 			}
 		}
 		ends("a store of the process alone", memory, RelayOptions{}, "cache_store=memory is not shared")
 		ends("another driver", plain, RelayOptions{}, "not a database opened with the cachedpg driver")
 		ends("a DB that is closed", closed, RelayOptions{}, "closed")
-		ends("no batch", f.via, RelayOptions{Batch: -1}, "batch")
-		ends("no interval", f.via, RelayOptions{Interval: -1}, "interval")
-		ends("no table", f.via, RelayOptions{}, "cachedpg setup")
-		f.setup()
+		ends("no batch", f.Via, RelayOptions{Batch: -1}, "batch")
+		ends("no interval", f.Via, RelayOptions{Interval: -1}, "interval")
+		ends("no table", f.Via, RelayOptions{}, "cachedpg setup")
+		setUpOutbox(f)
 		ends("no privileges", without, RelayOptions{}, "42501")
-		f.setup("outbox_relay")
-		without.relay(RelayOptions{})
-		f.relays(1)
+		setUpOutbox(f, "outbox_relay")
+		runRelay(without, RelayOptions{})
+		relays(f, 1)
 	})
 }
 
 // Behind a pooler that gives every transaction another backend nobody could say
 // that a relay is there.
 func TestARelayBehindAPooler(t *testing.T) {
-	shared(t, people, func(f *fixture) {
-		f.setup()
-		pooled := pgtest.PgbouncerTo(f.T, f.dsn, "transaction")
-		db := f.open("cachedpg", withKeys(pooled, append(slices.Clone(f.keys), "default_query_exec_mode=exec")))
-		if err := Relay(f.ctx, db, RelayOptions{}); !errors.Is(err, errPooled) {
+	harness.Shared(t, harness.People, func(f *harness.Fixture) {
+		setUpOutbox(f)
+		pooled := pgtest.PgbouncerTo(f.T, f.DSN, "transaction")
+		db := f.Open("cachedpg", harness.WithKeys(pooled, append(slices.Clone(f.Keys), "default_query_exec_mode=exec")))
+		if err := Relay(f.Ctx, db, RelayOptions{}); !errors.Is(err, errPooled) {
 			f.Errorf("got %v, want %v", err, errPooled)
 		}
 	})
@@ -437,37 +440,37 @@ func TestARelayBehindAPooler(t *testing.T) {
 
 func TestSetup(t *testing.T) {
 	t.Parallel()
-	f := newFixture(t, pgtest.Database(t), "cache_statement", people)
+	f := harness.New(t, pgtest.Database(t), "cache_statement", harness.People)
 	var all sync.WaitGroup
 	for range 4 { // at once, and again
 		all.Go(func() {
-			if err := Setup(f.ctx, f.plain); err != nil {
+			if err := Setup(f.Ctx, f.Plain); err != nil {
 				f.Error(err)
 			}
 		})
 	}
 	all.Wait()
-	f.setup()
-	f.past(SetupSQL()) // and by hand
-	f.role("outbox_user")
-	user := f.open("pgx", withKey(f.dsn, "user", "outbox_user"))
-	if err := Setup(f.ctx, user); err != nil {
+	setUpOutbox(f)
+	f.Past(SetupSQL()) // and by hand
+	createRole(f, "outbox_user")
+	user := f.Open("pgx", harness.WithKey(f.DSN, "user", "outbox_user"))
+	if err := Setup(f.Ctx, user); err != nil {
 		f.Errorf("%v: a role that makes nothing needs no privilege", err)
 	}
-	f.past("DROP SCHEMA cachedpg CASCADE")
-	err := Setup(f.ctx, user)
+	f.Past("DROP SCHEMA cachedpg CASCADE")
+	err := Setup(f.Ctx, user)
 	if err == nil || !strings.Contains(err.Error(), "--print") || !strings.Contains(err.Error(), "42501") {
 		f.Errorf("got %v, want what to run", err)
 	}
-	if n := f.count("SELECT count(*) FROM pg_namespace WHERE nspname = 'cachedpg'"); n != 0 {
+	if n := f.Count("SELECT count(*) FROM pg_namespace WHERE nspname = 'cachedpg'"); n != 0 {
 		f.Error("something was left behind")
 	}
-	err = Setup(f.ctx, f.plain, `no "such" role`)
+	err = Setup(f.Ctx, f.Plain, `no "such" role`)
 	if err == nil || !strings.Contains(err.Error(), "create the role first") {
 		f.Errorf("got %v, want what to do", err)
 	}
-	f.past(SetupSQL("outbox_user"))
-	if _, err := user.ExecContext(f.ctx, "INSERT INTO cachedpg.outbox (tags) VALUES ('')"); err != nil {
+	f.Past(SetupSQL("outbox_user"))
+	if _, err := user.ExecContext(f.Ctx, "INSERT INTO cachedpg.outbox (tags) VALUES ('')"); err != nil {
 		f.Error(err)
 	}
 }
@@ -477,8 +480,8 @@ func BenchmarkOutbox(b *testing.B) {
 		for _, form := range []string{"autocommit", "transaction"} {
 			b.Run(fmt.Sprintf("%s/%s", form, outbox), func(b *testing.B) {
 				database := pgtest.Database(b)
-				pgtest.Exec(b, database, people+";"+SetupSQL())
-				db, err := sql.Open("cachedpg", withKey(withKey(database, "cache_store", pgtest.Redis(b)), "cache_outbox", outbox))
+				pgtest.Exec(b, database, harness.People+";"+SetupSQL())
+				db, err := sql.Open("cachedpg", harness.WithKey(harness.WithKey(database, "cache_store", pgtest.Redis(b)), "cache_outbox", outbox))
 				if err != nil {
 					b.Fatal(err)
 				}

@@ -12,13 +12,14 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/jackc/pgx/v5/stdlib"
 
+	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 )
 
 // onePool returns a pool of one connection, with a Tracer if it is traced, and a cachedpg DB over it that keeps none.
-func (f *fixture) onePool(traced bool, change func(*pgxpool.Config)) (*pgxpool.Pool, via) {
+func onePool(f *harness.Fixture, traced bool, change func(*pgxpool.Config)) (*pgxpool.Pool, harness.Via) {
 	f.Helper()
-	config := f.poolConfig()
+	config := f.PoolConfig()
 	config.MaxConns = 1
 	var tracers []*Tracer
 	if traced {
@@ -28,12 +29,12 @@ func (f *fixture) onePool(traced bool, change func(*pgxpool.Config)) (*pgxpool.P
 	if change != nil {
 		change(config)
 	}
-	pool, err := pgxpool.NewWithConfig(f.ctx, config)
+	pool, err := pgxpool.NewWithConfig(f.Ctx, config)
 	if err != nil {
 		f.Fatal(err)
 	}
 	f.Cleanup(pool.Close)
-	return pool, f.over(pool, tracers...)
+	return pool, overPool(f, pool, tracers...)
 }
 
 // questions counts the questions for a session that PostgreSQL got, and the DISCARD PLANS.
@@ -51,21 +52,21 @@ func questions(texts []pgtest.Text) (sessions, discards int) {
 
 // A pool gives the same connection again and again: what is known of it is asked once.
 func TestAConnectionOfAPoolIsAskedForItsSessionOnce(t *testing.T) {
-	inBothStores(t, func(t *testing.T, keys ...string) {
-		f := newFixture(t, pgtest.Database(t), "cache_statement", people, keys...)
-		wire := pgtest.Listen(t, f.dsn)
-		f.dsn = wire.DSN
+	harness.InBothStores(t, func(t *testing.T, keys ...string) {
+		f := harness.New(t, pgtest.Database(t), "cache_statement", harness.People, keys...)
+		wire := pgtest.Listen(t, f.DSN)
+		f.DSN = wire.DSN
 		for name, traced := range map[string]bool{"alone": false, "with a Tracer": true} {
 			t.Run(name, func(t *testing.T) {
-				_, v := f.onePool(traced, nil)
-				v.again(userByID, 1)
-				v.fresh("SELECT city FROM users WHERE id = $1", 1)
-				v.exec("UPDATE users SET city = 'x' WHERE id = $1", 100)
+				_, v := onePool(f, traced, nil)
+				v.Again(harness.UserByID, 1)
+				v.Fresh("SELECT city FROM users WHERE id = $1", 1)
+				v.Exec("UPDATE users SET city = 'x' WHERE id = $1", 100)
 				before := len(wire.Texts())
 				for i := range 20 {
-					v.hit(userByID, 1)
-					v.fresh("SELECT city FROM users WHERE id = $1", i)
-					v.exec("UPDATE users SET city = 'x' WHERE id = $1", 100+i)
+					v.Hit(harness.UserByID, 1)
+					v.Fresh("SELECT city FROM users WHERE id = $1", i)
+					v.Exec("UPDATE users SET city = 'x' WHERE id = $1", 100+i)
 				}
 				if sessions, discards := questions(wire.Texts()[before:]); sessions != 0 || discards != 0 {
 					t.Errorf("60 statements asked for the session %d times, and sent DISCARD PLANS %d times", sessions, discards)
@@ -110,14 +111,14 @@ var poolUses = []struct {
 
 // Whoever uses a connection in its pool, and however: what it leaves is seen.
 func TestWhatIsDoneToAConnectionInItsPoolIsSeen(t *testing.T) {
-	const setup = people + `
+	const setup = harness.People + `
 		DROP SCHEMA IF EXISTS other CASCADE; CREATE SCHEMA other;
 		CREATE TABLE other.users (id int PRIMARY KEY, name text, city text); INSERT INTO other.users VALUES (1, 'zoe', 'Nice');`
-	scenarioInMemory(t, setup, func(f *fixture) {
+	harness.ScenarioInMemory(t, setup, func(f *harness.Fixture) {
 		for _, traced := range []bool{false, true} {
 			path, asked := "", false
 			use := func(context.Context, *pgx.Conn, string) error { return nil }
-			_, v := f.onePool(traced, func(c *pgxpool.Config) {
+			_, v := onePool(f, traced, func(c *pgxpool.Config) {
 				c.PrepareConn = func(ctx context.Context, conn *pgx.Conn) (bool, error) {
 					if path == "" {
 						return true, nil
@@ -128,17 +129,17 @@ func TestWhatIsDoneToAConnectionInItsPoolIsSeen(t *testing.T) {
 					return true, err
 				}
 			})
-			own := f.currentSchema()
+			own := currentSchema(f)
 			for _, other := range poolUses {
-				v.known(userByID, 1).is("1 ann Oslo")
+				v.Known(harness.UserByID, 1).Is("1 ann Oslo")
 				use, path = other.set, "other"
-				v.truth = f.withPath("other")
-				v.fresh(userByID, 1).is("1 zoe Nice")
-				v.hit(userByID, 1).is("1 zoe Nice")
+				v.Truth = withPath(f, "other")
+				v.Fresh(harness.UserByID, 1).Is("1 zoe Nice")
+				v.Hit(harness.UserByID, 1).Is("1 zoe Nice")
 				use, path = other.set, own
-				v.truth = f.plain
-				v.fresh(userByID, 1).is("1 ann Oslo")
-				v.hit(userByID, 1)
+				v.Truth = f.Plain
+				v.Fresh(harness.UserByID, 1).Is("1 ann Oslo")
+				v.Hit(harness.UserByID, 1)
 				if !asked {
 					f.Fatal("the hook did not run")
 				}
@@ -147,26 +148,26 @@ func TestWhatIsDoneToAConnectionInItsPoolIsSeen(t *testing.T) {
 	})
 }
 
-func (f *fixture) currentSchema() (name string) {
+func currentSchema(f *harness.Fixture) (name string) {
 	f.Helper()
-	if err := f.plain.QueryRowContext(f.ctx, "SELECT current_schema()").Scan(&name); err != nil {
+	if err := f.Plain.QueryRowContext(f.Ctx, "SELECT current_schema()").Scan(&name); err != nil {
 		f.Fatal(err)
 	}
 	return name
 }
 
 // withPath returns plain pgx with another search_path.
-func (f *fixture) withPath(path string) *sql.DB {
+func withPath(f *harness.Fixture, path string) *sql.DB {
 	f.Helper()
-	return f.open("pgx", withKey(f.dsn, "search_path", path))
+	return f.Open("pgx", harness.WithKey(f.DSN, "search_path", path))
 }
 
 // A hook whose batch pgx writes past its own trace, of a setting that PostgreSQL does not report by itself.
 func TestABatchOfAHookIsSeen(t *testing.T) {
-	scenarioInMemory(t, people, func(f *fixture) {
+	harness.ScenarioInMemory(t, harness.People, func(f *harness.Fixture) {
 		const query = "SELECT (id / 3::float8)::text FROM users WHERE id = 1"
 		digits := "1"
-		connector, err := WrapConnector(stdlib.GetConnector(parsed(f, f.dsn), stdlib.OptionResetSession(func(ctx context.Context, conn *pgx.Conn) error {
+		connector, err := WrapConnector(stdlib.GetConnector(parsed(f, f.DSN), stdlib.OptionResetSession(func(ctx context.Context, conn *pgx.Conn) error {
 			batch := &pgconn.Batch{}
 			batch.ExecParams("SELECT set_config('extra_float_digits', $1, false)", [][]byte{[]byte(digits)}, nil, nil, nil)
 			return conn.PgConn().ExecBatch(ctx, batch).Close()
@@ -177,30 +178,30 @@ func TestABatchOfAHookIsSeen(t *testing.T) {
 		db := sql.OpenDB(connector)
 		f.Cleanup(func() { db.Close() })
 		db.SetMaxOpenConns(1)
-		v := f.asking(db)
-		v.truth = f.open("pgx", withKey(f.dsn, "extra_float_digits", digits))
-		v.known(query)
+		v := f.Asking(db)
+		v.Truth = f.Open("pgx", harness.WithKey(f.DSN, "extra_float_digits", digits))
+		v.Known(query)
 		digits = "-10"
-		v.truth = f.open("pgx", withKey(f.dsn, "extra_float_digits", digits))
-		v.fresh(query).is("0.33333")
-		v.hit(query)
+		v.Truth = f.Open("pgx", harness.WithKey(f.DSN, "extra_float_digits", digits))
+		v.Fresh(query).Is("0.33333")
+		v.Hit(query)
 	})
 }
 
 // PostgreSQL has read the literals of a statement by the settings of who has prepared it, and the pool keeps it prepared.
 func TestStatementsThatAPoolKeepsPreparedAreReadAgain(t *testing.T) {
-	scenarioInMemory(t, clocks, func(f *fixture) {
-		f.utc()
+	harness.ScenarioInMemory(t, clocks, func(f *harness.Fixture) {
+		utc(f)
 		const query = "SELECT '2024-05-01 12:00'::timestamptz = at FROM clocks"
-		pool, v := f.onePool(false, nil)
-		v.exec("SET TimeZone = 'Asia/Tokyo'")
-		v.truth = f.open("pgx", withKey(f.dsn, "timezone", "Asia/Tokyo"))
-		v.known(query).is("false")
-		if _, err := pool.Exec(f.ctx, "SET TimeZone = 'UTC'"); err != nil { // so that the session is asked for again
+		pool, v := onePool(f, false, nil)
+		v.Exec("SET TimeZone = 'Asia/Tokyo'")
+		v.Truth = f.Open("pgx", harness.WithKey(f.DSN, "timezone", "Asia/Tokyo"))
+		v.Known(query).Is("false")
+		if _, err := pool.Exec(f.Ctx, "SET TimeZone = 'UTC'"); err != nil { // so that the session is asked for again
 			f.Fatal(err)
 		}
-		v.truth = f.plain
-		v.fresh(query).is("true")
-		v.hit(query).is("true")
+		v.Truth = f.Plain
+		v.Fresh(query).Is("true")
+		v.Hit(query).Is("true")
 	})
 }

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 	"github.com/cachedpg/cachedpg/internal/redistest"
 	"github.com/cachedpg/cachedpg/invalidation"
@@ -16,91 +17,91 @@ import (
 
 // mixed has each writer change the row that all readers look at, and no reader get
 // anything but the truth.
-func (f *fixture) mixed(round string, writers, readers []via) {
+func mixed(f *harness.Fixture, round string, writers, readers []harness.Via) {
 	f.Helper()
 	for i, w := range writers {
 		city := fmt.Sprint(round, " ", i)
-		w.exec("UPDATE users SET city = $1 WHERE id = 1", city)
+		w.Exec("UPDATE users SET city = $1 WHERE id = 1", city)
 		for range 2 {
 			for _, r := range readers {
-				r.fresh(userByID, 1).is("1 ann " + city)
+				r.Fresh(harness.UserByID, 1).Is("1 ann " + city)
 			}
 		}
 	}
 }
 
 // hits is the number of hits of all.
-func hits(of ...via) (n uint64) {
+func hits(of ...harness.Via) (n uint64) {
 	for _, v := range of {
-		n += StatsOf(v.db).Hits
+		n += StatsOf(v.DB).Hits
 	}
 	return n
 }
 
-func (v via) stop() {
-	v.f.Helper()
-	v.released()
-	if err := v.db.Close(); err != nil {
-		v.f.Error(err)
+func stop(v harness.Via) {
+	v.F.Helper()
+	v.Released()
+	if err := v.DB.Close(); err != nil {
+		v.F.Error(err)
 	}
 }
 
 // rolls is a fixture in which no process of the driver runs yet; redis is the URL of one.
-func rolls(t *testing.T, story func(f *fixture, redis string)) {
+func rolls(t *testing.T, story func(f *harness.Fixture, redis string)) {
 	t.Helper()
 	t.Parallel()
-	f := newFixture(t, pgtest.Database(t), "cache_statement", people)
+	f := harness.New(t, pgtest.Database(t), "cache_statement", harness.People)
 	story(f, "cache_store="+pgtest.Redis(t))
 }
 
 func TestRolloutFirst(t *testing.T) {
-	rolls(t, func(f *fixture, redis string) {
-		pgx := via{f: f, db: f.plain, ask: f.plain, truth: f.plain}
-		a, b := f.process("a", redis, "cache_mode=write-only"), f.process("b", redis, "cache_mode=write-only")
-		f.mixed("with pgx", []via{pgx, a, b}, []via{a, b})
+	rolls(t, func(f *harness.Fixture, redis string) {
+		pgx := harness.Via{F: f, DB: f.Plain, Ask: f.Plain, Truth: f.Plain}
+		a, b := f.Process("a", redis, "cache_mode=write-only"), f.Process("b", redis, "cache_mode=write-only")
+		mixed(f, "with pgx", []harness.Via{pgx, a, b}, []harness.Via{a, b})
 		if n := hits(a, b); n != 0 {
 			f.Fatalf("%d hits while a pod on pgx writes", n)
 		}
-		c := f.process("c", redis)
-		c.caches(userByID, 1)
-		f.mixed("marked", []via{a, c, b}, []via{a, b, c})
-		a.stop()
-		b.stop()
-		d := f.process("d", redis)
-		f.mixed("done", []via{c, d}, []via{c, d})
-		c.caches(userByID, 1)
-		d.hit(userByID, 1)
+		c := f.Process("c", redis)
+		c.Caches(harness.UserByID, 1)
+		mixed(f, "marked", []harness.Via{a, c, b}, []harness.Via{a, b, c})
+		stop(a)
+		stop(b)
+		d := f.Process("d", redis)
+		mixed(f, "done", []harness.Via{c, d}, []harness.Via{c, d})
+		c.Caches(harness.UserByID, 1)
+		d.Hit(harness.UserByID, 1)
 	})
 }
 
 func TestRolloutFirstInMemory(t *testing.T) {
-	rolls(t, func(f *fixture, _ string) {
-		pgx := via{f: f, db: f.plain, ask: f.plain, truth: f.plain}
-		a := f.beside("a", "cache_mode=off")
-		f.mixed("with pgx", []via{pgx, a}, []via{a})
-		b := f.beside("b")
-		f.mixed("replaced", []via{a, b}, []via{a, b})
+	rolls(t, func(f *harness.Fixture, _ string) {
+		pgx := harness.Via{F: f, DB: f.Plain, Ask: f.Plain, Truth: f.Plain}
+		a := f.Beside("a", "cache_mode=off")
+		mixed(f, "with pgx", []harness.Via{pgx, a}, []harness.Via{a})
+		b := f.Beside("b")
+		mixed(f, "replaced", []harness.Via{a, b}, []harness.Via{a, b})
 		if n := hits(a, b); n != 0 {
 			f.Fatalf("%d hits while another pod writes", n)
 		}
-		a.stop()
-		b.caches(userByID, 1)
+		stop(a)
+		b.Caches(harness.UserByID, 1)
 	})
 }
 
 func TestRolloutBack(t *testing.T) {
-	rolls(t, func(f *fixture, redis string) {
-		a, b := f.process("a", redis), f.process("b", redis)
-		a.caches(userByID, 1)
-		c := f.process("c", redis, "cache_mode=write-only")
-		f.mixed("marked", []via{a, b, c}, []via{a, b, c})
-		a.caches(userByID, 1)
-		a.stop()
-		b.stop()
+	rolls(t, func(f *harness.Fixture, redis string) {
+		a, b := f.Process("a", redis), f.Process("b", redis)
+		a.Caches(harness.UserByID, 1)
+		c := f.Process("c", redis, "cache_mode=write-only")
+		mixed(f, "marked", []harness.Via{a, b, c}, []harness.Via{a, b, c})
+		a.Caches(harness.UserByID, 1)
+		stop(a)
+		stop(b)
 		before := hits(c)
-		pgx := via{f: f, db: f.plain, ask: f.plain, truth: f.plain}
-		off := f.beside("off", "cache_store=off")
-		f.mixed("unmarked", []via{pgx, c, off}, []via{c, off})
+		pgx := harness.Via{F: f, DB: f.Plain, Ask: f.Plain, Truth: f.Plain}
+		off := f.Beside("off", "cache_store=off")
+		mixed(f, "unmarked", []harness.Via{pgx, c, off}, []harness.Via{c, off})
 		if n := hits(c, off) - before; n != 0 {
 			f.Fatalf("%d hits while a pod on pgx writes", n)
 		}
@@ -108,124 +109,124 @@ func TestRolloutBack(t *testing.T) {
 }
 
 func TestRolloutUpgrade(t *testing.T) {
-	rolls(t, func(f *fixture, redis string) {
-		old, alike := f.process("old", redis), f.process("alike", redis)
-		f.mixed("one format", []via{old, alike}, []via{old, alike})
-		old.caches(userByID, 1)
-		alike.caches(userByID, 1)
-		alike.stop()
+	rolls(t, func(f *harness.Fixture, redis string) {
+		old, alike := f.Process("old", redis), f.Process("alike", redis)
+		mixed(f, "one format", []harness.Via{old, alike}, []harness.Via{old, alike})
+		old.Caches(harness.UserByID, 1)
+		alike.Caches(harness.UserByID, 1)
+		stop(alike)
 
-		next := f.beside("next", redis)
-		connectorOf(next.db).build = "next"
-		f.mixed("two formats", []via{next, old}, []via{old, next})
-		old.withheldBy("another format", userByID, 1)
-		next.withheldBy("another format", userByID, 1)
-		old.stop()
-		next.caches(userByID, 1)
+		next := f.Beside("next", redis)
+		connectorOf(next.DB).build = "next"
+		mixed(f, "two formats", []harness.Via{next, old}, []harness.Via{old, next})
+		withheldBy(old, "another format", harness.UserByID, 1)
+		withheldBy(next, "another format", harness.UserByID, 1)
+		stop(old)
+		next.Caches(harness.UserByID, 1)
 	})
 }
 
 func TestRolloutRedis(t *testing.T) {
-	rolls(t, func(f *fixture, redis string) {
+	rolls(t, func(f *harness.Fixture, redis string) {
 		another := "cache_store=" + redistest.Start(f.T).URL()
-		memory := f.beside("memory")
-		memory.caches(userByID, 1)
-		first := f.process("first", redis)
-		f.mixed("from the memory", []via{first, memory}, []via{memory, first})
-		memory.stop()
-		first.caches(userByID, 1)
+		memory := f.Beside("memory")
+		memory.Caches(harness.UserByID, 1)
+		first := f.Process("first", redis)
+		mixed(f, "from the memory", []harness.Via{first, memory}, []harness.Via{memory, first})
+		stop(memory)
+		first.Caches(harness.UserByID, 1)
 
-		second := f.beside("second", another)
-		f.mixed("to another Redis", []via{second, first}, []via{first, second})
-		first.withheldBy("another Redis", userByID, 1)
-		first.stop()
-		second.caches(userByID, 1)
+		second := f.Beside("second", another)
+		mixed(f, "to another Redis", []harness.Via{second, first}, []harness.Via{first, second})
+		withheldBy(first, "another Redis", harness.UserByID, 1)
+		stop(first)
+		second.Caches(harness.UserByID, 1)
 	})
 }
 
 func TestRolloutRegions(t *testing.T) {
-	rolls(t, func(f *fixture, redis string) {
-		told, other := f.process("told", redis, "cache_external=events"), f.beside("other", "cache_store="+redistest.Start(f.T).URL())
-		told.caches(userByID, 1)
-		other.exec("UPDATE users SET city = 'Bergen' WHERE id = 2")
-		told.caches(userByID, 1)
-		told.exec("UPDATE users SET city = 'Bonn' WHERE id = 2")
-		other.withheldBy("another Redis", userByID, 1) // nobody tells it
-		told.released()
-		told.caches(userByID, 1)
-		if err := told.db.PingContext(f.ctx); err != nil {
+	rolls(t, func(f *harness.Fixture, redis string) {
+		told, other := f.Process("told", redis, "cache_external=events"), f.Beside("other", "cache_store="+redistest.Start(f.T).URL())
+		told.Caches(harness.UserByID, 1)
+		other.Exec("UPDATE users SET city = 'Bergen' WHERE id = 2")
+		told.Caches(harness.UserByID, 1)
+		told.Exec("UPDATE users SET city = 'Bonn' WHERE id = 2")
+		withheldBy(other, "another Redis", harness.UserByID, 1) // nobody tells it
+		told.Released()
+		told.Caches(harness.UserByID, 1)
+		if err := told.DB.PingContext(f.Ctx); err != nil {
 			f.Errorf("Ping of one that is told: %v", err)
 		}
 
-		other.exec("UPDATE users SET city = 'Rome' WHERE id = 1")
-		origin, err := OriginOf(f.ctx, told.db)
+		other.Exec("UPDATE users SET city = 'Rome' WHERE id = 1")
+		origin, err := OriginOf(f.Ctx, told.DB)
 		if err != nil {
 			f.Fatal(err)
 		}
-		if err := Apply(f.ctx, told.db, invalidation.Event{Source: origin.Source, ID: "1", Time: time.Now(), Tags: everything}); err != nil {
+		if err := Apply(f.Ctx, told.DB, invalidation.Event{Source: origin.Source, ID: "1", Time: time.Now(), Tags: everything}); err != nil {
 			f.Fatal(err)
 		}
-		told.caches(userByID, 1).is("1 ann Rome")
+		told.Caches(harness.UserByID, 1).Is("1 ann Rome")
 
-		f.until("one that is not told, in the same Redis, to differ", func() bool {
-			stray := f.process("stray", redis)
-			stray.fresh(userByID, 1)
-			defer stray.stop()
-			return strings.Contains(StatsOf(stray.db).Peers.Differs, "cache_external")
+		f.Until("one that is not told, in the same Redis, to differ", func() bool {
+			stray := f.Process("stray", redis)
+			stray.Fresh(harness.UserByID, 1)
+			defer stop(stray)
+			return strings.Contains(StatsOf(stray.DB).Peers.Differs, "cache_external")
 		})
 	})
 }
 
 func TestRolloutPolicies(t *testing.T) {
-	rolls(t, func(f *fixture, redis string) {
+	rolls(t, func(f *harness.Fixture, redis string) {
 		const policy = "cache_policy=users:write-behind"
-		old, next := f.process("old", redis), f.process("next", redis, policy, "cache_mode=write-only")
-		old.exec("UPDATE users SET city = 'Bergen' WHERE id = 1")
-		next.exec("UPDATE users SET city = 'Rome' WHERE id > 1")
-		differ := func(v via) bool {
-			if err := v.db.PingContext(f.ctx); err != nil {
+		old, next := f.Process("old", redis), f.Process("next", redis, policy, "cache_mode=write-only")
+		old.Exec("UPDATE users SET city = 'Bergen' WHERE id = 1")
+		next.Exec("UPDATE users SET city = 'Rome' WHERE id > 1")
+		differ := func(v harness.Via) bool {
+			if err := v.DB.PingContext(f.Ctx); err != nil {
 				f.Fatal(err)
 			}
-			return strings.Contains(StatsOf(v.db).Peers.Differs, "cache_policy")
+			return strings.Contains(StatsOf(v.DB).Peers.Differs, "cache_policy")
 		}
-		f.until("the processes to differ", func() bool { return differ(old) && differ(next) })
-		old.stop()
-		f.until("the processes to agree", func() bool { return !differ(next) })
-		after := f.process("after", redis, policy)
-		after.caches(userByID, 1)
+		f.Until("the processes to differ", func() bool { return differ(old) && differ(next) })
+		stop(old)
+		f.Until("the processes to agree", func() bool { return !differ(next) })
+		after := f.Process("after", redis, policy)
+		after.Caches(harness.UserByID, 1)
 	})
 }
 
 func TestRolloutMigrations(t *testing.T) {
-	rolls(t, func(f *fixture, redis string) {
+	rolls(t, func(f *harness.Fixture, redis string) {
 		const all = "SELECT * FROM users WHERE id = 1"
 		// Without the statement caches of pgx, which the change breaks as always.
 		const mode = "default_query_exec_mode=exec"
-		app := f.process("app", redis, mode)
-		app.truth = f.open("pgx", withKey(f.dsn, "default_query_exec_mode", "exec"))
-		app.caches(all).is("1 ann Oslo")
-		tool := f.process("tool", redis, mode, "cache_mode=write-only")
-		tool.exec("ALTER TABLE users ADD COLUMN age int DEFAULT 7")
-		tool.released()
-		app.fresh(all).is("1 ann Oslo 7")
-		app.caches(all)
+		app := f.Process("app", redis, mode)
+		app.Truth = f.Open("pgx", harness.WithKey(f.DSN, "default_query_exec_mode", "exec"))
+		app.Caches(all).Is("1 ann Oslo")
+		tool := f.Process("tool", redis, mode, "cache_mode=write-only")
+		tool.Exec("ALTER TABLE users ADD COLUMN age int DEFAULT 7")
+		tool.Released()
+		app.Fresh(all).Is("1 ann Oslo 7")
+		app.Caches(all)
 
-		f.past("ALTER TABLE users ADD COLUMN size int DEFAULT 8")
-		if err := Invalidate(f.ctx, tool.db); err != nil {
+		f.Past("ALTER TABLE users ADD COLUMN size int DEFAULT 8")
+		if err := Invalidate(f.Ctx, tool.DB); err != nil {
 			f.Fatal(err)
 		}
-		app.fresh(all).is("1 ann Oslo 7 8")
-		app.caches(all)
-		app.stop()
-		tool.stop()
+		app.Fresh(all).Is("1 ann Oslo 7 8")
+		app.Caches(all)
+		stop(app)
+		stop(tool)
 
-		memory := f.beside("memory", mode)
-		memory.truth = app.truth
-		memory.caches(all)
-		off := f.beside("off", mode, "cache_mode=off")
-		off.exec("ALTER TABLE users DROP COLUMN size")
-		memory.fresh(all).is("1 ann Oslo 7")
-		off.stop()
-		memory.caches(all).is("1 ann Oslo 7")
+		memory := f.Beside("memory", mode)
+		memory.Truth = app.Truth
+		memory.Caches(all)
+		off := f.Beside("off", mode, "cache_mode=off")
+		off.Exec("ALTER TABLE users DROP COLUMN size")
+		memory.Fresh(all).Is("1 ann Oslo 7")
+		stop(off)
+		memory.Caches(all).Is("1 ann Oslo 7")
 	})
 }

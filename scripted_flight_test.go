@@ -14,6 +14,7 @@ import (
 	"github.com/DATA-DOG/go-sqlmock"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/patience"
 	"github.com/cachedpg/cachedpg/store"
 )
@@ -36,7 +37,7 @@ func refusedWith(code string) error {
 }
 
 // following is a leader whose SELECT is under way, and some who follow it.
-func (s *script) following(leader player, followers ...player) (led <-chan answer, got []<-chan answer) {
+func (s *script) following(leader player, followers ...player) (led <-chan harness.Answer, got []<-chan harness.Answer) {
 	s.Helper()
 	led = leader.held().aside(s.Context())
 	if !leader.asks() {
@@ -84,8 +85,8 @@ func TestEqualQueriesThatFailDoNotWaitForEachOther(t *testing.T) {
 					}
 				}
 				s.is(got[2], "ann")
-				if a := <-joined; a.err == nil && a.value != "ann" {
-					s.Errorf("who came late got %q", a.value)
+				if a := <-joined; a.Err == nil && a.Value != "ann" {
+					s.Errorf("who came late got %q", a.Value)
 				}
 			})
 		})

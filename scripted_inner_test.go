@@ -21,6 +21,7 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/cachedpg/cachedpg/catalog"
+	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/keying"
 )
 
@@ -435,28 +436,28 @@ func (c player) gets(want string) {
 }
 
 // aside asks in another goroutine.
-func (c player) aside(ctx context.Context) <-chan answer {
-	done := make(chan answer, 1)
+func (c player) aside(ctx context.Context) <-chan harness.Answer {
+	done := make(chan harness.Answer, 1)
 	go func() {
 		defer func() {
 			if p := recover(); p != nil {
-				done <- answer{err: fmt.Errorf("panic: %v", p)}
+				done <- harness.Answer{Err: fmt.Errorf("panic: %v", p)}
 			}
 		}()
 		value, err := c.ask(ctx)
-		done <- answer{value, err}
+		done <- harness.Answer{Value: value, Err: err}
 	}()
 	return done
 }
 
 // is waits for an answer that must come now: nobody else will move.
-func (s *script) is(got <-chan answer, want string) {
+func (s *script) is(got <-chan harness.Answer, want string) {
 	s.Helper()
 	synctest.Wait()
 	select {
 	case a := <-got:
-		if a.err != nil || a.value != want {
-			s.Errorf("got %q, %v, want %q", a.value, a.err, want)
+		if a.Err != nil || a.Value != want {
+			s.Errorf("got %q, %v, want %q", a.Value, a.Err, want)
 		}
 	default:
 		s.Errorf("no answer, want %q", want)
@@ -464,15 +465,15 @@ func (s *script) is(got <-chan answer, want string) {
 }
 
 // failed waits for an error that must come now.
-func (s *script) failed(got <-chan answer) error {
+func (s *script) failed(got <-chan harness.Answer) error {
 	s.Helper()
 	synctest.Wait()
 	select {
 	case a := <-got:
-		if a.err == nil {
-			s.Errorf("got %q, want an error", a.value)
+		if a.Err == nil {
+			s.Errorf("got %q, want an error", a.Value)
 		}
-		return a.err
+		return a.Err
 	default:
 		s.Error("no answer, want an error")
 		return nil
@@ -500,9 +501,9 @@ func (c player) transaction() driver.Tx {
 }
 
 // commit commits in another goroutine.
-func commit(tx driver.Tx) <-chan answer {
-	done := make(chan answer, 1)
-	go func() { done <- answer{err: tx.Commit()} }()
+func commit(tx driver.Tx) <-chan harness.Answer {
+	done := make(chan harness.Answer, 1)
+	go func() { done <- harness.Answer{Err: tx.Commit()} }()
 	return done
 }
 

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"testing"
 	"testing/synctest"
+
+	"github.com/cachedpg/cachedpg/internal/harness"
 )
 
 // I1, I5: a SELECT took its snapshot before a write and ends after it.
@@ -96,7 +98,7 @@ func TestFollowersShareTheLeadersSelect(t *testing.T) {
 		first, second := one.aside(s.Context()), two.aside(s.Context())
 		synctest.Wait()
 		leader.selected.let()
-		for _, got := range []<-chan answer{led, first, second} {
+		for _, got := range []<-chan harness.Answer{led, first, second} {
 			s.is(got, "ann")
 		}
 		if n := s.d.stats.joined.Load(); n != 2 {

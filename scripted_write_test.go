@@ -11,6 +11,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/invalidation"
 	"github.com/cachedpg/cachedpg/keying"
 	"github.com/cachedpg/cachedpg/store"
@@ -53,8 +54,8 @@ func TestAReaderWhileAStatementCommits(t *testing.T) {
 		writer, reader := s.session(), s.session()
 		reader.selects("old").gets("old")
 		writer.updates().executed.set()
-		done := make(chan answer, 1)
-		go func() { done <- answer{err: writer.update()} }()
+		done := make(chan harness.Answer, 1)
+		go func() { done <- harness.Answer{Err: writer.update()} }()
 		synctest.Wait()
 		reader.selects("new").gets("new")
 		writer.executed.let()
@@ -100,8 +101,8 @@ func TestErrBadConnDoesNotProveThatNothingWasSent(t *testing.T) {
 		reader.selects("old").gets("old")
 		writer.mock.ExpectExec(rename).WillReturnError(driver.ErrBadConn)
 		writer.executed.set()
-		done := make(chan answer, 1)
-		go func() { done <- answer{err: writer.update()} }()
+		done := make(chan harness.Answer, 1)
+		go func() { done <- harness.Answer{Err: writer.update()} }()
 		synctest.Wait()
 		writer.lost = true
 		writer.executed.let()
@@ -298,8 +299,8 @@ func TestAWriterThatPlannedBeforeADDLIsWaitedFor(t *testing.T) {
 		writer, reader, other := s.session(), s.session(), s.session()
 		reader.selects("old").gets("old")
 		writer.updates().executed.set() // planned for table 16385, and on its way
-		done := make(chan answer, 1)
-		go func() { done <- answer{err: writer.update()} }()
+		done := make(chan harness.Answer, 1)
+		go func() { done <- harness.Answer{Err: writer.update()} }()
 		synctest.Wait()
 		s.catalog.Store(usersTable(26385)) // what it writes, by way of a new view, say
 		other.mock.ExpectExec(ddl).WillReturnResult(driver.ResultNoRows)

@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	goredis "github.com/redis/go-redis/v9"
 
+	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 	"github.com/cachedpg/cachedpg/internal/redistest"
 )
@@ -82,9 +83,9 @@ func TestNoSecretInAStatementIsShown(t *testing.T) {
 				keys = append(keys, "cache_store="+server.URL(), "cache_outbox=always", "cache_encryption=1:AAECAwQFBgcICQoLDA0ODw==")
 			}
 			database := pgtest.Database(t)
-			f := newFixture(t, database, "cache_statement", people, keys...)
+			f := harness.New(t, database, "cache_statement", harness.People, keys...)
 			if server != nil {
-				f.setup()
+				setUpOutbox(f)
 			}
 			shown := func(what, text string, value any) {
 				f.Helper()
@@ -101,23 +102,23 @@ func TestNoSecretInAStatementIsShown(t *testing.T) {
 				}
 			}
 			for _, text := range secretStatements {
-				x, err := Explain(f.ctx, f.db, text)
+				x, err := Explain(f.Ctx, f.DB, text)
 				if ours(text, err); err == nil {
 					asJSON, _ := encodingjson.Marshal(x)
 					shown("Explain", text, x.String())
 					shown("Explain's JSON", text, string(asJSON))
 				}
 				for _, run := range []func(*sql.Tx) error{
-					func(tx *sql.Tx) error { _, err := tx.ExecContext(f.ctx, text); return err },
+					func(tx *sql.Tx) error { _, err := tx.ExecContext(f.Ctx, text); return err },
 					func(tx *sql.Tx) error {
-						rows, err := tx.QueryContext(f.ctx, text)
+						rows, err := tx.QueryContext(f.Ctx, text)
 						if err == nil {
 							err = errors.Join(rows.Err(), rows.Close())
 						}
 						return err
 					},
 				} {
-					tx, err := f.db.BeginTx(f.ctx, nil)
+					tx, err := f.DB.BeginTx(f.Ctx, nil)
 					if err != nil {
 						f.Fatal(err)
 					}
@@ -125,7 +126,7 @@ func TestNoSecretInAStatementIsShown(t *testing.T) {
 					ours(text, failed)
 					_ = tx.Rollback()
 					if failed == nil && strings.HasPrefix(text, "PREPARE TRANSACTION") {
-						f.past("ROLLBACK PREPARED '" + secret + "'")
+						f.Past("ROLLBACK PREPARED '" + secret + "'")
 					}
 				}
 			}
@@ -139,30 +140,30 @@ func TestNoSecretInAStatementIsShown(t *testing.T) {
 				{"DO\n$$ BEGIN UPDATE users SET city = '" + secret + "'; END $$", nil},
 				{"SELECT * FROM users WHERE name = $1", []any{secret}},
 			} {
-				_, err := f.db.ExecContext(f.ctx, q.text, q.args...)
+				_, err := f.DB.ExecContext(f.Ctx, q.text, q.args...)
 				ours(q.text, err)
-				if rows, err := f.db.QueryContext(f.ctx, q.text, q.args...); err == nil {
+				if rows, err := f.DB.QueryContext(f.Ctx, q.text, q.args...); err == nil {
 					rows.Close()
 				} else {
 					ours(q.text, err)
 				}
-				x, err := Explain(f.ctx, f.db, q.text, q.args...)
+				x, err := Explain(f.Ctx, f.DB, q.text, q.args...)
 				if ours(q.text, err); err == nil {
 					shown("Explain", q.text, x.String())
 				}
 			}
-			stats := StatsOf(f.db)
+			stats := StatsOf(f.DB)
 			if len(stats.Statements) < 50 {
 				f.Errorf("stats have %d statements only", len(stats.Statements))
 			}
-			connectorOf(f.db).statements.All(func(_ [sha256.Size]byte, s *statementStats) bool { // also those beyond the first hundred
+			connectorOf(f.DB).statements.All(func(_ [sha256.Size]byte, s *statementStats) bool { // also those beyond the first hundred
 				shown("Stats", "", s.text)
 				return true
 			})
 			shown("Stats", "", stats)
 			if server != nil {
 				var rows string
-				if err := f.plain.QueryRowContext(f.ctx, "SELECT coalesce(string_agg(o::text || encode(tags, 'escape'), ' '), '') FROM cachedpg.outbox o").Scan(&rows); err != nil {
+				if err := f.Plain.QueryRowContext(f.Ctx, "SELECT coalesce(string_agg(o::text || encode(tags, 'escape'), ' '), '') FROM cachedpg.outbox o").Scan(&rows); err != nil {
 					f.Fatal(err)
 				}
 				shown("the outbox", "", rows)
@@ -172,13 +173,13 @@ func TestNoSecretInAStatementIsShown(t *testing.T) {
 				}
 				client := goredis.NewClient(options)
 				defer client.Close()
-				names, err := client.Keys(f.ctx, "*").Result()
+				names, err := client.Keys(f.Ctx, "*").Result()
 				if err != nil || len(names) == 0 {
 					f.Fatalf("%d names in Redis, %v", len(names), err)
 				}
 				shown("the names in Redis", "", names)
 				for _, name := range names {
-					if value, err := client.Dump(f.ctx, name).Result(); err == nil {
+					if value, err := client.Dump(f.Ctx, name).Result(); err == nil {
 						shown("an encrypted value in Redis", name, value)
 					}
 				}
@@ -294,13 +295,13 @@ func TestNoSecretIsShownOfWhatCannotBeReached(t *testing.T) {
 	}
 	for _, dsn := range []string{
 		"postgres://u:" + secret + "@127.0.0.1:1/d", "host=127.0.0.1 port=1 user=u password=" + secret,
-		withKey(base, "cache_store", "redis://u:"+secret+"@127.0.0.1:1/0"), withKey(base, "cache_store", "redis+sentinel://u:"+secret+"@127.0.0.1:1/0?master_name=m&sentinel_password="+secret),
+		harness.WithKey(base, "cache_store", "redis://u:"+secret+"@127.0.0.1:1/0"), harness.WithKey(base, "cache_store", "redis+sentinel://u:"+secret+"@127.0.0.1:1/0?master_name=m&sentinel_password="+secret),
 	} {
 		db, err := sql.Open("cachedpg", dsn)
 		if err != nil {
 			t.Fatal(err)
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), testTimeout)
+		ctx, cancel := context.WithTimeout(context.Background(), harness.Timeout)
 		_, exec := db.ExecContext(ctx, "SELECT 1")
 		_, _, parse := ParseConfig(dsn)
 		for _, err := range []error{db.PingContext(ctx), exec, parse} {

@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5/stdlib"
 	goredis "github.com/redis/go-redis/v9"
 
+	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 )
 
@@ -23,16 +24,16 @@ import (
 type sessionPattern struct {
 	name    string
 	pool    bool // of pgx is under the DB
-	request func(b *testing.B, db *sql.DB, n int, read func(asker))
+	request func(b *testing.B, db *sql.DB, n int, read func(harness.Asker))
 }
 
 const manyTenants = 300 // more than a pool has connections, and than any bound that is meant for few
 
 var sessionPatterns = []sessionPattern{
-	{name: "search_path", request: func(b *testing.B, db *sql.DB, n int, read func(asker)) {
+	{name: "search_path", request: func(b *testing.B, db *sql.DB, n int, read func(harness.Asker)) {
 		betweenSettings(b, db, read, fmt.Sprintf("SET search_path = t%d", n%4), "RESET search_path")
 	}},
-	{name: "local", request: func(b *testing.B, db *sql.DB, _ int, read func(asker)) {
+	{name: "local", request: func(b *testing.B, db *sql.DB, _ int, read func(harness.Asker)) {
 		tx, err := db.Begin()
 		if err == nil {
 			_, err = tx.Exec("SET LOCAL app.tenant = '7'")
@@ -45,21 +46,21 @@ var sessionPatterns = []sessionPattern{
 			b.Fatal(err)
 		}
 	}},
-	{name: "zone-plans", request: func(b *testing.B, db *sql.DB, n int, read func(asker)) {
+	{name: "zone-plans", request: func(b *testing.B, db *sql.DB, n int, read func(harness.Asker)) {
 		betweenSettings(b, db, read, "SET TIME ZONE '"+zones[n%len(zones)]+"'", "DISCARD PLANS")
 	}},
-	{name: "zone-reset", request: func(b *testing.B, db *sql.DB, n int, read func(asker)) {
+	{name: "zone-reset", request: func(b *testing.B, db *sql.DB, n int, read func(harness.Asker)) {
 		betweenSettings(b, db, read, "SET TIME ZONE '"+zones[n%len(zones)]+"'", "RESET ALL")
 	}},
-	{name: "pool", pool: true, request: func(_ *testing.B, db *sql.DB, _ int, read func(asker)) { read(db) }},
-	{name: "tenants", request: func(b *testing.B, db *sql.DB, n int, read func(asker)) {
+	{name: "pool", pool: true, request: func(_ *testing.B, db *sql.DB, _ int, read func(harness.Asker)) { read(db) }},
+	{name: "tenants", request: func(b *testing.B, db *sql.DB, n int, read func(harness.Asker)) {
 		betweenSettings(b, db, read, fmt.Sprintf("SET search_path = t%d", n%manyTenants), "RESET search_path")
 	}},
 }
 
 var zones = []string{"Asia/Tokyo", "Europe/Oslo", "UTC", "America/Lima"}
 
-func betweenSettings(b *testing.B, db *sql.DB, read func(asker), before, after string) {
+func betweenSettings(b *testing.B, db *sql.DB, read func(harness.Asker), before, after string) {
 	conn, err := db.Conn(b.Context())
 	if err != nil {
 		b.Fatal(err)
@@ -113,7 +114,7 @@ func (p *sessionPattern) run(b *testing.B, store string, clients int) {
 		defer client.Close()
 	}
 	dbs := map[string]*sql.DB{"pgx": p.open(b, database, nil), "ours": p.open(b, database, append(keys, "cache_ttl=1h"))}
-	awaitCaching(b, dbs["ours"])
+	harness.AwaitCaching(b, dbs["ours"])
 	took := make(map[string][]time.Duration)
 	var absent atomic.Int64
 	requests := func(who, moment string, n int) {
@@ -131,7 +132,7 @@ func (p *sessionPattern) run(b *testing.B, store string, clients int) {
 				if moment == "miss" { // a text of its own: what is never asked for again is not looked up for long
 					first, query = absent.Add(5)+1000, "SELECT at, name FROM items WHERE id = $1"
 				}
-				p.request(b, dbs[who], n+i, func(x asker) {
+				p.request(b, dbs[who], n+i, func(x harness.Asker) {
 					for id := first; id < first+5; id++ {
 						rows, err := x.QueryContext(context.Background(), query, id)
 						if err != nil {
@@ -189,7 +190,7 @@ func (p *sessionPattern) open(b *testing.B, database string, keys []string) *sql
 		if keys == nil {
 			return open(b, "pgx", database)
 		}
-		return open(b, "cachedpg", withKeys(database, keys))
+		return open(b, "cachedpg", harness.WithKeys(database, keys))
 	}
 	config, err := pgxpool.ParseConfig(database)
 	if err != nil {
@@ -206,7 +207,7 @@ func (p *sessionPattern) open(b *testing.B, database string, keys []string) *sql
 	b.Cleanup(pool.Close)
 	connector := stdlib.GetPoolConnector(pool)
 	if keys != nil {
-		_, own, err := ParseConfig(withKeys(database, keys))
+		_, own, err := ParseConfig(harness.WithKeys(database, keys))
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -5,44 +5,45 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 )
 
 // More tenants by turns than anything is bounded by that is meant for few: once each of them was there, none is asked for.
 func TestManySearchPathsAskNothingMore(t *testing.T) {
-	inBothStores(t, func(t *testing.T, keys ...string) {
+	harness.InBothStores(t, func(t *testing.T, keys ...string) {
 		const paths = 300
 		database := pgtest.Database(t)
 		var setup strings.Builder
 		for i := range paths {
 			fmt.Fprintf(&setup, "CREATE SCHEMA t%d; CREATE TABLE t%d.users (id int PRIMARY KEY, name text); INSERT INTO t%[1]d.users VALUES (1, 'of %[1]d');", i, i)
 		}
-		f := newFixture(t, database, "cache_statement", setup.String(), keys...)
-		wire := pgtest.Listen(t, f.dsn)
-		f.db = f.open("cachedpg", withKeys(wire.DSN, f.keys))
-		f.via = f.asking(f.db)
-		f.again("SELECT 1")
-		s, _ := f.session()
+		f := harness.New(t, database, "cache_statement", setup.String(), keys...)
+		wire := pgtest.Listen(t, f.DSN)
+		f.DB = f.Open("cachedpg", harness.WithKeys(wire.DSN, f.Keys))
+		f.Via = f.Asking(f.DB)
+		f.Again("SELECT 1")
+		s, _ := f.Session()
 		turn := func(round int) {
 			for i := range paths {
-				s.exec(fmt.Sprintf("SET search_path = t%d", i))
-				r := s.read(s.ask, "SELECT name FROM users WHERE id = $1", []any{1})
-				r.tb = t
-				r.is(fmt.Sprintf("of %d", i))
-				if r := s.read(s.ask, "SELECT id FROM users WHERE id = $1", []any{1000 + round}); r.err != nil {
-					t.Fatal(r.err)
+				s.Exec(fmt.Sprintf("SET search_path = t%d", i))
+				r := s.Read(s.Ask, "SELECT name FROM users WHERE id = $1", []any{1})
+				r.TB = t
+				r.Is(fmt.Sprintf("of %d", i))
+				if r := s.Read(s.Ask, "SELECT id FROM users WHERE id = $1", []any{1000 + round}); r.Err != nil {
+					t.Fatal(r.Err)
 				}
-				s.exec("RESET search_path")
+				s.Exec("RESET search_path")
 			}
 		}
 		turn(0)
-		before, parsed := len(wire.Texts()), connectorOf(f.db).parsed.Load()
+		before, parsed := len(wire.Texts()), connectorOf(f.DB).parsed.Load()
 		turn(1)
 		sessions, discards := questions(wire.Texts()[before:])
 		if sessions != 0 || discards != 0 {
 			t.Errorf("%d requests: the session was asked for %d times, and DISCARD PLANS sent %d times", paths, sessions, discards)
 		}
-		if n := connectorOf(f.db).parsed.Load() - parsed; n != 0 {
+		if n := connectorOf(f.DB).parsed.Load() - parsed; n != 0 {
 			t.Errorf("%d requests: %d texts were parsed again", paths, n)
 		}
 	})
@@ -51,23 +52,23 @@ func TestManySearchPathsAskNothingMore(t *testing.T) {
 // A time zone for each request, and DISCARD PLANS after it: nothing is sent that the program does not send, but for what
 // has literals that the zone decides.
 func TestATimeZoneForEachRequestAsksNothing(t *testing.T) {
-	inBothStores(t, func(t *testing.T, keys ...string) {
-		f := newFixture(t, pgtest.Database(t), "cache_statement", clocks, keys...)
-		wire := pgtest.Listen(t, f.dsn)
-		f.db = f.open("cachedpg", withKeys(wire.DSN, f.keys))
-		f.via = f.asking(f.db)
-		f.again("SELECT 1")
-		s, _ := f.session()
+	harness.InBothStores(t, func(t *testing.T, keys ...string) {
+		f := harness.New(t, pgtest.Database(t), "cache_statement", clocks, keys...)
+		wire := pgtest.Listen(t, f.DSN)
+		f.DB = f.Open("cachedpg", harness.WithKeys(wire.DSN, f.Keys))
+		f.Via = f.Asking(f.DB)
+		f.Again("SELECT 1")
+		s, _ := f.Session()
 		absent := 1000
 		request := func(zone string) {
-			s.both("SET TIME ZONE '" + zone + "'")
+			s.Both("SET TIME ZONE '" + zone + "'")
 			for _, query := range []string{"SELECT at::text FROM clocks WHERE id = $1", "SELECT at > '2024-05-01 12:00', id FROM clocks WHERE id = $1"} {
 				absent++
-				s.fresh(query, 1)
-				s.fresh(query, absent)
+				s.Fresh(query, 1)
+				s.Fresh(query, absent)
 			}
-			s.both("DISCARD PLANS")
-			s.both("RESET TIME ZONE")
+			s.Both("DISCARD PLANS")
+			s.Both("RESET TIME ZONE")
 		}
 		for range 2 {
 			request("Asia/Tokyo")

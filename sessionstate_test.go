@@ -8,12 +8,13 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 	"github.com/cachedpg/cachedpg/keying"
 )
 
 // clocks is the setup of stories whose query shows which TimeZone holds.
-const clocks = people + `CREATE TABLE clocks (id int PRIMARY KEY, at timestamptz); INSERT INTO clocks VALUES (1, '2024-05-01 12:00Z');
+const clocks = harness.People + `CREATE TABLE clocks (id int PRIMARY KEY, at timestamptz); INSERT INTO clocks VALUES (1, '2024-05-01 12:00Z');
 	CREATE TABLE log (line text);`
 
 const clockText = "SELECT at::text FROM clocks WHERE id = 1"
@@ -24,22 +25,22 @@ const (
 )
 
 // tokyo checks that the session has Tokyo's time, home that it has not.
-func (v via) tokyo() { v.f.Helper(); v.fresh(clockText).is(inTokyo); v.hit(clockText).is(inTokyo) }
-func (v via) home()  { v.f.Helper(); v.fresh(clockText).is(inUTC); v.hit(clockText).is(inUTC) }
+func tokyo(v harness.Via) { v.F.Helper(); v.Fresh(clockText).Is(inTokyo); v.Hit(clockText).Is(inTokyo) }
+func home(v harness.Via)  { v.F.Helper(); v.Fresh(clockText).Is(inUTC); v.Hit(clockText).Is(inUTC) }
 
 // utc makes a DSN whose sessions begin with a known TimeZone.
-func (f *fixture) utc() {
+func utc(f *harness.Fixture) {
 	f.Helper()
-	f.dsn = withKey(f.dsn, "timezone", "UTC")
-	f.db, f.plain = f.open("cachedpg", withKeys(f.dsn, f.keys)), f.open("pgx", f.dsn)
-	f.via = via{f: f, db: f.db, ask: f.db, truth: f.plain}
+	f.DSN = harness.WithKey(f.DSN, "timezone", "UTC")
+	f.DB, f.Plain = f.Open("cachedpg", harness.WithKeys(f.DSN, f.Keys)), f.Open("pgx", f.DSN)
+	f.Via = harness.Via{F: f, DB: f.DB, Ask: f.DB, Truth: f.Plain}
 }
 
 // Every setting that the key holds.
 func TestSettingsThatAreTracked(t *testing.T) {
-	scenarioOnce(t, people+`CREATE TABLE v (id int PRIMARY KEY, at timestamptz, line text, m money, n text); INSERT INTO v VALUES (1, '2024-05-01 12:00Z', 'the foxes', 5, NULL);
-		CREATE VIEW seen AS SELECT id FROM v`, func(f *fixture) {
-		s, _ := f.session()
+	harness.ScenarioOnce(t, harness.People+`CREATE TABLE v (id int PRIMARY KEY, at timestamptz, line text, m money, n text); INSERT INTO v VALUES (1, '2024-05-01 12:00Z', 'the foxes', 5, NULL);
+		CREATE VIEW seen AS SELECT id FROM v`, func(f *harness.Fixture) {
+		s, _ := f.Session()
 		for _, test := range []struct{ setting, value, query string }{
 			{"TimeZone", "Asia/Tokyo", "SELECT at::text FROM v"},
 			{"TimeZone", "<+09>-09", "SELECT date_trunc('day', at)::text, extract(hour FROM at), at::date::text FROM v"},
@@ -55,96 +56,96 @@ func TestSettingsThatAreTracked(t *testing.T) {
 			{"lc_numeric", "de_DE.utf8", "SELECT to_char(1.5, '9D9') FROM v"},
 			{"lc_time", "de_DE.utf8", "SELECT to_char(at, 'TMMonth') FROM v"},
 		} {
-			if _, err := f.plain.ExecContext(f.ctx, "SET "+test.setting+" = '"+test.value+"'; RESET "+test.setting); err != nil {
+			if _, err := f.Plain.ExecContext(f.Ctx, "SET "+test.setting+" = '"+test.value+"'; RESET "+test.setting); err != nil {
 				t.Logf("%s: this server does not know %s", test.setting, test.value)
 				continue
 			}
-			first := s.known(test.query).String()
+			first := s.Known(test.query).String()
 			for _, set := range []string{
 				"SET " + test.setting + " = '" + test.value + "'", "SET SESSION " + test.setting + " TO '" + test.value + "'",
 				"SELECT set_config('" + test.setting + "', '" + test.value + "', false)",
 			} {
-				s.both(set)
-				s.analysed()
-				if got := s.fresh(test.query).String(); got == first {
+				s.Both(set)
+				analysed(s)
+				if got := s.Fresh(test.query).String(); got == first {
 					f.Errorf("%s: still %s", set, got)
 				}
-				s.fresh(test.query)
-				s.both("RESET " + test.setting)
-				s.analysed()
-				s.fresh(test.query).is(first)
+				s.Fresh(test.query)
+				s.Both("RESET " + test.setting)
+				analysed(s)
+				s.Fresh(test.query).Is(first)
 			}
-			f.hit(test.query).is(first) // of another connection
+			f.Hit(test.query).Is(first) // of another connection
 		}
-		s.known("SELECT id FROM seen")
-		if _, err := f.plain.ExecContext(f.ctx, "SET restrict_nonsystem_relation_kind = 'view'; RESET restrict_nonsystem_relation_kind"); err == nil {
-			s.both("SET restrict_nonsystem_relation_kind = 'view'")
-			s.analysed()
-			s.fails("SELECT id FROM seen")
+		s.Known("SELECT id FROM seen")
+		if _, err := f.Plain.ExecContext(f.Ctx, "SET restrict_nonsystem_relation_kind = 'view'; RESET restrict_nonsystem_relation_kind"); err == nil {
+			s.Both("SET restrict_nonsystem_relation_kind = 'view'")
+			analysed(s)
+			s.Fails("SELECT id FROM seen")
 		}
 	})
 }
 
 // analysed makes PostgreSQL read literals again in what plain pgx has prepared,
 // by the settings of now; the driver does that by itself.
-func (v via) analysed() {
-	v.f.Helper()
-	if _, err := v.truth.ExecContext(v.f.ctx, "DISCARD PLANS"); err != nil {
-		v.f.Fatal(err)
+func analysed(v harness.Via) {
+	v.F.Helper()
+	if _, err := v.Truth.ExecContext(v.F.Ctx, "DISCARD PLANS"); err != nil {
+		v.F.Fatal(err)
 	}
 }
 
 // PostgreSQL reads the literals of a prepared statement once. What such a
 // statement gives under other settings is not what others would get who ask anew.
 func TestLiteralsOfPreparedStatements(t *testing.T) {
-	scenarioInMemory(t, clocks, func(f *fixture) {
-		f.utc()
+	harness.ScenarioInMemory(t, clocks, func(f *harness.Fixture) {
+		utc(f)
 		const query = "SELECT '2024-05-01 12:00'::timestamptz = at FROM clocks"
-		s, conn := f.session()
-		stmt, err := conn.PrepareContext(f.ctx, query)
+		s, conn := f.Session()
+		stmt, err := conn.PrepareContext(f.Ctx, query)
 		if err != nil {
 			f.Fatal(err)
 		}
 		defer stmt.Close()
-		s.known(query).is("true")
-		s.on(prepared{stmt}).fresh(query).is("true")
-		s.both("SET TimeZone = 'Asia/Tokyo'")
-		s.analysed()
-		s.fresh(query).is("false")
-		s.on(prepared{stmt}).fresh(query).is("false")
-		f.dsn = withKey(f.dsn, "timezone", "Asia/Tokyo")
-		f.anew().hit(query).is("false")
-		s.both("BEGIN")
-		s.both("SET LOCAL TimeZone = 'UTC'")
-		s.analysed()
-		s.exec("UPDATE clocks SET id = id")
-		s.on(prepared{stmt}).fresh(query).is("true")
-		s.both("COMMIT")
-		s.analysed()
-		s.on(prepared{stmt}).fresh(query).is("false")
-		f.anew().known(query).is("false")
+		s.Known(query).Is("true")
+		s.On(harness.Prepared{Stmt: stmt}).Fresh(query).Is("true")
+		s.Both("SET TimeZone = 'Asia/Tokyo'")
+		analysed(s)
+		s.Fresh(query).Is("false")
+		s.On(harness.Prepared{Stmt: stmt}).Fresh(query).Is("false")
+		f.DSN = harness.WithKey(f.DSN, "timezone", "Asia/Tokyo")
+		anew(f).Hit(query).Is("false")
+		s.Both("BEGIN")
+		s.Both("SET LOCAL TimeZone = 'UTC'")
+		analysed(s)
+		s.Exec("UPDATE clocks SET id = id")
+		s.On(harness.Prepared{Stmt: stmt}).Fresh(query).Is("true")
+		s.Both("COMMIT")
+		analysed(s)
+		s.On(harness.Prepared{Stmt: stmt}).Fresh(query).Is("false")
+		anew(f).Known(query).Is("false")
 	})
 }
 
 // What was prepared while backslashes meant something else means that for ever.
 func TestTextsUnderOtherRules(t *testing.T) {
-	scenarioInMemory(t, people, func(f *fixture) {
-		if f.mode() == pgx.QueryExecModeSimpleProtocol {
+	harness.ScenarioInMemory(t, harness.People, func(f *harness.Fixture) {
+		if f.Mode() == pgx.QueryExecModeSimpleProtocol {
 			f.Skip("pgx refuses it")
 		}
 		const query = `SELECT 'a\\b', name FROM users WHERE id = 1`
-		s, _ := f.session()
-		s.both("SET standard_conforming_strings = off")
-		s.fresh(query).is(`a\b ann`)
-		s.both("SET standard_conforming_strings = on")
-		s.fresh(query)
-		f.known(query).is(`a\\b ann`)
+		s, _ := f.Session()
+		s.Both("SET standard_conforming_strings = off")
+		s.Fresh(query).Is(`a\b ann`)
+		s.Both("SET standard_conforming_strings = on")
+		s.Fresh(query)
+		f.Known(query).Is(`a\\b ann`)
 	})
 }
 
 // The ways of setting something, and how each of them ends.
 func TestWaysOfSetting(t *testing.T) {
-	scenario(t, clocks+`
+	harness.Scenario(t, clocks+`
 		CREATE FUNCTION use(text, bool) RETURNS void LANGUAGE sql AS $$ SELECT set_config('TimeZone', $1, $2) $$;
 		CREATE FUNCTION use_stable(text) RETURNS text STABLE LANGUAGE sql AS $$ SELECT set_config('TimeZone', $1, false) $$;
 		CREATE FUNCTION use_dynamic(text) RETURNS void LANGUAGE plpgsql AS $$ BEGIN EXECUTE format('SET TimeZone = %L', $1); END $$;
@@ -157,11 +158,11 @@ func TestWaysOfSetting(t *testing.T) {
 		CREATE TABLE late (line text);
 		CREATE CONSTRAINT TRIGGER use AFTER INSERT ON late DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION use_by_trigger();
 		CREATE TABLE defaulted (line text DEFAULT use_stable('Asia/Tokyo'), n int);
-		CREATE VIEW setting AS SELECT set_config('TimeZone', 'Asia/Tokyo', false)`, func(f *fixture) {
-		f.utc()
-		f.known(clockText)
-		s, _ := f.session()
-		s.home()
+		CREATE VIEW setting AS SELECT set_config('TimeZone', 'Asia/Tokyo', false)`, func(f *harness.Fixture) {
+		utc(f)
+		f.Known(clockText)
+		s, _ := f.Session()
+		home(s)
 		for i, set := range []string{
 			"SET TimeZone = 'Asia/Tokyo'", "SET TIME ZONE 'Asia/Tokyo'", "SELECT set_config('TimeZone', 'Asia/Tokyo', false)",
 			"SELECT count(*), set_config('TimeZone', 'Asia/Tokyo', false) FROM clocks", "SELECT * FROM setting",
@@ -171,60 +172,60 @@ func TestWaysOfSetting(t *testing.T) {
 			"SET LOCAL DateStyle = ISO; SET TimeZone = 'Asia/Tokyo'", "UPDATE clocks SET id = id WHERE set_config('TimeZone', 'Asia/Tokyo', false) <> ''",
 			"BEGIN; SET TimeZone = 'Asia/Tokyo'; COMMIT",
 		} {
-			if f.mode().String() != "simple protocol" && f.mode().String() != "exec" && strings.Contains(set, "; SET") {
+			if f.Mode().String() != "simple protocol" && f.Mode().String() != "exec" && strings.Contains(set, "; SET") {
 				continue // several statements have no extended protocol
 			}
-			s.both(set)
-			s.tokyo()
+			s.Both(set)
+			tokyo(s)
 			resets := []string{"RESET TimeZone", "RESET ALL", "SET TimeZone TO DEFAULT", "SET TIME ZONE 'UTC'", "DISCARD ALL"}
-			if f.mode() == pgx.QueryExecModeCacheStatement {
+			if f.Mode() == pgx.QueryExecModeCacheStatement {
 				resets = resets[:4] // pgx does not know that its statements are gone
 			}
-			s.both(resets[i%len(resets)])
-			s.home()
+			s.Both(resets[i%len(resets)])
+			home(s)
 		}
-		f.home()
+		home(f.Via)
 
 		// What ends with the transaction, or with what it was rolled back to.
 		for _, test := range []struct{ set, end string }{
 			{"SET LOCAL TIME ZONE 'Asia/Tokyo'", "COMMIT"}, {"SET LOCAL TIME ZONE 'Asia/Tokyo'", "ROLLBACK"}, {"SET TIME ZONE 'Asia/Tokyo'", "ROLLBACK"},
 			{"SELECT set_config('TimeZone', 'Asia/Tokyo', true)", "COMMIT"}, {"SELECT use('Asia/Tokyo', true)", "COMMIT"}, {"SELECT use('Asia/Tokyo', false)", "ROLLBACK"},
 		} {
-			s.both("BEGIN")
-			s.home()
-			s.both(test.set)
-			s.tokyo()
-			s.both("SAVEPOINT a")
-			s.both("SET LOCAL TimeZone = 'Europe/Paris'")
-			s.fresh(clockText)
-			s.both("ROLLBACK TO SAVEPOINT a")
-			s.fresh(clockText).is(inTokyo)
-			s.both("RELEASE SAVEPOINT a")
-			s.fresh(clockText).is(inTokyo)
-			s.both(test.end)
-			s.home()
+			s.Both("BEGIN")
+			home(s)
+			s.Both(test.set)
+			tokyo(s)
+			s.Both("SAVEPOINT a")
+			s.Both("SET LOCAL TimeZone = 'Europe/Paris'")
+			s.Fresh(clockText)
+			s.Both("ROLLBACK TO SAVEPOINT a")
+			s.Fresh(clockText).Is(inTokyo)
+			s.Both("RELEASE SAVEPOINT a")
+			s.Fresh(clockText).Is(inTokyo)
+			s.Both(test.end)
+			home(s)
 		}
-		s.both("BEGIN")
-		s.both("SAVEPOINT a")
-		s.both("SET TimeZone = 'Asia/Tokyo'")
-		s.both("RELEASE SAVEPOINT a")
-		s.both("COMMIT")
-		s.tokyo()
-		s.both("RESET TimeZone")
-		s.both("SELECT set_config('TimeZone', 'Asia/Tokyo', true)") // outside a transaction it ends at once
-		s.home()
+		s.Both("BEGIN")
+		s.Both("SAVEPOINT a")
+		s.Both("SET TimeZone = 'Asia/Tokyo'")
+		s.Both("RELEASE SAVEPOINT a")
+		s.Both("COMMIT")
+		tokyo(s)
+		s.Both("RESET TimeZone")
+		s.Both("SELECT set_config('TimeZone', 'Asia/Tokyo', true)") // outside a transaction it ends at once
+		home(s)
 
 		// In the clause of a function it holds inside.
-		s.fresh("SELECT there()").is(inTokyo)
-		s.home()
-		s.warm("SELECT shown(at), at::text FROM clocks").is(inTokyo + " " + inUTC)
-		s.home()
-		tx, err := f.db.BeginTx(f.ctx, nil)
+		s.Fresh("SELECT there()").Is(inTokyo)
+		home(s)
+		s.Warm("SELECT shown(at), at::text FROM clocks").Is(inTokyo + " " + inUTC)
+		home(s)
+		tx, err := f.DB.BeginTx(f.Ctx, nil)
 		if err != nil {
 			f.Fatal(err)
 		}
-		f.on(tx).exec("INSERT INTO late VALUES ('Asia/Tokyo')")
-		f.commit(tx)
+		f.On(tx).Exec("INSERT INTO late VALUES ('Asia/Tokyo')")
+		f.Commit(tx)
 	})
 }
 
@@ -234,51 +235,51 @@ func TestSettingsOfNewConnections(t *testing.T) {
 	pgtest.Exec(t, pgtest.DSN(t), "CREATE ROLE "+role+" LOGIN SUPERUSER")
 	t.Cleanup(func() { pgtest.Exec(t, pgtest.DSN(t), "DROP ROLE "+role) })
 	t.Run("", func(t *testing.T) {
-		scenario(t, clocks, func(f *fixture) {
-			f.dsn = withKey(f.dsn, "user", role)
-			dsn := withKey(f.dsn, "cache_max_conns", "0") // with a bound a new connection is not a new session
-			f.db, f.plain = f.open("cachedpg", withKeys(dsn, f.keys)), f.open("pgx", f.dsn)
-			f.via = via{f: f, db: f.db, ask: f.db, truth: f.plain}
-			f.exec("ALTER ROLE " + role + " RESET ALL")
-			f.exec("ALTER ROLE " + role + " SET TimeZone = 'UTC'")
+		harness.Scenario(t, clocks, func(f *harness.Fixture) {
+			f.DSN = harness.WithKey(f.DSN, "user", role)
+			dsn := harness.WithKey(f.DSN, "cache_max_conns", "0") // with a bound a new connection is not a new session
+			f.DB, f.Plain = f.Open("cachedpg", harness.WithKeys(dsn, f.Keys)), f.Open("pgx", f.DSN)
+			f.Via = harness.Via{F: f, DB: f.DB, Ask: f.DB, Truth: f.Plain}
+			f.Exec("ALTER ROLE " + role + " RESET ALL")
+			f.Exec("ALTER ROLE " + role + " SET TimeZone = 'UTC'")
 			renew := func(db *sql.DB) {
 				db.SetMaxIdleConns(0) // closes those there are
 				db.SetMaxIdleConns(2)
 			}
-			both := func() { renew(f.db); renew(f.plain) }
+			both := func() { renew(f.DB); renew(f.Plain) }
 			both()
-			f.home()
-			old, _ := f.session()
-			old.home()
-			for _, alter := range []string{"ALTER ROLE " + role, "ALTER ROLE " + role + " IN DATABASE " + f.database()} {
-				f.exec(alter + " SET TimeZone = 'Asia/Tokyo'")
+			home(f.Via)
+			old, _ := f.Session()
+			home(old)
+			for _, alter := range []string{"ALTER ROLE " + role, "ALTER ROLE " + role + " IN DATABASE " + database(f)} {
+				f.Exec(alter + " SET TimeZone = 'Asia/Tokyo'")
 				both()
-				f.tokyo()
-				old.home() // as it began
+				tokyo(f.Via)
+				home(old) // as it began
 				both()
-				f.hit(clockText).is(inTokyo)
-				f.exec(alter + " SET TimeZone = 'UTC'")
-				old.home()
+				f.Hit(clockText).Is(inTokyo)
+				f.Exec(alter + " SET TimeZone = 'UTC'")
+				home(old)
 				both()
-				f.home()
+				home(f.Via)
 			}
-			f.exec("ALTER ROLE " + role + " RESET ALL")
-			f.exec("ALTER ROLE " + role + " IN DATABASE " + f.database() + " RESET ALL")
-			f.exec("ALTER DATABASE " + f.database() + " SET TimeZone = 'Asia/Tokyo'")
+			f.Exec("ALTER ROLE " + role + " RESET ALL")
+			f.Exec("ALTER ROLE " + role + " IN DATABASE " + database(f) + " RESET ALL")
+			f.Exec("ALTER DATABASE " + database(f) + " SET TimeZone = 'Asia/Tokyo'")
 			both()
-			f.tokyo()
-			old.home()
+			tokyo(f.Via)
+			home(old)
 			both()
-			f.tokyo()
-			f.exec("ALTER DATABASE " + f.database() + " RESET ALL")
+			tokyo(f.Via)
+			f.Exec("ALTER DATABASE " + database(f) + " RESET ALL")
 
 			// Of the connection string.
 			for _, key := range [][2]string{{"timezone", "Asia/Tokyo"}, {"options", "-cTimeZone=Asia/Tokyo"}} {
-				dsn := withKey(f.dsn, key[0], key[1])
-				v := f.asking(f.open("cachedpg", withKeys(dsn, f.keys)))
-				v.truth = f.open("pgx", dsn)
-				v.tokyo()
-				old.home()
+				dsn := harness.WithKey(f.DSN, key[0], key[1])
+				v := f.Asking(f.Open("cachedpg", harness.WithKeys(dsn, f.Keys)))
+				v.Truth = f.Open("pgx", dsn)
+				tokyo(v)
+				home(old)
 			}
 		})
 	})
@@ -287,20 +288,20 @@ func TestSettingsOfNewConnections(t *testing.T) {
 // What the driver makes of the texts of the settings is what PostgreSQL makes of them.
 func TestTheStateOfASessionIsWhatPostgreSQLMakesOfIt(t *testing.T) {
 	t.Parallel()
-	f := newFixture(t, pgtest.Database(t), "cache_statement", people)
-	conn := f.conn(f.db)
+	f := harness.New(t, pgtest.Database(t), "cache_statement", harness.People)
+	conn := f.Conn(f.DB)
 	for _, set := range []string{"SELECT 1", `SET search_path = "A b", pg_catalog, "x""y"`, "SET TimeZone = '<+09>-09'",
 		"SET default_transaction_isolation = serializable", "SET DateStyle = German"} {
-		if _, err := conn.ExecContext(f.ctx, set); err != nil {
+		if _, err := conn.ExecContext(f.Ctx, set); err != nil {
 			t.Fatal(err)
 		}
 		err := conn.Raw(func(c any) error {
 			in := c.(*Conn).inner
-			s, _, err := in.learn(f.ctx)
+			s, _, err := in.learn(f.Ctx)
 			if err != nil {
 				return err
 			}
-			want, err := in.text(f.ctx, "SELECT "+sessionState)
+			want, err := in.text(f.Ctx, "SELECT "+sessionState)
 			if s.state != want {
 				t.Errorf("after %s: got %s, want %s", set, s.state, want)
 			}
@@ -317,23 +318,23 @@ func TestTheStateOfASessionIsWhatPostgreSQLMakesOfIt(t *testing.T) {
 func TestADialledSessionFillsNoOthersEntry(t *testing.T) {
 	t.Parallel()
 	database := pgtest.Database(t)
-	f := newFixture(t, database, "cache_statement", clocks)
-	role := f.newRole(database)
-	f.past("ALTER ROLE " + role + " SET TimeZone = 'UTC'")
-	dsn := withKey(f.dsn, "user", role)
-	db := f.open("cachedpg", withKey(dsn, "cache_max_conns", "0"))
-	old := f.asking(db).on(f.conn(db))
-	old.truth = f.conn(f.open("pgx", dsn))
-	old.home()
+	f := harness.New(t, database, "cache_statement", clocks)
+	role := f.NewRole(database)
+	f.Past("ALTER ROLE " + role + " SET TimeZone = 'UTC'")
+	dsn := harness.WithKey(f.DSN, "user", role)
+	db := f.Open("cachedpg", harness.WithKey(dsn, "cache_max_conns", "0"))
+	old := f.Asking(db).On(f.Conn(db))
+	old.Truth = f.Conn(f.Open("pgx", dsn))
+	home(old)
 	const again = "SELECT at::text AS again FROM clocks WHERE id = 1"
-	f.past("ALTER ROLE " + role + " SET TimeZone = 'Asia/Tokyo'")
-	f.asking(db).read(f.conn(db), again, nil).is(inTokyo)
-	old.known(again).is(inUTC)
+	f.Past("ALTER ROLE " + role + " SET TimeZone = 'Asia/Tokyo'")
+	f.Asking(db).Read(f.Conn(db), again, nil).Is(inTokyo)
+	old.Known(again).Is(inUTC)
 }
 
-func (f *fixture) database() (name string) {
+func database(f *harness.Fixture) (name string) {
 	f.Helper()
-	if err := f.plain.QueryRowContext(f.ctx, "SELECT quote_ident(current_database())").Scan(&name); err != nil {
+	if err := f.Plain.QueryRowContext(f.Ctx, "SELECT quote_ident(current_database())").Scan(&name); err != nil {
 		f.Fatal(err)
 	}
 	return name
@@ -341,11 +342,11 @@ func (f *fixture) database() (name string) {
 
 // A reload of the configuration may change every session; all are asked again.
 func TestReloadOfTheConfiguration(t *testing.T) {
-	scenarioOnce(t, clocks, func(f *fixture) {
-		f.known(clockText)
-		f.runs(keying.SessionFunction, "SELECT pg_reload_conf()")
-		f.until("it is on disk", func() bool { return connectorOf(f.db).space().writes.Stats().Pending == 0 }) // what it may have written
-		f.miss(clockText)
+	harness.ScenarioOnce(t, clocks, func(f *harness.Fixture) {
+		f.Known(clockText)
+		f.Runs(keying.SessionFunction, "SELECT pg_reload_conf()")
+		f.Until("it is on disk", func() bool { return connectorOf(f.DB).space().writes.Stats().Pending == 0 }) // what it may have written
+		f.Miss(clockText)
 	})
 }
 
@@ -360,17 +361,17 @@ func TestPrivileges(t *testing.T) {
 	}
 	role, group := names[0], names[1]
 	t.Run("", func(t *testing.T) {
-		scenarioOnce(t, people+`
+		harness.ScenarioOnce(t, harness.People+`
 			CREATE VIEW shown AS SELECT id, name FROM users; CREATE VIEW invoked AS SELECT id, name FROM users;
 			CREATE FUNCTION twice(int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT $1 * 2';
 			CREATE TABLE mine (id int, owner text); INSERT INTO mine VALUES (1, 'a'), (2, 'b');
-			DO $$ BEGIN EXECUTE 'GRANT USAGE ON SCHEMA ' || current_schema || ' TO `+role+`, `+group+`'; END $$;`, func(f *fixture) {
+			DO $$ BEGIN EXECUTE 'GRANT USAGE ON SCHEMA ' || current_schema || ' TO `+role+`, `+group+`'; END $$;`, func(f *harness.Fixture) {
 			version := 0
-			if err := f.plain.QueryRowContext(f.ctx, "SELECT current_setting('server_version_num')::int").Scan(&version); err != nil {
+			if err := f.Plain.QueryRowContext(f.Ctx, "SELECT current_setting('server_version_num')::int").Scan(&version); err != nil {
 				f.Fatal(err)
 			}
-			f.exec("GRANT " + group + " TO " + role)
-			s, _ := f.session()
+			f.Exec("GRANT " + group + " TO " + role)
+			s, _ := f.Session()
 			const query = "SELECT id, name FROM users WHERE id = 1"
 			for _, test := range []struct{ query, grant, revoke string }{
 				{query, "GRANT SELECT ON users TO " + role, "REVOKE SELECT ON users FROM " + role},
@@ -389,49 +390,49 @@ func TestPrivileges(t *testing.T) {
 				if strings.Contains(test.revoke, "security_invoker") && version < 150000 {
 					continue
 				}
-				f.exec(test.grant)
-				s.both("SET ROLE " + role)
-				s.known(test.query)
+				f.Exec(test.grant)
+				s.Both("SET ROLE " + role)
+				s.Known(test.query)
 				for _, revoke := range strings.Split(test.revoke, "; ") {
-					f.exec(revoke)
+					f.Exec(revoke)
 				}
-				s.fails(test.query)
-				s.both("RESET ROLE")
-				s.known(test.query)
+				s.Fails(test.query)
+				s.Both("RESET ROLE")
+				s.Known(test.query)
 			}
 
 			// Row-level security that comes to a table.
 			const rows = "SELECT id FROM mine ORDER BY id"
-			f.exec("GRANT USAGE ON SCHEMA cache_statement TO " + role)
-			f.exec("GRANT SELECT ON mine TO " + role)
-			s.both("SET ROLE " + role)
-			s.known(rows)
-			f.exec("CREATE POLICY own ON mine USING (owner = current_setting('app.owner', true))")
-			s.known(rows)
-			f.exec("ALTER TABLE mine ENABLE ROW LEVEL SECURITY")
-			s.bypass(keying.RowSecurity, rows).is("")
-			s.both("SET app.owner = 'b'")
-			s.bypass(keying.RowSecurity, rows).is("2")
-			s.both("RESET ROLE")
-			s.fresh(rows).is("1, 2")
-			f.exec("ALTER ROLE " + role + " BYPASSRLS")
-			s.both("SET ROLE " + role)
-			s.fresh(rows).is("1, 2")
-			s.both("RESET ROLE")
-			f.exec("ALTER ROLE " + role + " NOBYPASSRLS")
-			f.exec("ALTER TABLE mine OWNER TO " + role)
-			s.both("SET ROLE " + role)
-			s.fresh(rows).is("1, 2")
-			f.exec("ALTER TABLE mine FORCE ROW LEVEL SECURITY")
-			s.fresh(rows).is("2")
-			s.both("SET row_security = off")
-			s.fails(rows)
-			s.both("RESET row_security")
-			f.exec("ALTER TABLE mine DISABLE ROW LEVEL SECURITY")
-			s.known(rows).is("1, 2")
-			s.both("RESET ROLE")
-			f.exec("ALTER TABLE mine OWNER TO CURRENT_USER")
-			f.exec("DROP OWNED BY " + role + ", " + group)
+			f.Exec("GRANT USAGE ON SCHEMA cache_statement TO " + role)
+			f.Exec("GRANT SELECT ON mine TO " + role)
+			s.Both("SET ROLE " + role)
+			s.Known(rows)
+			f.Exec("CREATE POLICY own ON mine USING (owner = current_setting('app.owner', true))")
+			s.Known(rows)
+			f.Exec("ALTER TABLE mine ENABLE ROW LEVEL SECURITY")
+			s.Bypass(keying.RowSecurity, rows).Is("")
+			s.Both("SET app.owner = 'b'")
+			s.Bypass(keying.RowSecurity, rows).Is("2")
+			s.Both("RESET ROLE")
+			s.Fresh(rows).Is("1, 2")
+			f.Exec("ALTER ROLE " + role + " BYPASSRLS")
+			s.Both("SET ROLE " + role)
+			s.Fresh(rows).Is("1, 2")
+			s.Both("RESET ROLE")
+			f.Exec("ALTER ROLE " + role + " NOBYPASSRLS")
+			f.Exec("ALTER TABLE mine OWNER TO " + role)
+			s.Both("SET ROLE " + role)
+			s.Fresh(rows).Is("1, 2")
+			f.Exec("ALTER TABLE mine FORCE ROW LEVEL SECURITY")
+			s.Fresh(rows).Is("2")
+			s.Both("SET row_security = off")
+			s.Fails(rows)
+			s.Both("RESET row_security")
+			f.Exec("ALTER TABLE mine DISABLE ROW LEVEL SECURITY")
+			s.Known(rows).Is("1, 2")
+			s.Both("RESET ROLE")
+			f.Exec("ALTER TABLE mine OWNER TO CURRENT_USER")
+			f.Exec("DROP OWNED BY " + role + ", " + group)
 		})
 	})
 }
@@ -442,49 +443,49 @@ func TestTheUsersSchema(t *testing.T) {
 	pgtest.Exec(t, pgtest.DSN(t), "CREATE ROLE "+role+" SUPERUSER")
 	t.Cleanup(func() { pgtest.Exec(t, pgtest.DSN(t), "DROP ROLE "+role) })
 	t.Run("", func(t *testing.T) {
-		scenarioOnce(t, people, func(f *fixture) {
-			s, _ := f.session()
-			s.both(`SET search_path = "$user", cache_statement`)
-			s.known(userByID, 1)
-			s.both("SET ROLE " + role)
-			s.known(userByID, 1).is("1 ann Oslo")
-			f.exec("CREATE SCHEMA " + role)
-			f.exec("CREATE TABLE " + role + ".users AS SELECT 1 AS id, 'own'::text AS name, ''::text AS city")
-			s.both("DISCARD PLANS")
-			s.known(userByID, 1).is("1 own ")
-			s.both("RESET ROLE")
-			s.fresh(userByID, 1).is("1 ann Oslo")
-			s.both("SET SESSION AUTHORIZATION " + role)
-			s.fresh(userByID, 1).is("1 own ")
-			s.both("SET ROLE postgres")
-			s.fresh(userByID, 1).is("1 ann Oslo")
-			s.both("RESET SESSION AUTHORIZATION")
-			s.fresh(userByID, 1).is("1 ann Oslo")
-			f.exec("DROP OWNED BY " + role)
-			f.exec("DROP SCHEMA IF EXISTS " + role + " CASCADE")
+		harness.ScenarioOnce(t, harness.People, func(f *harness.Fixture) {
+			s, _ := f.Session()
+			s.Both(`SET search_path = "$user", cache_statement`)
+			s.Known(harness.UserByID, 1)
+			s.Both("SET ROLE " + role)
+			s.Known(harness.UserByID, 1).Is("1 ann Oslo")
+			f.Exec("CREATE SCHEMA " + role)
+			f.Exec("CREATE TABLE " + role + ".users AS SELECT 1 AS id, 'own'::text AS name, ''::text AS city")
+			s.Both("DISCARD PLANS")
+			s.Known(harness.UserByID, 1).Is("1 own ")
+			s.Both("RESET ROLE")
+			s.Fresh(harness.UserByID, 1).Is("1 ann Oslo")
+			s.Both("SET SESSION AUTHORIZATION " + role)
+			s.Fresh(harness.UserByID, 1).Is("1 own ")
+			s.Both("SET ROLE postgres")
+			s.Fresh(harness.UserByID, 1).Is("1 ann Oslo")
+			s.Both("RESET SESSION AUTHORIZATION")
+			s.Fresh(harness.UserByID, 1).Is("1 ann Oslo")
+			f.Exec("DROP OWNED BY " + role)
+			f.Exec("DROP SCHEMA IF EXISTS " + role + " CASCADE")
 		})
 	})
 }
 
 // A setting of the user's own, which only what is never cached can read.
 func TestCustomSettings(t *testing.T) {
-	scenarioInMemory(t, people+`
+	harness.ScenarioInMemory(t, harness.People+`
 		CREATE FUNCTION tenant() RETURNS text STABLE LANGUAGE sql AS $$ SELECT current_setting('app.tenant', true) $$;
 		CREATE VIEW own AS SELECT * FROM users WHERE name = tenant();
-		CREATE VIEW set AS SELECT * FROM users WHERE name = current_setting('app.tenant', true)`, func(f *fixture) {
-		s, _ := f.session()
-		s.known(userByID, 1)
+		CREATE VIEW set AS SELECT * FROM users WHERE name = current_setting('app.tenant', true)`, func(f *harness.Fixture) {
+		s, _ := f.Session()
+		s.Known(harness.UserByID, 1)
 		for _, name := range []string{"ann", "bob", "ann"} {
-			s.both("SET app.tenant = '" + name + "'")
-			s.hit(userByID, 1)
-			s.bypass(keying.UserFunction, "SELECT name FROM own").is(name)
-			s.bypass(keying.StableFunction, "SELECT name FROM set").is(name)
-			s.bypass(keying.StableFunction, "SELECT current_setting('app.tenant')").is(name)
+			s.Both("SET app.tenant = '" + name + "'")
+			s.Hit(harness.UserByID, 1)
+			s.Bypass(keying.UserFunction, "SELECT name FROM own").Is(name)
+			s.Bypass(keying.StableFunction, "SELECT name FROM set").Is(name)
+			s.Bypass(keying.StableFunction, "SELECT current_setting('app.tenant')").Is(name)
 		}
 		// Of an extension that is asked for the nearest rows.
-		s.known("SELECT id FROM users ORDER BY id LIMIT 2")
-		s.both("SET hnsw.ef_search = 200")
-		s.miss("SELECT id FROM users ORDER BY id LIMIT 2")
-		s.both("RESET hnsw.ef_search")
+		s.Known("SELECT id FROM users ORDER BY id LIMIT 2")
+		s.Both("SET hnsw.ef_search = 200")
+		s.Miss("SELECT id FROM users ORDER BY id LIMIT 2")
+		s.Both("RESET hnsw.ef_search")
 	})
 }

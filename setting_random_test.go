@@ -11,6 +11,7 @@ import (
 
 	"github.com/jackc/pgx/v5/stdlib"
 
+	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 )
 
@@ -115,13 +116,13 @@ func TestSettingsAtRandom(t *testing.T) {
 
 func settingsAtRandom(t *testing.T, database string, seed uint64) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), testTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), harness.Timeout)
 	defer cancel()
-	f := &fixture{T: t, ctx: ctx, dsn: withKey(database, "default_query_exec_mode", "simple_protocol")}
-	f.db, f.plain = f.open("cachedpg", f.dsn), f.open("pgx", f.dsn)
-	f.via = via{f: f, db: f.db, ask: f.db, truth: f.plain}
-	f.caches("SELECT name FROM public.tenant_users WHERE id = $1", 1) // when what the seed before left under way is over
-	ours, theirs := f.conn(f.db), f.conn(f.plain)
+	f := &harness.Fixture{T: t, Ctx: ctx, DSN: harness.WithKey(database, "default_query_exec_mode", "simple_protocol")}
+	f.DB, f.Plain = f.Open("cachedpg", f.DSN), f.Open("pgx", f.DSN)
+	f.Via = harness.Via{F: f, DB: f.DB, Ask: f.DB, Truth: f.Plain}
+	f.Caches("SELECT name FROM public.tenant_users WHERE id = $1", 1) // when what the seed before left under way is over
+	ours, theirs := f.Conn(f.DB), f.Conn(f.Plain)
 	var sent []string
 	random := rand.New(rand.NewPCG(seed, 0))
 	for range 250 {
@@ -140,7 +141,7 @@ func settingsAtRandom(t *testing.T, database string, seed uint64) {
 			if inTransaction(t, theirs) {
 				continue
 			}
-			_, _ = f.db.ExecContext(ctx, text)
+			_, _ = f.DB.ExecContext(ctx, text)
 		case random.IntN(2) == 0:
 			_, err := ours.ExecContext(ctx, text)
 			_, wantErr := theirs.ExecContext(ctx, text)
@@ -152,7 +153,7 @@ func settingsAtRandom(t *testing.T, database string, seed uint64) {
 			t.Fatalf("got  %s\nwant %s\nafter %s\nreplay with -run %s -setting-seed %d", got, want, strings.Join(sent, "\n      "), t.Name(), seed)
 		}
 	}
-	if s := StatsOf(f.db); s.Hits < 5 {
+	if s := StatsOf(f.DB); s.Hits < 5 {
 		t.Errorf("%d hits of %d lookups", s.Hits, s.Lookups)
 	}
 }

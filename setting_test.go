@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 )
 
@@ -83,16 +84,16 @@ func TestASettingCostsWhatItCostsWithPgx(t *testing.T) {
 			database := pgtest.Database(t)
 			pgtest.Exec(t, database, settingSchema)
 			wire := pgtest.Listen(t, database)
-			ctx, cancel := context.WithTimeout(context.Background(), testTimeout)
+			ctx, cancel := context.WithTimeout(context.Background(), harness.Timeout)
 			defer cancel()
-			f := &fixture{T: t, ctx: ctx, dsn: wire.DSN}
+			f := &harness.Fixture{T: t, Ctx: ctx, DSN: wire.DSN}
 			if test.name == "of the whole session" { // pgx keeps the names of what DISCARD ALL has taken from PostgreSQL
-				f.dsn, database = withKey(f.dsn, "default_query_exec_mode", "exec"), withKey(database, "default_query_exec_mode", "exec")
+				f.DSN, database = harness.WithKey(f.DSN, "default_query_exec_mode", "exec"), harness.WithKey(database, "default_query_exec_mode", "exec")
 			}
-			f.db, f.plain = f.open("cachedpg", f.dsn), f.open("pgx", database)
-			f.via = via{f: f, db: f.db, ask: f.db, truth: f.plain}
-			f.known("SELECT name FROM public.tenant_users WHERE id = $1", 1)
-			ours, theirs := f.conn(f.db), f.conn(f.plain)
+			f.DB, f.Plain = f.Open("cachedpg", f.DSN), f.Open("pgx", database)
+			f.Via = harness.Via{F: f, DB: f.DB, Ask: f.DB, Truth: f.Plain}
+			f.Known("SELECT name FROM public.tenant_users WHERE id = $1", 1)
+			ours, theirs := f.Conn(f.DB), f.Conn(f.Plain)
 			for round := range 4 {
 				before, want := len(wire.Texts()), []string(nil)
 				for _, request := range test.requests {

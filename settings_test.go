@@ -6,159 +6,160 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/keying"
 )
 
 // What an application may ask for, by context or by comment.
 func TestHints(t *testing.T) {
-	scenario(t, people, func(f *fixture) {
-		f.warm(userByID, 1)
-		past := f.in(WithBypass)
-		past.bypass(keying.ContextBypass, userByID, 1)
-		past.bypass(keying.ContextBypass, userByID, 2)
-		f.miss(userByID, 2) // a bypass has stored nothing
-		past.exec("UPDATE users SET name = 'anna' WHERE id = 1")
-		f.miss(userByID, 1).is("1 anna Oslo") // a write invalidates as always
+	harness.Scenario(t, harness.People, func(f *harness.Fixture) {
+		f.Warm(harness.UserByID, 1)
+		past := f.In(WithBypass)
+		past.Bypass(keying.ContextBypass, harness.UserByID, 1)
+		past.Bypass(keying.ContextBypass, harness.UserByID, 2)
+		f.Miss(harness.UserByID, 2) // a bypass has stored nothing
+		past.Exec("UPDATE users SET name = 'anna' WHERE id = 1")
+		f.Miss(harness.UserByID, 1).Is("1 anna Oslo") // a write invalidates as always
 
-		f.bypass(keying.HintBypass, "/* cachedpg: bypass */ "+userByID, 1)
-		f.bypass(keying.HintBypass, userByID+" /* cachedpg: bypass */", 1)
-		f.hit("/* of the tracer: id=7 */ "+userByID, 1)
-		f.hit("/* cachedpg: ttl=1h */ "+userByID, 1)
-		f.hit(userByID+" -- cachedpg is not meant here\n", 1)
+		f.Bypass(keying.HintBypass, "/* cachedpg: bypass */ "+harness.UserByID, 1)
+		f.Bypass(keying.HintBypass, harness.UserByID+" /* cachedpg: bypass */", 1)
+		f.Hit("/* of the tracer: id=7 */ "+harness.UserByID, 1)
+		f.Hit("/* cachedpg: ttl=1h */ "+harness.UserByID, 1)
+		f.Hit(harness.UserByID+" -- cachedpg is not meant here\n", 1)
 
-		short := f.in(func(ctx context.Context) context.Context { return WithTTL(ctx, time.Millisecond) })
-		short.miss(userByID, 3)
+		short := f.In(func(ctx context.Context) context.Context { return WithTTL(ctx, time.Millisecond) })
+		short.Miss(harness.UserByID, 3)
 		time.Sleep(2 * time.Millisecond)
-		f.miss(userByID, 3)
-		f.hit(userByID, 3)
-		f.miss("/* cachedpg: ttl=1ms */ SELECT name FROM users ORDER BY id")
+		f.Miss(harness.UserByID, 3)
+		f.Hit(harness.UserByID, 3)
+		f.Miss("/* cachedpg: ttl=1ms */ SELECT name FROM users ORDER BY id")
 		time.Sleep(2 * time.Millisecond)
-		f.miss("SELECT name FROM users ORDER BY id")
-		f.hit("SELECT name FROM users ORDER BY id")
+		f.Miss("SELECT name FROM users ORDER BY id")
+		f.Hit("SELECT name FROM users ORDER BY id")
 		for _, ttl := range []time.Duration{0, -1} {
-			f.in(func(ctx context.Context) context.Context { return WithTTL(ctx, ttl) }).bypass(keying.ContextBypass, userByID, 3)
+			f.In(func(ctx context.Context) context.Context { return WithTTL(ctx, ttl) }).Bypass(keying.ContextBypass, harness.UserByID, 3)
 		}
 
 		// A hint that cannot be read bypasses: it meant something.
 		for _, hint := range []string{"ttl=soon", "ttl=-1s", "no-such-hint", "ttl"} {
-			f.bypass(keying.HintBypass, "/* cachedpg: "+hint+" */ "+userByID, 1)
+			f.Bypass(keying.HintBypass, "/* cachedpg: "+hint+" */ "+harness.UserByID, 1)
 		}
 		// What looks like a hint inside a value is a value.
-		f.warm("SELECT '/* cachedpg: bypass */' FROM users WHERE id = 1")
-		f.exec("/* cachedpg: bypass */ UPDATE users SET name = 'x' WHERE id = 1")
-		f.miss(userByID, 1).is("1 x Oslo")
+		f.Warm("SELECT '/* cachedpg: bypass */' FROM users WHERE id = 1")
+		f.Exec("/* cachedpg: bypass */ UPDATE users SET name = 'x' WHERE id = 1")
+		f.Miss(harness.UserByID, 1).Is("1 x Oslo")
 	})
 }
 
 func TestEntriesExpire(t *testing.T) {
-	scenario(t, people, func(f *fixture) {
-		short := f.with("cache_ttl=1ms")
-		short.miss(userByID, 1)
+	harness.Scenario(t, harness.People, func(f *harness.Fixture) {
+		short := f.With("cache_ttl=1ms")
+		short.Miss(harness.UserByID, 1)
 		time.Sleep(2 * time.Millisecond)
-		short.miss(userByID, 1)
+		short.Miss(harness.UserByID, 1)
 		// The age of an entry counts, and not who asks.
 		time.Sleep(2 * time.Millisecond)
-		f.warm(userByID, 1)
+		f.Warm(harness.UserByID, 1)
 		time.Sleep(2 * time.Millisecond)
-		short.hit(userByID, 1)
-		if f.inMemory() && StatsOf(f.db).Expirations == 0 {
+		short.Hit(harness.UserByID, 1)
+		if f.InMemory() && StatsOf(f.DB).Expirations == 0 {
 			f.Error("no expiration was counted")
 		}
 	})
 }
 
 func TestPolicies(t *testing.T) {
-	scenario(t, people+"CREATE TABLE log (line text); CREATE TABLE news (line text); CREATE VIEW lines AS SELECT line FROM log", func(f *fixture) {
-		v := f.with("cache_policy=log:off,news:cache-aside:1ms,nowhere:off")
-		v.warm(userByID, 1)
-		v.bypass(keying.PolicyOff, "SELECT * FROM log")
-		v.bypass(keying.PolicyOff, "SELECT * FROM lines")
-		v.bypass(keying.PolicyOff, "SELECT 1 FROM users, log")
-		v.bypass(keying.PolicyOff, "SELECT 1 FROM users WHERE EXISTS (SELECT FROM log)")
+	harness.Scenario(t, harness.People+"CREATE TABLE log (line text); CREATE TABLE news (line text); CREATE VIEW lines AS SELECT line FROM log", func(f *harness.Fixture) {
+		v := f.With("cache_policy=log:off,news:cache-aside:1ms,nowhere:off")
+		v.Warm(harness.UserByID, 1)
+		v.Bypass(keying.PolicyOff, "SELECT * FROM log")
+		v.Bypass(keying.PolicyOff, "SELECT * FROM lines")
+		v.Bypass(keying.PolicyOff, "SELECT 1 FROM users, log")
+		v.Bypass(keying.PolicyOff, "SELECT 1 FROM users WHERE EXISTS (SELECT FROM log)")
 		for range 2 {
-			v.miss("SELECT 1 FROM users, news")
+			v.Miss("SELECT 1 FROM users, news")
 			time.Sleep(2 * time.Millisecond)
 		}
 		// Of one DB; the write of such a table still tells the others.
-		f.warm("SELECT * FROM log")
-		v.exec("INSERT INTO log VALUES ('a')")
-		f.miss("SELECT * FROM log").is("a")
+		f.Warm("SELECT * FROM log")
+		v.Exec("INSERT INTO log VALUES ('a')")
+		f.Miss("SELECT * FROM log").Is("a")
 	})
 }
 
 func TestTheCacheTurnedOff(t *testing.T) {
-	scenario(t, people, func(f *fixture) {
-		off := f.with("cache_store=off")
+	harness.Scenario(t, harness.People, func(f *harness.Fixture) {
+		off := f.With("cache_store=off")
 		for range 2 {
-			off.bypass(keying.CacheOff, userByID, 1)
+			off.Bypass(keying.CacheOff, harness.UserByID, 1)
 		}
-		f.warm(userByID, 1)
-		off.bypass(keying.CacheOff, userByID, 1)
-		off.exec("UPDATE users SET name = 'anna' WHERE id = 1")
-		f.miss(userByID, 1).is("1 anna Oslo")
+		f.Warm(harness.UserByID, 1)
+		off.Bypass(keying.CacheOff, harness.UserByID, 1)
+		off.Exec("UPDATE users SET name = 'anna' WHERE id = 1")
+		f.Miss(harness.UserByID, 1).Is("1 anna Oslo")
 	})
 }
 
 // For writes that went past the driver.
 func TestInvalidate(t *testing.T) {
-	scenario(t, people+`CREATE TABLE colours (name text); CREATE VIEW names AS SELECT name FROM users;
-		CREATE TABLE "Odd ""name" (x int); INSERT INTO "Odd ""name" VALUES (1)`, func(f *fixture) {
-		if err := Invalidate(f.ctx, f.db); err != nil {
+	harness.Scenario(t, harness.People+`CREATE TABLE colours (name text); CREATE VIEW names AS SELECT name FROM users;
+		CREATE TABLE "Odd ""name" (x int); INSERT INTO "Odd ""name" VALUES (1)`, func(f *harness.Fixture) {
+		if err := Invalidate(f.Ctx, f.DB); err != nil {
 			f.Errorf("before anything is known: %v", err)
 		}
 		const names, colours, odd = "SELECT name FROM names ORDER BY name", "SELECT name FROM colours", `SELECT x FROM "Odd ""name"`
 		warm := func() {
 			f.Helper()
-			f.known(userByID, 1)
-			f.known(names)
-			f.known(colours)
-			f.known(odd)
+			f.Known(harness.UserByID, 1)
+			f.Known(names)
+			f.Known(colours)
+			f.Known(odd)
 		}
 		invalidate := func(relations ...string) {
 			f.Helper()
-			if err := Invalidate(f.ctx, f.db, relations...); err != nil {
+			if err := Invalidate(f.Ctx, f.DB, relations...); err != nil {
 				f.Errorf("Invalidate %q: %v", relations, err)
 			}
 		}
 		warm()
-		f.past("UPDATE users SET name = 'past'")
-		f.past("INSERT INTO colours VALUES ('red')")
+		f.Past("UPDATE users SET name = 'past'")
+		f.Past("INSERT INTO colours VALUES ('red')")
 		invalidate("users")
-		f.miss(userByID, 1)
-		f.miss(names)
-		f.hitOld(colours, "")
+		f.Miss(harness.UserByID, 1)
+		f.Miss(names)
+		hitOld(f, colours, "")
 		invalidate("colours", "users")
-		f.miss(colours).is("red")
-		f.miss(names)
+		f.Miss(colours).Is("red")
+		f.Miss(names)
 
 		warm()
 		invalidate("Users", "names", `"Odd ""name"`) // folded as SQL is; a view is its tables
-		f.miss(names)
-		f.miss(odd)
+		f.Miss(names)
+		f.Miss(odd)
 
 		warm()
 		var schema string
-		if err := f.plain.QueryRowContext(f.ctx, "SELECT current_schema").Scan(&schema); err != nil {
+		if err := f.Plain.QueryRowContext(f.Ctx, "SELECT current_schema").Scan(&schema); err != nil {
 			f.Fatal(err)
 		}
 		invalidate(schema + ".colours")
-		f.miss(colours)
-		f.hit(names)
+		f.Miss(colours)
+		f.Hit(names)
 
 		warm()
-		f.past("ALTER TABLE colours ADD COLUMN rgb int")
+		f.Past("ALTER TABLE colours ADD COLUMN rgb int")
 		invalidate()
-		f.fresh(userByID, 1)
-		f.known("SELECT name, rgb FROM colours")
+		f.Fresh(harness.UserByID, 1)
+		f.Known("SELECT name, rgb FROM colours")
 
 		warm()
 		for _, name := range []string{"nowhere", "", "users; DROP TABLE users", "a b", "users, colours", "pg_temp.users", "'users'"} {
-			if err := Invalidate(f.ctx, f.db, name); err == nil {
+			if err := Invalidate(f.Ctx, f.DB, name); err == nil {
 				f.Errorf("Invalidate(%q): no error", name)
 			}
 		}
-		f.hit(userByID, 1)
-		if err := Invalidate(f.ctx, f.db, "users", "nowhere"); err == nil {
+		f.Hit(harness.UserByID, 1)
+		if err := Invalidate(f.Ctx, f.DB, "users", "nowhere"); err == nil {
 			f.Error("one of two is unknown: no error")
 		}
 	})
@@ -166,27 +167,27 @@ func TestInvalidate(t *testing.T) {
 
 // hitOld: a hit that plain pgx would not give, because something was written
 // past the driver.
-func (f *fixture) hitOld(query, want string) {
+func hitOld(f *harness.Fixture, query, want string) {
 	f.Helper()
-	f.expect("hit", false, query, nil).is(want)
+	f.Expect("hit", false, query, nil).Is(want)
 }
 
 // The counters add up, whatever happens.
 func TestStats(t *testing.T) {
-	scenario(t, people, func(f *fixture) {
-		if s := StatsOf(f.db); s.Lookups != 0 || s.Bypassed != 0 || s.Entries != 0 {
+	harness.Scenario(t, harness.People, func(f *harness.Fixture) {
+		if s := StatsOf(f.DB); s.Lookups != 0 || s.Bypassed != 0 || s.Entries != 0 {
 			f.Errorf("before anything: %+v", s)
 		}
-		f.warm(userByID, 1)
-		f.warm(userByID, 2)
-		f.miss("SELECT name FROM users WHERE id = 1")
-		f.hit("SELECT name FROM users WHERE id = 1")
-		f.runs(keying.ClockKeyword, "SELECT current_timestamp")
-		f.exec("UPDATE users SET name = 'x' WHERE id = 1")
-		f.miss(userByID, 1)
-		f.fails("SELECT 1 / (id - 1) FROM users")
-		s := StatsOf(f.db)
-		if s.Lookups != 8 || s.Hits != 3 || s.Misses != 5 || s.Stale != 1 || s.Fills != 4 || f.inMemory() && s.Entries != 3 {
+		f.Warm(harness.UserByID, 1)
+		f.Warm(harness.UserByID, 2)
+		f.Miss("SELECT name FROM users WHERE id = 1")
+		f.Hit("SELECT name FROM users WHERE id = 1")
+		f.Runs(keying.ClockKeyword, "SELECT current_timestamp")
+		f.Exec("UPDATE users SET name = 'x' WHERE id = 1")
+		f.Miss(harness.UserByID, 1)
+		f.Fails("SELECT 1 / (id - 1) FROM users")
+		s := StatsOf(f.DB)
+		if s.Lookups != 8 || s.Hits != 3 || s.Misses != 5 || s.Stale != 1 || s.Fills != 4 || f.InMemory() && s.Entries != 3 {
 			f.Errorf("got %d lookups, %d hits, %d misses, %d stale, %d fills, %d entries, want 8, 3, 5, 1, 4, 3",
 				s.Lookups, s.Hits, s.Misses, s.Stale, s.Fills, s.Entries)
 		}
@@ -202,11 +203,11 @@ func TestStats(t *testing.T) {
 		if ratio := s.HitRatio(); s.Others != 1 || ratio != 3.0/9 {
 			f.Errorf("%d others, hit ratio %v, want 1 and a third", s.Others, ratio)
 		}
-		f.runs(keying.NotRead, "INSERT INTO users VALUES (7, 'gil') RETURNING id") // by Query, and counted as by Exec
-		if now := StatsOf(f.db); now.Others != 2 || now.HitRatio() != s.HitRatio() {
+		f.Runs(keying.NotRead, "INSERT INTO users VALUES (7, 'gil') RETURNING id") // by Query, and counted as by Exec
+		if now := StatsOf(f.DB); now.Others != 2 || now.HitRatio() != s.HitRatio() {
 			f.Errorf("%d others, hit ratio %v, want 2 and a third", now.Others, now.HitRatio())
 		}
-		if bypassed != s.Bypassed || s.Saved <= 0 || f.inMemory() && (s.Bytes <= 0 || s.Tags == 0) {
+		if bypassed != s.Bypassed || s.Saved <= 0 || f.InMemory() && (s.Bytes <= 0 || s.Tags == 0) {
 			f.Errorf("bypassed %d of %d, saved %v, %d bytes, %d tags", bypassed, s.Bypassed, s.Saved, s.Bytes, s.Tags)
 		}
 		found := false
@@ -221,10 +222,10 @@ func TestStats(t *testing.T) {
 		if !found {
 			f.Errorf("the statement is not among %+v", s.Statements)
 		}
-		if err := f.db.Close(); err != nil {
+		if err := f.DB.Close(); err != nil {
 			f.Fatal(err)
 		}
-		if s := StatsOf(f.db); s.Hits != 3 || s.Entries != 0 {
+		if s := StatsOf(f.DB); s.Hits != 3 || s.Entries != 0 {
 			f.Errorf("after Close: %d hits, %d entries, want 3 and 0", s.Hits, s.Entries)
 		}
 	})

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 	"github.com/cachedpg/cachedpg/invalidation"
 	"github.com/cachedpg/cachedpg/store"
@@ -13,30 +14,30 @@ import (
 
 func TestOriginNamesTheDatabaseAndTheStore(t *testing.T) {
 	t.Parallel()
-	f := newFixture(t, pgtest.Database(t), "cache_statement", people)
-	o, err := OriginOf(f.ctx, f.db)
+	f := harness.New(t, pgtest.Database(t), "cache_statement", harness.People)
+	o, err := OriginOf(f.Ctx, f.DB)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if parts := strings.Split(o.Source, "/"); len(parts) != 5 || o.Shared {
 		t.Errorf("in memory: %+v", o)
 	}
-	shared := newFixture(t, pgtest.Database(t), "cache_statement", people, "cache_store="+pgtest.Redis(t))
-	o2, err := OriginOf(f.ctx, shared.db)
+	shared := harness.New(t, pgtest.Database(t), "cache_statement", harness.People, "cache_store="+pgtest.Redis(t))
+	o2, err := OriginOf(f.Ctx, shared.DB)
 	if err != nil || !o2.Shared || o2.Source == o.Source {
 		t.Errorf("shared: %+v, %v; the other database is %+v", o2, err, o)
 	}
 
-	off := f.open("cachedpg", withKey(shared.dsn+"", "cache_store", "off"))
-	if o, err := OriginOf(f.ctx, off); err != nil || o != o2 {
+	off := f.Open("cachedpg", harness.WithKey(shared.DSN+"", "cache_store", "off"))
+	if o, err := OriginOf(f.Ctx, off); err != nil || o != o2 {
 		t.Errorf("cache_store=off beside others: %+v, %v: its events concern them", o, err)
 	}
-	if _, err := OriginOf(f.ctx, f.plain); err == nil {
+	if _, err := OriginOf(f.Ctx, f.Plain); err == nil {
 		t.Error("a DB of another driver has an origin")
 	}
-	ended, cancel := context.WithCancel(f.ctx)
+	ended, cancel := context.WithCancel(f.Ctx)
 	cancel()
-	if _, err := OriginOf(ended, f.db); err == nil {
+	if _, err := OriginOf(ended, f.DB); err == nil {
 		t.Error("an origin was asked for with a context that has ended")
 	}
 }
@@ -45,7 +46,7 @@ func TestOriginNamesTheDatabaseAndTheStore(t *testing.T) {
 func TestEventsForADatabaseThatIsNotCachedAreRefused(t *testing.T) {
 	t.Parallel()
 	database := pgtest.Database(t)
-	db, err := sql.Open("cachedpg", withKey(database, "cache_store", "off"))
+	db, err := sql.Open("cachedpg", harness.WithKey(database, "cache_store", "off"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -61,17 +62,17 @@ func TestEventsForADatabaseThatIsNotCachedAreRefused(t *testing.T) {
 
 // A process that has asked for nothing yet invalidates what others have stored.
 func TestInvalidateByWhoHasCachedNothing(t *testing.T) {
-	shared(t, people, func(f *fixture) {
-		f.warm(userByID, 1)
-		f.past("UPDATE users SET city = 'Bergen' WHERE id = 1")
-		other, err := (&Driver{}).OpenConnector(withKeys(f.dsn, f.keys))
+	harness.Shared(t, harness.People, func(f *harness.Fixture) {
+		f.Warm(harness.UserByID, 1)
+		f.Past("UPDATE users SET city = 'Bergen' WHERE id = 1")
+		other, err := (&Driver{}).OpenConnector(harness.WithKeys(f.DSN, f.Keys))
 		if err != nil {
 			t.Fatal(err)
 		}
 		other.(*connector).process = "other"
-		if err := Invalidate(f.ctx, openDB(f, other)); err != nil {
+		if err := Invalidate(f.Ctx, harness.OpenDB(f, other)); err != nil {
 			t.Fatal(err)
 		}
-		f.again(userByID, 1).is("1 ann Bergen")
+		f.Again(harness.UserByID, 1).Is("1 ann Bergen")
 	})
 }

@@ -8,13 +8,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 )
 
 // small is a schema of 20 tables.
 func small() string {
 	var setup strings.Builder
-	setup.WriteString(people)
+	setup.WriteString(harness.People)
 	for i := range 19 {
 		fmt.Fprintf(&setup, "CREATE TABLE t%d (id int PRIMARY KEY, user_id int REFERENCES users, name text NOT NULL, at timestamptz DEFAULT now()); CREATE INDEX ON t%[1]d (user_id);", i)
 	}
@@ -30,7 +31,7 @@ func BenchmarkStart(b *testing.B) {
 			pgtest.Exec(b, database, small())
 			ours := database
 			if store == "redis" {
-				ours = withKeys(database, []string{"cache_store=" + pgtest.Redis(b)})
+				ours = harness.WithKeys(database, []string{"cache_store=" + pgtest.Redis(b)})
 			}
 			took := make(map[string][]time.Duration)
 			for b.Loop() {
@@ -43,7 +44,7 @@ func BenchmarkStart(b *testing.B) {
 					note := func(what string) {
 						took[who[0]+what] = append(took[who[0]+what], time.Since(began))
 					}
-					read := func(x asker) {
+					read := func(x harness.Asker) {
 						rows, err := x.QueryContext(b.Context(), "SELECT name FROM users WHERE id = $1", 1)
 						if err != nil {
 							b.Fatal(err)

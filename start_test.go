@@ -4,16 +4,17 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 )
 
 // A connection beside the first costs one question more than with pgx, and the first one no second one of the
 // kind once the catalog is there; nor does a change of the schema, but for one of the schemas themselves.
 func TestASessionIsAskedForOnceForEachConnection(t *testing.T) {
-	f := newFixture(t, pgtest.Database(t), "cache_statement", people)
-	wire := pgtest.Listen(t, f.dsn)
-	v := f.asking(f.open("cachedpg", wire.DSN))
-	v.db.SetMaxIdleConns(2)
+	f := harness.New(t, pgtest.Database(t), "cache_statement", harness.People)
+	wire := pgtest.Listen(t, f.DSN)
+	v := f.Asking(f.Open("cachedpg", wire.DSN))
+	v.DB.SetMaxIdleConns(2)
 	seen := 0
 	learned := func() (n int) {
 		t.Helper()
@@ -30,14 +31,14 @@ func TestASessionIsAskedForOnceForEachConnection(t *testing.T) {
 		seen = len(texts)
 		return n
 	}
-	v.db.SetMaxOpenConns(1)
-	v.again(userByID, 1)
+	v.DB.SetMaxOpenConns(1)
+	v.Again(harness.UserByID, 1)
 	if n := learned(); n != 1 {
 		t.Errorf("the first connection was asked for its session %d times", n)
 	}
-	v.db.SetMaxOpenConns(2)
-	first, second := f.conn(v.db), f.conn(v.db)
-	if _, err := second.ExecContext(f.ctx, "SELECT 'ours'"); err != nil {
+	v.DB.SetMaxOpenConns(2)
+	first, second := f.Conn(v.DB), f.Conn(v.DB)
+	if _, err := second.ExecContext(f.Ctx, "SELECT 'ours'"); err != nil {
 		t.Fatal(err)
 	}
 	texts := wire.Texts()
@@ -56,22 +57,22 @@ func TestASessionIsAskedForOnceForEachConnection(t *testing.T) {
 		t.Errorf("a further connection has sent %d texts", sent)
 	}
 	learned()
-	v.on(second).exec("CREATE TABLE beside (id int)") // the session that makes it is asked again, for it may be a temporary one
-	f.until("a hit", func() bool {
-		before := StatsOf(v.db).Hits
-		v.on(first).fresh(userByID, 1)
-		v.on(second).fresh(userByID, 1)
-		return StatsOf(v.db).Hits > before
+	v.On(second).Exec("CREATE TABLE beside (id int)") // the session that makes it is asked again, for it may be a temporary one
+	f.Until("a hit", func() bool {
+		before := StatsOf(v.DB).Hits
+		v.On(first).Fresh(harness.UserByID, 1)
+		v.On(second).Fresh(harness.UserByID, 1)
+		return StatsOf(v.DB).Hits > before
 	})
 	if n := learned(); n > 1 {
 		t.Errorf("after a table was made two connections were asked for their sessions %d times", n)
 	}
-	v.on(second).exec("CREATE SCHEMA other")
-	f.until("both sessions", func() bool {
-		v.on(first).fresh(userByID, 1)
-		v.on(second).fresh(userByID, 1)
+	v.On(second).Exec("CREATE SCHEMA other")
+	f.Until("both sessions", func() bool {
+		v.On(first).Fresh(harness.UserByID, 1)
+		v.On(second).Fresh(harness.UserByID, 1)
 		n := learned()
-		return n >= 1 && connectorOf(v.db).space().view.Load() != nil
+		return n >= 1 && connectorOf(v.DB).space().view.Load() != nil
 	})
 	first.Close()
 	second.Close()
@@ -79,15 +80,15 @@ func TestASessionIsAskedForOnceForEachConnection(t *testing.T) {
 
 // After a change of the schema only what has changed is read again.
 func TestAChangeOfTheSchemaLoadsWhatHasChanged(t *testing.T) {
-	inBothStores(t, func(t *testing.T, keys ...string) {
-		f := newFixture(t, pgtest.Database(t), "cache_statement", people)
-		wire := pgtest.Listen(t, f.dsn)
-		v := f.asking(f.open("cachedpg", withKeys(wire.DSN, keys)))
-		v.again(userByID, 1)
-		v.exec("CREATE TABLE beside (id int)")
-		v.again(userByID, 1)
-		v.exec("ALTER TABLE users ADD COLUMN more int DEFAULT 7")
-		v.again("SELECT * FROM users WHERE id = $1", 1)
+	harness.InBothStores(t, func(t *testing.T, keys ...string) {
+		f := harness.New(t, pgtest.Database(t), "cache_statement", harness.People)
+		wire := pgtest.Listen(t, f.DSN)
+		v := f.Asking(f.Open("cachedpg", harness.WithKeys(wire.DSN, keys)))
+		v.Again(harness.UserByID, 1)
+		v.Exec("CREATE TABLE beside (id int)")
+		v.Again(harness.UserByID, 1)
+		v.Exec("ALTER TABLE users ADD COLUMN more int DEFAULT 7")
+		v.Again("SELECT * FROM users WHERE id = $1", 1)
 		whole, again := 0, 0
 		for _, text := range wire.Texts() {
 			switch {
@@ -107,14 +108,14 @@ func TestAChangeOfTheSchemaLoadsWhatHasChanged(t *testing.T) {
 // The first query waits for nothing that PostgreSQL can do without: beside what pgx sends there is the question for the
 // session, and the catalog is loaded meanwhile.
 func TestTheFirstQueryDoesNotWaitForTheCache(t *testing.T) {
-	inBothStores(t, func(t *testing.T, keys ...string) {
-		f := newFixture(t, pgtest.Database(t), "cache_statement", people)
-		wire := pgtest.Listen(t, f.dsn)
-		v := f.asking(f.open("cachedpg", withKeys(wire.DSN, keys)))
-		connectorOf(v.db).readPatience = 0
-		unlock := f.lockedCatalog("pg_depend")
-		v.fresh(userByID, 1).is("1 ann Oslo")
-		if !connectorOf(v.db).space().loads.begins() {
+	harness.InBothStores(t, func(t *testing.T, keys ...string) {
+		f := harness.New(t, pgtest.Database(t), "cache_statement", harness.People)
+		wire := pgtest.Listen(t, f.DSN)
+		v := f.Asking(f.Open("cachedpg", harness.WithKeys(wire.DSN, keys)))
+		connectorOf(v.DB).readPatience = 0
+		unlock := f.LockedCatalog("pg_depend")
+		v.Fresh(harness.UserByID, 1).Is("1 ann Oslo")
+		if !connectorOf(v.DB).space().loads.begins() {
 			t.Error("it has waited for the catalog")
 		}
 		own := wire.Texts()[0].Client
@@ -128,17 +129,17 @@ func TestTheFirstQueryDoesNotWaitForTheCache(t *testing.T) {
 			t.Errorf("the caller's connection has sent %d texts", sent)
 		}
 		unlock()
-		v.again(userByID, 1)
+		v.Again(harness.UserByID, 1)
 	})
 }
 
 // A process begins with few connections, and asks each once where it leads.
 func TestAStartTakesFewConnections(t *testing.T) {
-	inBothStores(t, func(t *testing.T, keys ...string) {
-		f := newFixture(t, pgtest.Database(t), "cache_statement", people)
-		wire := pgtest.Listen(t, f.dsn)
-		v := f.asking(f.open("cachedpg", withKeys(wire.DSN, keys)))
-		v.again(userByID, 1)
+	harness.InBothStores(t, func(t *testing.T, keys ...string) {
+		f := harness.New(t, pgtest.Database(t), "cache_statement", harness.People)
+		wire := pgtest.Listen(t, f.DSN)
+		v := f.Asking(f.Open("cachedpg", harness.WithKeys(wire.DSN, keys)))
+		v.Again(harness.UserByID, 1)
 		clients := map[int]bool{}
 		sessions, loads := 0, 0
 		for _, text := range wire.Texts() {
@@ -159,14 +160,14 @@ func TestAStartTakesFewConnections(t *testing.T) {
 
 // A DB that pings at its start begins warm.
 func TestAPingWaitsUntilTheCacheCanAnswer(t *testing.T) {
-	inBothStores(t, func(t *testing.T, keys ...string) {
-		f := newFixture(t, pgtest.Database(t), "cache_statement", people) // its own DB is not used: another one of the process would have begun already
-		v := f.asking(f.open("cachedpg", withKeys(f.dsn, keys)))
-		connectorOf(v.db).readPatience = 0
-		if err := v.db.PingContext(f.ctx); err != nil {
+	harness.InBothStores(t, func(t *testing.T, keys ...string) {
+		f := harness.New(t, pgtest.Database(t), "cache_statement", harness.People) // its own DB is not used: another one of the process would have begun already
+		v := f.Asking(f.Open("cachedpg", harness.WithKeys(f.DSN, keys)))
+		connectorOf(v.DB).readPatience = 0
+		if err := v.DB.PingContext(f.Ctx); err != nil {
 			t.Fatal(err)
 		}
-		if sp := connectorOf(v.db).space(); sp.view.Load() == nil || !sp.before.Load().warm.Load() {
+		if sp := connectorOf(v.DB).space(); sp.view.Load() == nil || !sp.before.Load().warm.Load() {
 			t.Error("the cache has not begun")
 		}
 	})

@@ -18,6 +18,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 )
 
@@ -139,10 +140,10 @@ func newStress(tb testing.TB, kind stressKind) *stress {
 	database := pgtest.Database(tb)
 	pgtest.Exec(tb, database, stressTables)
 	s := &stress{seed: newSeed(), kind: kind}
-	dsn := withKey(database, "application_name", "stressed")
+	dsn := harness.WithKey(database, "application_name", "stressed")
 	for _, k := range kind.keys {
 		key, value, _ := strings.Cut(k, "=")
-		dsn = withKey(dsn, key, value)
+		dsn = harness.WithKey(dsn, key, value)
 	}
 	var err error
 	if s.plain, err = sql.Open("pgx", database); err != nil {
@@ -150,7 +151,7 @@ func newStress(tb testing.TB, kind stressKind) *stress {
 	}
 	tb.Cleanup(func() { s.plain.Close() })
 	for _, mode := range []string{"cache_statement", "exec"} {
-		pgDSN, config, err := ParseConfig(withKey(dsn, "default_query_exec_mode", mode))
+		pgDSN, config, err := ParseConfig(harness.WithKey(dsn, "default_query_exec_mode", mode))
 		if err != nil {
 			tb.Fatal(err)
 		}
@@ -371,7 +372,7 @@ func (s *stress) sweep(t *testing.T, cached bool) {
 			questions = swingReads
 		}
 		for _, q := range questions {
-			met, until := o.agree(t, q.text, q.args...), time.Now().Add(testTimeout)
+			met, until := o.agree(t, q.text, q.args...), time.Now().Add(harness.Timeout)
 			for cached && !strings.HasSuffix(met, "hit") { // the catalog may still have to be loaded
 				if time.Now().After(until) {
 					t.Fatalf("%s: got %q, want a hit in the end\n%s", q.text, met, s.replay(t))

@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/cachedpg/cachedpg/internal/harness"
 )
 
 // own are the slots that the surrounding transaction wrote; nil outside of one.
@@ -30,7 +32,7 @@ func (w *worker) absent(what, key string, seen int64) {
 	}
 }
 
-func (w *worker) read(ctx context.Context, q asker, mine own) error {
+func (w *worker) read(ctx context.Context, q harness.Asker, mine own) error {
 	slot := w.rng.IntN(slots)
 	id := w.ids[slot].Load()
 	switch w.rng.IntN(10) {
@@ -44,7 +46,7 @@ func (w *worker) read(ctx context.Context, q asker, mine own) error {
 			stmt = tx.StmtContext(ctx, stmt)
 			defer stmt.Close()
 		}
-		return w.one(ctx, prepared{stmt}, mine, idKey(id), "prepared", id)
+		return w.one(ctx, harness.Prepared{Stmt: stmt}, mine, idKey(id), "prepared", id)
 	case 3:
 		email := fmt.Sprintf("%d-%c", slot, "ab"[w.rng.IntN(2)])
 		return w.one(ctx, q, mine, email, "SELECT slot, ver FROM account WHERE email = $1", email)
@@ -72,7 +74,7 @@ func itemKey(slot int) string               { return fmt.Sprint("item ", slot) }
 func emailOf(slot int, variant byte) string { return fmt.Sprintf("%d-%c", slot, variant) }
 
 // one reads the account under a key.
-func (w *worker) one(ctx context.Context, q asker, mine own, key, query string, args ...any) error {
+func (w *worker) one(ctx context.Context, q harness.Asker, mine own, key, query string, args ...any) error {
 	p := w.key(key)
 	at, seen := w.floorsNow(), p.seen.Load()
 	rows, err := q.QueryContext(ctx, query, args...)
@@ -104,7 +106,7 @@ func (w *worker) one(ctx context.Context, q asker, mine own, key, query string, 
 
 // several reads any accounts. All that are never deleted must be among them if
 // the query asks for all.
-func (w *worker) several(ctx context.Context, q asker, mine own, query string, args ...any) error {
+func (w *worker) several(ctx context.Context, q harness.Asker, mine own, query string, args ...any) error {
 	at := w.floorsNow()
 	rows, err := q.QueryContext(ctx, query, args...)
 	if err != nil {
@@ -127,7 +129,7 @@ func (w *worker) several(ctx context.Context, q asker, mine own, query string, a
 	return rows.Err()
 }
 
-func (w *worker) sum(ctx context.Context, q asker, mine own, group int) error {
+func (w *worker) sum(ctx context.Context, q harness.Asker, mine own, group int) error {
 	at, before := w.floorsNow(), w.groups[group].Load()
 	const query = "SELECT count(*), sum(ver)::bigint FROM account WHERE grp = $1"
 	rows, err := q.QueryContext(ctx, query, group)
@@ -154,7 +156,7 @@ func (w *worker) sum(ctx context.Context, q asker, mine own, group int) error {
 	return rows.Err()
 }
 
-func (w *worker) item(ctx context.Context, q asker, mine own, slot int) error {
+func (w *worker) item(ctx context.Context, q harness.Asker, mine own, slot int) error {
 	p := w.key(itemKey(slot))
 	seen, before, owner := p.seen.Load(), w.items[slot].Load(), w.owners[slot].Load()
 	const query = "SELECT account_id, ver FROM item WHERE id = $1"
@@ -501,7 +503,7 @@ var swingReads = []question{
 	{"SELECT s.ver FROM swing s, account a WHERE a.id = 1 AND s.id = 1", nil},
 }
 
-func (w *worker) readSwing(ctx context.Context, q asker, mine own) error {
+func (w *worker) readSwing(ctx context.Context, q harness.Asker, mine own) error {
 	at := w.swing.Load()
 	question := swingReads[w.rng.IntN(len(swingReads))]
 	rows, err := q.QueryContext(ctx, question.text, question.args...)

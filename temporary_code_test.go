@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 	"github.com/cachedpg/cachedpg/keying"
 )
@@ -62,49 +63,49 @@ var untoldStories = []struct{ name, steps string }{
 
 // apart is scenario with a database for each mode. In one, what the setup of a mode has changed past
 // the driver may be noticed while a transaction is asked what it wrote, which then counts as a change.
-func apart(t *testing.T, setup string, story func(f *fixture)) {
+func apart(t *testing.T, setup string, story func(f *harness.Fixture)) {
 	t.Helper()
 	t.Parallel()
-	inBothStores(t, func(t *testing.T, keys ...string) {
+	harness.InBothStores(t, func(t *testing.T, keys ...string) {
 		store := "memory"
 		if keys != nil {
 			store = "redis"
 		}
-		for _, mode := range modesIn(t, store) {
-			t.Run(mode, func(t *testing.T) { story(newFixture(t, pgtest.Database(t), mode, setup, keys...)) })
+		for _, mode := range harness.ModesIn(t, store) {
+			t.Run(mode, func(t *testing.T) { story(harness.New(t, pgtest.Database(t), mode, setup, keys...)) })
 		}
 	})
 }
 
 // What code makes of temporary objects, and what takes others with it, concerns its session alone as well.
 func TestUntoldTemporaryObjectsConcernTheirSessionAlone(t *testing.T) {
-	apart(t, temporaryWork, func(f *fixture) {
-		other := f.with()
+	apart(t, temporaryWork, func(f *harness.Fixture) {
+		other := f.With()
 		const count, below = "SELECT count(*), max(name) FROM users", "SELECT count(*) FROM seen"
 		for _, story := range untoldStories {
-			f.step(story.name, func(f *fixture) {
-				s, _ := f.session()
-				other.f = f
+			f.Step(story.name, func(f *harness.Fixture) {
+				s, _ := f.Session()
+				other.F = f
 				queries := []string{count, below, "SELECT count(*) FROM items"}
 				for _, query := range queries {
-					f.known(query)
-					other.hit(query)
-					s.hit(query)
+					f.Known(query)
+					other.Hit(query)
+					s.Hit(query)
 				}
 				for step := range strings.SplitSeq(story.steps, ";") {
 					step = strings.ReplaceAll(strings.TrimSpace(step), "|", ";")
-					s.both(step)
-					if _, err := s.truth.ExecContext(f.ctx, "DISCARD PLANS"); err != nil {
+					s.Both(step)
+					if _, err := s.Truth.ExecContext(f.Ctx, "DISCARD PLANS"); err != nil {
 						f.Fatal(err)
 					}
 					for _, query := range queries {
-						f.hit(query) // before the session's own read, which may store it
-						other.hit(query)
-						s.fresh(query)
+						f.Hit(query) // before the session's own read, which may store it
+						other.Hit(query)
+						s.Fresh(query)
 					}
 				}
 				for _, query := range queries {
-					s.hit(query)
+					s.Hit(query)
 				}
 			})
 		}
@@ -115,46 +116,46 @@ func TestUntoldTemporaryObjectsConcernTheirSessionAlone(t *testing.T) {
 func TestATemporaryChild(t *testing.T) {
 	apart(t, temporaryWork+`
 		CREATE TABLE people (id int, name text, city text);
-		ALTER TABLE users INHERIT people;`, func(f *fixture) {
+		ALTER TABLE users INHERIT people;`, func(f *harness.Fixture) {
 		queries := []string{"SELECT count(*) FROM users", "SELECT name FROM users WHERE id = 30", "SELECT count(*) FROM seen", "SELECT count(*) FROM people"}
-		f.known("SELECT count(*) FROM items")
+		f.Known("SELECT count(*) FROM items")
 		for _, query := range queries {
-			f.known(query)
+			f.Known(query)
 		}
-		s, _ := f.session()
-		s.both("CREATE TEMP TABLE child () INHERITS (users)")
-		s.both("INSERT INTO child VALUES (30, 'child', '')")
+		s, _ := f.Session()
+		s.Both("CREATE TEMP TABLE child () INHERITS (users)")
+		s.Both("INSERT INTO child VALUES (30, 'child', '')")
 		for _, query := range queries {
-			s.bypass(keying.TemporaryTable, query)
-			f.hit(query)
+			s.Bypass(keying.TemporaryTable, query)
+			f.Hit(query)
 		}
-		s.hit("SELECT count(*) FROM items")
-		s.exec("UPDATE users SET name = 'all' WHERE id < 31") // the parent's own rows are everybody's
-		s.runs(keying.TemporaryTable, queries[1]).is("all")
-		f.fresh("SELECT name FROM users WHERE id = 1").is("all")
-		f.known(queries[1]).is("")
-		s.both("DROP TABLE child")
+		s.Hit("SELECT count(*) FROM items")
+		s.Exec("UPDATE users SET name = 'all' WHERE id < 31") // the parent's own rows are everybody's
+		s.Runs(keying.TemporaryTable, queries[1]).Is("all")
+		f.Fresh("SELECT name FROM users WHERE id = 1").Is("all")
+		f.Known(queries[1]).Is("")
+		s.Both("DROP TABLE child")
 		for _, query := range queries {
-			f.known(query)
-			s.hit(query)
+			f.Known(query)
+			s.Hit(query)
 		}
 
 		// While the transaction lasts nobody else gives the table a child, so there is nothing to compare with.
 		for _, end := range []string{"ROLLBACK TO s", "COMMIT", "ROLLBACK"} {
-			s.exec("BEGIN")
-			s.exec("SAVEPOINT s")
-			s.exec("CREATE TEMP TABLE child () INHERITS (users) ON COMMIT DROP")
-			s.exec("CREATE TRIGGER k BEFORE INSERT ON child FOR EACH ROW EXECUTE FUNCTION keeps()")
-			s.exec("INSERT INTO child VALUES (30, 'child', '')")
-			s.runs(keying.TemporaryTable, queries[1]).is("child")
-			f.hit(queries[1]).is("")
-			if s.exec(end); end == "ROLLBACK TO s" {
-				s.fresh(queries[1]).is("")
-				s.exec("COMMIT")
+			s.Exec("BEGIN")
+			s.Exec("SAVEPOINT s")
+			s.Exec("CREATE TEMP TABLE child () INHERITS (users) ON COMMIT DROP")
+			s.Exec("CREATE TRIGGER k BEFORE INSERT ON child FOR EACH ROW EXECUTE FUNCTION keeps()")
+			s.Exec("INSERT INTO child VALUES (30, 'child', '')")
+			s.Runs(keying.TemporaryTable, queries[1]).Is("child")
+			f.Hit(queries[1]).Is("")
+			if s.Exec(end); end == "ROLLBACK TO s" {
+				s.Fresh(queries[1]).Is("")
+				s.Exec("COMMIT")
 			}
 			for _, query := range queries {
-				s.hit(query)
-				f.hit(query)
+				s.Hit(query)
+				f.Hit(query)
 			}
 		}
 	})
@@ -162,14 +163,14 @@ func TestATemporaryChild(t *testing.T) {
 
 // What code drops beside temporary objects, so that no row of the catalog tells, is gone for everybody.
 func TestCodeThatDropsMoreThanTemporaryObjects(t *testing.T) {
-	scenario(t, temporaryWork, func(f *fixture) {
-		other := f.with()
+	harness.Scenario(t, temporaryWork, func(f *harness.Fixture) {
+		other := f.With()
 		for drop, query := range map[string]string{"DROP VIEW seen": "SELECT count(*) FROM seen", "DROP TABLE items": "SELECT count(*) FROM items"} {
-			f.known(query)
-			other.known(query)
-			f.exec("DO $$BEGIN CREATE TEMP TABLE t (id int); DROP TABLE t; EXECUTE '" + drop + "'; END$$")
-			f.fails(query)
-			other.fails(query)
+			f.Known(query)
+			other.Known(query)
+			f.Exec("DO $$BEGIN CREATE TEMP TABLE t (id int); DROP TABLE t; EXECUTE '" + drop + "'; END$$")
+			f.Fails(query)
+			other.Fails(query)
 		}
 	})
 }
@@ -223,24 +224,24 @@ func TestATransactionTellsWhoseSchemaItChanged(t *testing.T) {
 		ALTER TABLE mine ADD COLUMN more text DEFAULT 'x', ALTER n SET NOT NULL, ENABLE ROW LEVEL SECURITY; CREATE TEMP VIEW ours AS SELECT users.id FROM mine, users; CREATE TEMP SEQUENCE own;
 		CREATE DOMAIN pg_temp.d AS int CHECK (value > 0); CREATE TEMP TABLE rest (id int REFERENCES mine); UPDATE users SET city = 'x' WHERE id = 1;`
 	const drops = temporary + "DROP TABLE mine CASCADE; DROP TABLE rest; DROP DOMAIN pg_temp.d; DROP SEQUENCE own;"
-	scenarioOnce(t, setup, func(f *fixture) {
-		f.plain.SetMaxIdleConns(0) // each case has a session of its own: the counts last a while
-		f.fresh(itemByID, 1)
-		snapshot := connectorOf(f.db).space().view.Load().snapshot
+	harness.ScenarioOnce(t, setup, func(f *harness.Fixture) {
+		f.Plain.SetMaxIdleConns(0) // each case has a session of its own: the counts last a while
+		f.Fresh(itemByID, 1)
+		snapshot := connectorOf(f.DB).space().view.Load().snapshot
 		ask := func(statements string) (w writes, changed bool) {
 			f.Helper()
-			tx, err := f.plain.BeginTx(f.ctx, nil)
+			tx, err := f.Plain.BeginTx(f.Ctx, nil)
 			if err != nil {
 				f.Fatal(err)
 			}
 			defer tx.Rollback()
 			var answer string
 			for statement := range strings.SplitSeq(statements, ";") {
-				if _, err := tx.ExecContext(f.ctx, statement); err != nil {
+				if _, err := tx.ExecContext(f.Ctx, statement); err != nil {
 					f.Fatalf("%s: %v", statement, err)
 				}
 			}
-			if err := tx.QueryRowContext(f.ctx, transactionWrites).Scan(&answer); err != nil {
+			if err := tx.QueryRowContext(f.Ctx, transactionWrites).Scan(&answer); err != nil {
 				f.Fatal(err)
 			}
 			if w, err = parseWrites(answer); err != nil {

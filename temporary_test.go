@@ -7,11 +7,12 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 	"github.com/cachedpg/cachedpg/keying"
 )
 
-const temporarySetup = people + `
+const temporarySetup = harness.People + `
 	CREATE TABLE items (id int PRIMARY KEY, name text);
 	INSERT INTO items VALUES (1, 'one'), (2, 'two');
 	CREATE FUNCTION checked(v int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN v; END';`
@@ -45,29 +46,29 @@ var temporaryStories = []struct{ name, steps string }{
 
 // What a session does with its temporary tables is nothing to others, nor to what it reads besides.
 func TestTemporaryTablesConcernTheirSessionAlone(t *testing.T) {
-	scenario(t, temporarySetup, func(f *fixture) {
-		other := f.with()
+	harness.Scenario(t, temporarySetup, func(f *harness.Fixture) {
+		other := f.With()
 		for _, story := range temporaryStories {
-			f.step(story.name, func(f *fixture) {
-				s, _ := f.session()
-				if strings.Contains(story.steps, "DISCARD ALL") && f.mode() < 3 { // pgx keeps the names of what DISCARD ALL has taken from PostgreSQL
+			f.Step(story.name, func(f *harness.Fixture) {
+				s, _ := f.Session()
+				if strings.Contains(story.steps, "DISCARD ALL") && f.Mode() < 3 { // pgx keeps the names of what DISCARD ALL has taken from PostgreSQL
 					return
 				}
-				f.known(itemByID, 1)
-				other.f = f
-				other.known(itemByID, 1)
-				s.hit(itemByID, 1)
+				f.Known(itemByID, 1)
+				other.F = f
+				other.Known(itemByID, 1)
+				s.Hit(itemByID, 1)
 				for step := range strings.SplitSeq(story.steps, ";") {
 					if query, reads := strings.CutPrefix(strings.TrimSpace(step), "? "); reads {
-						s.bypass(keying.TemporaryTable, query)
+						s.Bypass(keying.TemporaryTable, query)
 					} else {
-						s.both(step)
+						s.Both(step)
 					}
-					f.hit(itemByID, 1)
-					other.hit(itemByID, 1)
-					s.hit(itemByID, 1)
+					f.Hit(itemByID, 1)
+					other.Hit(itemByID, 1)
+					s.Hit(itemByID, 1)
 				}
-				if s := StatsOf(f.db); s.Hits == 0 {
+				if s := StatsOf(f.DB); s.Hits == 0 {
 					f.Error("no hit")
 				}
 			})
@@ -80,60 +81,60 @@ const addUser = "INSERT INTO users VALUES ($1, $2, '')"
 // A temporary table hides another one of its name for as long as it is there, also from statements that
 // were prepared before; what is written to it invalidates nothing of the other.
 func TestATemporaryTableHidesAnother(t *testing.T) {
-	scenario(t, temporarySetup, func(f *fixture) {
+	harness.Scenario(t, temporarySetup, func(f *harness.Fixture) {
 		const count = "SELECT count(*) FROM users"
-		f.known(itemByID, 1)
-		s, _ := f.session()
+		f.Known(itemByID, 1)
+		s, _ := f.Session()
 		// As the driver does it; the temporary schema is there, so that PostgreSQL does not by itself.
 		hides := func(statements ...string) {
 			f.Helper()
 			for _, sql := range statements {
-				s.both(sql)
+				s.Both(sql)
 			}
-			if _, err := s.truth.ExecContext(f.ctx, "DISCARD PLANS"); err != nil {
+			if _, err := s.Truth.ExecContext(f.Ctx, "DISCARD PLANS"); err != nil {
 				f.Fatal(err)
 			}
 		}
-		s.both("CREATE TEMP TABLE mine (id int)")
-		both := func(id int) { f.Helper(); s.both(addUser, id, "new") }
-		s.exec(addUser, 10, "new") // is prepared
-		s.exec("DELETE FROM users WHERE id = 10")
+		s.Both("CREATE TEMP TABLE mine (id int)")
+		both := func(id int) { f.Helper(); s.Both(addUser, id, "new") }
+		s.Exec(addUser, 10, "new") // is prepared
+		s.Exec("DELETE FROM users WHERE id = 10")
 
-		f.known(count)
-		s.known(userByID, 11)
+		f.Known(count)
+		s.Known(harness.UserByID, 11)
 		hides("CREATE TEMP TABLE users (LIKE users)")
 		both(11)
-		s.bypass(keying.TemporaryTable, userByID, 11).is("11 new ")
-		s.bypass(keying.TemporaryTable, count).is("1")
-		f.hit(count).is("3")
-		f.hit(userByID, 11).is("")
-		s.both("DROP TABLE users")
-		s.hit(userByID, 11).is("")
-		s.hit(count).is("3")
+		s.Bypass(keying.TemporaryTable, harness.UserByID, 11).Is("11 new ")
+		s.Bypass(keying.TemporaryTable, count).Is("1")
+		f.Hit(count).Is("3")
+		f.Hit(harness.UserByID, 11).Is("")
+		s.Both("DROP TABLE users")
+		s.Hit(harness.UserByID, 11).Is("")
+		s.Hit(count).Is("3")
 
 		hides("BEGIN", "CREATE TEMP TABLE users (LIKE users) ON COMMIT DROP")
 		both(11)
-		s.bypass(keying.TemporaryTable, count).is("1")
-		s.both("COMMIT")
-		s.hit(count).is("3")
-		f.hit(count).is("3")
+		s.Bypass(keying.TemporaryTable, count).Is("1")
+		s.Both("COMMIT")
+		s.Hit(count).Is("3")
+		f.Hit(count).Is("3")
 
 		// The other is written while the drop of the temporary one is not committed.
 		hides("CREATE TEMP TABLE users (LIKE users)", "BEGIN")
 		both(12)
-		s.both("DROP TABLE users")
-		s.exec(addUser, 12, "new")
-		s.both("SAVEPOINT s")
-		s.runs(keying.InTransactionAfterWrite, count).is("4")
+		s.Both("DROP TABLE users")
+		s.Exec(addUser, 12, "new")
+		s.Both("SAVEPOINT s")
+		s.Runs(keying.InTransactionAfterWrite, count).Is("4")
 		hides("ROLLBACK")
 		both(13)
-		s.bypass(keying.TemporaryTable, count).is("1")
-		f.hit(count).is("3")
-		f.hit(userByID, 11).is("")
-		s.both("DISCARD TEMP")
-		s.hit(count).is("3")
-		s.exec(addUser, 14, "new")
-		f.miss(count).is("4")
+		s.Bypass(keying.TemporaryTable, count).Is("1")
+		f.Hit(count).Is("3")
+		f.Hit(harness.UserByID, 11).Is("")
+		s.Both("DISCARD TEMP")
+		s.Hit(count).Is("3")
+		s.Exec(addUser, 14, "new")
+		f.Miss(count).Is("4")
 	})
 }
 
@@ -177,29 +178,29 @@ var temporaryCodeStories = []struct{ name, steps string }{
 
 // What code makes of temporary objects is asked for, and what is written through them.
 func TestTemporaryObjectsOfCode(t *testing.T) {
-	scenario(t, temporaryCode, func(f *fixture) {
+	harness.Scenario(t, temporaryCode, func(f *harness.Fixture) {
 		texts := []string{"SELECT name FROM users ORDER BY id", "SELECT city FROM users WHERE id = 30", "SELECT name FROM items ORDER BY id"}
 		for _, story := range temporaryCodeStories {
-			f.step(story.name, func(f *fixture) {
-				conn := f.conn(f.db)
-				s := f.on(conn)
+			f.Step(story.name, func(f *harness.Fixture) {
+				conn := f.Conn(f.DB)
+				s := f.On(conn)
 				agree := func(after string) {
 					f.Helper()
-					s.exec("DISCARD PLANS") // what was prepared before may mean another table to PostgreSQL
+					s.Exec("DISCARD PLANS") // what was prepared before may mean another table to PostgreSQL
 					for range 2 {
 						for _, query := range texts {
-							f.fresh(query)
-							got, want := s.read(conn, query, nil), s.read(conn, "/* cachedpg: bypass */ "+query, nil)
-							if got.String() != want.String() || got.err != nil {
-								f.Fatalf("after %s\n%s:\ngot  %v (%v)\nwant %v", after, query, got, got.err, want)
+							f.Fresh(query)
+							got, want := s.Read(conn, query, nil), s.Read(conn, "/* cachedpg: bypass */ "+query, nil)
+							if got.String() != want.String() || got.Err != nil {
+								f.Fatalf("after %s\n%s:\ngot  %v (%v)\nwant %v", after, query, got, got.Err, want)
 							}
 						}
 					}
 				}
 				agree("the beginning")
-				for step := range strings.SplitSeq(strings.ReplaceAll(story.steps, "@", modes[f.mode()-1]), ";") {
+				for step := range strings.SplitSeq(strings.ReplaceAll(story.steps, "@", harness.Modes[f.Mode()-1]), ";") {
 					step = strings.ReplaceAll(strings.TrimSpace(step), "|", ";")
-					s.exec(step)
+					s.Exec(step)
 					agree(step)
 				}
 			})
@@ -209,129 +210,129 @@ func TestTemporaryObjectsOfCode(t *testing.T) {
 
 // The statements of one batch are planned before the first of them runs.
 func TestABatchThatHidesATable(t *testing.T) {
-	scenario(t, temporarySetup, func(f *fixture) {
+	harness.Scenario(t, temporarySetup, func(f *harness.Fixture) {
 		for _, inTx := range []bool{false, true} {
-			f.known(itemByID, 1)
-			conn := f.conn(f.db)
-			err := PgxConn(f.ctx, conn, func(pgxConn *pgx.Conn) error {
+			f.Known(itemByID, 1)
+			conn := f.Conn(f.DB)
+			err := PgxConn(f.Ctx, conn, func(pgxConn *pgx.Conn) error {
 				batch := &pgx.Batch{}
 				batch.Queue("CREATE TEMP VIEW users AS SELECT id, name FROM items")
 				batch.Queue("UPDATE users SET name = $1 WHERE id = 1", "by the view")
 				run := func(b interface {
 					SendBatch(context.Context, *pgx.Batch) pgx.BatchResults
 				}) error {
-					return b.SendBatch(f.ctx, batch).Close()
+					return b.SendBatch(f.Ctx, batch).Close()
 				}
 				if !inTx {
 					return run(pgxConn)
 				}
-				return pgx.BeginFunc(f.ctx, pgxConn, func(tx pgx.Tx) error { return run(tx) })
+				return pgx.BeginFunc(f.Ctx, pgxConn, func(tx pgx.Tx) error { return run(tx) })
 			})
 			if err != nil {
 				f.Fatal(err)
 			}
-			f.fresh(itemByID, 1)
-			f.fresh(userByID, 1)
-			f.on(conn).exec("DISCARD TEMP")
+			f.Fresh(itemByID, 1)
+			f.Fresh(harness.UserByID, 1)
+			f.On(conn).Exec("DISCARD TEMP")
 			conn.Close()
-			f.exec("UPDATE items SET name = 'again' WHERE id = 1")
+			f.Exec("UPDATE items SET name = 'again' WHERE id = 1")
 		}
 	})
 }
 
 // What another connection of the pool, or pgx, has copied in belongs to the session as well.
 func TestACopyIntoATemporaryTable(t *testing.T) {
-	scenario(t, temporarySetup, func(f *fixture) {
-		f.known("SELECT count(*) FROM users")
-		conn := f.conn(f.db)
-		s := f.on(conn)
-		s.exec("BEGIN")
-		s.exec("CREATE TEMP TABLE users (id int, name text) ON COMMIT DROP")
-		err := PgxConn(f.ctx, conn, func(pgxConn *pgx.Conn) error {
-			_, err := pgxConn.CopyFrom(f.ctx, pgx.Identifier{"users"}, []string{"id", "name"}, pgx.CopyFromRows([][]any{{1, "a"}, {2, "b"}}))
+	harness.Scenario(t, temporarySetup, func(f *harness.Fixture) {
+		f.Known("SELECT count(*) FROM users")
+		conn := f.Conn(f.DB)
+		s := f.On(conn)
+		s.Exec("BEGIN")
+		s.Exec("CREATE TEMP TABLE users (id int, name text) ON COMMIT DROP")
+		err := PgxConn(f.Ctx, conn, func(pgxConn *pgx.Conn) error {
+			_, err := pgxConn.CopyFrom(f.Ctx, pgx.Identifier{"users"}, []string{"id", "name"}, pgx.CopyFromRows([][]any{{1, "a"}, {2, "b"}}))
 			return err
 		})
 		if err != nil {
 			f.Fatal(err)
 		}
-		s.runs(keying.TemporaryTable, "SELECT count(*) FROM users").is("2")
-		s.exec("COMMIT")
-		f.hit("SELECT count(*) FROM users").is("3")
-		s.hit("SELECT count(*) FROM users").is("3")
+		s.Runs(keying.TemporaryTable, "SELECT count(*) FROM users").Is("2")
+		s.Exec("COMMIT")
+		f.Hit("SELECT count(*) FROM users").Is("3")
+		s.Hit("SELECT count(*) FROM users").Is("3")
 	})
 }
 
 // Behind a pooler a transaction has its temporary tables to itself, and outside of one it is not sure whose backend runs a statement.
 func TestTemporaryTablesBehindAPooler(t *testing.T) {
-	inBothStores(t, func(t *testing.T, keys ...string) {
+	harness.InBothStores(t, func(t *testing.T, keys ...string) {
 		for _, pool := range []string{"session", "transaction"} {
 			t.Run(pool, func(t *testing.T) {
 				database := pgtest.Database(t)
 				pgtest.Exec(t, database, temporarySetup)
-				f := &fixture{T: t, dsn: withKey(database, "default_query_exec_mode", "exec"), keys: keys, ctx: t.Context()}
-				f.plain = f.open("pgx", f.dsn)
-				behind := withKey(pgtest.PgbouncerTo(t, database, pool), "default_query_exec_mode", "exec")
-				f.db = f.open("cachedpg", withKeys(behind, keys))
-				holder := f.open("pgx", behind)
-				f.via = via{f: f, db: f.db, ask: f.db, truth: f.plain}
+				f := &harness.Fixture{T: t, DSN: harness.WithKey(database, "default_query_exec_mode", "exec"), Keys: keys, Ctx: t.Context()}
+				f.Plain = f.Open("pgx", f.DSN)
+				behind := harness.WithKey(pgtest.PgbouncerTo(t, database, pool), "default_query_exec_mode", "exec")
+				f.DB = f.Open("cachedpg", harness.WithKeys(behind, keys))
+				holder := f.Open("pgx", behind)
+				f.Via = harness.Via{F: f, DB: f.DB, Ask: f.DB, Truth: f.Plain}
 				const users = "SELECT count(*) FROM users"
 				count := func(in querier) (n int) {
 					t.Helper()
-					if err := in.QueryRowContext(f.ctx, users).Scan(&n); err != nil {
+					if err := in.QueryRowContext(f.Ctx, users).Scan(&n); err != nil {
 						t.Fatal(err)
 					}
 					return n
 				}
-				f.again(users)
-				f.again(itemByID, 1)
-				conn := f.conn(f.db)
+				f.Again(users)
+				f.Again(itemByID, 1)
+				conn := f.Conn(f.DB)
 				for _, then := range []string{" ON COMMIT DROP", ""} {
-					f.known(users)
-					tx, err := conn.BeginTx(f.ctx, nil)
+					f.Known(users)
+					tx, err := conn.BeginTx(f.Ctx, nil)
 					if err != nil {
 						t.Fatal(err)
 					}
 					defer tx.Rollback()
 					for rows, text := range []string{"CREATE TEMP TABLE users (id int)" + then, "INSERT INTO users VALUES (7)"} {
-						if _, err := tx.ExecContext(f.ctx, text); err != nil {
+						if _, err := tx.ExecContext(f.Ctx, text); err != nil {
 							t.Fatal(err)
 						}
 						if n := count(tx); n != rows {
 							t.Errorf("the transaction sees %d rows, want the %d of its own table", n, rows)
 						}
 					}
-					f.hit(users)
-					f.hit(itemByID, 1)
+					f.Hit(users)
+					f.Hit(itemByID, 1)
 					if err := tx.Commit(); err != nil {
 						t.Fatal(err)
 					}
-					f.hit(users) // what others have cached is as it was
-					f.hit(itemByID, 1)
+					f.Hit(users) // what others have cached is as it was
+					f.Hit(itemByID, 1)
 				}
 
 				// The table is still there, in some backend: nothing that may mean it comes from the cache in this session.
-				hits := StatsOf(f.db).Hits
-				if n := count(conn); StatsOf(f.db).Hits != hits {
+				hits := StatsOf(f.DB).Hits
+				if n := count(conn); StatsOf(f.DB).Hits != hits {
 					t.Errorf("%d rows, from the cache", n)
 				}
-				f.hit(users)
+				f.Hit(users)
 				if pool == "session" {
 					return
 				}
 				for there := false; !there; { // so that what it writes now comes to another backend, and to everybody's table
-					tx, err := holder.BeginTx(f.ctx, nil)
+					tx, err := holder.BeginTx(f.Ctx, nil)
 					if err != nil {
 						t.Fatal(err)
 					}
 					defer tx.Rollback()
-					if err := tx.QueryRowContext(f.ctx, "SELECT to_regclass('pg_temp.users') IS NOT NULL").Scan(&there); err != nil {
+					if err := tx.QueryRowContext(f.Ctx, "SELECT to_regclass('pg_temp.users') IS NOT NULL").Scan(&there); err != nil {
 						t.Fatal(err)
 					}
 				}
-				if _, err := conn.ExecContext(f.ctx, "DELETE FROM users WHERE id = 3"); err != nil {
+				if _, err := conn.ExecContext(f.Ctx, "DELETE FROM users WHERE id = 3"); err != nil {
 					t.Fatal(err)
 				}
-				f.fresh(users).is("2")
+				f.Fresh(users).Is("2")
 			})
 		}
 	})

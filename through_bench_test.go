@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 )
 
@@ -17,17 +18,17 @@ func BenchmarkRefill(b *testing.B) {
 		for _, warm := range []int{0, 1, 10} {
 			b.Run(fmt.Sprintf("%s/%d", name, warm), func(b *testing.B) {
 				database := pgtest.Database(b)
-				pgtest.Exec(b, database, people+"CREATE TABLE others AS TABLE users; ALTER TABLE others ADD PRIMARY KEY (id)")
+				pgtest.Exec(b, database, harness.People+"CREATE TABLE others AS TABLE users; ALTER TABLE others ADD PRIMARY KEY (id)")
 				if name == "redis" {
-					database = withKey(database, "cache_store", pgtest.Redis(b))
+					database = harness.WithKey(database, "cache_store", pgtest.Redis(b))
 				}
-				db, err := sql.Open("cachedpg", withKey(database, "cache_policy", "users:write-through"))
+				db, err := sql.Open("cachedpg", harness.WithKey(database, "cache_policy", "users:write-through"))
 				if err != nil {
 					b.Fatal(err)
 				}
 				defer db.Close()
 				db.SetMaxOpenConns(1)
-				awaitCaching(b, db)
+				harness.AwaitCaching(b, db)
 				writes, reads := map[string][]time.Duration{}, map[string][]time.Duration{}
 				timed := func(into map[string][]time.Duration, table string, f func() error) {
 					begin := time.Now()

@@ -7,6 +7,7 @@ import (
 	"database/sql"
 	"testing"
 
+	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 )
 
@@ -15,15 +16,15 @@ import (
 func openTwo(t *testing.T, keys ...string) (aside, through *sql.DB) {
 	t.Helper()
 	database := pgtest.Database(t)
-	pgtest.Exec(t, database, people+"CREATE TABLE pets (id int PRIMARY KEY, n int); INSERT INTO pets VALUES (1, 0)")
+	pgtest.Exec(t, database, harness.People+"CREATE TABLE pets (id int PRIMARY KEY, n int); INSERT INTO pets VALUES (1, 0)")
 	open := func(keys ...string) *sql.DB {
-		db, err := sql.Open("cachedpg", withKeys(database, keys))
+		db, err := sql.Open("cachedpg", harness.WithKeys(database, keys))
 		if err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { db.Close() })
 		db.SetMaxOpenConns(1)
-		awaitCaching(t, db)
+		harness.AwaitCaching(t, db)
 		return db
 	}
 	return open(keys...), open(append(keys, usersThrough)...)

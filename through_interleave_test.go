@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 	"github.com/cachedpg/cachedpg/store"
 	"github.com/cachedpg/cachedpg/store/redis"
@@ -76,10 +77,10 @@ func (s gatedRedis) Stored(ctx context.Context, key store.Key) error {
 	return s.Store.Stored(ctx, key)
 }
 
-// gated puts gates around the store of v's process, which nobody is using.
-func (v via) gated() *storeGate {
+// gateStore puts gates around the store of v's process, which nobody is using.
+func gateStore(v harness.Via) *storeGate {
 	g := &storeGate{}
-	sp := connectorOf(v.db).space()
+	sp := connectorOf(v.DB).space()
 	switch s := sp.store.(type) {
 	case localStore:
 		sp.store = gatedMemory{s, g}
@@ -91,18 +92,18 @@ func (v via) gated() *storeGate {
 
 // twoWriters is a story of two writers that refill: two processes on one Redis, and
 // two connections of one process.
-func twoWriters(t *testing.T, story func(f *fixture, one, two via)) {
+func twoWriters(t *testing.T, story func(f *harness.Fixture, one, two harness.Via)) {
 	t.Parallel()
 	t.Run("memory", func(t *testing.T) {
-		f := newFixture(t, pgtest.Database(t), "cache_statement", people)
-		one := f.through()
+		f := harness.New(t, pgtest.Database(t), "cache_statement", harness.People)
+		one := openThrough(f)
 		story(f, one, one)
 	})
 	t.Run("redis", func(t *testing.T) {
-		f := newFixture(t, pgtest.Database(t), "cache_statement", people, "cache_store="+pgtest.Redis(t), usersThrough)
-		two := f.process("two")
-		two.known(userByID, 1)
-		story(f, f.via, two)
+		f := harness.New(t, pgtest.Database(t), "cache_statement", harness.People, "cache_store="+pgtest.Redis(t), usersThrough)
+		two := f.Process("two")
+		two.Known(harness.UserByID, 1)
+		story(f, f.Via, two)
 	})
 }
 
@@ -111,27 +112,27 @@ const setCity = "UPDATE users SET city = $1 WHERE id = 1"
 // I1, I5: whenever the second writer comes between the steps of the first one's
 // refill, nothing but his value is ever read.
 func TestARefillThatAnotherCommitOvertakesIsNeverRead(t *testing.T) {
-	twoWriters(t, func(f *fixture, one, two via) {
-		one.known(userByID, 1)
-		g := one.gated()
+	twoWriters(t, func(f *harness.Fixture, one, two harness.Via) {
+		one.Known(harness.UserByID, 1)
+		g := gateStore(one)
 		for _, at := range []string{"before lookup", "after lookup", "before fill", "after fill"} {
-			f.step(at, func(f *fixture) {
+			f.Step(at, func(f *harness.Fixture) {
 				one, two := one, two
-				one.f, two.f = f, f
-				one.known(userByID, 1)
-				two.known(userByID, 1)
+				one.F, two.F = f, f
+				one.Known(harness.UserByID, 1)
+				two.Known(harness.UserByID, 1)
 				overtaken := false
 				g.next(at, func() {
 					overtaken = true
-					two.exec(setCity, "second "+at)
-					two.hit(userByID, 1).is("1 ann second " + at)
+					two.Exec(setCity, "second "+at)
+					two.Hit(harness.UserByID, 1).Is("1 ann second " + at)
 				})
-				one.exec(setCity, "first "+at)
+				one.Exec(setCity, "first "+at)
 				if !overtaken {
 					f.Fatal("nobody was overtaken")
 				}
-				one.hit(userByID, 1).is("1 ann second " + at)
-				two.hit(userByID, 1).is("1 ann second " + at)
+				one.Hit(harness.UserByID, 1).Is("1 ann second " + at)
+				two.Hit(harness.UserByID, 1).Is("1 ann second " + at)
 			})
 		}
 	})
@@ -139,16 +140,16 @@ func TestARefillThatAnotherCommitOvertakesIsNeverRead(t *testing.T) {
 
 // Two refills that are both late are stored in either order.
 func TestTwoLateRefillsMayBeStoredInEitherOrder(t *testing.T) {
-	twoWriters(t, func(f *fixture, one, two via) {
-		one.known(userByID, 1)
-		g := one.gated()
+	twoWriters(t, func(f *harness.Fixture, one, two harness.Via) {
+		one.Known(harness.UserByID, 1)
+		g := gateStore(one)
 		h := g
-		if connectorOf(two.db).space() != connectorOf(one.db).space() {
-			h = two.gated()
+		if connectorOf(two.DB).space() != connectorOf(one.DB).space() {
+			h = gateStore(two)
 		}
 		for _, lastIsOlder := range []bool{false, true} {
-			one.known(userByID, 1)
-			two.known(userByID, 1)
+			one.Known(harness.UserByID, 1)
+			two.Known(harness.UserByID, 1)
 			atFill, stored, done := make(chan struct{}), make(chan struct{}), make(chan struct{})
 			first, second := "first", "second"
 			if lastIsOlder {
@@ -163,18 +164,18 @@ func TestTwoLateRefillsMayBeStoredInEitherOrder(t *testing.T) {
 				})
 				go func() {
 					defer close(done)
-					two.exec(setCity, second)
+					two.Exec(setCity, second)
 				}()
 				<-atFill
 				if lastIsOlder {
 					<-done
 				}
 			})
-			one.exec(setCity, first)
+			one.Exec(setCity, first)
 			close(stored)
 			<-done
-			two.hit(userByID, 1).is("1 ann " + second)
-			one.hit(userByID, 1).is("1 ann " + second)
+			two.Hit(harness.UserByID, 1).Is("1 ann " + second)
+			one.Hit(harness.UserByID, 1).Is("1 ann " + second)
 		}
 	})
 }
@@ -182,43 +183,43 @@ func TestTwoLateRefillsMayBeStoredInEitherOrder(t *testing.T) {
 // I3: while another writer has its marks set, nothing is refilled; and what was
 // looked up before them is not found after.
 func TestARefillMeetsTheMarksOfAnotherWriter(t *testing.T) {
-	twoWriters(t, func(f *fixture, one, two via) {
-		one.known(userByID, 1)
-		two.known(userByID, 1)
-		f.fresh(userByID, 1)
-		tags := f.tagsOf(userByID, 1)
-		g := one.gated()
+	twoWriters(t, func(f *harness.Fixture, one, two harness.Via) {
+		one.Known(harness.UserByID, 1)
+		two.Known(harness.UserByID, 1)
+		f.Fresh(harness.UserByID, 1)
+		tags := tagsOf(f, harness.UserByID, 1)
+		g := gateStore(one)
 		for _, at := range []string{"before lookup", "after lookup", "before fill"} {
-			f.step(at, func(f *fixture) {
+			f.Step(at, func(f *harness.Fixture) {
 				one, two := one, two
-				one.f, two.f = f, f
-				one.known(userByID, 1)
-				write := connectorOf(two.db).space().writes.Begin()
+				one.F, two.F = f, f
+				one.Known(harness.UserByID, 1)
+				write := connectorOf(two.DB).space().writes.Begin()
 				g.next(at, func() {
-					if err := write.Intend(f.ctx, tags); err != nil {
+					if err := write.Intend(f.Ctx, tags); err != nil {
 						f.Error(err)
 					}
 				})
-				before := StatsOf(one.db)
-				one.exec(setCity, at)
+				before := StatsOf(one.DB)
+				one.Exec(setCity, at)
 				switch at {
 				case "before lookup":
-					one.refills(before, 0, 1, 0)
+					refills(one, before, 0, 1, 0)
 				default:
-					one.refills(before, 1, 0, 0)
+					refills(one, before, 1, 0, 0)
 				}
-				hits := StatsOf(one.db).Hits
-				one.fresh(userByID, 1).is("1 ann " + at)
-				f.past(setCity, at+" past") // what the writer commits
-				one.fresh(userByID, 1).is("1 ann " + at + " past")
-				if StatsOf(one.db).Hits != hits {
+				hits := StatsOf(one.DB).Hits
+				one.Fresh(harness.UserByID, 1).Is("1 ann " + at)
+				f.Past(setCity, at+" past") // what the writer commits
+				one.Fresh(harness.UserByID, 1).Is("1 ann " + at + " past")
+				if StatsOf(one.DB).Hits != hits {
 					f.Error("a hit while the other writer's marks stand")
 				}
 				write.Release()
-				one.released()
-				two.released()
-				one.miss(userByID, 1).is("1 ann " + at + " past")
-				two.known(userByID, 1)
+				one.Released()
+				two.Released()
+				one.Miss(harness.UserByID, 1).Is("1 ann " + at + " past")
+				two.Known(harness.UserByID, 1)
 			})
 		}
 	})
@@ -227,9 +228,9 @@ func TestARefillMeetsTheMarksOfAnotherWriter(t *testing.T) {
 // A reader that misses while the writer is refilling shares its SELECT, or has its
 // own; the writer waits for neither.
 func TestARefillIsLeftToAReaderWhoIsThereAlready(t *testing.T) {
-	twoWriters(t, func(f *fixture, one, _ via) {
-		one.known(userByID, 1)
-		g := one.gated()
+	twoWriters(t, func(f *harness.Fixture, one, _ harness.Via) {
+		one.Known(harness.UserByID, 1)
+		g := gateStore(one)
 		reading, go_ := make(chan struct{}), make(chan struct{})
 		done := make(chan struct{})
 		g.next("before lookup", func() {
@@ -239,50 +240,50 @@ func TestARefillIsLeftToAReaderWhoIsThereAlready(t *testing.T) {
 			})
 			go func() {
 				defer close(done)
-				one.fresh(userByID, 1).is("1 ann read")
+				one.Fresh(harness.UserByID, 1).Is("1 ann read")
 			}()
 			<-reading
 		})
-		before := StatsOf(one.db)
-		one.exec(setCity, "read")
-		one.refills(before, 0, 1, 0)
+		before := StatsOf(one.DB)
+		one.Exec(setCity, "read")
+		refills(one, before, 0, 1, 0)
 		close(go_)
 		<-done
-		one.hit(userByID, 1).is("1 ann read")
+		one.Hit(harness.UserByID, 1).Is("1 ann read")
 	})
 }
 
 // I3: the writer's own marks are gone when it looks up, or it would leave everything
 // to the next read.
 func TestARefillComesAfterTheRelease(t *testing.T) {
-	twoWriters(t, func(f *fixture, one, _ via) {
-		one.known(userByID, 1)
-		g := one.gated()
-		writes := connectorOf(one.db).space().writes
+	twoWriters(t, func(f *harness.Fixture, one, _ harness.Via) {
+		one.Known(harness.UserByID, 1)
+		g := gateStore(one)
+		writes := connectorOf(one.DB).space().writes
 		for range 5 {
-			one.known(userByID, 1)
+			one.Known(harness.UserByID, 1)
 			g.next("before lookup", func() {
 				if n := writes.Stats().Pending; n != 0 {
 					f.Errorf("%d releases are on their way", n)
 				}
 			})
-			before := StatsOf(one.db)
-			one.exec(setCity, "after")
-			one.refills(before, 1, 0, 0)
+			before := StatsOf(one.DB)
+			one.Exec(setCity, "after")
+			refills(one, before, 1, 0, 0)
 		}
 	})
 }
 
 // A store takes entries in the background; other processes find them when the commit returns.
 func TestARefillHasArrivedWhenTheCommitReturns(t *testing.T) {
-	twoWriters(t, func(f *fixture, one, two via) {
-		one.known(userByID, 1)
-		arrived := f.inMemory()
-		one.gated().next("stored", func() { arrived = true })
-		one.exec(setCity, "there")
+	twoWriters(t, func(f *harness.Fixture, one, two harness.Via) {
+		one.Known(harness.UserByID, 1)
+		arrived := f.InMemory()
+		gateStore(one).next("stored", func() { arrived = true })
+		one.Exec(setCity, "there")
 		if !arrived {
 			f.Error("nobody has waited for it")
 		}
-		two.hit(userByID, 1).is("1 ann there")
+		two.Hit(harness.UserByID, 1).Is("1 ann there")
 	})
 }

@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 	"github.com/cachedpg/cachedpg/internal/step"
 )
@@ -35,39 +36,39 @@ func TestTheRefillerThatIsKilled(t *testing.T) {
 			select {}
 		}
 	}
-	f := &fixture{T: t, dsn: dsn}
+	f := &harness.Fixture{T: t, DSN: dsn}
 	var cancel context.CancelFunc
-	f.ctx, cancel = context.WithTimeout(context.Background(), testTimeout)
+	f.Ctx, cancel = context.WithTimeout(context.Background(), harness.Timeout)
 	defer cancel()
-	f.db = f.open("cachedpg", dsn)
+	f.DB = f.Open("cachedpg", dsn)
 	pgDSN, _, err := ParseConfig(dsn)
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.plain = f.open("pgx", pgDSN)
-	f.via = f.asking(f.db)
-	f.live(f.db)
-	f.known(userByID, 1)
+	f.Plain = f.Open("pgx", pgDSN)
+	f.Via = f.Asking(f.DB)
+	f.Live(f.DB)
+	f.Known(harness.UserByID, 1)
 	armed.Store(true)
-	f.exec(setCity, os.Getenv(refillerAt))
+	f.Exec(setCity, os.Getenv(refillerAt))
 	t.Fatal("the commit has returned")
 }
 
 // Wherever a writer dies, others read what is committed, and cache it again.
 func TestAWriterKilledInItsRefillHarmsNobody(t *testing.T) {
 	t.Parallel()
-	f := newFixture(t, pgtest.Database(t), "cache_statement", people, "cache_store="+pgtest.Redis(t), usersThrough)
+	f := harness.New(t, pgtest.Database(t), "cache_statement", harness.People, "cache_store="+pgtest.Redis(t), usersThrough)
 	for _, at := range []string{step.Marked, step.Committed, step.Released, step.LookedUp, step.Selected, step.Filled} {
-		f.known(userByID, 1)
-		cmd := exec.CommandContext(f.ctx, os.Args[0], "-test.run=^TestTheRefillerThatIsKilled$", "-test.timeout=1m")
-		cmd.Env = append(os.Environ(), refillerDSN+"="+withKeys(f.dsn, f.keys), refillerAt+"="+at)
+		f.Known(harness.UserByID, 1)
+		cmd := exec.CommandContext(f.Ctx, os.Args[0], "-test.run=^TestTheRefillerThatIsKilled$", "-test.timeout=1m")
+		cmd.Env = append(os.Environ(), refillerDSN+"="+harness.WithKeys(f.DSN, f.Keys), refillerAt+"="+at)
 		said, err := cmd.Output()
 		if !strings.Contains(fmt.Sprint(err), "killed") {
 			t.Fatalf("%s: %v\n%s", at, err, said)
 		}
-		r := f.again(userByID, 1)
+		r := f.Again(harness.UserByID, 1)
 		if at != step.Marked { // its transaction ends without a COMMIT
-			r.is("1 ann " + at)
+			r.Is("1 ann " + at)
 		}
 	}
 }

@@ -7,14 +7,15 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/keying"
 )
 
 // Of all functions of the server that are not cached by themselves, a TTL excuses
 // those of this list.
 func TestTheFunctionsThatATTLExcuses(t *testing.T) {
-	scenarioOnce(t, people, func(f *fixture) {
-		rows, err := f.plain.QueryContext(f.ctx, `SELECT DISTINCT proname::text, pronargs - pronargdefaults FROM pg_proc
+	harness.ScenarioOnce(t, harness.People, func(f *harness.Fixture) {
+		rows, err := f.Plain.QueryContext(f.Ctx, `SELECT DISTINCT proname::text, pronargs - pronargdefaults FROM pg_proc
 			WHERE pronamespace = 'pg_catalog'::regnamespace AND prokind = 'f' AND proname ~ '^[a-z][a-z0-9_]*$' ORDER BY 1, 2`)
 		if err != nil {
 			f.Fatal(err)
@@ -29,7 +30,7 @@ func TestTheFunctionsThatATTLExcuses(t *testing.T) {
 				f.Fatal(err)
 			}
 			seen++
-			x := f.ttl(time.Hour).explain("SELECT pg_catalog." + name + "(" + strings.TrimSuffix(strings.Repeat("NULL,", max(0, args)), ",") + ")")
+			x := explain(withTTL(f.Via, time.Hour), "SELECT pg_catalog."+name+"("+strings.TrimSuffix(strings.Repeat("NULL,", max(0, args)), ",")+")")
 			for _, what := range x.ByAge {
 				if _, function, ok := strings.Cut(what, "-function ("); ok {
 					excused[strings.TrimSuffix(function, ")")] = true
@@ -61,47 +62,47 @@ func TestTheFunctionsThatATTLExcuses(t *testing.T) {
 
 // now() stands still in a transaction, and the catalog shows it its own changes.
 func TestWhatIsExcusedRunsInsideATransaction(t *testing.T) {
-	scenario(t, people, func(f *fixture) {
+	harness.Scenario(t, harness.People, func(f *harness.Fixture) {
 		const query = "/* cachedpg: ttl=1h */ SELECT now() > 'epoch'"
-		f.known(query)
+		f.Known(query)
 		for _, opts := range []*sql.TxOptions{nil, {ReadOnly: true}} {
-			tx, conn := f.begin(opts)
-			tx.bypass(keying.StableFunction, query)
-			f.rollback(conn)
+			tx, conn := f.Begin(opts)
+			tx.Bypass(keying.StableFunction, query)
+			f.Rollback(conn)
 		}
-		f.hit(query)
+		f.Hit(query)
 	})
 }
 
 // A user-defined function in the way of a built-in one may be the one that is meant.
 func TestAFunctionThatHidesAnExcusedOne(t *testing.T) {
-	const setup = people + `CREATE FUNCTION random(int) RETURNS int LANGUAGE sql AS 'SELECT 4';
+	const setup = harness.People + `CREATE FUNCTION random(int) RETURNS int LANGUAGE sql AS 'SELECT 4';
 		CREATE FUNCTION now() RETURNS int LANGUAGE sql AS 'INSERT INTO users VALUES (9, '''') ON CONFLICT DO NOTHING; SELECT 1';`
-	scenarioOnce(t, setup, func(f *fixture) {
-		f.runs(keying.WritingFunction, "/* cachedpg: ttl=1h */ SELECT random(1)")
+	harness.ScenarioOnce(t, setup, func(f *harness.Fixture) {
+		f.Runs(keying.WritingFunction, "/* cachedpg: ttl=1h */ SELECT random(1)")
 		for range 2 {
-			if x := f.explain("/* cachedpg: ttl=1h */ SELECT now()"); x.Cacheable {
+			if x := explain(f.Via, "/* cachedpg: ttl=1h */ SELECT now()"); x.Cacheable {
 				f.Errorf("explained as:\n%s", x)
 			}
-			f.read(f.db, "/* cachedpg: ttl=1h */ SELECT now()", nil)
+			f.Read(f.DB, "/* cachedpg: ttl=1h */ SELECT now()", nil)
 		}
-		if s := StatsOf(f.db); s.Lookups != 0 {
+		if s := StatsOf(f.DB); s.Lookups != 0 {
 			f.Errorf("the cache was asked %d times", s.Lookups)
 		}
-		f.expect("miss", false, "/* cachedpg: ttl=1h */ SELECT random()", nil)
+		f.Expect("miss", false, "/* cachedpg: ttl=1h */ SELECT random()", nil)
 	})
 }
 
 // What is excused is the clock in the texts, not what their types call.
 func TestATTLDoesNotExcuseWhatStandsBeside(t *testing.T) {
-	const setup = people + `
+	const setup = harness.People + `
 		CREATE FUNCTION noted(int) RETURNS bool LANGUAGE plpgsql AS 'BEGIN INSERT INTO users VALUES (9, '''') ON CONFLICT DO NOTHING; RETURN true; END';
 		CREATE DOMAIN checked AS int CHECK (noted(VALUE)); CREATE TYPE pair AS (a checked, b date);
 		CREATE FUNCTION spy(pg_stat_activity) RETURNS int LANGUAGE sql AS 'SELECT 1';
 		CREATE EXTENSION IF NOT EXISTS file_fdw SCHEMA pg_catalog; DROP SERVER IF EXISTS files CASCADE;
 		CREATE SERVER files FOREIGN DATA WRAPPER file_fdw;
 		CREATE FOREIGN TABLE version (v checked) SERVER files OPTIONS (filename 'PG_VERSION');`
-	scenarioOnce(t, setup, func(f *fixture) {
+	harness.ScenarioOnce(t, setup, func(f *harness.Fixture) {
 		for _, query := range []string{
 			"SELECT * FROM json_to_record('{}') AS x(a checked)",
 			"SELECT * FROM json_populate_record(NULL::pair, '{}')",
@@ -115,7 +116,7 @@ func TestATTLDoesNotExcuseWhatStandsBeside(t *testing.T) {
 			"SELECT now() FROM (SELECT * FROM users FOR SHARE) u",
 			"SELECT now(); SELECT now()",
 		} {
-			if x := f.ttl(time.Hour).explain(query); x.Cacheable || len(x.ByAge) > 0 {
+			if x := explain(withTTL(f.Via, time.Hour), query); x.Cacheable || len(x.ByAge) > 0 {
 				f.Errorf("%s: explained as\n%s", query, x)
 			}
 		}

@@ -7,11 +7,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/inside"
 	"github.com/cachedpg/cachedpg/keying"
 )
 
-const ageing = people + `
+const ageing = harness.People + `
 	CREATE TABLE views (page int PRIMARY KEY, n int NOT NULL DEFAULT 0);
 	INSERT INTO views VALUES (1, 10), (2, 20);
 	CREATE VIEW seen AS SELECT u.name, v.n FROM users u JOIN views v ON v.page = u.id;
@@ -32,7 +33,7 @@ const (
 
 // What only the moment is against is cached by age, and nothing else is.
 func TestWhatATTLExcuses(t *testing.T) {
-	scenarioOnce(t, ageing, func(f *fixture) {
+	harness.ScenarioOnce(t, ageing, func(f *harness.Fixture) {
 		for _, query := range []string{
 			"SELECT now()", "SELECT current_timestamp", "SELECT current_date", "SELECT localtime", "SELECT clock_timestamp()",
 			"SELECT statement_timestamp()", "SELECT transaction_timestamp()", "SELECT timeofday()", "SELECT age(timestamp '2020-01-01')",
@@ -48,13 +49,13 @@ func TestWhatATTLExcuses(t *testing.T) {
 			"SELECT count(*) FROM pg_stat_activity", "SELECT count(*) FROM pg_stat_user_tables", "SELECT count(*) FROM information_schema.columns",
 			"SELECT count(*) FROM pg_tables t JOIN users u ON u.name = t.tablename",
 		} {
-			f.step(query, func(f *fixture) {
-				if r := f.explain(query); r.Cacheable {
+			f.Step(query, func(f *harness.Fixture) {
+				if r := explain(f.Via, query); r.Cacheable {
 					f.Fatalf("cacheable without a ttl")
 				}
-				f.expect("miss", false, aMinute+query, nil)
-				f.expect("hit", false, aMinute+query, nil)
-				if x := f.explain(aMinute + query); !x.Cacheable || len(x.ByAge) == 0 || x.TTL != "1m0s" {
+				f.Expect("miss", false, aMinute+query, nil)
+				f.Expect("hit", false, aMinute+query, nil)
+				if x := explain(f.Via, aMinute+query); !x.Cacheable || len(x.ByAge) == 0 || x.TTL != "1m0s" {
 					f.Errorf("explained as\n%s", x)
 				}
 			})
@@ -87,20 +88,20 @@ func TestWhatATTLExcuses(t *testing.T) {
 			{keying.SystemCatalog, "SELECT count(*) FROM pg_stat_xact_user_tables"},
 			{keying.SessionKeyword, "SELECT current_schema"},
 		} {
-			f.step(tc.query, func(f *fixture) {
-				x := f.explain(aMinute + tc.query)
+			f.Step(tc.query, func(f *harness.Fixture) {
+				x := explain(f.Via, aMinute+tc.query)
 				if x.Cacheable || len(x.ByAge) > 0 || strings.Contains(x.String(), "cached by age") {
 					f.Errorf("explained as\n%s", x)
 				}
-				before := inside.Counted(f.db)
-				f.read(f.ask, aMinute+tc.query, nil)
-				f.read(f.ask, aMinute+tc.query, nil)
-				if met := difference(before, inside.Counted(f.db)); strings.Contains(met, "hit") || strings.Contains(met, "miss") {
+				before := inside.Counted(f.DB)
+				f.Read(f.Ask, aMinute+tc.query, nil)
+				f.Read(f.Ask, aMinute+tc.query, nil)
+				if met := harness.Difference(before, inside.Counted(f.DB)); strings.Contains(met, "hit") || strings.Contains(met, "miss") {
 					f.Errorf("got a %s", met)
 				}
 			})
 		}
-		if n := f.read(f.truth, "SELECT count(*) FROM audit", nil); n.String() != "2" {
+		if n := f.Read(f.Truth, "SELECT count(*) FROM audit", nil); n.String() != "2" {
 			f.Errorf("writes() ran %s times, want each of the 2 times that it was called", n)
 		}
 	})
@@ -109,105 +110,105 @@ func TestWhatATTLExcuses(t *testing.T) {
 // A table that such a query reads invalidates it as it would any other, and a
 // value that says now is excused like a word that does.
 func TestAgeIsNoExcuseForTables(t *testing.T) {
-	scenario(t, ageing, func(f *fixture) {
+	harness.Scenario(t, ageing, func(f *harness.Fixture) {
 		const recent = aMinute + "SELECT name FROM users WHERE id = $1 AND now() > '2020-01-01'"
-		f.warm(recent, 1)
-		f.exec("UPDATE users SET city = 'Bergen' WHERE id = 2")
-		f.hit(recent, 1)
-		f.exec("UPDATE users SET name = 'anna' WHERE id = 1")
-		f.miss(recent, 1).is("anna")
-		f.hit(recent, 1)
-		f.exec("ALTER TABLE users ADD COLUMN more int")
-		f.miss(recent, 1)
+		f.Warm(recent, 1)
+		f.Exec("UPDATE users SET city = 'Bergen' WHERE id = 2")
+		f.Hit(recent, 1)
+		f.Exec("UPDATE users SET name = 'anna' WHERE id = 1")
+		f.Miss(recent, 1).Is("anna")
+		f.Hit(recent, 1)
+		f.Exec("ALTER TABLE users ADD COLUMN more int")
+		f.Miss(recent, 1)
 
 		const since = "SELECT name FROM users WHERE now() > $1::text::timestamptz AND id = 1"
-		f.bypass(keying.StableFunction, since, "2020-01-01")
-		minute := f.in(func(ctx context.Context) context.Context { return WithTTL(ctx, time.Minute) })
-		minute.warm(since, "2020-01-01")
-		minute.warm("SELECT name FROM users WHERE id = 1 AND $1::timestamptz IS NOT NULL", "yesterday")
-		f.bypass(keying.ClockInput, "SELECT name FROM users WHERE id = 1 AND $1::timestamptz IS NOT NULL", "yesterday")
+		f.Bypass(keying.StableFunction, since, "2020-01-01")
+		minute := f.In(func(ctx context.Context) context.Context { return WithTTL(ctx, time.Minute) })
+		minute.Warm(since, "2020-01-01")
+		minute.Warm("SELECT name FROM users WHERE id = 1 AND $1::timestamptz IS NOT NULL", "yesterday")
+		f.Bypass(keying.ClockInput, "SELECT name FROM users WHERE id = 1 AND $1::timestamptz IS NOT NULL", "yesterday")
 
-		v, tx := f.begin(nil)
-		v.exec("UPDATE users SET name = 'anne' WHERE id = 1")
-		v.runs(keying.InTransactionAfterWrite, recent, 1).is("anne")
-		f.rollback(tx)
+		v, tx := f.Begin(nil)
+		v.Exec("UPDATE users SET name = 'anne' WHERE id = 1")
+		v.Runs(keying.InTransactionAfterWrite, recent, 1).Is("anne")
+		f.Rollback(tx)
 	})
 }
 
 // Nobody gets an answer that is older than he asked for, because another one is
 // content with less.
 func TestTheLimitsOfQueriesAreKeptApart(t *testing.T) {
-	scenario(t, ageing, func(f *fixture) {
+	harness.Scenario(t, ageing, func(f *harness.Fixture) {
 		const clock = "SELECT clock_timestamp()"
 		ask := func(ttl time.Duration, want string) {
 			f.Helper()
-			f.in(func(ctx context.Context) context.Context { return WithTTL(ctx, ttl) }).expect(want, false, clock, nil)
+			f.In(func(ctx context.Context) context.Context { return WithTTL(ctx, ttl) }).Expect(want, false, clock, nil)
 		}
 		ask(time.Hour, "miss")
 		ask(time.Minute, "miss")
 		ask(time.Hour, "hit")
 		ask(time.Minute, "hit")
 		ask(50*time.Millisecond, "miss")
-		short := f.in(func(ctx context.Context) context.Context { return WithTTL(ctx, 50*time.Millisecond) })
-		f.until("its end", func() bool {
-			before := StatsOf(f.db).Misses
-			short.read(short.ask, clock, nil)
-			return StatsOf(f.db).Misses > before
+		short := f.In(func(ctx context.Context) context.Context { return WithTTL(ctx, 50*time.Millisecond) })
+		f.Until("its end", func() bool {
+			before := StatsOf(f.DB).Misses
+			short.Read(short.Ask, clock, nil)
+			return StatsOf(f.DB).Misses > before
 		})
-		f.expect("hit", false, aMinute+clock, nil) // a comment is as good
-		f.runs(keying.VolatileFunction, clock)
+		f.Expect("hit", false, aMinute+clock, nil) // a comment is as good
+		f.Runs(keying.VolatileFunction, clock)
 	})
 }
 
 // Writes leave alone what reads a relation of strategy "ttl", as far as that
 // relation is concerned; the transaction that wrote sees what it did.
 func TestARelationOfStrategyTTL(t *testing.T) {
-	scenario(t, ageing, func(f *fixture) {
-		v := f.with(viewsTTL)
-		if !f.inMemory() {
-			f.live(v.db)
+	harness.Scenario(t, ageing, func(f *harness.Fixture) {
+		v := f.With(viewsTTL)
+		if !f.InMemory() {
+			f.Live(v.DB)
 		}
 		old := func(query string, want string, args ...any) {
 			f.Helper()
-			if r := v.expect("hit", false, query, args); r.String() != want {
+			if r := v.Expect("hit", false, query, args); r.String() != want {
 				f.Errorf("%s: got %s, want %s", query, r, want)
 			}
 		}
-		v.warm(viewsOf, 1)
-		v.warm(allSeen)
-		v.exec("UPDATE views SET n = n + 1 WHERE page = 1")
-		f.past("UPDATE views SET n = n + 1 WHERE page = 1")
+		v.Warm(viewsOf, 1)
+		v.Warm(allSeen)
+		v.Exec("UPDATE views SET n = n + 1 WHERE page = 1")
+		f.Past("UPDATE views SET n = n + 1 WHERE page = 1")
 		old(viewsOf, "10", 1)
 		old(allSeen, "ann 10, bob 20")
 
-		f.known(viewsOf, 1).is("12") // who has no such policy is strict, with the same store
-		v.exec("UPDATE views SET n = n + 1 WHERE page = 1")
-		f.miss(viewsOf, 1).is("13")
+		f.Known(viewsOf, 1).Is("12") // who has no such policy is strict, with the same store
+		v.Exec("UPDATE views SET n = n + 1 WHERE page = 1")
+		f.Miss(viewsOf, 1).Is("13")
 		old(viewsOf, "10", 1)
 
-		v.exec("UPDATE users SET city = 'Rome' WHERE id = 1") // strict, and in the same query
-		v.miss(allSeen)
+		v.Exec("UPDATE users SET city = 'Rome' WHERE id = 1") // strict, and in the same query
+		v.Miss(allSeen)
 
-		tx, err := v.db.BeginTx(f.ctx, nil)
+		tx, err := v.DB.BeginTx(f.Ctx, nil)
 		if err != nil {
 			f.Fatal(err)
 		}
 		defer tx.Rollback()
-		in := v.on(tx)
-		in.expect("hit", false, viewsOf, []any{1})
-		in.exec("UPDATE views SET n = 0 WHERE page = 1")
-		in.runs(keying.InTransactionAfterWrite, viewsOf, 1).is("0")
+		in := v.On(tx)
+		in.Expect("hit", false, viewsOf, []any{1})
+		in.Exec("UPDATE views SET n = 0 WHERE page = 1")
+		in.Runs(keying.InTransactionAfterWrite, viewsOf, 1).Is("0")
 	})
 }
 
 // What a relation of the strategy is made of is not a matter of age.
 func TestDDLInvalidatesWhatAgeBounds(t *testing.T) {
-	scenario(t, ageing, func(f *fixture) {
-		v := f.with(viewsTTL)
-		v.warm(viewsOf, 1)
-		v.exec("ALTER TABLE views ADD COLUMN more int")
-		v.miss(viewsOf, 1)
-		x := v.explain(viewsOf, 1)
+	harness.Scenario(t, ageing, func(f *harness.Fixture) {
+		v := f.With(viewsTTL)
+		v.Warm(viewsOf, 1)
+		v.Exec("ALTER TABLE views ADD COLUMN more int")
+		v.Miss(viewsOf, 1)
+		x := explain(v, viewsOf, 1)
 		if !x.Cacheable || len(x.ByAge) != 1 || !strings.HasSuffix(x.ByAge[0], ".views") || len(x.Reads) != 1 || x.Policy != "ttl" || x.TTL != "1m0s" {
 			f.Errorf("explained as\n%s", x)
 		}
@@ -215,20 +216,20 @@ func TestDDLInvalidatesWhatAgeBounds(t *testing.T) {
 }
 
 func TestPoliciesWithoutEffectAreTold(t *testing.T) {
-	scenarioOnce(t, ageing, func(f *fixture) {
-		v := f.with("cache_policy=veiws:ttl:1m,seen:off,views:ttl:1m,cache_statement.users:cache-aside:5m,other.users:off")
-		v.fresh("SELECT 1")
+	harness.ScenarioOnce(t, ageing, func(f *harness.Fixture) {
+		v := f.With("cache_policy=veiws:ttl:1m,seen:off,views:ttl:1m,cache_statement.users:cache-aside:5m,other.users:off")
+		v.Fresh("SELECT 1")
 		want := []string{
 			"cache_policy: veiws: there is no such relation",
 			"cache_policy: seen: it is a view; name the tables that it reads",
 			"cache_policy: other.users: there is no such relation",
 		}
-		if got := StatsOf(v.db).Policies; !slices.Equal(got, want) {
+		if got := StatsOf(v.DB).Policies; !slices.Equal(got, want) {
 			f.Errorf("got %q", got)
 		}
-		v.exec("CREATE TABLE veiws (id int)")
-		v.fresh("SELECT * FROM veiws")
-		if got := StatsOf(v.db).Policies; !slices.Equal(got, want[1:]) {
+		v.Exec("CREATE TABLE veiws (id int)")
+		v.Fresh("SELECT * FROM veiws")
+		if got := StatsOf(v.DB).Policies; !slices.Equal(got, want[1:]) {
 			f.Errorf("after it was made: got %q", got)
 		}
 	})

@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/jackc/pgx/v5/stdlib"
 
+	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 	"github.com/cachedpg/cachedpg/internal/redistest"
 	"github.com/cachedpg/cachedpg/keying"
@@ -52,13 +53,13 @@ func TestAStoreThatCannotBeUsed(t *testing.T) {
 				t.Fatal(tc.url, err)
 			}
 			ctx := t.Context()
-			f := &fixture{T: t, dsn: database, ctx: ctx}
-			c, err := (&Driver{}).OpenConnector(withKey(database, "cache_store", tc.url))
+			f := &harness.Fixture{T: t, DSN: database, Ctx: ctx}
+			c, err := (&Driver{}).OpenConnector(harness.WithKey(database, "cache_store", tc.url))
 			if err != nil {
 				t.Fatal(err)
 			}
 			c.(*connector).process = tc.name
-			db := openDB(f, c)
+			db := harness.OpenDB(f, c)
 			err = db.PingContext(ctx)
 			if err == nil {
 				t.Fatal("Ping finds nothing wrong")
@@ -89,12 +90,12 @@ func TestAStoreThatCannotBeUsed(t *testing.T) {
 // A pool with one connection has none for a notice: the transaction that is
 // about to commit posts it itself.
 func TestAWriterCutOffFromTheStoreWithoutAnotherConnection(t *testing.T) {
-	outage(t, func(f *fixture, r *redistest.Server) {
-		f.again(userByID, 1)
+	harness.Outage(t, func(f *harness.Fixture, r *redistest.Server) {
+		f.Again(harness.UserByID, 1)
 		p := r.Proxy()
-		config := f.poolConfig()
+		config := f.PoolConfig()
 		config.MaxConns = 1
-		pool, err := pgxpool.NewWithConfig(f.ctx, config)
+		pool, err := pgxpool.NewWithConfig(f.Ctx, config)
 		if err != nil {
 			f.Fatal(err)
 		}
@@ -104,16 +105,16 @@ func TestAWriterCutOffFromTheStoreWithoutAnotherConnection(t *testing.T) {
 			f.Fatal(err)
 		}
 		c.(*connector).process = "pool"
-		db := openDB(f, c)
+		db := harness.OpenDB(f, c)
 		db.SetMaxIdleConns(0)
 		p.Cut()
 		for _, name := range []string{"anna", "ann"} {
-			if _, err := db.ExecContext(f.ctx, "UPDATE users SET name = $1 WHERE id = 1", name); err != nil {
+			if _, err := db.ExecContext(f.Ctx, "UPDATE users SET name = $1 WHERE id = 1", name); err != nil {
 				f.Fatal(err)
 			}
-			f.fresh(userByID, 1).is("1 " + name + " Oslo")
+			f.Fresh(harness.UserByID, 1).Is("1 " + name + " Oslo")
 		}
 		p.Restore()
-		f.again(userByID, 1).is("1 ann Oslo")
+		f.Again(harness.UserByID, 1).Is("1 ann Oslo")
 	})
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 )
 
@@ -68,26 +69,26 @@ func TestAParameterHasTheTypeOfItsFirstPlace(t *testing.T) {
 		{"a literal with an escape", `t = E'a'`, nil},
 		{"a literal in unicode", `t = U&'\0061'`, nil},
 	}
-	scenarioInMemory(t, narrowedTable, func(f *fixture) {
+	harness.ScenarioInMemory(t, narrowedTable, func(f *harness.Fixture) {
 		for _, tc := range cases {
-			f.step(tc.name, func(f *fixture) {
+			f.Step(tc.name, func(f *harness.Fixture) {
 				var args []any
 				if tc.arg != nil {
 					args = append(args, tc.arg)
 				}
 				query := "SELECT t, i, v FROM n WHERE " + tc.where
 				for _, key := range []string{"t = 'a'", "t = 'abc'", "i4 = -1", "i = 4294967295", "i4 = 7", "o = 7", "t = '" + strings.Repeat("x", 63) + "'"} {
-					f.asPgx(query, args...)
-					f.asPgx(query, args...)
-					f.exec("UPDATE n SET v = v + 1 WHERE " + key)
-					f.asPgx(query, args...)
+					f.AsPgx(query, args...)
+					f.AsPgx(query, args...)
+					f.Exec("UPDATE n SET v = v + 1 WHERE " + key)
+					f.AsPgx(query, args...)
 
 					// The same in a write: others read by the row's own value.
 					own := "SELECT v FROM n WHERE " + key
-					f.known(own)
+					f.Known(own)
 					text := "UPDATE n SET v = v + 1 WHERE " + tc.where
-					if _, err := f.db.ExecContext(f.ctx, text, args...); err == nil {
-						f.fresh(own)
+					if _, err := f.DB.ExecContext(f.Ctx, text, args...); err == nil {
+						f.Fresh(own)
 					}
 				}
 			})
@@ -97,52 +98,52 @@ func TestAParameterHasTheTypeOfItsFirstPlace(t *testing.T) {
 
 // A text means in a session what its settings say, whoever has read it first.
 func TestATextIsReadAsItsSessionDoes(t *testing.T) {
-	scenario(t, `CREATE TABLE p (path text PRIMARY KEY, n int NOT NULL); INSERT INTO p VALUES (E'a\\\\b', 0), (E'a\\b', 0), ('x', 0)`, func(f *fixture) {
+	harness.Scenario(t, `CREATE TABLE p (path text PRIMARY KEY, n int NOT NULL); INSERT INTO p VALUES (E'a\\\\b', 0), (E'a\\b', 0), ('x', 0)`, func(f *harness.Fixture) {
 		const both = "UPDATE p SET n = n + 1 WHERE path = 'a\\\\b'" // one backslash where they escape, else two
-		off := f.asking(f.open("cachedpg", withKeys(withKey(f.dsn, "options", "-c standard_conforming_strings=off"), f.keys)))
-		on := f.via
-		escapes := f.conn(f.db) // whose DB reads the text for the others too
-		if _, err := escapes.ExecContext(f.ctx, "SET standard_conforming_strings = off"); err != nil {
+		off := f.Asking(f.Open("cachedpg", harness.WithKeys(harness.WithKey(f.DSN, "options", "-c standard_conforming_strings=off"), f.Keys)))
+		on := f.Via
+		escapes := f.Conn(f.DB) // whose DB reads the text for the others too
+		if _, err := escapes.ExecContext(f.Ctx, "SET standard_conforming_strings = off"); err != nil {
 			f.Fatal(err)
 		}
 		read := "SELECT n FROM p WHERE path = $1"
 		for range 3 {
-			for _, first := range []via{on, off, on.on(escapes)} {
+			for _, first := range []harness.Via{on, off, on.On(escapes)} {
 				for _, path := range []string{`a\b`, `a\\b`} {
-					on.again(read, path) // what cannot be read changes everything, the catalog too
+					on.Again(read, path) // what cannot be read changes everything, the catalog too
 				}
-				if _, err := first.ask.ExecContext(f.ctx, both); err != nil && !strings.Contains(err.Error(), "standard_conforming_strings") {
+				if _, err := first.Ask.ExecContext(f.Ctx, both); err != nil && !strings.Contains(err.Error(), "standard_conforming_strings") {
 					f.Fatal(err)
 				}
 				for _, path := range []string{`a\b`, `a\\b`} {
-					on.fresh(read, path)
+					on.Fresh(read, path)
 				}
 			}
 		}
 
 		// What was prepared while backslashes escaped goes on to escape.
-		conn := f.conn(f.db)
+		conn := f.Conn(f.DB)
 		exec := func(text string) {
 			f.Helper()
-			if _, err := conn.ExecContext(f.ctx, text); err != nil && !strings.Contains(err.Error(), "standard_conforming_strings") {
+			if _, err := conn.ExecContext(f.Ctx, text); err != nil && !strings.Contains(err.Error(), "standard_conforming_strings") {
 				f.Fatal(err)
 			}
 		}
 		exec("SET standard_conforming_strings = off")
-		stmt, err := conn.PrepareContext(f.ctx, both)
+		stmt, err := conn.PrepareContext(f.Ctx, both)
 		if err != nil {
 			f.Fatal(err)
 		}
 		defer stmt.Close()
 		exec("SET standard_conforming_strings = on")
 		for _, path := range []string{`a\b`, `a\\b`} {
-			f.known(read, path)
+			f.Known(read, path)
 		}
-		if _, err := stmt.ExecContext(f.ctx); err != nil {
+		if _, err := stmt.ExecContext(f.Ctx); err != nil {
 			f.Fatal(err)
 		}
 		for _, path := range []string{`a\b`, `a\\b`} {
-			f.fresh(read, path)
+			f.Fresh(read, path)
 		}
 	})
 }
@@ -193,14 +194,14 @@ func TestRowsAreTheSameInEveryEncoding(t *testing.T) {
 				}
 				var sessions []session
 				for _, client := range []string{"UTF8", "LATIN1", "SQL_ASCII", "SJIS", server} {
-					f := &fixture{T: t, ctx: ctx}
-					with := withKey(withKey(dsn, "client_encoding", client), "default_query_exec_mode", "exec")
-					s := session{client, f.open("cachedpg", withKeys(with, keys)), f.open("pgx", with)}
+					f := &harness.Fixture{T: t, Ctx: ctx}
+					with := harness.WithKey(harness.WithKey(dsn, "client_encoding", client), "default_query_exec_mode", "exec")
+					s := session{client, f.Open("cachedpg", harness.WithKeys(with, keys)), f.Open("pgx", with)}
 					if s.plain.PingContext(ctx) != nil {
 						continue // PostgreSQL does not convert between the two
 					}
 					if len(keys) > 0 {
-						f.live(s.ours)
+						f.Live(s.ours)
 					}
 					sessions = append(sessions, s)
 				}

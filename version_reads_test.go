@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/inside"
 )
 
@@ -86,43 +87,43 @@ var newerReads = []newerRead{
 const readTheCalm = "SELECT v FROM calm"
 
 func TestReadsThatOnlyNewerServersAccept(t *testing.T) {
-	version := server(t)
-	scenario(t, newerTables, func(f *fixture) {
+	version := harness.ServerVersion(t)
+	harness.Scenario(t, newerTables, func(f *harness.Fixture) {
 		for _, r := range newerReads {
 			if version < r.since {
 				continue
 			}
-			f.step(r.query, func(f *fixture) {
-				f.known(readTheCalm)
-				twice := f.met(r) + ", " + f.met(r)
+			f.Step(r.query, func(f *harness.Fixture) {
+				f.Known(readTheCalm)
+				twice := met(f, r) + ", " + met(f, r)
 				if isCached := twice == "miss, hit"; isCached != (r.is == pure) && r.is != either {
 					f.Errorf("got %q", twice)
 				}
-				f.hit(readTheCalm) // a read with an unknown grammar is no write of everything
+				f.Hit(readTheCalm) // a read with an unknown grammar is no write of everything
 
-				f.exec("UPDATE items SET doc = jsonb_set(doc, '{a}', '42'), at = at + interval '1 hour' WHERE id = 2")
-				f.met(r)
-				f.exec("INSERT INTO items (id, name) VALUES (9, 'nine')")
-				f.met(r)
-				f.exec("DELETE FROM items WHERE id = 9")
-				f.met(r)
+				f.Exec("UPDATE items SET doc = jsonb_set(doc, '{a}', '42'), at = at + interval '1 hour' WHERE id = 2")
+				met(f, r)
+				f.Exec("INSERT INTO items (id, name) VALUES (9, 'nine')")
+				met(f, r)
+				f.Exec("DELETE FROM items WHERE id = 9")
+				met(f, r)
 			})
 		}
 	})
 }
 
 // met asks and says what was counted. The answer is compared with plain pgx's.
-func (f *fixture) met(r newerRead) string {
+func met(f *harness.Fixture, r newerRead) string {
 	f.Helper()
-	before := inside.Counted(f.db)
-	f.expect("", r.is != unalike, r.query, nil)
-	return difference(before, inside.Counted(f.db))
+	before := inside.Counted(f.DB)
+	f.Expect("", r.is != unalike, r.query, nil)
+	return harness.Difference(before, inside.Counted(f.DB))
 }
 
 // A numeral ended where later it goes on; PostgreSQL 15 accepts neither.
 func TestNumeralsThatOlderServersReadOtherwise(t *testing.T) {
-	version := server(t)
-	scenario(t, newerTables, func(f *fixture) {
+	version := harness.ServerVersion(t)
+	harness.Scenario(t, newerTables, func(f *harness.Fixture) {
 		for _, q := range []struct {
 			query    string
 			accepted bool
@@ -135,13 +136,13 @@ func TestNumeralsThatOlderServersReadOtherwise(t *testing.T) {
 			{"SELECT id FROM items WHERE id = 1or id = 2 ORDER BY id", version < 15},
 			{"SELECT id FROM items WHERE id = 1 or id = 2 ORDER BY id", true},
 		} {
-			f.step(q.query, func(f *fixture) {
+			f.Step(q.query, func(f *harness.Fixture) {
 				if !q.accepted {
-					f.fails(q.query)
+					f.Fails(q.query)
 					return
 				}
-				f.fresh(q.query)
-				f.fresh(q.query)
+				f.Fresh(q.query)
+				f.Fresh(q.query)
 			})
 		}
 	})
@@ -150,7 +151,7 @@ func TestNumeralsThatOlderServersReadOtherwise(t *testing.T) {
 // To servers before the construct they are functions, and those here write what
 // the text does not show.
 func TestFunctionsWithTheNamesOfLaterConstructs(t *testing.T) {
-	version := server(t)
+	version := harness.ServerVersion(t)
 	var functions strings.Builder
 	for _, name := range []string{"json", "json_array", "json_arrayagg", "json_exists", "json_object", "json_objectagg",
 		"json_query", "json_scalar", "json_serialize", "json_value", "merge_action", "system_user", "xmlexists"} {
@@ -160,7 +161,7 @@ func TestFunctionsWithTheNamesOfLaterConstructs(t *testing.T) {
 			CREATE FUNCTION "` + name + `"(text, text) RETURNS int LANGUAGE plpgsql VOLATILE AS
 			$$ BEGIN EXECUTE 'UPDATE other SET v = v + 1'; RETURN 1; END $$;`)
 	}
-	scenario(t, newerTables+functions.String(), func(f *fixture) {
+	harness.Scenario(t, newerTables+functions.String(), func(f *harness.Fixture) {
 		const others = "SELECT id, v FROM other ORDER BY id"
 		for _, q := range []struct {
 			until int // the last version to which it is a function, 0 for all
@@ -176,14 +177,14 @@ func TestFunctionsWithTheNamesOfLaterConstructs(t *testing.T) {
 			if q.until != 0 && version > q.until {
 				continue
 			}
-			f.step(q.call, func(f *fixture) {
+			f.Step(q.call, func(f *harness.Fixture) {
 				for _, query := range []string{
 					"SELECT " + q.call + " FROM items WHERE id = 1",
 					"SELECT id FROM items WHERE " + q.call + " = 1",
 				} {
-					before := f.known(others).String()
-					f.expect("", false, query, nil)
-					if f.fresh(others).String() == before {
+					before := f.Known(others).String()
+					f.Expect("", false, query, nil)
+					if f.Fresh(others).String() == before {
 						f.Errorf("%s: wrote nothing", query)
 					}
 				}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 )
 
@@ -95,34 +96,34 @@ var newerSchemas = []newerSchema{
 
 func TestSchemasThatOnlyNewerServersAccept(t *testing.T) {
 	t.Parallel()
-	version := server(t)
+	version := harness.ServerVersion(t)
 	for _, s := range newerSchemas {
 		if version < s.since {
 			continue
 		}
 		t.Run(s.name, func(t *testing.T) {
 			database := pgtest.Database(t)
-			t.Run("memory", func(t *testing.T) { s.test(newFixture(t, database, "cache_statement", "")) })
+			t.Run("memory", func(t *testing.T) { s.test(harness.New(t, database, "cache_statement", "")) })
 			t.Run("redis", func(t *testing.T) {
-				s.test(newFixture(t, database, "exec", "", "cache_store="+pgtest.Redis(t)))
+				s.test(harness.New(t, database, "exec", "", "cache_store="+pgtest.Redis(t)))
 			})
 		})
 	}
 }
 
-func (s newerSchema) test(f *fixture) {
-	f.exec(s.setup)
+func (s newerSchema) test(f *harness.Fixture) {
+	f.Exec(s.setup)
 	see := func() string {
 		var seen []string
 		for _, read := range s.reads {
-			f.fresh(read)
-			seen = append(seen, f.fresh(read).String())
+			f.Fresh(read)
+			seen = append(seen, f.Fresh(read).String())
 		}
 		return strings.Join(seen, "; ")
 	}
 	for _, write := range s.writes {
 		before := see()
-		f.exec(write)
+		f.Exec(write)
 		if see() == before && strings.HasPrefix(write, "UPDATE") {
 			f.Errorf("%s: changed nothing", write)
 		}
@@ -131,21 +132,21 @@ func (s newerSchema) test(f *fixture) {
 
 // What a pgx connection that is lent out sends is judged alike.
 func TestNewerStatementsOnALentConnection(t *testing.T) {
-	needsServer(t, 17)
-	scenario(t, newerTables, func(f *fixture) {
+	harness.NeedsServer(t, 17)
+	harness.Scenario(t, newerTables, func(f *harness.Fixture) {
 		const all, merge = "SELECT id, v FROM other ORDER BY id", " WHEN MATCHED THEN DELETE WHEN NOT MATCHED THEN INSERT VALUES (v.id, 5) RETURNING merge_action()"
-		f.known(all)
-		f.raw(func(conn *pgx.Conn) error {
-			_, err := conn.Exec(f.ctx, "MERGE INTO other o USING (VALUES (5)) v(id) ON o.id = v.id"+merge)
+		f.Known(all)
+		raw(f, func(conn *pgx.Conn) error {
+			_, err := conn.Exec(f.Ctx, "MERGE INTO other o USING (VALUES (5)) v(id) ON o.id = v.id"+merge)
 			return err
 		})
-		f.known(all).is("1 10, 5 5, 7 70")
-		f.raw(func(conn *pgx.Conn) error {
+		f.Known(all).Is("1 10, 5 5, 7 70")
+		raw(f, func(conn *pgx.Conn) error {
 			var b pgx.Batch
 			b.Queue("MERGE INTO other o USING (VALUES (1)) v(id) ON o.id = v.id" + merge)
 			b.Queue("MERGE INTO other o USING (VALUES (9)) v(id) ON o.id = v.id" + merge)
-			return conn.SendBatch(f.ctx, &b).Close()
+			return conn.SendBatch(f.Ctx, &b).Close()
 		})
-		f.known(all).is("5 5, 7 70, 9 5")
+		f.Known(all).Is("5 5, 7 70, 9 5")
 	})
 }

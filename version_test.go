@@ -5,12 +5,14 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/cachedpg/cachedpg/internal/harness"
 )
 
 // A run that was meant for one version must not pass on another.
 func TestTheServerIsTheOneThatWasAskedFor(t *testing.T) {
 	t.Parallel()
-	asked, version := os.Getenv("CACHEDPG_POSTGRES"), server(t)
+	asked, version := os.Getenv("CACHEDPG_POSTGRES"), harness.ServerVersion(t)
 	t.Logf("PostgreSQL %d", version)
 	switch major, _, _ := strings.Cut(asked, "."); {
 	case asked == "newest":

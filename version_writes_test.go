@@ -3,6 +3,8 @@ package cachedpg
 import (
 	"strings"
 	"testing"
+
+	"github.com/cachedpg/cachedpg/internal/harness"
 )
 
 // newerWrite is a statement that servers before a version do not accept. It
@@ -68,35 +70,35 @@ var newerWrites = []newerWrite{
 var ways = []struct {
 	name   string
 	inside bool // a transaction
-	send   func(f *fixture, text string)
+	send   func(f *harness.Fixture, text string)
 }{
-	{"Exec", false, func(f *fixture, text string) { f.exec(text) }},
-	{"Query", false, func(f *fixture, text string) { f.expect("", false, text, nil) }},
-	{"Prepare", false, func(f *fixture, text string) {
-		stmt, err := f.db.PrepareContext(f.ctx, text)
+	{"Exec", false, func(f *harness.Fixture, text string) { f.Exec(text) }},
+	{"Query", false, func(f *harness.Fixture, text string) { f.Expect("", false, text, nil) }},
+	{"Prepare", false, func(f *harness.Fixture, text string) {
+		stmt, err := f.DB.PrepareContext(f.Ctx, text)
 		if err != nil {
 			f.Fatal(err)
 		}
 		defer stmt.Close()
-		f.on(prepared{stmt}).exec(text)
+		f.On(harness.Prepared{Stmt: stmt}).Exec(text)
 	}},
-	{"in a transaction", true, func(f *fixture, text string) {
-		inside, tx := f.begin(nil)
-		inside.expect("", false, text, nil)
-		f.commit(tx)
+	{"in a transaction", true, func(f *harness.Fixture, text string) {
+		inside, tx := f.Begin(nil)
+		inside.Expect("", false, text, nil)
+		f.Commit(tx)
 	}},
-	{"rolled back", true, func(f *fixture, text string) {
-		inside, tx := f.begin(nil)
-		inside.exec(text)
-		f.rollback(tx)
+	{"rolled back", true, func(f *harness.Fixture, text string) {
+		inside, tx := f.Begin(nil)
+		inside.Exec(text)
+		f.Rollback(tx)
 	}},
 }
 
 func TestWritesThatOnlyNewerServersAccept(t *testing.T) {
-	version := server(t)
-	scenario(t, newerTables, func(f *fixture) {
-		first := int(f.mode())
-		if !f.inMemory() {
+	version := harness.ServerVersion(t)
+	harness.Scenario(t, newerTables, func(f *harness.Fixture) {
+		first := int(f.Mode())
+		if !f.InMemory() {
 			first += 2
 		}
 		for i, w := range newerWrites {
@@ -105,28 +107,28 @@ func TestWritesThatOnlyNewerServersAccept(t *testing.T) {
 			if version < w.since || alone && way.inside {
 				continue
 			}
-			f.step(way.name+": "+w.text, func(f *fixture) {
-				before := f.seeing()
-				f.known(readTheCalm)
+			f.Step(way.name+": "+w.text, func(f *harness.Fixture) {
+				before := seeing(f)
+				f.Known(readTheCalm)
 				way.send(f, w.text)
-				if idle := f.seeing() == before; idle != (w.idle || way.name == "rolled back") {
+				if idle := seeing(f) == before; idle != (w.idle || way.name == "rolled back") {
 					f.Errorf("idle is %v", idle)
 				}
 				if !w.wide {
-					f.hit(readTheCalm)
+					f.Hit(readTheCalm)
 				}
 			})
-			f.exec("DELETE FROM items; DELETE FROM other; " + newerRows) // TRUNCATE changes the catalog
+			f.Exec("DELETE FROM items; DELETE FROM other; " + newerRows) // TRUNCATE changes the catalog
 		}
 	})
 }
 
 // seeing reads everything that newerWrites change, which is then cached.
-func (f *fixture) seeing() string {
+func seeing(f *harness.Fixture) string {
 	f.Helper()
 	var all []string
 	for _, query := range writtenByNewer {
-		all = append(all, f.known(query).String())
+		all = append(all, f.Known(query).String())
 	}
 	return strings.Join(all, "; ")
 }

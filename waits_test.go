@@ -8,16 +8,17 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/redistest"
 	"github.com/cachedpg/cachedpg/store"
 )
 
-// aside asks in another goroutine.
-func (v via) aside(query string, args ...any) <-chan answer {
-	done := make(chan answer, 1)
+// readAside asks in another goroutine.
+func readAside(v harness.Via, query string, args ...any) <-chan harness.Answer {
+	done := make(chan harness.Answer, 1)
 	go func() {
-		var a answer
-		a.err = v.db.QueryRowContext(v.f.ctx, query, args...).Scan(&a.value)
+		var a harness.Answer
+		a.Err = v.DB.QueryRowContext(v.F.Ctx, query, args...).Scan(&a.Value)
 		done <- a
 	}()
 	return done
@@ -26,28 +27,28 @@ func (v via) aside(query string, args ...any) <-chan answer {
 // Processes that wait for the SELECT of another do not wait for each other when it has
 // failed.
 func TestEqualQueriesThatFailDoNotWaitForOtherProcesses(t *testing.T) {
-	shared(t, gated, func(f *fixture) {
-		one, two, three := f.process("one"), f.process("two"), f.process("three")
-		g := f.closeGate()
-		led := one.aside(gatedByID, 1)
-		g.await(1)
-		var got []<-chan answer
-		for _, v := range []via{two, three} {
-			got = append(got, v.aside(gatedByID, 1))
+	harness.Shared(t, harness.Gated, func(f *harness.Fixture) {
+		one, two, three := f.Process("one"), f.Process("two"), f.Process("three")
+		g := f.CloseGate()
+		led := readAside(one, harness.GatedByID, 1)
+		g.Await(1)
+		var got []<-chan harness.Answer
+		for _, v := range []harness.Via{two, three} {
+			got = append(got, readAside(v, harness.GatedByID, 1))
 		}
-		f.until("misses", func() bool { return StatsOf(two.db).Misses == 1 && StatsOf(three.db).Misses == 1 })
-		if _, err := g.conn.ExecContext(f.ctx, "SELECT pg_cancel_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"+
+		f.Until("misses", func() bool { return StatsOf(two.DB).Misses == 1 && StatsOf(three.DB).Misses == 1 })
+		if _, err := g.Conn.ExecContext(f.Ctx, "SELECT pg_cancel_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"+
 			" AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"); err != nil {
 			f.Fatal(err)
 		}
 		var refused *pgconn.PgError
-		if a := <-led; !errors.As(a.err, &refused) || refused.Code != "57014" {
-			f.Errorf("the first got %q, %v", a.value, a.err)
+		if a := <-led; !errors.As(a.Err, &refused) || refused.Code != "57014" {
+			f.Errorf("the first got %q, %v", a.Value, a.Err)
 		}
-		g.await(len(got))
-		g.open()
+		g.Await(len(got))
+		g.Open()
 		for _, answer := range got {
-			f.wants(answer, "ann")
+			f.Wants(answer, "ann")
 		}
 	})
 }
@@ -55,11 +56,11 @@ func TestEqualQueriesThatFailDoNotWaitForOtherProcesses(t *testing.T) {
 // Commits past a store that is gone ask together whether their notice stands: while one
 // question is under way all others come to the next.
 func TestCommitsPastTheStoreDoNotWaitForEachOther(t *testing.T) {
-	outage(t, func(f *fixture, r *redistest.Server) {
-		f.again(userByID, 1)
+	harness.Outage(t, func(f *harness.Fixture, r *redistest.Server) {
+		f.Again(harness.UserByID, 1)
 		r.Kill()
-		f.exec("UPDATE users SET name = 'anna' WHERE id = 1")
-		n := &f.keeper().notice
+		f.Exec("UPDATE users SET name = 'anna' WHERE id = 1")
+		n := &keeperOf(f.Via).notice
 		n.mu.Lock()
 		held := n.held
 		n.mu.Unlock()
@@ -71,11 +72,11 @@ func TestCommitsPastTheStoreDoNotWaitForEachOther(t *testing.T) {
 		done := make(chan error, commits)
 		for id := range commits {
 			go func() {
-				_, err := f.db.ExecContext(f.ctx, "UPDATE users SET name = name || '!' WHERE id = $1", id+1)
+				_, err := f.DB.ExecContext(f.Ctx, "UPDATE users SET name = name || '!' WHERE id = $1", id+1)
 				done <- err
 			}()
 		}
-		f.until("all of them to ask", func() bool {
+		f.Until("all of them to ask", func() bool {
 			n.mu.Lock()
 			defer n.mu.Unlock()
 			return n.holders == commits
@@ -86,7 +87,7 @@ func TestCommitsPastTheStoreDoNotWaitForEachOther(t *testing.T) {
 				f.Error(err)
 			}
 		}
-		f.fresh(userByID, 1)
+		f.Fresh(harness.UserByID, 1)
 	})
 }
 
@@ -94,17 +95,17 @@ func TestCommitsPastTheStoreDoNotWaitForEachOther(t *testing.T) {
 // lease at most, and the cache comes back.
 func TestGarbageInTheStoresOwnKeysHoldsUpNobody(t *testing.T) {
 	schema := string(store.AppendTag(nil, store.Tag{Kind: store.TagSchema}))
-	field := func(name, value string) func(f *fixture, r *redistest.Server, stem string) error {
-		return func(f *fixture, r *redistest.Server, stem string) error {
-			return r.Client().HSet(f.ctx, stem+"d", name, value).Err()
+	field := func(name, value string) func(f *harness.Fixture, r *redistest.Server, stem string) error {
+		return func(f *harness.Fixture, r *redistest.Server, stem string) error {
+			return r.Client().HSet(f.Ctx, stem+"d", name, value).Err()
 		}
 	}
-	other := func(key string) func(f *fixture, r *redistest.Server, stem string) error {
-		return func(f *fixture, r *redistest.Server, stem string) error {
-			return errors.Join(r.Client().Del(f.ctx, stem+key).Err(), r.Client().LPush(f.ctx, stem+key, "x").Err())
+	other := func(key string) func(f *harness.Fixture, r *redistest.Server, stem string) error {
+		return func(f *harness.Fixture, r *redistest.Server, stem string) error {
+			return errors.Join(r.Client().Del(f.Ctx, stem+key).Err(), r.Client().LPush(f.Ctx, stem+key, "x").Err())
 		}
 	}
-	for name, spoil := range map[string]func(f *fixture, r *redistest.Server, stem string) error{
+	for name, spoil := range map[string]func(f *harness.Fixture, r *redistest.Server, stem string) error{
 		"no hash":         other("d"),
 		"no lease":        other("l"),
 		"no epoch":        field("e", ""),
@@ -112,21 +113,21 @@ func TestGarbageInTheStoresOwnKeysHoldsUpNobody(t *testing.T) {
 		"cold":            field("cold", "x"),
 		"cold is nothing": field("cold", ""),
 		"born":            field("born", "nan"),
-		"a wait of hours": func(f *fixture, r *redistest.Server, stem string) error {
-			return r.Client().Set(f.ctx, stem+"w", "", time.Hour).Err()
+		"a wait of hours": func(f *harness.Fixture, r *redistest.Server, stem string) error {
+			return r.Client().Set(f.Ctx, stem+"w", "", time.Hour).Err()
 		},
-		"no registry": func(f *fixture, r *redistest.Server, _ string) (err error) {
-			for _, name := range r.Client().Keys(f.ctx, "cachedpg:*:r").Val() {
-				err = errors.Join(err, r.Client().Set(f.ctx, name, "x", 0).Err())
+		"no registry": func(f *harness.Fixture, r *redistest.Server, _ string) (err error) {
+			for _, name := range r.Client().Keys(f.Ctx, "cachedpg:*:r").Val() {
+				err = errors.Join(err, r.Client().Set(f.Ctx, name, "x", 0).Err())
 			}
 			return err
 		},
 		"a writer of no length": field("t"+schema, "abc"),
 	} {
 		t.Run(name, func(t *testing.T) {
-			outage(t, func(f *fixture, r *redistest.Server) {
-				f.again(userByID, 1)
-				names, err := r.Client().Keys(f.ctx, "cachedpg:*:d").Result()
+			harness.Outage(t, func(f *harness.Fixture, r *redistest.Server) {
+				f.Again(harness.UserByID, 1)
+				names, err := r.Client().Keys(f.Ctx, "cachedpg:*:d").Result()
 				if err != nil || len(names) != 1 {
 					f.Fatal(names, err)
 				}
@@ -134,14 +135,14 @@ func TestGarbageInTheStoresOwnKeysHoldsUpNobody(t *testing.T) {
 					f.Fatal(err)
 				}
 				for _, name := range []string{"anna", "ann"} {
-					f.exec("UPDATE users SET name = $1 WHERE id = 1", name)
-					f.fresh(userByID, 1).is("1 " + name + " Oslo")
+					f.Exec("UPDATE users SET name = $1 WHERE id = 1", name)
+					f.Fresh(harness.UserByID, 1).Is("1 " + name + " Oslo")
 				}
 				if name == "a writer of no length" {
 					return // what it is about stays with PostgreSQL: nobody can tell that it is over
 				}
-				f.again(userByID, 1).is("1 ann Oslo")
-				f.process("new").again(userByID, 1)
+				f.Again(harness.UserByID, 1).Is("1 ann Oslo")
+				f.Process("new").Again(harness.UserByID, 1)
 			})
 		})
 	}

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 	"github.com/cachedpg/cachedpg/invalidation"
 	"github.com/cachedpg/cachedpg/invalidation/walfeed"
@@ -38,33 +39,33 @@ func TestWhatTheFeedNeedsIsAlteredWhileItIsFollowed(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			if strings.HasPrefix(tt.name, "some rows") || strings.HasPrefix(tt.name, "other columns") || strings.HasPrefix(tt.name, "tables of") {
-				needsServer(t, 15)
+				harness.NeedsServer(t, 15)
 			}
 			t.Parallel()
 			f := newFed(t, fedPeople+"CREATE TABLE other (id int PRIMARY KEY);")
-			f.known(userByID, 1)
-			gaps := StatsOf(f.db).Feed.Gaps
-			f.past(tt.alter)
-			f.until("Ping to tell", func() bool {
-				err := f.db.PingContext(f.ctx)
+			f.Known(harness.UserByID, 1)
+			gaps := StatsOf(f.DB).Feed.Gaps
+			f.Past(tt.alter)
+			f.Until("Ping to tell", func() bool {
+				err := f.DB.PingContext(f.Ctx)
 				var wrong *walfeed.ConfigError
 				return errors.As(err, &wrong) && strings.Contains(err.Error(), tt.want)
 			})
-			f.past("UPDATE users SET city = 'Bergen' WHERE id = 1")
-			f.bypass(keying.FeedDown, userByID, 1).is("1 ann Bergen")
-			if s := StatsOf(f.db).Feed; s.Live || s.Gaps <= gaps || !strings.Contains(s.Problem, tt.want) {
+			f.Past("UPDATE users SET city = 'Bergen' WHERE id = 1")
+			f.Bypass(keying.FeedDown, harness.UserByID, 1).Is("1 ann Bergen")
+			if s := StatsOf(f.DB).Feed; s.Live || s.Gaps <= gaps || !strings.Contains(s.Problem, tt.want) {
 				t.Errorf("got stats %+v", s)
 			}
 			if tt.mend == "" {
 				tt.mend = WALSetupSQL
 			}
-			f.past(tt.mend)
-			f.follows(f.via)
-			f.heard()
-			f.known(userByID, 1).is("1 ann Bergen")
-			f.past("UPDATE users SET city = 'Molde' WHERE id = 1")
-			f.heard()
-			f.miss(userByID, 1).is("1 ann Molde")
+			f.Past(tt.mend)
+			follows(f, f.Via)
+			heard(f)
+			f.Known(harness.UserByID, 1).Is("1 ann Bergen")
+			f.Past("UPDATE users SET city = 'Molde' WHERE id = 1")
+			heard(f)
+			f.Miss(harness.UserByID, 1).Is("1 ann Molde")
 		})
 	}
 }
@@ -73,85 +74,85 @@ func TestWhatTheFeedNeedsIsAlteredWhileItIsFollowed(t *testing.T) {
 func TestWhatWasAlteredAndAlteredBackIsNoticed(t *testing.T) {
 	t.Parallel()
 	f := newFed(t, fedPeople)
-	f.known(userByID, 1)
-	f.past("ALTER EVENT TRIGGER cachedpg_ddl DISABLE; ALTER EVENT TRIGGER cachedpg_drop DISABLE")
-	f.past("ALTER PUBLICATION cachedpg SET (publish = 'insert')")
-	f.past("UPDATE users SET city = 'Bergen' WHERE id = 1")
-	f.past("ALTER PUBLICATION cachedpg SET (publish = 'insert, update, delete, truncate')")
-	f.past("ALTER EVENT TRIGGER cachedpg_ddl ENABLE ALWAYS; ALTER EVENT TRIGGER cachedpg_drop ENABLE ALWAYS")
-	f.until("the gap", func() bool { return StatsOf(f.db).Feed.Gaps > 0 })
-	f.follows(f.via)
-	f.known(userByID, 1).is("1 ann Bergen")
+	f.Known(harness.UserByID, 1)
+	f.Past("ALTER EVENT TRIGGER cachedpg_ddl DISABLE; ALTER EVENT TRIGGER cachedpg_drop DISABLE")
+	f.Past("ALTER PUBLICATION cachedpg SET (publish = 'insert')")
+	f.Past("UPDATE users SET city = 'Bergen' WHERE id = 1")
+	f.Past("ALTER PUBLICATION cachedpg SET (publish = 'insert, update, delete, truncate')")
+	f.Past("ALTER EVENT TRIGGER cachedpg_ddl ENABLE ALWAYS; ALTER EVENT TRIGGER cachedpg_drop ENABLE ALWAYS")
+	f.Until("the gap", func() bool { return StatsOf(f.DB).Feed.Gaps > 0 })
+	follows(f, f.Via)
+	f.Known(harness.UserByID, 1).Is("1 ann Bergen")
 }
 
 // With a shared store hits end with the lease, and each process says why.
 func TestEachProcessSaysWhatTheFeedLacks(t *testing.T) {
 	t.Parallel()
 	f := newFed(t, fedPeople, "cache_store="+pgtest.Redis(t))
-	other := f.process("other")
-	f.follows(other)
-	f.known(userByID, 1)
-	other.hit(userByID, 1)
-	f.past("ALTER PUBLICATION cachedpg SET (publish = 'insert')")
-	for _, v := range []via{f.via, other} {
-		f.until("Ping to tell", func() bool {
-			err := v.db.PingContext(f.ctx)
+	other := f.Process("other")
+	follows(f, other)
+	f.Known(harness.UserByID, 1)
+	other.Hit(harness.UserByID, 1)
+	f.Past("ALTER PUBLICATION cachedpg SET (publish = 'insert')")
+	for _, v := range []harness.Via{f.Via, other} {
+		f.Until("Ping to tell", func() bool {
+			err := v.DB.PingContext(f.Ctx)
 			return err != nil && strings.Contains(err.Error(), "SET (publish =")
 		})
 	}
-	f.until("the end of the leases", func() bool { return !f.keeper().live.Load() && !connectorOf(other.db).space().keeper.live.Load() })
-	f.past("UPDATE users SET city = 'Bergen' WHERE id = 1")
-	other.bypass(keying.FeedDown, userByID, 1).is("1 ann Bergen")
-	f.past("ALTER PUBLICATION cachedpg SET (publish = 'insert, update, delete, truncate')")
-	f.follows(f.via)
-	f.follows(other)
-	f.known(userByID, 1).is("1 ann Bergen")
+	f.Until("the end of the leases", func() bool { return !keeperOf(f.Via).live.Load() && !connectorOf(other.DB).space().keeper.live.Load() })
+	f.Past("UPDATE users SET city = 'Bergen' WHERE id = 1")
+	other.Bypass(keying.FeedDown, harness.UserByID, 1).Is("1 ann Bergen")
+	f.Past("ALTER PUBLICATION cachedpg SET (publish = 'insert, update, delete, truncate')")
+	follows(f, f.Via)
+	follows(f, other)
+	f.Known(harness.UserByID, 1).Is("1 ann Bergen")
 }
 
 // A table that no identity can serve is read past the cache, and so is what it is
 // part of. Ping names it. Other tables are cached.
 func TestATableWithoutAnIdentityIsLeftOutOfTheCache(t *testing.T) {
-	needsServer(t, 18)
+	harness.NeedsServer(t, 18)
 	const setup = fedPeople + `
 		CREATE TABLE odd (id int, n int, twice int GENERATED ALWAYS AS (n * 2));
 		INSERT INTO odd VALUES (1, 1);
 		CREATE VIEW seen AS SELECT id, n FROM odd;`
 	const odd, seen = "SELECT n, twice FROM odd WHERE id = $1", "SELECT n FROM seen WHERE id = $1"
 	t.Parallel()
-	inBothStores(t, func(t *testing.T, keys ...string) {
+	harness.InBothStores(t, func(t *testing.T, keys ...string) {
 		f := newFed(t, fedPeople, keys...)
-		f.past(strings.TrimPrefix(setup, fedPeople))
-		f.until("Ping to tell", func() bool {
-			err := f.db.PingContext(f.ctx)
+		f.Past(strings.TrimPrefix(setup, fedPeople))
+		f.Until("Ping to tell", func() bool {
+			err := f.DB.PingContext(f.Ctx)
 			return err != nil && strings.Contains(err.Error(), "no replica identity can serve odd")
 		})
-		f.until("the feed", func() bool { return StatsOf(f.db).Feed.Live && (f.keeper() == nil || f.keeper().live.Load()) })
-		f.known(userByID, 1)
+		f.Until("the feed", func() bool { return StatsOf(f.DB).Feed.Live && (keeperOf(f.Via) == nil || keeperOf(f.Via).live.Load()) })
+		f.Known(harness.UserByID, 1)
 		for n, text := range []string{odd, seen, odd} {
-			f.bypass(keying.NotFollowed, text, 1)
-			f.past("UPDATE odd SET n = n + 1")
-			f.bypass(keying.NotFollowed, text, 1)
+			f.Bypass(keying.NotFollowed, text, 1)
+			f.Past("UPDATE odd SET n = n + 1")
+			f.Bypass(keying.NotFollowed, text, 1)
 			if n == 0 {
-				f.heard()
-				f.hit(userByID, 1)
+				heard(f)
+				f.Hit(harness.UserByID, 1)
 			}
 		}
-		if s := StatsOf(f.db).Feed; s.LeftOut != "odd" || !s.Live {
+		if s := StatsOf(f.DB).Feed; s.LeftOut != "odd" || !s.Live {
 			t.Errorf("got stats %+v", s)
 		}
-		if x := f.explain(odd, 1); x.Cacheable || x.Reason != keying.NotFollowed.String() {
+		if x := explain(f.Via, odd, 1); x.Cacheable || x.Reason != keying.NotFollowed.String() {
 			t.Errorf("explain:\n%s", x)
 		}
-		f.past("INSERT INTO users VALUES (4, 'dan', NULL)")
-		f.heard()
-		f.known(userByID, 4)
-		f.past("ALTER TABLE odd ADD PRIMARY KEY (id)")
-		f.until("it to be followed", func() bool { return f.db.PingContext(f.ctx) == nil && StatsOf(f.db).Feed.LeftOut == "" })
-		f.follows(f.via)
-		f.known(odd, 1).is("4 8")
-		f.past("UPDATE odd SET n = n + 1")
-		f.heard()
-		f.miss(odd, 1).is("5 10")
+		f.Past("INSERT INTO users VALUES (4, 'dan', NULL)")
+		heard(f)
+		f.Known(harness.UserByID, 4)
+		f.Past("ALTER TABLE odd ADD PRIMARY KEY (id)")
+		f.Until("it to be followed", func() bool { return f.DB.PingContext(f.Ctx) == nil && StatsOf(f.DB).Feed.LeftOut == "" })
+		follows(f, f.Via)
+		f.Known(odd, 1).Is("4 8")
+		f.Past("UPDATE odd SET n = n + 1")
+		heard(f)
+		f.Miss(odd, 1).Is("5 10")
 	})
 }
 
@@ -159,21 +160,21 @@ func TestATableWithoutAnIdentityIsLeftOutOfTheCache(t *testing.T) {
 func TestPingNamesTablesWhoseUpdateIsRefused(t *testing.T) {
 	t.Parallel()
 	f := newFed(t, fedPeople)
-	conn := f.conn(f.plain)
+	conn := f.Conn(f.Plain)
 	// A session that lets no trigger fire, as a superuser may do it.
 	for _, sql := range []string{"ALTER EVENT TRIGGER cachedpg_ddl DISABLE", "ALTER TABLE users REPLICA IDENTITY NOTHING", "ALTER EVENT TRIGGER cachedpg_ddl ENABLE ALWAYS"} {
-		if _, err := conn.ExecContext(f.ctx, sql); err != nil {
+		if _, err := conn.ExecContext(f.Ctx, sql); err != nil {
 			t.Fatal(err)
 		}
 	}
 	conn.Close()
-	f.until("Ping to tell", func() bool {
-		err := f.db.PingContext(f.ctx)
+	f.Until("Ping to tell", func() bool {
+		err := f.DB.PingContext(f.Ctx)
 		return err != nil && strings.Contains(err.Error(), "PostgreSQL refuses UPDATE and DELETE of users")
 	})
-	f.past(WALSetupSQL)
-	f.until("Ping to be content", func() bool { return f.db.PingContext(f.ctx) == nil })
-	f.past("UPDATE users SET city = 'Bergen' WHERE id = 1")
+	f.Past(WALSetupSQL)
+	f.Until("Ping to be content", func() bool { return f.DB.PingContext(f.Ctx) == nil })
+	f.Past("UPDATE users SET city = 'Bergen' WHERE id = 1")
 }
 
 // Follow ends when what it needs is altered.
@@ -183,7 +184,7 @@ func TestFollowEndsWhenThePublicationIsAltered(t *testing.T) {
 	done := make(chan error, 1)
 	started := make(chan struct{}, 1)
 	go func() {
-		done <- Follow(f.ctx, f.db, invalidation.SinkFunc(func(context.Context, []invalidation.Event) error {
+		done <- Follow(f.Ctx, f.DB, invalidation.SinkFunc(func(context.Context, []invalidation.Event) error {
 			select {
 			case started <- struct{}{}:
 			default:
@@ -192,7 +193,7 @@ func TestFollowEndsWhenThePublicationIsAltered(t *testing.T) {
 		}))
 	}()
 	<-started
-	f.past("ALTER PUBLICATION cachedpg SET (publish = 'insert')")
+	f.Past("ALTER PUBLICATION cachedpg SET (publish = 'insert')")
 	var wrong *walfeed.ConfigError
 	if err := <-done; !errors.As(err, &wrong) {
 		t.Errorf("got error %v", err)
@@ -229,11 +230,11 @@ func TestSetupIsNotInTheWayOfARoleThatOwnsLittle(t *testing.T) {
 func TestSetupLooksAgainAtWhatWasOpen(t *testing.T) {
 	t.Parallel()
 	database := pgtest.Database(t)
-	ctx, cancel := context.WithTimeout(context.Background(), testTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), harness.Timeout)
 	defer cancel()
-	f := &fixture{T: t, ctx: ctx}
-	db := f.open("pgx", database)
-	f.via = via{f: f, db: db, ask: db, truth: db}
+	f := &harness.Fixture{T: t, Ctx: ctx}
+	db := f.Open("pgx", database)
+	f.Via = harness.Via{F: f, DB: db, Ask: db, Truth: db}
 	tx, err := db.BeginTx(ctx, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -244,10 +245,10 @@ func TestSetupLooksAgainAtWhatWasOpen(t *testing.T) {
 	}
 	done := make(chan error, 1)
 	go func() { done <- SetupWAL(ctx, db) }()
-	f.until("the publication", func() bool {
-		return f.read(db, "SELECT count(*)::text FROM pg_publication", nil).String() == "1"
+	f.Until("the publication", func() bool {
+		return f.Read(db, "SELECT count(*)::text FROM pg_publication", nil).String() == "1"
 	})
-	f.commit(tx)
+	f.Commit(tx)
 	if err := <-done; err != nil {
 		t.Fatal(err)
 	}
@@ -258,23 +259,23 @@ func TestSetupLooksAgainAtWhatWasOpen(t *testing.T) {
 func TestRemovedWhileItIsFollowed(t *testing.T) {
 	t.Parallel()
 	f := newFed(t, fedPeople)
-	f.known(userByID, 1)
+	f.Known(harness.UserByID, 1)
 	for range 2 {
-		if err := RemoveWAL(f.ctx, f.plain); err != nil {
+		if err := RemoveWAL(f.Ctx, f.Plain); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if got := f.read(f.plain, "SELECT count(*)::text FROM pg_replication_slots WHERE database = current_database()", nil).String(); got != "0" {
+	if got := f.Read(f.Plain, "SELECT count(*)::text FROM pg_replication_slots WHERE database = current_database()", nil).String(); got != "0" {
 		t.Errorf("%s slots are left", got)
 	}
-	f.until("Ping to tell", func() bool {
-		err := f.db.PingContext(f.ctx)
+	f.Until("Ping to tell", func() bool {
+		err := f.DB.PingContext(f.Ctx)
 		return err != nil && strings.Contains(err.Error(), "there is no publication cachedpg")
 	})
-	f.bypass(keying.FeedDown, userByID, 1)
-	f.past(WALSetupSQL)
-	f.follows(f.via)
-	f.known(userByID, 1)
+	f.Bypass(keying.FeedDown, harness.UserByID, 1)
+	f.Past(WALSetupSQL)
+	follows(f, f.Via)
+	f.Known(harness.UserByID, 1)
 }
 
 // Keys of which the log does not tell all columns are invalidated as a whole.
@@ -291,20 +292,20 @@ func TestFeedInvalidatesRowsOfOddTables(t *testing.T) {
 		CREATE TABLE kept (id int PRIMARY KEY, v int);
 		ALTER TABLE kept REPLICA IDENTITY NOTHING;
 		INSERT INTO kept VALUES (1, 1), (2, 1);`
-	fed(t, setup, func(f *fixture) {
+	fed(t, setup, func(f *harness.Fixture) {
 		for _, q := range []string{"SELECT v FROM gen WHERE id = $1 AND g = 2", "SELECT v FROM late WHERE id = $1", "SELECT v FROM chosen WHERE id = $1",
 			"SELECT v FROM chosen WHERE u = 10 AND id = $1", "SELECT v FROM kept WHERE id = $1"} {
-			f.known(q, 1)
-			f.past("UPDATE gen SET v = v + 1 WHERE id = 1; UPDATE late SET v = v + 1 WHERE id = 1; UPDATE chosen SET v = v + 1 WHERE id = 1; UPDATE kept SET v = v + 1 WHERE id = 1")
-			f.heard()
-			f.miss(q, 1)
+			f.Known(q, 1)
+			f.Past("UPDATE gen SET v = v + 1 WHERE id = 1; UPDATE late SET v = v + 1 WHERE id = 1; UPDATE chosen SET v = v + 1 WHERE id = 1; UPDATE kept SET v = v + 1 WHERE id = 1")
+			heard(f)
+			f.Miss(q, 1)
 		}
-		f.known("SELECT v FROM chosen WHERE id = $1", 1)
-		f.past("DROP INDEX chosen_u")
-		f.heard()
-		f.caches("SELECT v FROM chosen WHERE id = $1", 1) // when the catalog has been loaded again
-		f.past("UPDATE chosen SET v = 7 WHERE id = 1")
-		f.heard()
-		f.miss("SELECT v FROM chosen WHERE id = $1", 1).is("7")
+		f.Known("SELECT v FROM chosen WHERE id = $1", 1)
+		f.Past("DROP INDEX chosen_u")
+		heard(f)
+		f.Caches("SELECT v FROM chosen WHERE id = $1", 1) // when the catalog has been loaded again
+		f.Past("UPDATE chosen SET v = 7 WHERE id = 1")
+		heard(f)
+		f.Miss("SELECT v FROM chosen WHERE id = $1", 1).Is("7")
 	})
 }

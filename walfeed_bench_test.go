@@ -8,6 +8,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 )
 
@@ -77,10 +78,10 @@ func onFeeds(b *testing.B, run func(b *testing.B, f *feedLag)) {
 		b.Run(name, func(b *testing.B) {
 			database := pgtest.Database(b)
 			pgtest.Exec(b, database, WALSetupSQL)
-			pgtest.Exec(b, database, people+"CREATE TABLE other (id int PRIMARY KEY);")
-			dsn := withKey(database, "cache_external", "wal")
+			pgtest.Exec(b, database, harness.People+"CREATE TABLE other (id int PRIMARY KEY);")
+			dsn := harness.WithKey(database, "cache_external", "wal")
 			if name == "redis" {
-				dsn = withKey(dsn, "cache_store", pgtest.Redis(b))
+				dsn = harness.WithKey(dsn, "cache_store", pgtest.Redis(b))
 			}
 			db, err := sql.Open("cachedpg", dsn)
 			if err != nil {

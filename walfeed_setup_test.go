@@ -7,6 +7,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 	"github.com/cachedpg/cachedpg/invalidation/walfeed"
 )
@@ -152,12 +153,12 @@ func trySetup(t *testing.T, when string, without *sync.Map) {
 	for _, odd := range oddTables {
 		t.Run(odd.name, func(t *testing.T) {
 			if odd.major > 0 {
-				needsServer(t, odd.major)
+				harness.NeedsServer(t, odd.major)
 			}
 			conn := pgtest.Connect(t, database)
 			run := func(statements ...string) {
 				t.Helper()
-				ctx, cancel := context.WithTimeout(context.Background(), testTimeout)
+				ctx, cancel := context.WithTimeout(context.Background(), harness.Timeout)
 				defer cancel()
 				for _, sql := range statements {
 					if _, err := conn.Exec(ctx, sql, pgx.QueryExecModeSimpleProtocol); err != nil {
@@ -228,7 +229,7 @@ func identities(t *testing.T, conn *pgx.Conn) string {
 
 func text(t *testing.T, conn *pgx.Conn, sql string) (answer string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), testTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), harness.Timeout)
 	defer cancel()
 	if err := conn.QueryRow(ctx, sql).Scan(&answer); err != nil {
 		t.Fatalf("%s: %v", sql, err)

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 	"github.com/cachedpg/cachedpg/keying"
 )
@@ -16,54 +17,54 @@ import (
 const external = "cache_external=wal"
 
 // fed is a story in a database that is set up for the feed, with each store.
-func fed(t *testing.T, setup string, story func(f *fixture)) {
+func fed(t *testing.T, setup string, story func(f *harness.Fixture)) {
 	t.Helper()
 	t.Parallel()
-	inBothStores(t, func(t *testing.T, keys ...string) {
+	harness.InBothStores(t, func(t *testing.T, keys ...string) {
 		story(newFed(t, setup, keys...))
 	})
 }
 
-func newFed(t *testing.T, setup string, keys ...string) *fixture {
+func newFed(t *testing.T, setup string, keys ...string) *harness.Fixture {
 	t.Helper()
 	database := pgtest.Database(t)
 	pgtest.Exec(t, database, WALSetupSQL)
 	pgtest.Exec(t, database, "CREATE TABLE marks (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY);"+setup)
-	ctx, cancel := context.WithTimeout(context.Background(), testTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), harness.Timeout)
 	t.Cleanup(cancel)
-	f := &fixture{T: t, dsn: withKey(database, "default_query_exec_mode", "cache_statement"), keys: append(keys, external), ctx: ctx}
-	f.db = f.open("cachedpg", withKeys(f.dsn, f.keys))
-	f.plain = f.open("pgx", f.dsn)
-	f.via = via{f: f, db: f.db, ask: f.db, truth: f.plain}
-	f.follows(f.via)
-	f.heard() // of the tables, too
+	f := &harness.Fixture{T: t, DSN: harness.WithKey(database, "default_query_exec_mode", "cache_statement"), Keys: append(keys, external), Ctx: ctx}
+	f.DB = f.Open("cachedpg", harness.WithKeys(f.DSN, f.Keys))
+	f.Plain = f.Open("pgx", f.DSN)
+	f.Via = harness.Via{F: f, DB: f.DB, Ask: f.DB, Truth: f.Plain}
+	follows(f, f.Via)
+	heard(f) // of the tables, too
 	return f
 }
 
 // follows returns when the process hears of what others write, and caches.
-func (f *fixture) follows(v via) {
+func follows(f *harness.Fixture, v harness.Via) {
 	f.Helper()
-	if err := v.db.PingContext(f.ctx); err != nil {
+	if err := v.DB.PingContext(f.Ctx); err != nil {
 		f.Fatal(err)
 	}
-	f.until("the feed", func() bool {
-		sp := connectorOf(v.db).space()
+	f.Until("the feed", func() bool {
+		sp := connectorOf(v.DB).space()
 		return sp.feed.Load().live.Load() && (sp.keeper == nil || sp.keeper.live.Load())
 	})
 }
 
 // heard returns when what has been committed is handled.
-func (f *fixture) heard() { f.heardBy(f.via) }
+func heard(f *harness.Fixture) { heardBy(f, f.Via) }
 
-func (f *fixture) heardBy(v via) {
+func heardBy(f *harness.Fixture, v harness.Via) {
 	f.Helper()
 	var before string
-	if err := f.plain.QueryRowContext(f.ctx, "SELECT (pg_current_wal_lsn() - '0/0')::text").Scan(&before); err != nil {
+	if err := f.Plain.QueryRowContext(f.Ctx, "SELECT (pg_current_wal_lsn() - '0/0')::text").Scan(&before); err != nil {
 		f.Fatal(err)
 	}
-	f.past("INSERT INTO marks DEFAULT VALUES") // something that comes last
-	feed := connectorOf(v.db).space().feed.Load()
-	f.until("the last commit", func() bool {
+	f.Past("INSERT INTO marks DEFAULT VALUES") // something that comes last
+	feed := connectorOf(v.DB).space().feed.Load()
+	f.Until("the last commit", func() bool {
 		feed.mu.Lock()
 		defer feed.mu.Unlock()
 		var lsn uint64
@@ -72,8 +73,8 @@ func (f *fixture) heardBy(v via) {
 	})
 }
 
-func (f *fixture) feedPID() string {
-	return f.read(f.plain, "SELECT active_pid::text FROM pg_replication_slots WHERE database = current_database() AND active", nil).String()
+func feedPID(f *harness.Fixture) string {
+	return f.Read(f.Plain, "SELECT active_pid::text FROM pg_replication_slots WHERE database = current_database() AND active", nil).String()
 }
 
 const fedPeople = `
@@ -120,42 +121,42 @@ func TestFeedInvalidatesExactlyWhatOthersChange(t *testing.T) {
 		stale, kept []query
 	}{
 		{"UPDATE users SET city = 'Bergen' WHERE name = 'ann'",
-			[]query{{userByID, 1}, {userByName, "ann"}, {"SELECT count(*) FROM users WHERE id > $1", 0}}, []query{{userByID, 2}, {count, 1}}},
+			[]query{{harness.UserByID, 1}, {userByName, "ann"}, {"SELECT count(*) FROM users WHERE id > $1", 0}}, []query{{harness.UserByID, 2}, {count, 1}}},
 		{"INSERT INTO users VALUES (7, 'gil', 'Riga')",
-			[]query{{userByID, 7}, {"SELECT count(*) FROM users WHERE id > $1", 0}}, []query{{userByID, 1}, {userByName, "bob"}}},
-		{"UPDATE users SET id = 8 WHERE id = 7", []query{{userByID, 7}, {userByID, 8}, {userByName, "gil"}}, []query{{userByID, 1}}},
-		{"UPDATE users SET name = 'guy' WHERE id = 8", []query{{userByID, 8}, {userByName, "gil"}, {userByName, "guy"}}, []query{{userByID, 1}}},
-		{"INSERT INTO users VALUES (8, 'guy', 'Nice') ON CONFLICT (id) DO UPDATE SET city = 'Nice'", []query{{userByID, 8}}, []query{{userByID, 1}}},
-		{"DELETE FROM users WHERE id = 8", []query{{userByID, 8}, {userByName, "guy"}}, []query{{userByID, 1}, {userByID, 2}}},
-		{"DELETE FROM users WHERE id = 3", []query{{userByID, 3}, {order, order1}}, []query{{userByID, 1}, {order, order2}}},
-		{"UPDATE plain SET n = 2", []query{{count, 1}, {"SELECT n FROM plain WHERE id = $1", 1}}, []query{{count, 2}, {userByID, 1}}},
+			[]query{{harness.UserByID, 7}, {"SELECT count(*) FROM users WHERE id > $1", 0}}, []query{{harness.UserByID, 1}, {userByName, "bob"}}},
+		{"UPDATE users SET id = 8 WHERE id = 7", []query{{harness.UserByID, 7}, {harness.UserByID, 8}, {userByName, "gil"}}, []query{{harness.UserByID, 1}}},
+		{"UPDATE users SET name = 'guy' WHERE id = 8", []query{{harness.UserByID, 8}, {userByName, "gil"}, {userByName, "guy"}}, []query{{harness.UserByID, 1}}},
+		{"INSERT INTO users VALUES (8, 'guy', 'Nice') ON CONFLICT (id) DO UPDATE SET city = 'Nice'", []query{{harness.UserByID, 8}}, []query{{harness.UserByID, 1}}},
+		{"DELETE FROM users WHERE id = 8", []query{{harness.UserByID, 8}, {userByName, "guy"}}, []query{{harness.UserByID, 1}, {harness.UserByID, 2}}},
+		{"DELETE FROM users WHERE id = 3", []query{{harness.UserByID, 3}, {order, order1}}, []query{{harness.UserByID, 1}, {order, order2}}},
+		{"UPDATE plain SET n = 2", []query{{count, 1}, {"SELECT n FROM plain WHERE id = $1", 1}}, []query{{count, 2}, {harness.UserByID, 1}}},
 		{"UPDATE whole SET n = 2 WHERE id = 1", []query{{whole, 1}, {coded, "a"}}, []query{{whole, 2}, {coded, "b"}}},
 		{"UPDATE whole SET code = 'c' WHERE id = 1", []query{{whole, 1}, {coded, "a"}, {coded, "c"}}, []query{{whole, 2}, {coded, "b"}}},
 		{"UPDATE parts SET n = 2 WHERE id = 1", []query{{part, 1}, {"SELECT n FROM parts1 WHERE id = $1", 1}}, []query{{part, 2}, {part, 11}}},
 		{"UPDATE parts2 SET n = 2 WHERE id = 11", []query{{part, 11}}, []query{{part, 1}, {part, 2}}},
 		{"UPDATE parts SET id = 12 WHERE id = 2", []query{{part, 2}, {part, 12}}, []query{{part, 1}, {part, 11}}},
-		{"TRUNCATE orders, parts1", []query{{order, order2}, {part, 1}}, []query{{userByID, 1}, {count, 1}}},
+		{"TRUNCATE orders, parts1", []query{{order, order2}, {part, 1}}, []query{{harness.UserByID, 1}, {count, 1}}},
 		{"BEGIN; UPDATE users SET city = 'x' WHERE id = 1; SAVEPOINT s; UPDATE users SET city = 'x' WHERE id = 2; ROLLBACK TO s; COMMIT",
-			[]query{{userByID, 1}}, []query{{userByID, 2}}},
-		{"BEGIN; UPDATE users SET city = 'x' WHERE id = 1; ROLLBACK", nil, []query{{userByID, 1}, {userByID, 2}}},
+			[]query{{harness.UserByID, 1}}, []query{{harness.UserByID, 2}}},
+		{"BEGIN; UPDATE users SET city = 'x' WHERE id = 1; ROLLBACK", nil, []query{{harness.UserByID, 1}, {harness.UserByID, 2}}},
 	}
-	fed(t, setup, func(f *fixture) {
+	fed(t, setup, func(f *harness.Fixture) {
 		for _, tt := range tests {
-			f.step(tt.write, func(f *fixture) {
+			f.Step(tt.write, func(f *harness.Fixture) {
 				for _, q := range slices.Concat(tt.stale, tt.kept) {
-					f.known(q.text, q.arg)
+					f.Known(q.text, q.arg)
 				}
-				f.past(tt.write)
-				f.heard()
+				f.Past(tt.write)
+				heard(f)
 				for _, q := range tt.kept {
-					f.hit(q.text, q.arg)
+					f.Hit(q.text, q.arg)
 				}
 				for _, q := range tt.stale {
-					f.miss(q.text, q.arg)
+					f.Miss(q.text, q.arg)
 				}
 			})
 		}
-		s := StatsOf(f.db).Feed
+		s := StatsOf(f.DB).Feed
 		if !s.Live || !s.Leader || s.Gaps != 0 || s.Problem != "" || s.Transactions < uint64(len(tests)) || s.Changes < s.Transactions-1 {
 			f.Errorf("got stats %+v", s)
 		}
@@ -165,17 +166,17 @@ func TestFeedInvalidatesExactlyWhatOthersChange(t *testing.T) {
 // Changes of the schema by others are told by the event triggers.
 // What the setup makes is no code of the application's that DDL would run.
 func TestTheFeedsOwnTriggersAreNoReason(t *testing.T) {
-	scenarioOnce(t, people+`CREATE MATERIALIZED VIEW names AS SELECT name FROM users;`, func(f *fixture) {
+	harness.ScenarioOnce(t, harness.People+`CREATE MATERIALIZED VIEW names AS SELECT name FROM users;`, func(f *harness.Fixture) {
 		const refresh = "REFRESH MATERIALIZED VIEW names"
-		before := f.explain(refresh)
-		f.past(WALSetupSQL)
-		f.exec("CREATE TABLE others (id int)") // the catalog is loaded anew
-		if x := f.explain(refresh); x.Asks || !slices.Equal(x.Invalidates, before.Invalidates) {
+		before := explain(f.Via, refresh)
+		f.Past(WALSetupSQL)
+		f.Exec("CREATE TABLE others (id int)") // the catalog is loaded anew
+		if x := explain(f.Via, refresh); x.Asks || !slices.Equal(x.Invalidates, before.Invalidates) {
 			f.Errorf("got\n%swithout the triggers\n%s", x, before)
 		}
-		f.past("CREATE FUNCTION theirs() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END'; CREATE EVENT TRIGGER theirs ON ddl_command_end EXECUTE FUNCTION theirs()")
-		f.exec("CREATE TABLE more (id int)")
-		if x := f.explain(refresh); slices.Equal(x.Invalidates, before.Invalidates) && !x.Asks {
+		f.Past("CREATE FUNCTION theirs() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END'; CREATE EVENT TRIGGER theirs ON ddl_command_end EXECUTE FUNCTION theirs()")
+		f.Exec("CREATE TABLE more (id int)")
+		if x := explain(f.Via, refresh); slices.Equal(x.Invalidates, before.Invalidates) && !x.Asks {
 			f.Errorf("with one of the application's own:\n%s", x)
 		}
 	})
@@ -185,65 +186,65 @@ func TestFeedHearsOfDDLByOthers(t *testing.T) {
 	const setup = fedPeople + `
 		CREATE VIEW cities AS SELECT city FROM users WHERE id = 1;
 		CREATE MATERIALIZED VIEW totals AS SELECT count(*) AS n FROM users;`
-	fed(t, setup, func(f *fixture) {
-		f.known("SELECT city FROM cities").is("Oslo")
-		f.past("CREATE OR REPLACE VIEW cities AS SELECT city FROM users WHERE id = 2")
-		f.heard()
-		f.known("SELECT city FROM cities").is("Rome")
+	fed(t, setup, func(f *harness.Fixture) {
+		f.Known("SELECT city FROM cities").Is("Oslo")
+		f.Past("CREATE OR REPLACE VIEW cities AS SELECT city FROM users WHERE id = 2")
+		heard(f)
+		f.Known("SELECT city FROM cities").Is("Rome")
 
-		f.known(userByID, 1)
-		f.known("SELECT n FROM totals").is("3")
-		f.past("INSERT INTO users VALUES (4, 'dan', NULL)")
-		f.past("REFRESH MATERIALIZED VIEW totals")
-		f.heard()
-		f.miss("SELECT n FROM totals").is("4")
-		f.hit(userByID, 1)
+		f.Known(harness.UserByID, 1)
+		f.Known("SELECT n FROM totals").Is("3")
+		f.Past("INSERT INTO users VALUES (4, 'dan', NULL)")
+		f.Past("REFRESH MATERIALIZED VIEW totals")
+		heard(f)
+		f.Miss("SELECT n FROM totals").Is("4")
+		f.Hit(harness.UserByID, 1)
 
-		f.past("CREATE TEMP TABLE scratch (id int); CREATE INDEX ON scratch (id); DROP TABLE scratch")
-		f.heard()
-		f.hit(userByID, 1)
+		f.Past("CREATE TEMP TABLE scratch (id int); CREATE INDEX ON scratch (id); DROP TABLE scratch")
+		heard(f)
+		f.Hit(harness.UserByID, 1)
 
 		// It has a table without a key made identifiable, or UPDATE were refused.
-		f.past("CREATE TABLE loose (n int); INSERT INTO loose VALUES (1)")
-		f.past("UPDATE loose SET n = 2")
-		f.heard()
-		f.known("SELECT n FROM loose").is("2")
-		f.past("UPDATE loose SET n = 3")
-		f.heard()
-		f.miss("SELECT n FROM loose").is("3")
+		f.Past("CREATE TABLE loose (n int); INSERT INTO loose VALUES (1)")
+		f.Past("UPDATE loose SET n = 2")
+		heard(f)
+		f.Known("SELECT n FROM loose").Is("2")
+		f.Past("UPDATE loose SET n = 3")
+		heard(f)
+		f.Miss("SELECT n FROM loose").Is("3")
 
 		// Rows have other names after it, and no trigger tells.
-		f.known(userByID, 1)
-		f.past("REINDEX TABLE CONCURRENTLY users")
-		f.past("UPDATE users SET city = 'Ulm' WHERE id = 1")
-		f.heard()
-		f.fresh(userByID, 1).is("1 ann Ulm")
-		f.known(userByID, 1)
-		f.past("UPDATE users SET city = 'Kiel' WHERE id = 1")
-		f.heard()
-		f.miss(userByID, 1).is("1 ann Kiel")
+		f.Known(harness.UserByID, 1)
+		f.Past("REINDEX TABLE CONCURRENTLY users")
+		f.Past("UPDATE users SET city = 'Ulm' WHERE id = 1")
+		heard(f)
+		f.Fresh(harness.UserByID, 1).Is("1 ann Ulm")
+		f.Known(harness.UserByID, 1)
+		f.Past("UPDATE users SET city = 'Kiel' WHERE id = 1")
+		heard(f)
+		f.Miss(harness.UserByID, 1).Is("1 ann Kiel")
 	})
 }
 
 // A gap: what happened in it was not heard, so everything is cold.
 func TestFeedThatWasLostLeavesNothingStale(t *testing.T) {
-	fed(t, fedPeople, func(f *fixture) {
-		f.known(userByID, 1)
-		f.known(userByID, 2)
-		pid := f.feedPID()
-		feed := connectorOf(f.db).space().feed.Load()
+	fed(t, fedPeople, func(f *harness.Fixture) {
+		f.Known(harness.UserByID, 1)
+		f.Known(harness.UserByID, 2)
+		pid := feedPID(f)
+		feed := connectorOf(f.DB).space().feed.Load()
 		// The slot ends and the change is not in the next one's log.
-		f.past("SELECT pg_terminate_backend(" + pid + ", 5000)")
-		f.past("UPDATE users SET city = 'Bergen' WHERE id = 1")
-		f.until("the gap", func() bool { return StatsOf(f.db).Feed.Gaps == 1 })
-		f.until("another slot", func() bool { return feed.live.Load() && f.feedPID() != pid })
-		f.follows(f.via)
-		f.miss(userByID, 1).is("1 ann Bergen")
-		f.miss(userByID, 2)
-		f.past("UPDATE users SET city = 'Molde' WHERE id = 1")
-		f.heard()
-		f.miss(userByID, 1).is("1 ann Molde")
-		f.hit(userByID, 2)
+		f.Past("SELECT pg_terminate_backend(" + pid + ", 5000)")
+		f.Past("UPDATE users SET city = 'Bergen' WHERE id = 1")
+		f.Until("the gap", func() bool { return StatsOf(f.DB).Feed.Gaps == 1 })
+		f.Until("another slot", func() bool { return feed.live.Load() && feedPID(f) != pid })
+		follows(f, f.Via)
+		f.Miss(harness.UserByID, 1).Is("1 ann Bergen")
+		f.Miss(harness.UserByID, 2)
+		f.Past("UPDATE users SET city = 'Molde' WHERE id = 1")
+		heard(f)
+		f.Miss(harness.UserByID, 1).Is("1 ann Molde")
+		f.Hit(harness.UserByID, 2)
 	})
 }
 
@@ -252,46 +253,46 @@ func TestFeedThatWasLostLeavesNothingStale(t *testing.T) {
 func TestAnotherProcessTakesTheFeedOver(t *testing.T) {
 	t.Parallel()
 	f := newFed(t, fedPeople, "cache_store="+pgtest.Redis(t))
-	other := f.process("other")
-	f.until("the other to follow who leads", func() bool {
-		s := StatsOf(other.db).Feed
+	other := f.Process("other")
+	f.Until("the other to follow who leads", func() bool {
+		s := StatsOf(other.DB).Feed
 		return s.Live && !s.Leader
 	})
-	f.known(userByID, 1)
-	other.hit(userByID, 1)
-	f.past("UPDATE users SET city = 'Bergen' WHERE id = 1")
-	f.heard()
-	other.miss(userByID, 1).is("1 ann Bergen")
-	other.hit(userByID, 1)
+	f.Known(harness.UserByID, 1)
+	other.Hit(harness.UserByID, 1)
+	f.Past("UPDATE users SET city = 'Bergen' WHERE id = 1")
+	heard(f)
+	other.Miss(harness.UserByID, 1).Is("1 ann Bergen")
+	other.Hit(harness.UserByID, 1)
 
-	if err := f.db.Close(); err != nil {
+	if err := f.DB.Close(); err != nil {
 		f.Fatal(err)
 	}
-	f.past("UPDATE users SET city = 'Molde' WHERE id = 1")
-	f.until("the other to lead", func() bool { return StatsOf(other.db).Feed.Leader })
-	f.follows(other)
-	other.miss(userByID, 1).is("1 ann Molde")
-	other.hit(userByID, 1)
-	f.past("UPDATE users SET city = 'Ulm' WHERE id = 1")
-	f.heardBy(other)
-	other.miss(userByID, 1).is("1 ann Ulm")
+	f.Past("UPDATE users SET city = 'Molde' WHERE id = 1")
+	f.Until("the other to lead", func() bool { return StatsOf(other.DB).Feed.Leader })
+	follows(f, other)
+	other.Miss(harness.UserByID, 1).Is("1 ann Molde")
+	other.Hit(harness.UserByID, 1)
+	f.Past("UPDATE users SET city = 'Ulm' WHERE id = 1")
+	heardBy(f, other)
+	other.Miss(harness.UserByID, 1).Is("1 ann Ulm")
 }
 
 // While nobody can follow, reads go to PostgreSQL: with a store in memory at
 // once, with a shared one when the lease ends that nobody renews.
 func TestNobodyHitsWhileNobodyFollows(t *testing.T) {
-	fed(t, fedPeople, func(f *fixture) {
-		f.known(userByID, 1)
-		f.past("DROP PUBLICATION cachedpg") // which is noticed, and ends the feed
-		f.past("UPDATE users SET city = 'Bergen' WHERE id = 1")
-		f.until("the reason", func() bool { return strings.Contains(StatsOf(f.db).Feed.Problem, "there is no publication cachedpg") })
-		if k := f.keeper(); k != nil {
-			f.until("the end of the lease", func() bool { return !k.live.Load() })
+	fed(t, fedPeople, func(f *harness.Fixture) {
+		f.Known(harness.UserByID, 1)
+		f.Past("DROP PUBLICATION cachedpg") // which is noticed, and ends the feed
+		f.Past("UPDATE users SET city = 'Bergen' WHERE id = 1")
+		f.Until("the reason", func() bool { return strings.Contains(StatsOf(f.DB).Feed.Problem, "there is no publication cachedpg") })
+		if k := keeperOf(f.Via); k != nil {
+			f.Until("the end of the lease", func() bool { return !k.live.Load() })
 		}
-		f.bypass(keying.FeedDown, userByID, 1).is("1 ann Bergen")
-		f.past("CREATE PUBLICATION cachedpg FOR ALL TABLES")
-		f.follows(f.via)
-		f.known(userByID, 1).is("1 ann Bergen")
+		f.Bypass(keying.FeedDown, harness.UserByID, 1).Is("1 ann Bergen")
+		f.Past("CREATE PUBLICATION cachedpg FOR ALL TABLES")
+		follows(f, f.Via)
+		f.Known(harness.UserByID, 1).Is("1 ann Bergen")
 	})
 }
 
@@ -307,19 +308,19 @@ func TestFeedWithoutWhatItNeedsSaysSo(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			database := pgtest.Database(t)
-			pgtest.Exec(t, database, people+tt.break_)
+			pgtest.Exec(t, database, harness.People+tt.break_)
 			if tt.name == "no privilege" {
 				owner, role := database, fmt.Sprintf("cachedpg_feed_%d", time.Now().UnixNano())
 				pgtest.Exec(t, database, "CREATE ROLE "+role+" LOGIN; GRANT SELECT ON users TO "+role+"; GRANT EXECUTE ON FUNCTION pg_control_system() TO "+role)
 				t.Cleanup(func() { pgtest.Exec(t, owner, "DROP OWNED BY "+role+"; DROP ROLE "+role) })
 				database = strings.Replace(database, "postgres@", role+"@", 1)
 			}
-			db, err := sql.Open("cachedpg", withKey(database, "cache_external", "wal"))
+			db, err := sql.Open("cachedpg", harness.WithKey(database, "cache_external", "wal"))
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer db.Close()
-			ctx, cancel := context.WithTimeout(context.Background(), testTimeout)
+			ctx, cancel := context.WithTimeout(context.Background(), harness.Timeout)
 			defer cancel()
 			if err := db.PingContext(ctx); err == nil || !strings.Contains(err.Error(), tt.want) || !strings.HasPrefix(err.Error(), "cachedpg: cache_external=wal: ") {
 				t.Errorf("Ping: got error %v, want one with %q", err, tt.want)
@@ -343,15 +344,15 @@ func TestFeedWithoutWhatItNeedsSaysSo(t *testing.T) {
 }
 
 func TestNoSlotIsLeftBehind(t *testing.T) {
-	fed(t, fedPeople, func(f *fixture) {
+	fed(t, fedPeople, func(f *harness.Fixture) {
 		const slots = "SELECT count(*)::text FROM pg_replication_slots WHERE database = current_database()"
-		if got := f.read(f.plain, slots, nil).String(); got != "1" {
+		if got := f.Read(f.Plain, slots, nil).String(); got != "1" {
 			f.Errorf("got %s slots while it follows, want 1", got)
 		}
-		if err := f.db.Close(); err != nil {
+		if err := f.DB.Close(); err != nil {
 			f.Fatal(err)
 		}
-		f.until("the end of the slot", func() bool { return f.read(f.plain, slots, nil).String() == "0" })
+		f.Until("the end of the slot", func() bool { return f.Read(f.Plain, slots, nil).String() == "0" })
 	})
 }
 
@@ -362,11 +363,11 @@ func TestFeedWaitsForTransactionsThatWereOpenBefore(t *testing.T) {
 	database := pgtest.Database(t)
 	pgtest.Exec(t, database, WALSetupSQL)
 	pgtest.Exec(t, database, fedPeople)
-	ctx, cancel := context.WithTimeout(context.Background(), testTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), harness.Timeout)
 	defer cancel()
-	f := &fixture{T: t, dsn: database, ctx: ctx}
-	f.plain = f.open("pgx", database)
-	writer := f.conn(f.plain)
+	f := &harness.Fixture{T: t, DSN: database, Ctx: ctx}
+	f.Plain = f.Open("pgx", database)
+	writer := f.Conn(f.Plain)
 	tx, err := writer.BeginTx(ctx, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -375,14 +376,14 @@ func TestFeedWaitsForTransactionsThatWereOpenBefore(t *testing.T) {
 	if _, err := tx.ExecContext(ctx, "UPDATE users SET city = 'Bergen' WHERE id = 1"); err != nil {
 		t.Fatal(err)
 	}
-	f.db = f.open("cachedpg", withKey(database, "cache_external", "wal"))
-	f.via = via{f: f, db: f.db, ask: f.db, truth: f.plain}
-	if err := f.db.PingContext(ctx); err != nil {
+	f.DB = f.Open("cachedpg", harness.WithKey(database, "cache_external", "wal"))
+	f.Via = harness.Via{F: f, DB: f.DB, Ask: f.DB, Truth: f.Plain}
+	if err := f.DB.PingContext(ctx); err != nil {
 		t.Errorf("Ping: %v", err)
 	}
-	f.until("the feed to wait", func() bool { return StatsOf(f.db).Feed.Problem == errFeedStarts.Error() })
-	f.bypass(keying.FeedDown, userByID, 1).is("1 ann Oslo")
-	f.commit(tx)
-	f.follows(f.via)
-	f.known(userByID, 1).is("1 ann Bergen")
+	f.Until("the feed to wait", func() bool { return StatsOf(f.DB).Feed.Problem == errFeedStarts.Error() })
+	f.Bypass(keying.FeedDown, harness.UserByID, 1).Is("1 ann Oslo")
+	f.Commit(tx)
+	follows(f, f.Via)
+	f.Known(harness.UserByID, 1).Is("1 ann Bergen")
 }

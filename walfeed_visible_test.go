@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/cachedpg/cachedpg/catalog"
+	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/invalidation"
 	"github.com/cachedpg/cachedpg/invalidation/walfeed"
 	"github.com/cachedpg/cachedpg/keying"
@@ -185,20 +186,20 @@ func TestTheFullIDIsTheNearest(t *testing.T) {
 func TestFollowHandsOnWhatOthersChange(t *testing.T) {
 	t.Parallel()
 	f := newFed(t, fedPeople)
-	c, err := (&Driver{}).OpenConnector(f.dsn)
+	c, err := (&Driver{}).OpenConnector(f.DSN)
 	if err != nil {
 		f.Fatal(err)
 	}
 	c.(*connector).process = "region" // with a store that hears of events only
-	region := f.asking(openDB(f, c))
-	region.warm(userByID, 1)
-	region.warm(userByID, 2)
-	ctx, cancel := context.WithCancel(f.ctx)
+	region := f.Asking(harness.OpenDB(f, c))
+	region.Warm(harness.UserByID, 1)
+	region.Warm(harness.UserByID, 2)
+	ctx, cancel := context.WithCancel(f.Ctx)
 	events := make(chan invalidation.Event, 100)
 	refuse := make(chan error, 1)
 	done := make(chan error, 1)
 	go func() {
-		done <- Follow(ctx, f.db, invalidation.SinkFunc(func(ctx context.Context, batch []invalidation.Event) error {
+		done <- Follow(ctx, f.DB, invalidation.SinkFunc(func(ctx context.Context, batch []invalidation.Event) error {
 			select {
 			case err := <-refuse:
 				return err
@@ -214,11 +215,11 @@ func TestFollowHandsOnWhatOthersChange(t *testing.T) {
 		f.Helper()
 		select {
 		case e := <-events:
-			if err := Apply(f.ctx, region.db, e); err != nil {
+			if err := Apply(f.Ctx, region.DB, e); err != nil {
 				f.Fatal(err)
 			}
 			return e
-		case <-f.ctx.Done():
+		case <-f.Ctx.Done():
 			f.Fatal("waited in vain for an event")
 		}
 		panic("unreachable")
@@ -226,35 +227,35 @@ func TestFollowHandsOnWhatOthersChange(t *testing.T) {
 	if e := next(); !slices.Equal(e.Tags, everything) || !strings.HasPrefix(e.ID, "start/") {
 		f.Errorf("the first event is %+v", e)
 	}
-	region.warm(userByID, 1)
-	region.warm(userByID, 2)
-	f.past("UPDATE users SET city = 'Bergen' WHERE id = 1")
+	region.Warm(harness.UserByID, 1)
+	region.Warm(harness.UserByID, 2)
+	f.Past("UPDATE users SET city = 'Bergen' WHERE id = 1")
 	e := next()
-	if e.Source != connectorOf(f.db).space().key.String() || time.Since(e.Time) > time.Minute || !strings.Contains(e.ID, "/") {
+	if e.Source != connectorOf(f.DB).space().key.String() || time.Since(e.Time) > time.Minute || !strings.Contains(e.ID, "/") {
 		f.Errorf("got event %+v", e)
 	}
-	region.miss(userByID, 1).is("1 ann Bergen")
-	region.hit(userByID, 2)
+	region.Miss(harness.UserByID, 1).Is("1 ann Bergen")
+	region.Hit(harness.UserByID, 2)
 
 	// What a sink did not take is made up for by a start.
 	refuse <- errors.New("a broker that is down")
-	f.past("UPDATE users SET city = 'Molde' WHERE id = 1")
+	f.Past("UPDATE users SET city = 'Molde' WHERE id = 1")
 	if e := next(); !slices.Equal(e.Tags, everything) {
 		f.Errorf("after a refusal the event is %+v", e)
 	}
-	region.miss(userByID, 1).is("1 ann Molde")
+	region.Miss(harness.UserByID, 1).Is("1 ann Molde")
 
 	refuse <- ErrStop
-	f.past("UPDATE users SET city = 'Ulm' WHERE id = 1")
+	f.Past("UPDATE users SET city = 'Ulm' WHERE id = 1")
 	if err := <-done; !errors.Is(err, ErrStop) {
 		f.Errorf("got error %v, want ErrStop", err)
 	}
 	cancel()
-	if err := Follow(ctx, f.db, nil); !errors.Is(err, context.Canceled) {
+	if err := Follow(ctx, f.DB, nil); !errors.Is(err, context.Canceled) {
 		f.Errorf("with a context that is over: %v", err)
 	}
-	f.past("DROP PUBLICATION cachedpg")
-	if err := Follow(f.ctx, f.db, nil); err == nil || !strings.Contains(err.Error(), "setup --wal") {
+	f.Past("DROP PUBLICATION cachedpg")
+	if err := Follow(f.Ctx, f.DB, nil); err == nil || !strings.Contains(err.Error(), "setup --wal") {
 		f.Errorf("without a publication: %v", err)
 	}
 }

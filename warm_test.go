@@ -11,12 +11,13 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 )
 
 // starting is a story of a process that starts while others, which it does not know
 // of, are at work as a role of which it sees nothing in pg_stat_activity.
-func starting(t *testing.T, stores []string, story func(f *fixture, other *pgx.Conn, start func() via)) {
+func starting(t *testing.T, stores []string, story func(f *harness.Fixture, other *pgx.Conn, start func() harness.Via)) {
 	t.Helper()
 	t.Parallel()
 	for _, name := range stores {
@@ -28,27 +29,27 @@ func starting(t *testing.T, stores []string, story func(f *fixture, other *pgx.C
 				pgtest.Exec(t, database, "CREATE ROLE "+role+" LOGIN")
 				t.Cleanup(func() { pgtest.Exec(t, database, "DROP OWNED BY "+role+"; DROP ROLE "+role) })
 			}
-			f := newFixture(t, database, "cache_statement", people+`
+			f := harness.New(t, database, "cache_statement", harness.People+`
 				CREATE FUNCTION slowly(int) RETURNS int LANGUAGE plpgsql AS $$ BEGIN
 					PERFORM pg_advisory_lock_shared($1), pg_advisory_unlock_shared($1); UPDATE users SET city = 'slow' WHERE id = 1; RETURN 1; END $$;
 				GRANT USAGE ON SCHEMA cache_statement TO `+strings.Join(roles, ",")+`; GRANT ALL ON users TO `+strings.Join(roles, ","))
-			other, err := pgx.Connect(f.ctx, withKey(f.dsn, "user", roles[1]))
+			other, err := pgx.Connect(f.Ctx, harness.WithKey(f.DSN, "user", roles[1]))
 			if err != nil {
 				t.Fatal(err)
 			}
 			t.Cleanup(func() { other.Close(context.Background()) })
-			story(f, other, func() via {
+			story(f, other, func() harness.Via {
 				t.Helper()
 				keys := []string{"user=" + roles[0]}
 				if name == "redis" {
 					keys = append(keys, "cache_store="+pgtest.Redis(t))
 				}
-				c, err := (&Driver{}).OpenConnector(withKeys(f.dsn, keys))
+				c, err := (&Driver{}).OpenConnector(harness.WithKeys(f.DSN, keys))
 				if err != nil {
 					t.Fatal(err)
 				}
 				c.(*connector).process = "new"
-				return f.asking(openDB(f, c))
+				return f.Asking(harness.OpenDB(f, c))
 			})
 		})
 	}
@@ -56,80 +57,80 @@ func starting(t *testing.T, stores []string, story func(f *fixture, other *pgx.C
 
 func suffix() string { return strings.ToLower(rand.Text()[:12]) }
 
-func (f *fixture) run(conn *pgx.Conn, texts ...string) {
+func run(f *harness.Fixture, conn *pgx.Conn, texts ...string) {
 	f.Helper()
 	for _, text := range texts {
-		if _, err := conn.Exec(f.ctx, text); err != nil {
+		if _, err := conn.Exec(f.Ctx, text); err != nil {
 			f.Fatalf("%s: %v", text, err)
 		}
 	}
 }
 
 // cold: nothing is stored, whatever is read.
-func (v via) cold() {
-	v.f.Helper()
+func cold(v harness.Via) {
+	v.F.Helper()
 	for until := time.Now().Add(time.Second); time.Now().Before(until); time.Sleep(10 * time.Millisecond) {
-		v.fresh(userByID, 1)
+		v.Fresh(harness.UserByID, 1)
 	}
-	if s := StatsOf(v.db); s.Hits > 0 || s.Fills > 0 {
-		v.f.Errorf("while the commit of another is under way: %d fills, %d hits", s.Fills, s.Hits)
+	if s := StatsOf(v.DB); s.Hits > 0 || s.Fills > 0 {
+		v.F.Errorf("while the commit of another is under way: %d fills, %d hits", s.Fills, s.Hits)
 	}
 }
 
-func (v via) getsWarm() {
-	v.f.Helper()
-	v.f.until("a hit", func() bool {
-		before := StatsOf(v.db).Hits
-		v.fresh(userByID, 1)
-		return StatsOf(v.db).Hits > before
+func getsWarm(v harness.Via) {
+	v.F.Helper()
+	v.F.Until("a hit", func() bool {
+		before := StatsOf(v.DB).Hits
+		v.Fresh(harness.UserByID, 1)
+		return StatsOf(v.DB).Hits > before
 	})
 }
 
 // A commit of before the start becomes visible after it, of a role whose sessions
 // are hidden (I14).
 func TestANewProcessWaitsForTheCommitOfAnotherRole(t *testing.T) {
-	starting(t, []string{"memory", "redis"}, func(f *fixture, other *pgx.Conn, start func() via) {
-		f.run(other, "BEGIN", "UPDATE users SET city = 'Bonn' WHERE id = 1")
+	starting(t, []string{"memory", "redis"}, func(f *harness.Fixture, other *pgx.Conn, start func() harness.Via) {
+		run(f, other, "BEGIN", "UPDATE users SET city = 'Bonn' WHERE id = 1")
 		v := start()
-		v.cold()
-		f.run(other, "COMMIT")
-		v.getsWarm()
-		v.fresh(userByID, 1).is("1 ann Bonn")
+		cold(v)
+		run(f, other, "COMMIT")
+		getsWarm(v)
+		v.Fresh(harness.UserByID, 1).Is("1 ann Bonn")
 	})
 }
 
 // A statement that has not written yet has no id to wait for (I14, I21). In a shared store its
 // writer has marked what it changes, or holds a lock.
 func TestANewProcessWaitsForAStatementThatWillWrite(t *testing.T) {
-	starting(t, []string{"memory"}, func(f *fixture, other *pgx.Conn, start func() via) {
-		g := f.closeGate()
+	starting(t, []string{"memory"}, func(f *harness.Fixture, other *pgx.Conn, start func() harness.Via) {
+		g := f.CloseGate()
 		done := make(chan error, 1)
 		go func() {
-			_, err := other.Exec(f.ctx, "SELECT slowly(1)")
+			_, err := other.Exec(f.Ctx, "SELECT slowly(1)")
 			done <- err
 		}()
-		g.await(1)
+		g.Await(1)
 		v := start()
-		v.cold()
-		g.open()
+		cold(v)
+		g.Open()
 		if err := <-done; err != nil {
 			f.Fatal(err)
 		}
-		v.getsWarm()
-		v.fresh(userByID, 1).is("1 ann slow")
+		getsWarm(v)
+		v.Fresh(harness.UserByID, 1).Is("1 ann slow")
 	})
 }
 
 // Of a transaction that was prepared before the start its manager decides later.
 func TestANewProcessWaitsForAPreparedTransaction(t *testing.T) {
-	starting(t, []string{"memory", "redis"}, func(f *fixture, other *pgx.Conn, start func() via) {
+	starting(t, []string{"memory", "redis"}, func(f *harness.Fixture, other *pgx.Conn, start func() harness.Via) {
 		name := "prepared_" + suffix()
-		f.run(other, "BEGIN", "UPDATE users SET city = 'Bern' WHERE id = 1", "PREPARE TRANSACTION '"+name+"'")
+		run(f, other, "BEGIN", "UPDATE users SET city = 'Bern' WHERE id = 1", "PREPARE TRANSACTION '"+name+"'")
 		v := start()
-		v.cold()
-		f.run(other, "COMMIT PREPARED '"+name+"'")
-		v.getsWarm()
-		v.fresh(userByID, 1).is("1 ann Bern")
+		cold(v)
+		run(f, other, "COMMIT PREPARED '"+name+"'")
+		getsWarm(v)
+		v.Fresh(harness.UserByID, 1).Is("1 ann Bern")
 	})
 }
 
@@ -137,18 +138,18 @@ func TestANewProcessWaitsForAPreparedTransaction(t *testing.T) {
 // idle and has written nothing, a report, a transaction of another database, one
 // that was begun or prepared since.
 func TestANewProcessDoesNotWaitForOthers(t *testing.T) {
-	starting(t, []string{"memory", "redis"}, func(f *fixture, other *pgx.Conn, start func() via) {
-		f.run(other, "BEGIN", "SELECT * FROM users")
+	starting(t, []string{"memory", "redis"}, func(f *harness.Fixture, other *pgx.Conn, start func() harness.Via) {
+		run(f, other, "BEGIN", "SELECT * FROM users")
 		another := pgtest.Database(f)
 		elsewhere := pgtest.Connect(f, another)
-		f.run(elsewhere, "CREATE TABLE t (n int)", "BEGIN", "INSERT INTO t VALUES (1)")
+		run(f, elsewhere, "CREATE TABLE t (n int)", "BEGIN", "INSERT INTO t VALUES (1)")
 		prepared := "elsewhere_" + suffix()
 		further := pgtest.Connect(f, another)
-		f.run(further, "BEGIN", "INSERT INTO t VALUES (2)", "PREPARE TRANSACTION '"+prepared+"'")
+		run(f, further, "BEGIN", "INSERT INTO t VALUES (2)", "PREPARE TRANSACTION '"+prepared+"'")
 		f.Cleanup(func() { pgtest.Exec(f, another, "ROLLBACK PREPARED '"+prepared+"'") })
 		began := time.Now()
 		v := start()
-		v.getsWarm()
+		getsWarm(v)
 		if took := time.Since(began); took >= readsOver {
 			f.Errorf("it took %v", took)
 		}
@@ -158,27 +159,27 @@ func TestANewProcessDoesNotWaitForOthers(t *testing.T) {
 // A report that runs under the process' own role, or under any if it may see that, is
 // known to write nothing.
 func TestANewProcessDoesNotWaitForAReport(t *testing.T) {
-	scenarioOnce(t, people, func(f *fixture) {
-		report := pgtest.Connect(f, f.dsn)
-		g := f.closeGate()
+	harness.ScenarioOnce(t, harness.People, func(f *harness.Fixture) {
+		report := pgtest.Connect(f, f.DSN)
+		g := f.CloseGate()
 		done := make(chan error, 1)
 		go func() {
-			_, err := report.Exec(f.ctx, "SELECT pg_advisory_lock_shared(1), count(*) FROM users")
+			_, err := report.Exec(f.Ctx, "SELECT pg_advisory_lock_shared(1), count(*) FROM users")
 			done <- err
 		}()
-		g.await(1)
+		g.Await(1)
 		began := time.Now()
-		c, err := (&Driver{}).OpenConnector(f.dsn)
+		c, err := (&Driver{}).OpenConnector(f.DSN)
 		if err != nil {
 			f.Fatal(err)
 		}
 		c.(*connector).process = "new"
-		v := f.asking(openDB(f, c))
-		v.getsWarm()
+		v := f.Asking(harness.OpenDB(f, c))
+		getsWarm(v)
 		if took := time.Since(began); took >= readsOver {
 			f.Errorf("it took %v", took)
 		}
-		g.open()
+		g.Open()
 		<-done
 	})
 }
@@ -188,27 +189,27 @@ func TestANewProcessDoesNotWaitForAReport(t *testing.T) {
 func TestAnotherServerSaysNothingOfWhatIsUnderWay(t *testing.T) {
 	t.Parallel()
 	other := pgtest.StartServer(t)
-	f := newFixture(t, pgtest.Database(t), "cache_statement", people)
-	f.run(pgtest.Connect(t, f.dsn), "BEGIN", "UPDATE users SET city = 'Bonn' WHERE id = 1")
-	c, err := (&Driver{}).OpenConnector(f.dsn)
+	f := harness.New(t, pgtest.Database(t), "cache_statement", harness.People)
+	run(f, pgtest.Connect(t, f.DSN), "BEGIN", "UPDATE users SET city = 'Bonn' WHERE id = 1")
+	c, err := (&Driver{}).OpenConnector(f.DSN)
 	if err != nil {
 		t.Fatal(err)
 	}
 	c.(*connector).process = "new"
-	v := f.asking(openDB(f, c))
-	v.fresh(userByID, 1)
+	v := f.Asking(harness.OpenDB(f, c))
+	v.Fresh(harness.UserByID, 1)
 	there, err := NewConnector(*pgtest.Connect(t, other.DSN()).Config(), Config{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	in, err := there.(*connector).dial(f.ctx)
+	in, err := there.(*connector).dial(f.Ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer in.Close()
-	sp := connectorOf(v.db).space()
+	sp := connectorOf(v.DB).space()
 	sp.warming.helped()
-	if sp.isWarm(f.ctx, in, nil, nil) {
+	if sp.isWarm(f.Ctx, in, nil, nil) {
 		t.Error("another server has told that nothing is under way")
 	}
 	if (&Conn{link: &link{inner: in}}).onDisk(sp) {
@@ -218,12 +219,12 @@ func TestAnotherServerSaysNothingOfWhatIsUnderWay(t *testing.T) {
 
 // A program all of whose reads stand in transactions gets a cache, too.
 func TestACacheBeginsForReadsInTransactions(t *testing.T) {
-	scenarioOnce(t, people, func(f *fixture) {
-		f.until("a hit", func() bool {
-			v, tx := f.begin(&sql.TxOptions{ReadOnly: true})
-			v.fresh(userByID, 1)
-			f.commit(tx)
-			return StatsOf(f.db).Hits > 0
+	harness.ScenarioOnce(t, harness.People, func(f *harness.Fixture) {
+		f.Until("a hit", func() bool {
+			v, tx := f.Begin(&sql.TxOptions{ReadOnly: true})
+			v.Fresh(harness.UserByID, 1)
+			f.Commit(tx)
+			return StatsOf(f.DB).Hits > 0
 		})
 	})
 }

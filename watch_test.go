@@ -12,12 +12,13 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 	"github.com/cachedpg/cachedpg/internal/redistest"
 	"github.com/cachedpg/cachedpg/store"
 )
 
-const watchedPeople = people + `
+const watchedPeople = harness.People + `
 	CREATE TYPE mood AS ENUM ('glad');
 	CREATE TABLE staff (id int PRIMARY KEY, name text, feels mood);
 	INSERT INTO staff VALUES (1, 'eve', 'glad');
@@ -38,12 +39,12 @@ var migrations = []struct{ ddl, query string }{
 }
 
 // describes says what a reader gets, error and columns included.
-func (r result) describes() string {
-	if r.err != nil {
-		return r.err.Error()
+func describes(r harness.Result) string {
+	if r.Err != nil {
+		return r.Err.Error()
 	}
 	var names []string
-	for _, c := range r.columns {
+	for _, c := range r.Columns {
 		names = append(names, c.Name+" "+c.Database)
 	}
 	return strings.Join(names, ",") + ": " + r.String()
@@ -51,15 +52,15 @@ func (r result) describes() string {
 
 // noticed returns when a reader gets what PostgreSQL gives. Whatever began later
 // than the bound after the change and is not that is an error.
-func (v via) noticed(changed time.Time, query string) {
-	v.f.Helper()
-	want := v.read(v.truth, query, nil).describes()
-	v.f.until("the change to be noticed", func() bool {
+func noticed(v harness.Via, changed time.Time, query string) {
+	v.F.Helper()
+	want := describes(v.Read(v.Truth, query, nil))
+	v.F.Until("the change to be noticed", func() bool {
 		began := time.Now()
-		got := v.read(v.ask, query, nil).describes()
+		got := describes(v.Read(v.Ask, query, nil))
 		// The timer that ends a lease may be late on a busy machine.
 		if late := began.Sub(changed) - store.Lease; got != want && late > time.Second {
-			v.f.Fatalf("%s: got %s %v after the bound, want %s", query, got, late, want)
+			v.F.Fatalf("%s: got %s %v after the bound, want %s", query, got, late, want)
 		}
 		return got == want
 	})
@@ -68,101 +69,101 @@ func (v via) noticed(changed time.Time, query string) {
 // Sessions that change the schema stay open, as those of a pool do: nothing tells of
 // the change but PostgreSQL's own invalidation.
 func TestDDLByOthersIsNoticed(t *testing.T) {
-	inBothStores(t, func(t *testing.T, keys ...string) {
-		f := newFixture(t, pgtest.Database(t), "exec", watchedPeople, keys...)
-		other := f.another("other")
+	harness.InBothStores(t, func(t *testing.T, keys ...string) {
+		f := harness.New(t, pgtest.Database(t), "exec", watchedPeople, keys...)
+		other := another(f, "other")
 		for _, m := range migrations {
-			f.again(m.query)
-			other.again(m.query)
-			f.past(m.ddl)
+			f.Again(m.query)
+			other.Again(m.query)
+			f.Past(m.ddl)
 			changed := time.Now()
-			f.noticed(changed, m.query)
-			other.noticed(changed, m.query)
+			noticed(f.Via, changed, m.query)
+			noticed(other, changed, m.query)
 		}
-		f.again("SELECT name FROM staff WHERE id = 1")
-		f.past("DROP TABLE staff")
+		f.Again("SELECT name FROM staff WHERE id = 1")
+		f.Past("DROP TABLE staff")
 		changed := time.Now()
-		f.noticed(changed, "SELECT name FROM staff WHERE id = 1")
-		other.noticed(changed, "SELECT name FROM staff WHERE id = 1")
+		noticed(f.Via, changed, "SELECT name FROM staff WHERE id = 1")
+		noticed(other, changed, "SELECT name FROM staff WHERE id = 1")
 	})
 }
 
 // another is process for either store.
-func (f *fixture) another(name string) via {
+func another(f *harness.Fixture, name string) harness.Via {
 	f.Helper()
-	if !f.inMemory() {
-		return f.process(name)
+	if !f.InMemory() {
+		return f.Process(name)
 	}
-	c, err := (&Driver{}).OpenConnector(withKeys(f.dsn, f.keys))
+	c, err := (&Driver{}).OpenConnector(harness.WithKeys(f.DSN, f.Keys))
 	if err != nil {
 		f.Fatal(err)
 	}
 	c.(*connector).process = name
-	return f.asking(openDB(f, c))
+	return f.Asking(harness.OpenDB(f, c))
 }
 
 // A process that starts after a migration never sees what was stored before it: an
 // object mapper that reads a row whole and writes it back would empty the new column.
 func TestAProcessThatStartsAfterAMigrationReadsNothingOfBefore(t *testing.T) {
-	shared(t, people, func(f *fixture) {
+	harness.Shared(t, harness.People, func(f *harness.Fixture) {
 		const first = "SELECT * FROM users WHERE id = 1"
-		f.warm(first)
-		f.past("ALTER TABLE users ADD COLUMN email text; UPDATE users SET email = 'ann@example.org' WHERE id = 1; CREATE TABLE dropped AS SELECT 1 AS id")
-		late := f.process("late", "default_query_exec_mode=exec")
-		late.truth = f.open("pgx", withKey(f.dsn, "default_query_exec_mode", "exec"))
-		row := late.fresh(first)
-		row.is("1 ann Oslo ann@example.org")
-		late.exec("UPDATE users SET name = 'anna', email = $1 WHERE id = 1", row.rows[0][3]) // as Save does
-		late.released()
-		late.fresh(first).is("1 anna Oslo ann@example.org")
+		f.Warm(first)
+		f.Past("ALTER TABLE users ADD COLUMN email text; UPDATE users SET email = 'ann@example.org' WHERE id = 1; CREATE TABLE dropped AS SELECT 1 AS id")
+		late := f.Process("late", "default_query_exec_mode=exec")
+		late.Truth = f.Open("pgx", harness.WithKey(f.DSN, "default_query_exec_mode", "exec"))
+		row := late.Fresh(first)
+		row.Is("1 ann Oslo ann@example.org")
+		late.Exec("UPDATE users SET name = 'anna', email = $1 WHERE id = 1", row.Rows[0][3]) // as Save does
+		late.Released()
+		late.Fresh(first).Is("1 anna Oslo ann@example.org")
 
-		late.again("SELECT id FROM dropped")
-		f.past("DROP TABLE dropped")
-		later := f.process("later", "default_query_exec_mode=exec")
-		later.truth = late.truth
-		later.fails("SELECT id FROM dropped")
+		late.Again("SELECT id FROM dropped")
+		f.Past("DROP TABLE dropped")
+		later := f.Process("later", "default_query_exec_mode=exec")
+		later.Truth = late.Truth
+		later.Fails("SELECT id FROM dropped")
 	})
 }
 
 // I22: what was planned with a catalog that others have changed is not kept beside
 // the new one, whoever of two processes is the first to compare.
 func TestALoaderOfAnOldCatalogDoesNotPutItBack(t *testing.T) {
-	shared(t, people, func(f *fixture) {
-		f.again(userByID, 1)
-		sp := connectorOf(f.db).space()
-		stamps, err := sp.keeper.stamps(f.ctx)
+	harness.Shared(t, harness.People, func(f *harness.Fixture) {
+		f.Again(harness.UserByID, 1)
+		sp := connectorOf(f.DB).space()
+		stamps, err := sp.keeper.stamps(f.Ctx)
 		if err != nil {
 			f.Fatal(err)
 		}
 		old := sp.view.Load().snapshot
-		f.past("ALTER TABLE users ADD COLUMN more int")
-		late := f.process("late", "default_query_exec_mode=exec")
-		late.truth = f.open("pgx", withKey(f.dsn, "default_query_exec_mode", "exec"))
-		late.again("SELECT * FROM users WHERE id = 2")
-		if agreed, err := sp.agree(f.ctx, old, &stamps, sp.gens.Current(), 0); agreed || err != nil {
+		f.Past("ALTER TABLE users ADD COLUMN more int")
+		late := f.Process("late", "default_query_exec_mode=exec")
+		late.Truth = f.Open("pgx", harness.WithKey(f.DSN, "default_query_exec_mode", "exec"))
+		late.Again("SELECT * FROM users WHERE id = 2")
+		if agreed, err := sp.agree(f.Ctx, old, &stamps, sp.gens.Current(), 0); agreed || err != nil {
 			f.Fatalf("agreed %v, %v", agreed, err)
 		}
-		late.hit("SELECT * FROM users WHERE id = 2")
+		late.Hit("SELECT * FROM users WHERE id = 2")
 	})
 }
 
 // ANALYZE, a comment and temporary tables change nothing: what is cached stays.
 func TestWhatChangesNothingLeavesTheCacheAsItIs(t *testing.T) {
-	inBothStores(t, func(t *testing.T, keys ...string) {
-		f := newFixture(t, pgtest.Database(t), "cache_statement", watchedPeople, keys...)
-		f.again(userByID, 1)
+	harness.InBothStores(t, func(t *testing.T, keys ...string) {
+		f := harness.New(t, pgtest.Database(t), "cache_statement", watchedPeople, keys...)
+		f.Again(harness.UserByID, 1)
 		for _, sql := range []string{"ANALYZE users", "COMMENT ON TABLE users IS 'people'", "VACUUM users", "CREATE TEMP TABLE mine (id int)", "TRUNCATE staff"} {
-			f.past(sql)
-			v := connectorOf(f.db).space().view.Load()
-			w, _ := connectorOf(f.db).space().watched(f.ctx)
+			f.Past(sql)
+			v := connectorOf(f.DB).space().view.Load()
+			w, _ := connectorOf(f.DB).space().watched(f.Ctx)
 			for range 2 { // asked twice, and compared
-				number, err := w.ask(f.ctx)
+				number, err := w.ask(f.Ctx)
 				if err != nil {
 					f.Fatal(err)
 				}
 				digest, known := w.digest(number)
 				if !known {
-					snapshot, err := w.guard.loadCatalog(f.ctx, nil)
+					snapshot, err := w.guard.loadCatalog(f.Ctx, nil)
 					if err != nil {
 						f.Fatal(err)
 					}
@@ -173,12 +174,12 @@ func TestWhatChangesNothingLeavesTheCacheAsItIs(t *testing.T) {
 					f.Fatalf("%s: another digest", sql)
 				}
 			}
-			if l := connectorOf(f.db).space().lease; l != nil {
-				if err := l.check(f.ctx); err != nil {
+			if l := connectorOf(f.DB).space().lease; l != nil {
+				if err := l.check(f.Ctx); err != nil {
 					f.Fatal(err)
 				}
 			}
-			f.hit(userByID, 1)
+			f.Hit(harness.UserByID, 1)
 		}
 	})
 }
@@ -186,31 +187,31 @@ func TestWhatChangesNothingLeavesTheCacheAsItIs(t *testing.T) {
 // Nothing is asked while no query runs, and the first one after that does not hit
 // before the answer is there.
 func TestAnIdleApplicationAsksNothing(t *testing.T) {
-	scenarioOnce(t, people, func(f *fixture) {
+	harness.ScenarioOnce(t, harness.People, func(f *harness.Fixture) {
 		const all = "SELECT * FROM users WHERE id = 1"
-		exec := f.with("default_query_exec_mode=exec")
-		exec.truth = f.open("pgx", withKey(f.dsn, "default_query_exec_mode", "exec"))
-		exec.again(all)
-		l := connectorOf(exec.db).space().lease
-		f.until("the end of the lease", func() bool { return !l.stands.Load() })
+		exec := f.With("default_query_exec_mode=exec")
+		exec.Truth = f.Open("pgx", harness.WithKey(f.DSN, "default_query_exec_mode", "exec"))
+		exec.Again(all)
+		l := connectorOf(exec.DB).space().lease
+		f.Until("the end of the lease", func() bool { return !l.stands.Load() })
 		const asked = "SELECT max(query_start)::text FROM pg_stat_activity WHERE datname = current_database() AND query LIKE '%''now''::timestamptz%' AND pid <> pg_backend_pid()"
-		before := f.read(f.plain, asked, nil).String()
-		exec.stays(store.Lease, func() {})
-		if after := f.read(f.plain, asked, nil).String(); after != before || after == "" || l.stands.Load() {
+		before := f.Read(f.Plain, asked, nil).String()
+		exec.Stays(store.Lease, func() {})
+		if after := f.Read(f.Plain, asked, nil).String(); after != before || after == "" || l.stands.Load() {
 			f.Errorf("asked at %q, before at %q", after, before)
 		}
-		f.past("ALTER TABLE users ADD COLUMN age int DEFAULT 7")
-		exec.fresh(all).is("1 ann Oslo 7") // at once: the lease has ended
-		exec.again(all)
-		f.past("ALTER TABLE users DROP COLUMN age")
-		exec.noticed(time.Now(), all)
+		f.Past("ALTER TABLE users ADD COLUMN age int DEFAULT 7")
+		exec.Fresh(all).Is("1 ann Oslo 7") // at once: the lease has ended
+		exec.Again(all)
+		f.Past("ALTER TABLE users DROP COLUMN age")
+		noticed(exec, time.Now(), all)
 	})
 }
 
 // proxied returns the DSN with another address, and the way to it.
-func (f *fixture) proxied() (string, *redistest.Proxied) {
+func proxied(f *harness.Fixture) (string, *redistest.Proxied) {
 	f.Helper()
-	u, err := url.Parse(f.dsn)
+	u, err := url.Parse(f.DSN)
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -226,36 +227,36 @@ func (f *fixture) proxied() (string, *redistest.Proxied) {
 // While nobody listens at PostgreSQL's address nobody can change anything there, and
 // hits go on; while it is silent others may, and hits end with the lease.
 func TestHitsGoOnWhilePostgreSQLIsDownAndNotWhileItIsSilent(t *testing.T) {
-	scenarioOnce(t, people, func(f *fixture) {
-		dsn, p := f.proxied()
-		v := f.asking(f.open("cachedpg", dsn))
+	harness.ScenarioOnce(t, harness.People, func(f *harness.Fixture) {
+		dsn, p := proxied(f)
+		v := f.Asking(f.Open("cachedpg", dsn))
 		hits := func() bool {
-			before := StatsOf(v.db).Hits
-			_ = v.read(v.ask, userByID, []any{1}).err
-			return StatsOf(v.db).Hits > before
+			before := StatsOf(v.DB).Hits
+			_ = v.Read(v.Ask, harness.UserByID, []any{1}).Err
+			return StatsOf(v.DB).Hits > before
 		}
-		v.again(userByID, 1)
+		v.Again(harness.UserByID, 1)
 		p.Refuse()
-		v.stays(2*store.Lease, func() {
+		v.Stays(2*store.Lease, func() {
 			if !hits() {
 				f.Fatal("no hit while PostgreSQL is down")
 			}
 		})
 		p.Restore()
-		v.again(userByID, 1)
-		f.past("ALTER TABLE users RENAME TO folks") // seen by whoever comes back
-		f.until("the answer that the table is gone", func() bool { return v.read(v.ask, userByID, []any{1}).err != nil })
-		f.past("ALTER TABLE folks RENAME TO users")
-		v.again(userByID, 1)
+		v.Again(harness.UserByID, 1)
+		f.Past("ALTER TABLE users RENAME TO folks") // seen by whoever comes back
+		f.Until("the answer that the table is gone", func() bool { return v.Read(v.Ask, harness.UserByID, []any{1}).Err != nil })
+		f.Past("ALTER TABLE folks RENAME TO users")
+		v.Again(harness.UserByID, 1)
 
-		l := connectorOf(v.db).space().lease
+		l := connectorOf(v.DB).space().lease
 		p.Cut()
-		f.until("the end of the lease", func() bool { return !l.stands.Load() })
-		if l.holds(f.ctx) {
+		f.Until("the end of the lease", func() bool { return !l.stands.Load() })
+		if l.holds(f.Ctx) {
 			f.Error("hits are allowed while PostgreSQL is silent")
 		}
 		p.Restore()
-		v.again(userByID, 1)
+		v.Again(harness.UserByID, 1)
 	})
 }
 
@@ -310,12 +311,12 @@ func TestASilentPostgreSQLGivesNoLease(t *testing.T) {
 
 // To invalidate by name says so if nobody can be told.
 func TestInvalidateWithoutTheStoreFails(t *testing.T) {
-	scenarioOnce(t, people, func(f *fixture) {
-		db := f.open("cachedpg", withKey(f.dsn, "cache_store", "redis://127.0.0.1:1"))
-		if err := Invalidate(f.ctx, db, "users"); err == nil {
+	harness.ScenarioOnce(t, harness.People, func(f *harness.Fixture) {
+		db := f.Open("cachedpg", harness.WithKey(f.DSN, "cache_store", "redis://127.0.0.1:1"))
+		if err := Invalidate(f.Ctx, db, "users"); err == nil {
 			f.Error("no error though the store cannot be reached")
 		}
-		if err := Invalidate(f.ctx, db, "nowhere"); !errors.Is(err, errNoRelation) {
+		if err := Invalidate(f.Ctx, db, "nowhere"); !errors.Is(err, errNoRelation) {
 			f.Errorf("got %v, want %v", err, errNoRelation)
 		}
 	})

@@ -9,6 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 )
 
@@ -137,18 +138,18 @@ func connectorFor(t *testing.T, dsn string) driver.Connector {
 }
 
 // everyWrapping runs a test with each shape in each way to open it.
-func everyWrapping(t *testing.T, test func(f *fixture, c driver.Connector)) {
-	inBothStores(t, func(t *testing.T, keys ...string) {
+func everyWrapping(t *testing.T, test func(f *harness.Fixture, c driver.Connector)) {
+	harness.InBothStores(t, func(t *testing.T, keys ...string) {
 		for way, open := range wrappings {
 			for shape, wrap := range shapes {
 				t.Run(way+"/"+shape, func(t *testing.T) {
 					database := pgtest.Database(t)
-					f := &fixture{T: t, dsn: database, keys: keys}
+					f := &harness.Fixture{T: t, DSN: database, Keys: keys}
 					var cancel context.CancelFunc
-					f.ctx, cancel = context.WithTimeout(context.Background(), testTimeout)
+					f.Ctx, cancel = context.WithTimeout(context.Background(), harness.Timeout)
 					t.Cleanup(cancel)
-					pgtest.Exec(t, database, people)
-					test(f, open(t, withKeys(database, keys), wrap))
+					pgtest.Exec(t, database, harness.People)
+					test(f, open(t, harness.WithKeys(database, keys), wrap))
 				})
 			}
 		}
@@ -156,24 +157,24 @@ func everyWrapping(t *testing.T, test func(f *fixture, c driver.Connector)) {
 }
 
 func TestADatabaseBehindAWrapperIsFound(t *testing.T) {
-	everyWrapping(t, func(f *fixture, c driver.Connector) {
+	everyWrapping(t, func(f *harness.Fixture, c driver.Connector) {
 		db := sql.OpenDB(c)
 		defer db.Close()
 		for what, x := range map[string]Database{"the DB": db, "the connector": c} {
-			if x, err := Explain(f.ctx, x, userByID, 1); err != nil || !x.Cacheable {
+			if x, err := Explain(f.Ctx, x, harness.UserByID, 1); err != nil || !x.Cacheable {
 				f.Errorf("Explain of %s: %+v, %v", what, x, err)
 			}
-			if err := Invalidate(f.ctx, x, "users"); err != nil {
+			if err := Invalidate(f.Ctx, x, "users"); err != nil {
 				f.Errorf("Invalidate of %s: %v", what, err)
 			}
-			if err := Invalidate(f.ctx, x); err != nil {
+			if err := Invalidate(f.Ctx, x); err != nil {
 				f.Errorf("Invalidate of %s: %v", what, err)
 			}
 		}
-		f.until("a hit that is counted", func() bool {
+		f.Until("a hit that is counted", func() bool {
 			var id int
 			var name, city string
-			if err := db.QueryRowContext(f.ctx, userByID, 1).Scan(&id, &name, &city); err != nil || name != "ann" && name != "ida" {
+			if err := db.QueryRowContext(f.Ctx, harness.UserByID, 1).Scan(&id, &name, &city); err != nil || name != "ann" && name != "ida" {
 				f.Fatalf("%q, %v", name, err)
 			}
 			s := StatsOf(db)
@@ -182,8 +183,8 @@ func TestADatabaseBehindAWrapperIsFound(t *testing.T) {
 			}
 			return s.Hits > 0
 		})
-		conn := f.conn(db)
-		if err := PgxConn(f.ctx, conn, func(conn *pgx.Conn) error { return conn.Ping(f.ctx) }); err != nil {
+		conn := f.Conn(db)
+		if err := PgxConn(f.Ctx, conn, func(conn *pgx.Conn) error { return conn.Ping(f.Ctx) }); err != nil {
 			f.Errorf("PgxConn: %v", err)
 		}
 	})
@@ -230,26 +231,26 @@ func TestADatabaseOfAnotherDriverIsRefusedInWords(t *testing.T) {
 // When Close returns nobody is connected any more, so that the database can be dropped;
 // and the DB's connector may be opened again.
 func TestClosingADatabaseBehindAWrapperLeavesNoSession(t *testing.T) {
-	everyWrapping(t, func(f *fixture, c driver.Connector) {
-		config, err := pgx.ParseConfig(f.dsn)
+	everyWrapping(t, func(f *harness.Fixture, c driver.Connector) {
+		config, err := pgx.ParseConfig(f.DSN)
 		if err != nil {
 			f.Fatal(err)
 		}
 		admin := pgtest.Connect(f.T, pgtest.DSN(f.T))
 		for range 2 {
 			db := sql.OpenDB(c)
-			conns := []*sql.Conn{f.conn(db), f.conn(db)}
+			conns := []*sql.Conn{f.Conn(db), f.Conn(db)}
 			for _, conn := range conns {
-				if _, err := conn.ExecContext(f.ctx, renames); err != nil {
+				if _, err := conn.ExecContext(f.Ctx, renames); err != nil {
 					f.Fatal(err)
 				}
 				conn.Close()
 			}
 			var name string
-			if err := db.QueryRowContext(f.ctx, "SELECT name FROM users WHERE id = 1").Scan(&name); err != nil || name != "ida" {
+			if err := db.QueryRowContext(f.Ctx, "SELECT name FROM users WHERE id = 1").Scan(&name); err != nil || name != "ida" {
 				f.Fatalf("%q, %v", name, err)
 			}
-			d, err := findConnector(f.ctx, db)
+			d, err := findConnector(f.Ctx, db)
 			if err != nil {
 				f.Fatal(err)
 			}
@@ -260,8 +261,8 @@ func TestClosingADatabaseBehindAWrapperLeavesNoSession(t *testing.T) {
 				f.Error("the cache outlives Close")
 			}
 			var left int
-			f.until("PostgreSQL to see the connections end", func() bool { // it looks at a socket that was closed when it gets to
-				if err := admin.QueryRow(f.ctx, "SELECT count(*) FROM pg_stat_activity WHERE datname = $1 AND backend_type <> 'autovacuum worker'", config.Database).Scan(&left); err != nil {
+			f.Until("PostgreSQL to see the connections end", func() bool { // it looks at a socket that was closed when it gets to
+				if err := admin.QueryRow(f.Ctx, "SELECT count(*) FROM pg_stat_activity WHERE datname = $1 AND backend_type <> 'autovacuum worker'", config.Database).Scan(&left); err != nil {
 					f.Fatal(err)
 				}
 				return left == 0

@@ -1,4 +1,4 @@
-package cachedpg
+package harness
 
 import (
 	"fmt"
@@ -7,12 +7,12 @@ import (
 	"testing"
 )
 
-// result is everything that database/sql says of a result.
-type result struct {
-	tb      testing.TB
-	columns []column
-	rows    [][]any
-	err     error
+// Result is everything that database/sql says of a result.
+type Result struct {
+	TB      testing.TB
+	Columns []column
+	Rows    [][]any
+	Err     error
 }
 
 type column struct {
@@ -23,24 +23,24 @@ type column struct {
 	Has, Nullable    [2]bool
 }
 
-// read reads a whole result.
-func (v via) read(x asker, query string, args []any) (r result) {
-	r.tb = v.f
-	rows, err := x.QueryContext(v.askContext(), query, args...)
+// Read reads a whole result.
+func (v Via) Read(x Asker, query string, args []any) (r Result) {
+	r.TB = v.F
+	rows, err := x.QueryContext(v.AskContext(), query, args...)
 	if err != nil {
-		return result{err: err}
+		return Result{Err: err}
 	}
 	defer rows.Close()
 	types, err := rows.ColumnTypes()
 	if err != nil {
-		return result{err: err}
+		return Result{Err: err}
 	}
 	for _, t := range types {
 		c := column{Name: t.Name(), Database: t.DatabaseTypeName(), Scan: t.ScanType()}
 		c.Length, c.Has[0] = t.Length()
 		c.Precision, c.Scale, c.Has[1] = t.DecimalSize()
 		c.Nullable[0], c.Nullable[1] = t.Nullable()
-		r.columns = append(r.columns, c)
+		r.Columns = append(r.Columns, c)
 	}
 	for rows.Next() {
 		row := make([]any, len(types))
@@ -49,33 +49,33 @@ func (v via) read(x asker, query string, args []any) (r result) {
 			dest[i] = &row[i]
 		}
 		if err := rows.Scan(dest...); err != nil {
-			return result{err: err}
+			return Result{Err: err}
 		}
 		for i, value := range row {
 			if n, ok := value.(float64); ok && n != n {
 				row[i] = "NaN" // which equals itself
 			}
 		}
-		r.rows = append(r.rows, row)
+		r.Rows = append(r.Rows, row)
 	}
-	r.err = rows.Err()
+	r.Err = rows.Err()
 	return r
 }
 
-// is checks the rows, written with blanks and commas: "1 ann, 2 bob".
-func (r result) is(want string) {
-	r.tb.Helper()
+// Is checks the rows, written with blanks and commas: "1 ann, 2 bob".
+func (r Result) Is(want string) {
+	r.TB.Helper()
 	if got := r.String(); got != want {
-		r.tb.Errorf("got rows %q, want %q", got, want)
+		r.TB.Errorf("got rows %q, want %q", got, want)
 	}
 }
 
-func (r result) String() string {
-	if r.err != nil {
-		return r.err.Error()
+func (r Result) String() string {
+	if r.Err != nil {
+		return r.Err.Error()
 	}
-	rows := make([]string, len(r.rows))
-	for i, row := range r.rows {
+	rows := make([]string, len(r.Rows))
+	for i, row := range r.Rows {
 		values := make([]string, len(row))
 		for j, value := range row {
 			values[j] = fmt.Sprint(value)
@@ -88,8 +88,8 @@ func (r result) String() string {
 	return strings.Join(rows, ", ")
 }
 
-// sameError checks that an error reaches the caller as pgx returns it.
-func sameError(t testing.TB, got, want error) {
+// SameError checks that an error reaches the caller as pgx returns it.
+func SameError(t testing.TB, got, want error) {
 	t.Helper()
 	if want == nil {
 		t.Fatalf("plain pgx gives no error, cachedpg %v", got)

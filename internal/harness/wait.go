@@ -1,0 +1,171 @@
+package harness
+
+import (
+	"context"
+	"database/sql"
+	"testing"
+	"time"
+
+	"github.com/cachedpg/cachedpg/internal/inside"
+)
+
+// Until asks until the answer is yes. It is for what only PostgreSQL or a
+// counter can tell.
+func (f *Fixture) Until(what string, ok func() bool) {
+	f.Helper()
+	for !ok() {
+		if f.Ctx.Err() != nil {
+			f.Fatalf("waited in vain for %s", what)
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// Released returns when what has been committed is released.
+func (v Via) Released() {
+	v.F.Helper()
+	if _, shared := inside.Pending(v.DB); shared {
+		v.F.Until("the release", func() bool {
+			releases, _ := inside.Pending(v.DB)
+			return releases == 0
+		})
+	}
+}
+
+// Again returns when the query is answered from the cache. Every answer on the
+// way is compared with PostgreSQL's.
+func (v Via) Again(query string, args ...any) Result {
+	v.F.Helper()
+	var r Result
+	v.F.Until("the cache to answer again", func() bool {
+		before := inside.Counted(v.DB).Hits
+		r = v.Fresh(query, args...)
+		return inside.Counted(v.DB).Hits > before
+	})
+	return r
+}
+
+// Caches asks until a result comes from the cache again.
+func (v Via) Caches(query string, args ...any) Result {
+	v.F.Helper()
+	v.F.Until("a hit", func() bool {
+		before := inside.Counted(v.DB).Hits
+		v.Fresh(query, args...)
+		return inside.Counted(v.DB).Hits > before
+	})
+	return v.Hit(query, args...)
+}
+
+// Stays asks again and again for a time.
+func (v Via) Stays(d time.Duration, ask func()) {
+	for until := time.Now().Add(d); time.Now().Before(until); time.Sleep(5 * time.Millisecond) {
+		ask()
+	}
+}
+
+// Settled asks once for pgx to forget a statement that no longer fits its
+// table, which it does after an error, and compares then.
+func (f *Fixture) Settled(query string, args ...any) {
+	f.Helper()
+	for _, x := range []Asker{f.Ask, f.Truth} {
+		if err := f.Read(x, query, args).Err; err != nil {
+			f.Logf("the first time after the DDL: %v", err)
+		}
+	}
+	f.Fresh(query, args...)
+}
+
+// AwaitCaching returns when db's cache has begun: it waits for the statements
+// that PostgreSQL was running when it was opened, those of other tests too.
+func AwaitCaching(tb testing.TB, db *sql.DB) {
+	tb.Helper()
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		rows, err := db.Query("SELECT FROM generate_series(1, 0)")
+		if err != nil {
+			tb.Fatal(err)
+		}
+		rows.Close()
+		if inside.Warm(db) {
+			return
+		}
+		if time.Now().After(deadline) {
+			tb.Fatal("the cache does not begin")
+		}
+	}
+}
+
+// Gated is people with a function that waits in the middle of a SELECT, after
+// its snapshot was taken, while a test holds the gate.
+const Gated = People + `
+	CREATE FUNCTION gate(name text) RETURNS text IMMUTABLE LANGUAGE plpgsql AS $$
+	BEGIN
+		IF name IN ('ann', 'bob') THEN EXECUTE 'SELECT pg_advisory_lock_shared(1), pg_advisory_unlock_shared(1)'; END IF;
+		RETURN name;
+	END $$;`
+
+const GatedByID = "SELECT gate(name) FROM users WHERE id = $1"
+
+// gate is held by a session that the SELECTs of GatedByID wait for.
+type gate struct {
+	F    *Fixture
+	Conn *sql.Conn
+}
+
+func (f *Fixture) CloseGate() gate {
+	f.Helper()
+	conn := f.Conn(f.Plain)
+	if _, err := conn.ExecContext(f.Ctx, "SELECT pg_advisory_lock(1)"); err != nil {
+		f.Fatal(err)
+	}
+	return gate{f, conn}
+}
+
+func (g gate) Open() {
+	g.F.Helper()
+	if _, err := g.Conn.ExecContext(g.F.Ctx, "SELECT pg_advisory_unlock(1)"); err != nil {
+		g.F.Fatal(err)
+	}
+}
+
+// Await waits until so many sessions wait at the gate.
+func (g gate) Await(waiting int) {
+	g.F.Helper()
+	g.F.Until("sessions to wait at the gate", func() bool {
+		var n int
+		err := g.Conn.QueryRowContext(g.F.Ctx, `SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
+			AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`).Scan(&n)
+		if err != nil {
+			g.F.Fatal(err)
+		}
+		return n == waiting
+	})
+}
+
+// Answer is what a query in another goroutine came to.
+type Answer struct {
+	Value string
+	Err   error
+}
+
+// AskAside runs a query with one value as its answer in another goroutine.
+func (f *Fixture) AskAside(ctx context.Context, query string, args ...any) <-chan Answer {
+	done := make(chan Answer, 1)
+	go func() {
+		var a Answer
+		a.Err = f.DB.QueryRowContext(ctx, query, args...).Scan(&a.Value)
+		done <- a
+	}()
+	return done
+}
+
+func (f *Fixture) Wants(got <-chan Answer, want string) {
+	f.Helper()
+	select {
+	case a := <-got:
+		if a.Err != nil || a.Value != want {
+			f.Errorf("got %q, %v, want %q", a.Value, a.Err, want)
+		}
+	case <-f.Ctx.Done():
+		f.Error("no answer")
+	}
+}
