@@ -195,17 +195,19 @@ func (s *stress) run(tb testing.TB, d time.Duration, enough func() bool) {
 		cancel()
 	})
 	defer timer.Stop()
+	workers := make([]*worker, stressWorkers)
+	for i := range workers { // before connections are terminated
+		db := s.dbs[i%len(s.dbs)]
+		byID, err := db.Prepare("SELECT slot, ver FROM account WHERE id = $1")
+		if err != nil {
+			tb.Fatal(err)
+		}
+		defer byID.Close()
+		workers[i] = &worker{stress: s, rng: rand.New(rand.NewPCG(s.seed, uint64(i))), db: db, byID: byID}
+	}
 	var wg sync.WaitGroup
-	for i := range stressWorkers {
+	for _, w := range workers {
 		wg.Go(func() {
-			db := s.dbs[i%len(s.dbs)]
-			byID, err := db.Prepare("SELECT slot, ver FROM account WHERE id = $1")
-			if err != nil {
-				s.violate("Prepare: %v", err)
-				return
-			}
-			defer byID.Close()
-			w := &worker{stress: s, rng: rand.New(rand.NewPCG(s.seed, uint64(i))), db: db, byID: byID}
 			for ctx.Err() == nil {
 				w.step(ctx)
 			}
