@@ -4,8 +4,6 @@ import (
 	"context"
 	"strings"
 	"time"
-
-	"github.com/cachedpg/cachedpg/internal/pgerr"
 )
 
 // With a store that processes share, COMMIT needs the transaction's id for its marks, and has to know whether it waits for
@@ -41,8 +39,7 @@ type found struct {
 // limit for that stays as it is, and where the store could not be told within it COMMIT asks, see pinnedCommit.
 const besideFacts = "SELECT pg_catalog.concat(pg_catalog.pg_current_xact_id_if_assigned(), ' ', " + pinned + ", ' ', " + hurries + ")"
 
-// factsAlong are the messages of besideFacts: for the first time on a connection, and for later.
-var factsAlong, factsAgain = askedAlong("cachedpg_facts", besideFacts)
+var factsAlong = newAlong("cachedpg_facts", besideFacts)
 
 // shortLimit is what a statement may take where a question beside it might be what ends it.
 const shortLimit = 100 * time.Millisecond
@@ -51,7 +48,7 @@ const shortLimit = 100 * time.Millisecond
 func (e *effect) asksAlong(q *call) {
 	c := e.c
 	in, ok := c.inner.(*pgxInner)
-	if !ok || in.rider == nil || c.tx == nil || c.tx.found.xid != "" || c.tx.found.mute || !isPlain(q) || len(q.values) == 0 {
+	if !ok || !in.carries() || c.tx == nil || c.tx.found.xid != "" || c.tx.found.mute || !isPlain(q) || len(q.values) == 0 {
 		return
 	}
 	switch {
@@ -60,26 +57,21 @@ func (e *effect) asksAlong(q *call) {
 	case c.commits == commitSync && e.space.doors().Closed(e.tags): // COMMIT may need none
 	case c.limit > 0 && c.limit < shortLimit, c.inner.txStatus() != 'T', e.isRefused():
 	default:
-		messages := factsAlong
-		if in.knowsFacts {
-			messages = factsAgain
-		}
-		in.rider.carry(messages)
+		in.carry(factsAlong)
 	}
 }
 
 // hears takes in the answer, once the statement has ended with err, and returns what the caller is told.
 func (c *Conn) hears(err error) error {
 	in, ok := c.inner.(*pgxInner)
-	if !ok || in.rider == nil {
+	if !ok || !in.carries() {
 		return err
 	}
-	heard := in.rider.take()
+	heard := in.hear()
 	if !heard.ok || c.tx == nil || in.closed() {
 		return err
 	}
 	if heard.refused != nil {
-		in.knowsFacts = in.knowsFacts && !pgerr.Is(heard.refused, pgerr.NoStatement) || pgerr.Is(heard.refused, pgerr.DuplicateStatement)
 		c.tx.found.mute = true
 		if in.undoAside(context.Background()) != nil {
 			// What has ended the question, such as a cancel request, came before its savepoint. A moment earlier it
@@ -89,7 +81,6 @@ func (c *Conn) hears(err error) error {
 		c.d.denied(denial{aboutID, c.role()}, heard.refused)
 		return err
 	}
-	in.knowsFacts = true
 	xid, rest, _ := strings.Cut(heard.value, " ")
 	setting, hurried, _ := strings.Cut(rest, " ")
 	if hurried != "f" {

@@ -350,7 +350,7 @@ func TestARefusedQuestionCostsNoTransaction(t *testing.T) {
 					t.Errorf("found: %v", got)
 				}
 				if i == 0 {
-					if err := c.inner.(*pgxInner).pgxConn.PgConn().Exec(f.Ctx, "DEALLOCATE ALL").Close(); err != nil {
+					if err := c.inner.(*pgxInner).pgx().PgConn().Exec(f.Ctx, "DEALLOCATE ALL").Close(); err != nil {
 						t.Error(err)
 					}
 				}

@@ -30,6 +30,12 @@ const (
 	asideEnds   = "RELEASE SAVEPOINT cachedpg_aside"
 )
 
+// rollbackTimeout bounds the ROLLBACK of what a context has ended.
+const rollbackTimeout = 5 * time.Second
+
+// refusedFor is how long a role's missing right is remembered.
+const refusedFor = time.Minute
+
 // asideRows asks a question of one row in the open transaction, and then runs lasting, whose effect on the
 // transaction stays, such as a setting or a lock. Either may be "". After an error of PostgreSQL's the transaction is as it was.
 func (s *pgxSession) asideRows(ctx context.Context, question, lasting string) (answer, kept *pgconn.Result, err error) {

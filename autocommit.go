@@ -5,7 +5,6 @@ import (
 	"database/sql/driver"
 	"errors"
 	"io"
-	"time"
 
 	"github.com/cachedpg/cachedpg/internal/pgerr"
 
@@ -24,9 +23,6 @@ import (
 //
 // The caller sees what PostgreSQL says of the statement. What PostgreSQL
 // refuses inside a transaction runs alone.
-
-// rollbackTimeout bounds the ROLLBACK of a statement whose context may have ended.
-const rollbackTimeout = 5 * time.Second
 
 // autocommit executes the statement of e.
 func (c *Conn) autocommit(ctx context.Context, q *call, e *effect) (driver.Result, error) {
@@ -121,7 +117,7 @@ func (c *Conn) rowsInTx(ctx context.Context, q *call, e *effect) (driver.Rows, e
 		}
 		return &commitRows{Rows: rows.(*stdlib.Rows), ending: end}, nil
 	}
-	wire, err := c.inner.read(ctx, q)
+	wire, err := c.inner.read(ctx, q.sent())
 	if err != nil {
 		return nil, pgerr.AsStdlib(err)
 	}

@@ -2,44 +2,7 @@ package cachedpg
 
 import (
 	"context"
-	"strconv"
-	"strings"
 )
-
-// commitMode is what is known of synchronous_commit when a transaction commits.
-// What is not known counts as commitAsync.
-type commitMode uint8
-
-const (
-	commitUnknown  commitMode = iota
-	commitAsync               // off
-	commitSync                // any other: on this server's own disk when it is visible
-	commitDoubtful            // as commitSync, unless code that is not seen has changed it
-)
-
-func commitModeOf(setting string) commitMode {
-	switch setting {
-	case "off":
-		return commitAsync
-	case "":
-		return commitUnknown
-	}
-	return commitSync
-}
-
-// pinned is an SQL expression: synchronous_commit, which stays as it is until
-// the transaction ends, whatever becomes of the server's configuration.
-const pinned = "pg_catalog.set_config('synchronous_commit', pg_catalog.current_setting('synchronous_commit'), true)"
-
-// hurries is one that is true if PostgreSQL might end the transaction for being idle while the store is told of
-// what it has written.
-const hurries = "(pg_catalog.current_setting('idle_in_transaction_session_timeout') OPERATOR(pg_catalog.<>) '0'" +
-	" AND pg_catalog.current_setting('idle_in_transaction_session_timeout')::interval OPERATOR(pg_catalog.<) '10s'::interval)"
-
-// pinnedCommit is pinned, and sees to it that PostgreSQL does not.
-const pinnedCommit = "pg_catalog.concat(" + pinned + "," +
-	" CASE WHEN " + hurries +
-	" THEN pg_catalog.substr(pg_catalog.set_config('idle_in_transaction_session_timeout', '10s', true), 1, 0) END)"
 
 // commitModeNow returns whether the commit of e, which is about to be sent, waits
 // for the disk. It asks PostgreSQL only in a transaction that may have changed that.
@@ -101,28 +64,6 @@ func (c *Conn) onDisk(sp *space) bool {
 //
 // So only a crash between the reload and that question, less than store.Lease later,
 // can leave a hit of what it has undone, and for no longer than that lease.
-
-// configurationSQL is an SQL expression that says how this session commits, and
-// whether there are roles or databases with a setting of their own: a pooler may give a
-// client sessions of both kinds.
-const configurationSQL = "pg_catalog.concat_ws(' ', pg_catalog.pg_backend_pid(), pg_catalog.current_setting('synchronous_commit')," +
-	" (SELECT pg_catalog.count(*) FROM pg_catalog.pg_db_role_setting" +
-	" WHERE pg_catalog.strpos(pg_catalog.array_to_string(setconfig, ' '), 'synchronous_commit=') OPERATOR(pg_catalog.>) 0))"
-
-// configuration is what it has given.
-type configuration struct {
-	mode   commitMode
-	direct bool // the session is always the same
-	apart  bool // some role or database has a setting of its own
-}
-
-func parseConfiguration(answer string, backend uint32) (c configuration) {
-	field := strings.Fields(answer)
-	if len(field) != 3 {
-		return c
-	}
-	return configuration{direct: field[0] == strconv.FormatUint(uint64(backend), 10), mode: commitModeOf(field[1]), apart: field[2] != "0"}
-}
 
 // reconfigured takes in what the watch was told before, and now. When it returns nothing
 // is a hit any more that a commit has changed which is not on disk, and every

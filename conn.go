@@ -98,6 +98,11 @@ type call struct {
 	asked time.Duration // how long the lookup took, if that was measured
 }
 
+// sent is what PostgreSQL gets.
+func (q *call) sent() query {
+	return query{sql: q.sql, args: q.args, values: q.values, mode: q.mode}
+}
+
 func (q *call) keyingValues() keying.Values {
 	return keying.Values{Args: q.values, Literals: q.text.literals, Encoded: q.session.encoded}
 }
@@ -300,7 +305,7 @@ func (c *Conn) handOut(ctx context.Context) (*pgx.Conn, error) {
 	if c.tx != nil {
 		c.tx.found = found{}
 	}
-	if c.d.traced || in.traced() {
+	if c.d.traced || in.followed() {
 		c.raw = true
 		return in.Conn.Conn(), nil
 	}
@@ -464,7 +469,7 @@ func (c *Conn) rewrite(ctx context.Context, q call, rewriter pgx.QueryRewriter) 
 		if err := c.ready(ctx); err != nil {
 			return q, err
 		}
-		if in, ok := c.inner.(interface{ pgx() *pgx.Conn }); ok {
+		if in, ok := c.inner.(wire); ok {
 			conn = in.pgx()
 		}
 	}

@@ -101,10 +101,10 @@ func NewConnector(pgConfig pgx.ConnConfig, config Config) (driver.Connector, err
 		if pgConfig.Tracer != nil {
 			dialled.Tracer = multitracer.New(tracer{b}, pgConfig.Tracer)
 		}
-		last := withRider(&dialled)
+		seat := withRider(&dialled)
 		in, err := dialPgx(ctx, stdlib.GetConnector(dialled))
 		if err == nil {
-			in.(*pgxInner).rider = last.Load()
+			seat(in.(*pgxInner))
 		}
 		return in, err
 	}
@@ -141,16 +141,16 @@ func WrapConnector(c driver.Connector, config Config, tracers ...*Tracer) (drive
 	}
 	d.eager, d.watches = true, true
 	d.wrapped = c
-	d.left, d.customKey = make(map[*leftover]*link), fmt.Sprintf("cachedpg.left %p", d)
+	d.left, d.customKey = make(map[*tap]*link), fmt.Sprintf("cachedpg.left %p", d)
 	d.connect = func(ctx context.Context, b *link) (inner, error) {
 		in, err := dialPgx(ctx, c)
 		if err != nil {
 			return nil, err
 		}
 		ours := in.(*pgxInner)
-		d.own.Store(ownConfig(ours.pgxConn))
+		d.own.Store(ownConfig(ours.pgx()))
 		for _, t := range tracers {
-			ours.lent = append(ours.lent, t.lend(ours.pgxConn, b))
+			ours.lend(t.lend(ours.pgx(), b))
 		}
 		return in, nil
 	}
@@ -213,7 +213,7 @@ func (d *connector) ways(id identity) (dial []func(context.Context) (inner, erro
 
 // isHome takes in that the wrapped connector has come to the database of id with in.
 func (d *connector) isHome(id identity, in inner) {
-	ours, ok := in.(interface{ pgx() *pgx.Conn })
+	ours, ok := in.(wire)
 	if _, known := d.homes.Load(id); d.wrapped == nil || known || !ok {
 		return
 	}
@@ -235,7 +235,7 @@ func dialPgx(ctx context.Context, c driver.Connector) (inner, error) {
 	if !ok {
 		return nil, errors.Join(fmt.Errorf("%w (it gives %T)", errNotPgx, conn), conn.Close())
 	}
-	return newPgxInner(pgxConn), nil
+	return newPgxInner(pgxConn, configOf(pgxConn.Conn()).config), nil
 }
 
 // connector is one sql.DB's view of the driver. It is safe for concurrent use.
@@ -256,7 +256,7 @@ type connector struct {
 	traced        bool              // the tracer sees what goes past the driver
 	wrapped       driver.Connector
 	tracers       []*Tracer // of the wrapped connector's pool
-	customKey     string    // of a leftover in a connection's CustomData
+	customKey     string    // of a tap in a connection's CustomData
 	// own is how the wrapped connector dialled last. What the driver asks for
 	// itself must not wait for a place in a pool, nor take one.
 	own atomic.Pointer[pgx.ConnConfig]
@@ -300,9 +300,9 @@ type connector struct {
 	mu       sync.Mutex // guards the fields below
 	sessions map[[32]byte]*session
 	spaces   map[identity]*space
-	together map[pair]bool       // reached at the same time: none of the two has replaced the other
-	kept     []*space            // superseded, and still of use to the queue
-	left     map[*leftover]*link // what is known of connections in their pool
+	together map[pair]bool  // reached at the same time: none of the two has replaced the other
+	kept     []*space       // superseded, and still of use to the queue
+	left     map[*tap]*link // what is known of connections in their pool
 	closed   bool
 	resting  bool // see occupancy
 
@@ -396,11 +396,10 @@ const maxSessions = 1024 // states kept for sharing plans; more than a pool has
 // adopt takes in what a connection has learned: it returns the shared copy of
 // the session and the space of its database, nil when nothing may be cached
 // there because PostgreSQL is a standby, or because the connector is closed.
-func (d *connector) adopt(s *session, p sighting) (*session, *space, error) {
+func (d *connector) adopt(learned *told, p sighting) (*session, *space, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	learned := s
-	s = d.shareLocked(s)
+	s := d.sharedLocked(learned)
 	if d.closed || d.resting || s.standby {
 		return s, nil, nil
 	}

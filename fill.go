@@ -173,7 +173,7 @@ func (c *Conn) fill(ctx context.Context, q *call, m *fetch, f *flight) (driver.R
 	c.prepares(ctx, q)
 	begin := time.Now()
 	c.sends(q)
-	wire, err := c.inner.read(ctx, q)
+	wire, err := c.inner.read(ctx, q.sent())
 	if err != nil {
 		c.refuse(q, f, nil, err)
 		return nil, pgerr.AsStdlib(err)

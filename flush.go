@@ -65,13 +65,7 @@ type walLog struct {
 	again   time.Time  // when it is asked next
 }
 
-// askFunc asks PostgreSQL a question, a SELECT of one value.
-type askFunc func(ctx context.Context, question string) (string, error)
-
 const (
-	// refusedFor is how long the role's missing right is remembered.
-	refusedFor = time.Minute
-
 	// flushMargin is added to the time in which PostgreSQL promises to flush.
 	flushMargin = time.Second
 )

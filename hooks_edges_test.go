@@ -75,7 +75,7 @@ func TestAHookThatSendsNothingCostsNothing(t *testing.T) {
 					if got := in.hooked(); got != tc.hooked {
 						f.Errorf("hooked: got %v, want %v", got, tc.hooked)
 					}
-					counted = in.pgxConn.PgConn().Conn().(*countedConn)
+					counted = in.pgx().PgConn().Conn().(*countedConn)
 					return nil
 				}); err != nil {
 					f.Fatal(err)

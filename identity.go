@@ -114,3 +114,10 @@ func quoteText(s string) string {
 	}
 	return "'" + s + "'"
 }
+
+// related reports that one of the two may be what has become of the other.
+// Databases of one server with different names are not, nor are servers without
+// anything in common: a connector may reach several on purpose.
+func (id identity) related(other identity) bool {
+	return id != other && (id.name == other.name && id.name != "" || id.system == other.system && id.database == other.database)
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql/driver"
 	"errors"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -35,7 +36,7 @@ type inner interface {
 
 	// read runs a query and leaves its rows as PostgreSQL sent them. They are those of
 	// its text, whoever else uses the backend, see pooler.go.
-	read(ctx context.Context, q *call) (wireRows, error)
+	read(ctx context.Context, q query) (wireRows, error)
 	// judge has PostgreSQL analyse a text.
 	judge(ctx context.Context, sql string) error
 	// execInTx begins a transaction, executes a statement in it and then further
@@ -51,7 +52,7 @@ type inner interface {
 	// txStatus is PostgreSQL's last word: 'I' idle, 'T' in a transaction, 'E'
 	// in a failed one. It is out of date while rows are open.
 	txStatus() byte
-	learn(ctx context.Context) (s *session, pid uint32, err error)
+	learn(ctx context.Context) (s *told, pid uint32, err error)
 	// loadCatalog may take over from a catalog of before, if there is one, what has not changed since.
 	loadCatalog(ctx context.Context, before *catalog.Snapshot) (*catalog.Snapshot, error)
 	// text asks a question with one value as its answer, in one round trip.
@@ -64,6 +65,14 @@ type inner interface {
 	backend() uint32
 }
 
+// query is a text with its values.
+type query struct {
+	sql    string
+	args   []driver.NamedValue // with pgx's leading options
+	values []driver.NamedValue // args without the options
+	mode   pgx.QueryExecMode
+}
+
 // wireRows is the part of pgx.Rows that reading a result needs.
 type wireRows interface {
 	FieldDescriptions() []pgconn.FieldDescription
@@ -73,14 +82,25 @@ type wireRows interface {
 	Close()
 }
 
+// wire is what a connection has beside, if it is one of pgx's.
+type wire interface {
+	pgx() *pgx.Conn
+	// ended is closed when nothing is left of the connection.
+	ended() <-chan struct{}
+	// parameter is what PostgreSQL has reported of a setting by itself, with the last answer.
+	parameter(name string) string
+	newWatch() *catalog.Watch
+}
+
+var (
+	_ wire = (*pgxInner)(nil)
+	_ wire = (*directInner)(nil)
+)
+
 // pgxSession is the part of inner that is asked of a pgx connection itself.
 type pgxSession struct {
 	pgxConn     *pgx.Conn
 	defaultMode pgx.QueryExecMode
-}
-
-func newPgxSession(conn *pgx.Conn) pgxSession {
-	return pgxSession{pgxConn: conn, defaultMode: configOf(conn).config.DefaultQueryExecMode}
 }
 
 // pgxInner is a connection of pgx's stdlib package.
@@ -88,29 +108,43 @@ type pgxInner struct {
 	*stdlib.Conn
 	pgxSession
 	hooks     bool
-	lent      []*tracedConn // how tracers know the connection, see pooltracer.go
-	own       bool          // the backend was the connection's own when it was asked last
-	describes bool          // pgx keeps descriptions, as cache_describe needs
+	loans     []loan
+	own       bool // the backend was the connection's own when it was asked last
+	describes bool // pgx keeps descriptions, as cache_describe needs
 	trace     ownTrace
 
-	rider      *rider // nil if the connection has none
-	knowsFacts bool   // factsAgain will do
+	rider    *rider // nil if the connection has none
+	carried  *along // last
+	prepared *along // the session has its statement
 }
 
 var _ inner = (*pgxInner)(nil)
 
-func newPgxInner(conn *stdlib.Conn) *pgxInner {
-	config := configOf(conn.Conn()).config
-	return &pgxInner{Conn: conn, pgxSession: newPgxSession(conn.Conn()), hooks: hooked(conn),
+// newPgxInner returns the connection under conn, which was dialled with config.
+func newPgxInner(conn *stdlib.Conn, config *pgx.ConnConfig) *pgxInner {
+	return &pgxInner{Conn: conn, pgxSession: pgxSession{conn.Conn(), config.DefaultQueryExecMode}, hooks: hooked(conn),
 		describes: config.DescriptionCacheCapacity > 0, trace: ownTrace{conn.Conn(), config.Tracer}}
 }
 
+// loan is what somebody knows of a connection who has to know when it is given back.
+type loan interface {
+	giveBack()
+	// follows reports that statements on the connection reach him.
+	follows() bool
+}
+
+// lend has l told when the connection is given back.
+func (in *pgxInner) lend(l loan) { in.loans = append(in.loans, l) }
+
+// followed reports that statements on the connection reach somebody who lends it.
+func (in *pgxInner) followed() bool { return slices.ContainsFunc(in.loans, loan.follows) }
+
 // Close gives a connection back to its pool, if it is of one. From then on it is somebody else's.
 func (in *pgxInner) Close() error {
-	for _, p := range in.lent {
-		p.giveBack()
+	for _, l := range in.loans {
+		l.giveBack()
 	}
-	in.lent = nil
+	in.loans = nil
 	return in.Conn.Close()
 }
 
@@ -137,16 +171,13 @@ func (s *pgxSession) pgx() *pgx.Conn          { return s.pgxConn }
 func (s *pgxSession) typeMap() *pgtype.Map    { return s.pgxConn.TypeMap() }
 func (s *pgxSession) backend() uint32         { return s.pgxConn.PgConn().PID() }
 
-// ended is closed when nothing is left of the connection.
 func (s *pgxSession) ended() <-chan struct{} { return s.pgxConn.PgConn().CleanupDone() }
 
-// parameter is what PostgreSQL has reported of a setting by itself, with the last
-// answer.
 func (s *pgxSession) parameter(name string) string {
 	return s.pgxConn.PgConn().ParameterStatus(name)
 }
 
-func (s *pgxSession) learn(ctx context.Context) (*session, uint32, error) {
+func (s *pgxSession) learn(ctx context.Context) (*told, uint32, error) {
 	result, err := s.row(ctx, sessionQuery)
 	if err != nil {
 		return nil, 0, err

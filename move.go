@@ -27,13 +27,6 @@ import "errors"
 // reached since.
 var errReplaced = errors.New("cachedpg: the connection is to a server that another one has replaced")
 
-// related reports that one of the two may be what has become of the other.
-// Databases of one server with different names are not, nor are servers without
-// anything in common: a connector may reach several on purpose.
-func (id identity) related(other identity) bool {
-	return id != other && (id.name == other.name && id.name != "" || id.system == other.system && id.database == other.database)
-}
-
 // pair is two databases that were seen alive at the same time, such as two shards or
 // a clone and its original: neither has become the other.
 type pair [2]identity
@@ -98,7 +91,7 @@ func (sp *space) settled(id identity) bool {
 
 // heard is told what a connection of the driver's own has found out about where
 // the connector leads now.
-func (d *connector) heard(s *session) {
+func (d *connector) heard(s *told) {
 	if !s.standby {
 		_, _, _ = d.adopt(s, sighting{})
 	}

@@ -173,7 +173,7 @@ func (p *places) leave() {
 func (p *places) end(b *link) {
 	_ = b.close()
 	p.d.recant(b)
-	if in, ok := b.inner.(interface{ ended() <-chan struct{} }); ok {
+	if in, ok := b.inner.(wire); ok {
 		select {
 		case <-in.ended():
 		default: // pgx still calls a statement off, so that the backend may go on

@@ -43,7 +43,7 @@ func newPlaced(t *testing.T, most int, keys ...string) *placed {
 	d.connect = func(ctx context.Context, b *link) (inner, error) {
 		in, err := connect(ctx, b)
 		if err == nil && b.holder != nil { // else it is one of the driver's own
-			p.counts(in.(*pgxInner).pgxConn)
+			p.counts(in.(*pgxInner).pgx())
 		}
 		return in, err
 	}

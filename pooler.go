@@ -35,14 +35,17 @@ import (
 // for it. Inside a transaction the backend stays, and it is pgx that sends.
 
 // learn also finds out whether the backend is the connection's own.
-func (in *pgxInner) learn(ctx context.Context) (*session, uint32, error) {
+func (in *pgxInner) learn(ctx context.Context) (*told, uint32, error) {
 	s, pid, err := in.pgxSession.learn(ctx)
 	in.own = err == nil && pid == in.backend()
 	return s, pid, err
 }
 
+// resumed takes in that the backend is the one that it was.
+func (in *pgxInner) resumed() { in.own = true }
+
 // read runs a query so that its rows are those of its text.
-func (in *pgxInner) read(ctx context.Context, q *call) (wireRows, error) {
+func (in *pgxInner) read(ctx context.Context, q query) (wireRows, error) {
 	sql, mode := q.sql, q.mode
 	switch {
 	case mode == pgx.QueryExecModeCacheStatement && !in.own && in.describes:
@@ -66,28 +69,12 @@ func (in *pgxInner) read(ctx context.Context, q *call) (wireRows, error) {
 	return rows, nil
 }
 
-// pass runs a query of which nothing is stored, as pgx' stdlib would.
-func (c *Conn) pass(ctx context.Context, q *call) (driver.Rows, error) {
-	if q.mode != pgx.QueryExecModeDescribeExec || c.inner.txStatus() != 'I' || q.sql == "" { // which pgx sends otherwise
-		return c.inner.QueryContext(ctx, q.sql, q.args)
-	}
-	wire, err := c.inner.read(ctx, q)
-	if err != nil {
-		return nil, pgerr.AsStdlib(err)
-	}
-	rows, err := c.readRowsUpTo(0, wire, &shape{}) // pgx has read the first one too
-	if err != nil {
-		return nil, err
-	}
-	return rows, nil
-}
-
 // ExecContext is pgx' stdlib's, but for describe_exec outside of a transaction.
 func (in *pgxInner) ExecContext(ctx context.Context, sql string, args []driver.NamedValue) (driver.Result, error) {
 	if len(args) == 0 || sql == "" || in.txStatus() != 'I' || in.closed() {
 		return in.Conn.ExecContext(ctx, sql, args)
 	}
-	q := call{sql: sql, args: args, values: args, mode: in.defaultMode}
+	q := query{sql: sql, args: args, values: args, mode: in.defaultMode}
 	for len(q.values) > 0 {
 		mode, ok := q.values[0].Value.(pgx.QueryExecMode)
 		if !ok {
@@ -99,12 +86,12 @@ func (in *pgxInner) ExecContext(ctx context.Context, sql string, args []driver.N
 		return in.Conn.ExecContext(ctx, sql, args)
 	}
 	ctx = in.trace.start(ctx, sql, appendValues(nil, args))
-	tag, err := in.execTogether(ctx, &q)
+	tag, err := in.execTogether(ctx, q)
 	in.trace.end(ctx, tag, err)
 	return driver.RowsAffected(tag.RowsAffected()), pgerr.AsStdlib(err)
 }
 
-func (in *pgxInner) execTogether(ctx context.Context, q *call) (pgconn.CommandTag, error) {
+func (in *pgxInner) execTogether(ctx context.Context, q query) (pgconn.CommandTag, error) {
 	sd, err := in.pgxConn.Prepare(ctx, "", q.sql)
 	if err != nil {
 		return pgconn.CommandTag{}, err
@@ -118,7 +105,7 @@ func (in *pgxInner) execTogether(ctx context.Context, q *call) (pgconn.CommandTa
 }
 
 // together describes the text and then sends it with the values.
-func (in *pgxInner) together(ctx context.Context, q *call) (wireRows, error) {
+func (in *pgxInner) together(ctx context.Context, q query) (wireRows, error) {
 	ctx = in.trace.start(ctx, q.sql, appendValues([]any{resultFormats}, q.args))
 	reader, err := in.sendTogether(ctx, q)
 	if err != nil {
@@ -128,7 +115,7 @@ func (in *pgxInner) together(ctx context.Context, q *call) (wireRows, error) {
 	return &tracedRows{Rows: pgx.RowsFromResultReader(in.typeMap(), reader), trace: in.trace, ctx: ctx}, nil
 }
 
-func (in *pgxInner) sendTogether(ctx context.Context, q *call) (*pgconn.ResultReader, error) {
+func (in *pgxInner) sendTogether(ctx context.Context, q query) (*pgconn.ResultReader, error) {
 	sd, err := in.pgxConn.Prepare(ctx, "", q.sql)
 	if err != nil {
 		return nil, err

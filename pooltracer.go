@@ -2,8 +2,6 @@ package cachedpg
 
 import (
 	"context"
-	"database/sql/driver"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -151,10 +149,7 @@ func (p *tracedConn) giveBack() {
 	c.tx = nil // a pool takes no connection back in a transaction
 }
 
-// traced reports that statements on the connection reach a tracer.
-func (in *pgxInner) traced() bool {
-	return slices.ContainsFunc(in.lent, func(p *tracedConn) bool { return p.complete })
-}
+func (p *tracedConn) follows() bool { return p.complete }
 
 // TraceConnectStart implements pgx.ConnectTracer.
 func (t *Tracer) TraceConnectStart(ctx context.Context, _ pgx.TraceConnectStartData) context.Context {
@@ -321,7 +316,7 @@ func (p *tracedConn) joinLocked() *Conn {
 	// The driver's own questions must not wait for a place in the pool.
 	d.own.CompareAndSwap(nil, ownConfig(p.conn))
 	c := d.newConn()
-	c.inner, c.holder = &directInner{newPgxSession(p.conn)}, c
+	c.inner, c.holder = newDirectInner(p.conn, configOf(p.conn).config.DefaultQueryExecMode), c
 	c.since.session = unknownSession // what was prepared on it before was not seen
 	c.adoptTx()
 	p.direct = c
@@ -367,58 +362,4 @@ func (p *tracedConn) watch() {
 		p.endLocked(e, errClosed)
 	}
 	p.dropLocked()
-}
-
-// directInner is a connection that somebody else has in hand, between two of his statements.
-type directInner struct{ pgxSession }
-
-var _ inner = (*directInner)(nil)
-
-// ExecContext runs the driver's own commands, past tracers.
-func (in *directInner) ExecContext(ctx context.Context, sql string, args []driver.NamedValue) (driver.Result, error) {
-	if len(args) > 0 {
-		return nil, errDirect
-	}
-	results, err := in.pgxConn.PgConn().Exec(ctx, sql).ReadAll()
-	if err != nil || len(results) == 0 {
-		return driver.RowsAffected(0), err
-	}
-	return driver.RowsAffected(results[len(results)-1].CommandTag.RowsAffected()), nil
-}
-
-// Close is for a session that nobody may go on with.
-func (in *directInner) Close() error {
-	ctx, cancel := context.WithTimeout(context.Background(), rollbackTimeout)
-	defer cancel()
-	return in.pgxConn.Close(ctx)
-}
-
-// errDirect: nobody's statements are sent there but by himself.
-var errDirect = errors.New("cachedpg: the connection is the pool's")
-
-func (in *directInner) Begin() (driver.Tx, error)           { return nil, errDirect }
-func (in *directInner) Prepare(string) (driver.Stmt, error) { return nil, errDirect }
-func (in *directInner) Ping(context.Context) error          { return errDirect }
-func (in *directInner) ResetSession(context.Context) error  { return errDirect }
-func (in *directInner) hooked() bool                        { return false }
-func (in *directInner) reset(context.Context) (bool, error) { return false, errDirect }
-func (in *directInner) commit(context.Context) error        { return errDirect }
-
-func (in *directInner) BeginTx(context.Context, driver.TxOptions) (driver.Tx, error) {
-	return nil, errDirect
-}
-
-func (in *directInner) PrepareContext(context.Context, string) (driver.Stmt, error) {
-	return nil, errDirect
-}
-
-func (in *directInner) QueryContext(context.Context, string, []driver.NamedValue) (driver.Rows, error) {
-	return nil, errDirect
-}
-
-func (in *directInner) read(context.Context, *call) (wireRows, error) { return nil, errDirect }
-func (in *directInner) judge(context.Context, string) error           { return errDirect }
-
-func (in *directInner) execInTx(context.Context, string, []driver.NamedValue, []driver.NamedValue, []string) (driver.Result, string, error) {
-	return nil, "", errDirect
 }

@@ -8,10 +8,12 @@ import (
 	"time"
 
 	"github.com/cachedpg/cachedpg/internal/patience"
+	"github.com/cachedpg/cachedpg/internal/pgerr"
 	"github.com/cachedpg/cachedpg/internal/step"
 	"github.com/cachedpg/cachedpg/keying"
 	"github.com/cachedpg/cachedpg/parser"
 	"github.com/cachedpg/cachedpg/store"
+	"github.com/jackc/pgx/v5"
 )
 
 // query is the life of a SELECT: plan, look up, replay; or bypass; or fill.
@@ -284,4 +286,20 @@ func (c *Conn) direct(ctx context.Context, q *call, reason keying.Reason) (drive
 		return nil, err
 	}
 	return withEffect(rows, e), nil
+}
+
+// pass runs a query of which nothing is stored, as pgx' stdlib would.
+func (c *Conn) pass(ctx context.Context, q *call) (driver.Rows, error) {
+	if q.mode != pgx.QueryExecModeDescribeExec || c.inner.txStatus() != 'I' || q.sql == "" { // which pgx sends otherwise
+		return c.inner.QueryContext(ctx, q.sql, q.args)
+	}
+	wire, err := c.inner.read(ctx, q.sent())
+	if err != nil {
+		return nil, pgerr.AsStdlib(err)
+	}
+	rows, err := c.readRowsUpTo(0, wire, &shape{}) // pgx has read the first one too
+	if err != nil {
+		return nil, err
+	}
+	return rows, nil
 }

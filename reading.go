@@ -36,20 +36,3 @@ func (r reading) reads(sql string) bool {
 	}
 	return true
 }
-
-// reported stands in for a session whose settings are not known: how its texts are to be
-// read PostgreSQL tells by itself.
-func (c *Conn) reported() *session {
-	in, ok := c.inner.(interface{ parameter(name string) string })
-	if !ok || in.parameter("standard_conforming_strings") != "on" {
-		return unknownSession
-	}
-	return &session{reading: newReading(true, in.parameter("client_encoding"), in.parameter("server_encoding"))}
-}
-
-// unreadable stands in for the session of a connection on which
-// standard_conforming_strings was off once: a statement that was prepared then
-// means for ever what it meant then.
-func (s *session) unreadable() *session {
-	return &session{path: s.path, pathKey: s.pathKey, reading: reading{foreign: s.foreign, encoded: s.encoded}}
-}

@@ -1,11 +1,5 @@
 package cachedpg
 
-import (
-	"unsafe"
-
-	"github.com/jackc/pgx/v5/pgproto3"
-)
-
 // A connection that is taken out of a pool for each query is the same one again and again, and to ask for its
 // session each time would cost more than most queries do. So what is known of it stays while it is in
 // the pool, until anybody else uses it there: pgx' trace of the wire tells if a message has come or gone.
@@ -20,12 +14,6 @@ import (
 //	                                                      gives it back
 //	                                                      takes it: is what it was
 
-// leftover stands in for what is known of a connection while it is in its pool. It belongs to the connection.
-type leftover struct {
-	tap tap
-	own unsafe.Pointer // what pgx tells of messages; kept, so that no other one gets its place in memory
-}
-
 // maxLeft bounds what is known of connections that may have ended in their pool meanwhile.
 const maxLeft = 1024
 
@@ -36,22 +24,19 @@ func (c *Conn) leavesInPool() {
 		c.handedOut || c.misread || c.unsettled != nil || c.announced > 0 || c.tx != nil || in.closed() || in.txStatus() != 'I' {
 		return
 	}
-	frontend := in.pgxConn.PgConn().Frontend()
-	if before, ok := tracerOf(frontend); !ok || before != nil {
-		return // somebody debugs
+	left := newTap(in.pgx())
+	if left == nil {
+		return
 	}
-	l := &leftover{tap: tap{frontend: frontend}}
-	frontend.Trace(&l.tap, pgproto3.TracerOptions{SuppressTimestamps: true})
-	l.own, _ = tracerOf(frontend)
 	d := c.d
-	in.pgxConn.PgConn().CustomData()[d.customKey] = l
+	in.pgx().PgConn().CustomData()[d.customKey] = left
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if len(d.left) >= maxLeft {
 		dropOne(d.left)
 	}
 	if d.left != nil {
-		d.left[l] = c.link
+		d.left[left] = c.link
 	}
 }
 
@@ -62,27 +47,23 @@ func (c *Conn) resumes() bool {
 		return false
 	}
 	c.since.session = unknownSession // others may have prepared statements on it
-	d, conn := c.d, in.pgxConn.PgConn()
-	l, ok := conn.CustomData()[d.customKey].(*leftover)
+	d, data := c.d, in.pgx().PgConn().CustomData()
+	left, ok := data[d.customKey].(*tap)
 	if !ok {
 		return false
 	}
-	delete(conn.CustomData(), d.customKey)
-	untouched := false
-	if own, ok := tracerOf(conn.Frontend()); ok && own == l.own && own != nil {
-		untouched = !l.tap.used
-		conn.Frontend().Untrace()
-	}
+	delete(data, d.customKey)
+	untouched := left.end()
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	was := d.left[l]
-	delete(d.left, l)
+	was := d.left[left]
+	delete(d.left, left)
 	if was == nil || !untouched || c.tx != nil || was.known.space.superseded.Load() || d.resting || d.spaces[was.known.session.id] != was.known.space {
 		return false
 	}
 	was.known.space.enter() // the connector is in it too
 	c.link.resume(was)
-	in.own = true
+	in.resumed()
 	return true
 }
 

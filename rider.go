@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/cachedpg/cachedpg/internal/pgerr"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgproto3"
@@ -60,8 +61,8 @@ type riderAnswer struct {
 	ok      bool // it was heard
 }
 
-// withRider has the connections that are dialled with config have riders; the one of the last that was dialled is in the pointer.
-func withRider(config *pgx.ConnConfig) *atomic.Pointer[rider] {
+// withRider has the connection that is dialled with config have a rider, once seat is given what was dialled.
+func withRider(config *pgx.ConnConfig) (seat func(*pgxInner)) {
 	var last atomic.Pointer[rider]
 	build := config.BuildFrontend
 	config.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {
@@ -69,7 +70,7 @@ func withRider(config *pgx.ConnConfig) *atomic.Pointer[rider] {
 		last.Store(x)
 		return build(x, x)
 	}
-	return &last
+	return func(in *pgxInner) { in.rider = last.Load() }
 }
 
 // carry has messages go with the next statement. It reports false if some are under way.
@@ -238,12 +239,44 @@ func message(messages ...pgproto3.FrontendMessage) (b []byte) {
 	return b
 }
 
-// askedAlong asks a question of one value within a savepoint, as keepIn does, by a prepared statement. Only the
-// question itself is one: what the caller's DEALLOCATE ALL takes away is missed inside of the savepoint.
-func askedAlong(name, question string) (first, again []byte) {
+// along is a question of one value that may travel with a statement. It is asked within a savepoint, as by keepIn,
+// by a prepared statement. Only the question itself is one: what the caller's DEALLOCATE ALL takes away is missed
+// inside of the savepoint.
+type along struct {
+	first, again []byte // messages: for the first time on a connection, and for later
+}
+
+// newAlong takes the name of the prepared statement, which has to be the question's own.
+func newAlong(name, question string) *along {
 	begins := message(&pgproto3.Parse{Query: asideBegins}, &pgproto3.Bind{}, &pgproto3.Execute{})
 	asks := message(&pgproto3.Bind{PreparedStatement: name}, &pgproto3.Execute{})
 	ends := message(&pgproto3.Parse{Query: asideEnds}, &pgproto3.Bind{}, &pgproto3.Execute{})
 	prepares := message(&pgproto3.Parse{Name: name, Query: question})
-	return slices.Concat(begins, prepares, asks, ends), slices.Concat(begins, asks, ends)
+	return &along{slices.Concat(begins, prepares, asks, ends), slices.Concat(begins, asks, ends)}
+}
+
+// carries reports that a question may travel with a statement on the connection.
+func (in *pgxInner) carries() bool { return in.rider != nil }
+
+// carry has the question travel with the next statement.
+func (in *pgxInner) carry(a *along) {
+	in.carried = a
+	if in.prepared == a {
+		in.rider.carry(a.again)
+	} else {
+		in.rider.carry(a.first)
+	}
+}
+
+// hear returns the answer, once the statement has ended. After a refusal undoAside is to follow.
+func (in *pgxInner) hear() riderAnswer {
+	heard := in.rider.take()
+	switch {
+	case !heard.ok:
+	case heard.refused == nil, pgerr.Is(heard.refused, pgerr.DuplicateStatement):
+		in.prepared = in.carried
+	case pgerr.Is(heard.refused, pgerr.NoStatement):
+		in.prepared = nil
+	}
+	return heard
 }

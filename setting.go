@@ -264,25 +264,12 @@ func (c *Conn) settled(ch *change) {
 	}
 }
 
-// placesTemporaries reports that a search_path may name the schema of temporary objects, which is
-// the first otherwise.
-func placesTemporaries(path string) bool {
-	return strings.Contains(strings.ToLower(path), "pg_temp")
-}
-
 func chName(ch *change) string {
 	if ch == nil {
 		return ""
 	}
 	return ch.Name
 }
-
-// Where settingValues has what.
-const (
-	valueUser    = 2 // current_user, which SET ROLE changes
-	valuePath    = 3 // search_path
-	firstSetting = 5
-)
 
 // valueOf says where a setting is among a session's values, if nothing but its value and the
 // effective search_path follows from it.
@@ -304,7 +291,7 @@ func valueOf(name string) (i int, ok bool) {
 var reported = map[string]string{"timezone": "TimeZone", "datestyle": "DateStyle", "intervalstyle": "IntervalStyle", "search_path": "search_path"}
 
 func (c *Conn) parameter(name string) string {
-	if in, ok := c.inner.(interface{ parameter(name string) string }); ok {
+	if in, ok := c.inner.(wire); ok {
 		return in.parameter(name)
 	}
 	return ""
@@ -385,8 +372,8 @@ func (d *connector) derive(from *session, v *view, at int, value string) *sessio
 	key := derivation{from, weak.Make(v), at, value}
 	s, ok := d.derived.Get(key)
 	if !ok {
-		s = &session{id: from.id, standby: from.standby, values: slices.Clone(from.values), path: from.path,
-			isolation: from.isolation, readCommitted: from.readCommitted, reading: from.reading}
+		s = &session{told: told{id: from.id, standby: from.standby, values: slices.Clone(from.values), path: from.path,
+			isolation: from.isolation, readCommitted: from.readCommitted, reading: from.reading}}
 		s.values[at] = value
 		if at == valueUser || at == valuePath {
 			if placesTemporaries(s.values[valuePath]) {
@@ -402,6 +389,14 @@ func (d *connector) derive(from *session, v *view, at int, value string) *sessio
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.shareLocked(s)
+}
+
+// sharedLocked is shareLocked of what was told.
+func (d *connector) sharedLocked(t *told) *session {
+	if known := d.sessions[t.digests[0]]; known != nil && (known.state != "" || t.state == "") {
+		return known
+	}
+	return d.shareLocked(&session{told: *t})
 }
 
 // shareLocked returns the copy of the session that all connections share.

@@ -259,7 +259,7 @@ type slowInner struct {
 	pause func()
 }
 
-func (in *slowInner) read(ctx context.Context, q *call) (wireRows, error) {
+func (in *slowInner) read(ctx context.Context, q query) (wireRows, error) {
 	rows, err := in.pgxInner.read(ctx, q)
 	in.pause()
 	return rows, err

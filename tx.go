@@ -45,22 +45,6 @@ const (
 	endRolledBack
 )
 
-type isolation uint8
-
-const (
-	isolationUnknown isolation = iota
-	isolationReadCommitted
-	isolationSnapshot // REPEATABLE READ or SERIALIZABLE
-)
-
-// isolationOf reads a setting.
-func isolationOf(level string) isolation {
-	if level == "read committed" || level == "read uncommitted" {
-		return isolationReadCommitted
-	}
-	return isolationSnapshot
-}
-
 // maxTxTags bounds what a transaction remembers of single rows.
 const maxTxTags = 4096
 

@@ -55,7 +55,7 @@ func (w *watch) ask(ctx context.Context) (number uint64, err error) {
 	defer w.asking.Unlock()
 	var now configuration
 	err = w.guard.with(ctx, func(in inner) error {
-		p, ok := in.(interface{ newWatch() *catalog.Watch })
+		p, ok := in.(wire)
 		if !ok {
 			return errNotPgx
 		}

@@ -1,0 +1,83 @@
+package cachedpg
+
+import (
+	"context"
+	"errors"
+	"fmt"
+)
+
+// dialOutcome dials somebody who may know the outcome of a commit on the server of id,
+// past the standbys among the hosts of the DSN. The question will tell who answers.
+func (d *connector) dialOutcome(ctx context.Context, id identity) (in inner, err error) {
+	for _, dial := range d.ways(id) {
+		if in, err = dial(toPrimary(ctx)); err == nil {
+			return in, nil
+		}
+	}
+	return nil, err
+}
+
+// outcome asks a question about commits, see identity.outcome.
+func (g *guard) outcome(ctx context.Context, question string) (answer string, err error) {
+	err = g.with(ctx, func(in inner) error {
+		answer, err = g.id.askOutcome(ctx, in, question)
+		return err // if it is not PostgreSQL's it closes the connection: what is dialled next may be the one
+	})
+	if gone := (elsewhere{}); !errors.As(err, &gone) {
+		return answer, err
+	}
+	// Somebody else has the place. The guard keeps no connection to that.
+	for _, d := range g.all() {
+		in, failed := d.dialOutcome(ctx, g.id)
+		if failed != nil {
+			continue
+		}
+		answer, err = g.id.askOutcome(ctx, in, question)
+		_ = in.Close()
+		if err == nil || errors.Is(err, errServerReplaced) {
+			break
+		}
+	}
+	return answer, err
+}
+
+// ended returns how to find out that a transaction has ended whose answer did
+// not arrive: by its id, or by its backend being gone. A backend ends only
+// after its transaction has, and a transaction's effect is visible, or never
+// will be, when its id is no longer in progress. If it may have committed without
+// waiting for the disk, it must be there as well.
+func (d *connector) ended(sp *space, pid uint32, xid string, commits commitMode) func(context.Context) (bool, error) {
+	var seen string // PostgreSQL's clock at the first question
+	var over bool
+	var disk flushPoint
+	return func(ctx context.Context) (bool, error) {
+		id := sp.key.identity
+		in, err := d.dialOutcome(ctx, id)
+		if err != nil {
+			return false, err
+		}
+		defer in.Close()
+		ask := id.asker(in)
+		var answer string
+		switch {
+		case over:
+		case xid != "":
+			answer, err = ask(ctx, "SELECT "+transactionOver(xid))
+			over = isTrue(answer) || isFuture(err)
+		case pid == 0:
+			return false, nil // behind a pooler without an id nothing can be proved: the tags stay marked
+		case seen == "":
+			seen, err = ask(ctx, "SELECT extract(epoch FROM pg_catalog.clock_timestamp())::pg_catalog.text")
+			return false, err
+		default:
+			// A backend of the same PID that started later is another one.
+			answer, err = ask(ctx, fmt.Sprintf("SELECT NOT EXISTS (SELECT FROM pg_catalog.pg_stat_activity"+
+				" WHERE pid OPERATOR(pg_catalog.=) %d AND coalesce(backend_start OPERATOR(pg_catalog.<=) pg_catalog.to_timestamp(%s), true))", pid, seen))
+			over = isTrue(answer)
+		}
+		if !over || commits == commitSync {
+			return over, err
+		}
+		return disk.forced(ctx, &sp.log, ask)
+	}
+}

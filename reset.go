@@ -1,0 +1,102 @@
+package cachedpg
+
+import (
+	"bytes"
+	"context"
+	"reflect"
+	"runtime"
+	"slices"
+	"strings"
+	"unsafe"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgproto3"
+	"github.com/jackc/pgx/v5/stdlib"
+)
+
+// hooked reports that taking the connection again runs code of the caller. pgx
+// does not tell; where its fields are not as they were, the answer is yes.
+func hooked(conn *stdlib.Conn) bool {
+	fields := reflect.ValueOf(conn).Elem()
+	reset, ping := fields.FieldByName("resetSessionFunc"), fields.FieldByName("shouldPing")
+	if reset.Kind() != reflect.Func || ping.Kind() != reflect.Func {
+		return true
+	}
+	return !ping.IsNil() || !reset.IsNil() && !definedIn(reset, reflect.TypeFor[stdlib.Conn]().PkgPath())
+}
+
+// definedIn reports that a function is written in the package. That of a closure
+// which the compiler has inlined elsewhere is not told.
+func definedIn(function reflect.Value, pkg string) bool {
+	f := runtime.FuncForPC(function.Pointer())
+	return f != nil && strings.HasPrefix(f.Name(), pkg+".")
+}
+
+// reset is ResetSession. sent reports that it may have sent something other than pgx's own
+// ping, so that the session may not be what it was.
+func (in *pgxInner) reset(ctx context.Context) (sent bool, err error) {
+	tap := newTap(in.pgxConn)
+	if tap == nil {
+		return true, in.Conn.ResetSession(ctx)
+	}
+	err = in.Conn.ResetSession(ctx)
+	if in.closed() {
+		return true, err // pgx may still be reading from it
+	}
+	return !tap.end(), err
+}
+
+// tap notices that a connection is used for more than signs of life. pgx gives it one message at a time.
+type tap struct {
+	frontend *pgproto3.Frontend
+	own      unsafe.Pointer // what pgx tells of messages; kept, so that no other one gets its place in memory
+	used     bool
+}
+
+// newTap returns nil where the place is taken by somebody who debugs, or where that cannot be told.
+func newTap(conn *pgx.Conn) *tap {
+	frontend := conn.PgConn().Frontend()
+	if before, ok := tracerOf(frontend); !ok || before != nil {
+		return nil
+	}
+	t := &tap{frontend: frontend}
+	frontend.Trace(t, pgproto3.TracerOptions{SuppressTimestamps: true})
+	t.own, _ = tracerOf(frontend)
+	return t
+}
+
+// end gives the place up. It reports that there was nothing but signs of life, and nobody else in the place.
+func (t *tap) end() (quiet bool) {
+	if now, ok := tracerOf(t.frontend); !ok || now == nil || now != t.own {
+		return false
+	}
+	t.frontend.Untrace()
+	return !t.used
+}
+
+// tracerOf is what pgx hands messages to; ok is false if that cannot be told.
+func tracerOf(frontend *pgproto3.Frontend) (tracer unsafe.Pointer, ok bool) {
+	field := reflect.ValueOf(frontend).Elem().FieldByName("tracer")
+	if field.Kind() != reflect.Pointer {
+		return nil, false
+	}
+	return field.UnsafePointer(), true
+}
+
+// Write gets a line that begins with the sender, the kind and the length. What pgx has written past its frontend,
+// as a batch in exec mode, shows by the answer.
+func (t *tap) Write(message []byte) (int, error) {
+	head, rest, _ := bytes.Cut(message, []byte("\t"))
+	kind, rest, _ := bytes.Cut(rest, []byte("\t"))
+	switch {
+	case len(head) == 1 && head[0] == 'B' && slices.Contains(unasked, string(kind)):
+	case len(head) == 1 && head[0] == 'F' && string(kind) == "Query" && bytes.HasSuffix(bytes.TrimSpace(rest), []byte("\t \"-- ping\"")):
+	default:
+		t.used = true
+		t.frontend.Untrace() // the rest of it is nobody's business, and may be long
+	}
+	return len(message), nil
+}
+
+// unasked are answers to a sign of life, and what comes by itself.
+var unasked = []string{"EmptyQueryResponse", "ReadyForQuery", "ParameterStatus", "NoticeResponse", "NotificationResponse"}
