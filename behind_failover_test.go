@@ -25,7 +25,7 @@ type promotedInner struct {
 	promoted *atomic.Bool
 }
 
-func (p *promotedInner) learn(ctx context.Context) (*told, uint32, error) {
+func (p *promotedInner) learn(ctx context.Context) (*learned, uint32, error) {
 	s, pid, err := p.inner.learn(ctx)
 	if err == nil && p.promoted.Load() {
 		s.id.timeline = "FFFFFFFF"

@@ -396,7 +396,7 @@ const maxSessions = 1024 // states kept for sharing plans; more than a pool has
 // adopt takes in what a connection has learned: it returns the shared copy of
 // the session and the space of its database, nil when nothing may be cached
 // there because PostgreSQL is a standby, or because the connector is closed.
-func (d *connector) adopt(learned *told, p sighting) (*session, *space, error) {
+func (d *connector) adopt(learned *learned, p sighting) (*session, *space, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	s := d.sharedLocked(learned)

@@ -240,7 +240,7 @@ type limited struct {
 	standby, noSession, noCatalog bool
 }
 
-func (in *limited) learn(ctx context.Context) (*told, uint32, error) {
+func (in *limited) learn(ctx context.Context) (*learned, uint32, error) {
 	s, pid, err := in.pgxInner.learn(ctx)
 	if err == nil && in.noSession {
 		return nil, 0, errors.New("permission denied")

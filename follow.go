@@ -78,7 +78,7 @@ func Follow(ctx context.Context, db *sql.DB, sink invalidation.Sink) error {
 	}
 }
 
-func (d *connector) askPrimary(ctx context.Context) (*told, error) {
+func (d *connector) askPrimary(ctx context.Context) (*learned, error) {
 	s, err := d.ask(ctx)
 	if err == nil && s.standby {
 		err = errors.New("cachedpg: Follow: PostgreSQL is a replica; connect to the primary")
@@ -90,7 +90,7 @@ func (d *connector) askPrimary(ctx context.Context) (*told, error) {
 var ErrStop = errors.New("cachedpg: the sink takes no more events")
 
 // ask returns what a connection of the connector's own says of its database.
-func (d *connector) ask(ctx context.Context) (*told, error) {
+func (d *connector) ask(ctx context.Context) (*learned, error) {
 	in, err := d.dial(ctx)
 	if err != nil {
 		return nil, err

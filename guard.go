@@ -118,7 +118,7 @@ func (g *guard) dialKnowing(ctx context.Context, lasts bool) (in inner, pooled b
 				err = noPlace(err)
 				continue
 			}
-			var s *told
+			var s *learned
 			var pid uint32
 			if s, pid, err = in.learn(ctx); err == nil && !s.standby && s.id == g.id {
 				return in, pid != in.backend(), nil

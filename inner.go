@@ -52,7 +52,7 @@ type inner interface {
 	// txStatus is PostgreSQL's last word: 'I' idle, 'T' in a transaction, 'E'
 	// in a failed one. It is out of date while rows are open.
 	txStatus() byte
-	learn(ctx context.Context) (s *told, pid uint32, err error)
+	learn(ctx context.Context) (s *learned, pid uint32, err error)
 	// loadCatalog may take over from a catalog of before, if there is one, what has not changed since.
 	loadCatalog(ctx context.Context, before *catalog.Snapshot) (*catalog.Snapshot, error)
 	// text asks a question with one value as its answer, in one round trip.
@@ -177,7 +177,7 @@ func (s *pgxSession) parameter(name string) string {
 	return s.pgxConn.PgConn().ParameterStatus(name)
 }
 
-func (s *pgxSession) learn(ctx context.Context) (*told, uint32, error) {
+func (s *pgxSession) learn(ctx context.Context) (*learned, uint32, error) {
 	result, err := s.row(ctx, sessionQuery)
 	if err != nil {
 		return nil, 0, err

@@ -122,7 +122,7 @@ func TestPlansStayWithinTheirBound(t *testing.T) {
 			t.Fatal(err)
 		}
 		v := &view{snapshot: catalog.NewSnapshot(catalog.Contents{})}
-		sessions := []*session{{told: told{path: []string{"public"}, pathKey: "public"}}, {told: told{path: []string{"tenant"}, pathKey: "tenant"}}}
+		sessions := []*session{{learned: learned{path: []string{"public"}, pathKey: "public"}}, {learned: learned{path: []string{"tenant"}, pathKey: "tenant"}}}
 		alive := heapOf(func() any {
 			for i := range tc.n {
 				d.plan(v, sessions[i%2], tc.text(i+1))
@@ -147,7 +147,7 @@ func TestPlansGoWithTheirCatalog(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &session{told: told{path: []string{"public"}, pathKey: "public"}}
+	s := &session{learned: learned{path: []string{"public"}, pathKey: "public"}}
 	alive := heapOf(func() any {
 		for range 20 {
 			v := &view{snapshot: catalog.NewSnapshot(catalog.Contents{Relations: []*catalog.Relation{{OID: 1, Schema: "public", Name: "t", View: strings.Repeat("x", 1<<20)}}})}

@@ -91,7 +91,7 @@ func (sp *space) settled(id identity) bool {
 
 // heard is told what a connection of the driver's own has found out about where
 // the connector leads now.
-func (d *connector) heard(s *told) {
+func (d *connector) heard(s *learned) {
 	if !s.standby {
 		_, _, _ = d.adopt(s, sighting{})
 	}

@@ -35,7 +35,7 @@ import (
 // for it. Inside a transaction the backend stays, and it is pgx that sends.
 
 // learn also finds out whether the backend is the connection's own.
-func (in *pgxInner) learn(ctx context.Context) (*told, uint32, error) {
+func (in *pgxInner) learn(ctx context.Context) (*learned, uint32, error) {
 	s, pid, err := in.pgxSession.learn(ctx)
 	in.own = err == nil && pid == in.backend()
 	return s, pid, err

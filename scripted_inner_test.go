@@ -285,8 +285,8 @@ func (in *scripted) typeMap() *pgtype.Map { return pgtype.NewMap() }
 
 func (in *scripted) backend() uint32 { return in.pid }
 
-func (in *scripted) learn(context.Context) (*told, uint32, error) {
-	s := &told{id: in.s.id, path: []string{"pg_catalog", "public"}, pathKey: "public", readCommitted: true, reading: reading{standardText: true}, commits: commitSync, limit: in.limit}
+func (in *scripted) learn(context.Context) (*learned, uint32, error) {
+	s := &learned{id: in.s.id, path: []string{"pg_catalog", "public"}, pathKey: "public", readCommitted: true, reading: reading{standardText: true}, commits: commitSync, limit: in.limit}
 	for mode := range s.digests {
 		s.digests[mode] = sha256.Sum256([]byte{byte(mode)})
 	}

@@ -23,9 +23,9 @@ import (
 // libraries change that order texts.
 const formatVersion = 3
 
-// told is what a result depends on outside its text, arguments and tables,
+// learned is what a result depends on outside its text, arguments and tables,
 // as one connection had it when it was asked.
-type told struct {
+type learned struct {
 	id      identity
 	standby bool
 
@@ -96,8 +96,8 @@ const temporariesQuery = "SELECT " + keying.TemporariesSQL
 // sessionQuery. That takes one round trip and no prepared statement, so that it works behind
 // a pooler too. pid is the backend's, which behind a pooler is not the one that
 // pgx was told.
-func readSession(conn *pgx.Conn, result *pgconn.Result) (s *told, pid uint32, err error) {
-	s = &told{}
+func readSession(conn *pgx.Conn, result *pgconn.Result) (s *learned, pid uint32, err error) {
+	s = &learned{}
 	var level, standardText, synchronous, limits string
 	for i, dest := range []any{&s.id.system, &s.id.timeline, &s.id.database, &s.id.name, &s.id.started, &pid, &s.path, &s.isolation, &standardText, &synchronous, &limits,
 		&s.state, &s.values, &s.schemas, &level, &s.temporary} {
@@ -120,7 +120,7 @@ func readSession(conn *pgx.Conn, result *pgconn.Result) (s *told, pid uint32, er
 }
 
 // seal fixes what follows from the path and the values.
-func (s *told) seal() {
+func (s *learned) seal() {
 	s.pathKey = strings.Join(s.path, "\x00")
 	s.placed = len(s.values) > valuePath && placesTemporaries(s.values[valuePath])
 	b := []byte{formatVersion}
@@ -134,7 +134,7 @@ func (s *told) seal() {
 }
 
 // setting is the value of one of keying.Settings.
-func (s *told) setting(name string) string {
+func (s *learned) setting(name string) string {
 	if i := slices.Index(keying.Settings, name); i >= 0 && firstSetting+i < len(s.values) {
 		return s.values[firstSetting+i]
 	}

@@ -372,7 +372,7 @@ func (d *connector) derive(from *session, v *view, at int, value string) *sessio
 	key := derivation{from, weak.Make(v), at, value}
 	s, ok := d.derived.Get(key)
 	if !ok {
-		s = &session{told: told{id: from.id, standby: from.standby, values: slices.Clone(from.values), path: from.path,
+		s = &session{learned: learned{id: from.id, standby: from.standby, values: slices.Clone(from.values), path: from.path,
 			isolation: from.isolation, readCommitted: from.readCommitted, reading: from.reading}}
 		s.values[at] = value
 		if at == valueUser || at == valuePath {
@@ -392,11 +392,11 @@ func (d *connector) derive(from *session, v *view, at int, value string) *sessio
 }
 
 // sharedLocked is shareLocked of what was told.
-func (d *connector) sharedLocked(t *told) *session {
+func (d *connector) sharedLocked(t *learned) *session {
 	if known := d.sessions[t.digests[0]]; known != nil && (known.state != "" || t.state == "") {
 		return known
 	}
-	return d.shareLocked(&session{told: *t})
+	return d.shareLocked(&session{learned: *t})
 }
 
 // shareLocked returns the copy of the session that all connections share.

@@ -119,7 +119,7 @@ type spaceKey struct {
 // Who has reached what may have become of another database supersedes that, for
 // others may not know yet where it is. again: it was reached since others were,
 // so all of them are alive.
-func joinSpace(d *connector, s *told, again bool) (sp *space, err error) {
+func joinSpace(d *connector, s *learned, again bool) (sp *space, err error) {
 	var ended []*space
 	defer func() {
 		for _, before := range ended {
@@ -190,7 +190,7 @@ func (d *connector) strangerThan(sp *space) error {
 	return errOtherStore
 }
 
-func newSpace(d *connector, s *told) *space {
+func newSpace(d *connector, s *learned) *space {
 	sp := &space{gens: invalidation.NewGenerations(), guard: &guard{id: s.id},
 		refresh: &backoff{min: time.Second, max: time.Minute}, warming: &backoff{min: 5 * time.Millisecond, max: time.Second}}
 	sp.loads = newLoads(sp)

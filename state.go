@@ -14,7 +14,7 @@ import (
 
 // session is one that all connections in the same state share, with what was made for it.
 type session struct {
-	told
+	learned
 
 	plans  atomic.Pointer[planSet]
 	queued atomic.Pointer[encodingjson.RawMessage] // see queuedSettings
@@ -145,7 +145,7 @@ func (c *Conn) joinLate() {
 	if c.d.config.Store != storeOff || c.known.session == nil || c.known.space != nil {
 		return
 	}
-	if _, sp, err := c.d.adopt(&c.known.session.told, sighting{}); err == nil && sp != nil {
+	if _, sp, err := c.d.adopt(&c.known.session.learned, sighting{}); err == nil && sp != nil {
 		sp.enter()
 		c.known.space, c.known.view = sp, nil
 	}
@@ -287,12 +287,12 @@ func (c *Conn) reported() *session {
 	if c.parameter("standard_conforming_strings") != "on" {
 		return unknownSession
 	}
-	return &session{told: told{reading: newReading(true, c.parameter("client_encoding"), c.parameter("server_encoding"))}}
+	return &session{learned: learned{reading: newReading(true, c.parameter("client_encoding"), c.parameter("server_encoding"))}}
 }
 
 // unreadable stands in for the session of a connection on which
 // standard_conforming_strings was off once: a statement that was prepared then
 // means for ever what it meant then.
 func (s *session) unreadable() *session {
-	return &session{told: told{path: s.path, pathKey: s.pathKey, reading: reading{foreign: s.foreign, encoded: s.encoded}}}
+	return &session{learned: learned{path: s.path, pathKey: s.pathKey, reading: reading{foreign: s.foreign, encoded: s.encoded}}}
 }
