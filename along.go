@@ -53,7 +53,7 @@ func (e *effect) asksAlong(q *call) {
 	}
 	switch {
 	case e.space == nil, e.space.keeper == nil, e.afterwards(), e.posts(), e.drifts: // it is another question then, or none
-	case c.tx.asks, c.tx.cursor, e.asks, e.session, e.durability, e.opaque:
+	case c.tx.asks, c.tx.cursor, e.also.asks, e.also.session, e.also.commitsOtherwise():
 	case c.commits == commitSync && e.space.doors().Closed(e.tags): // COMMIT may need none
 	case c.limit > 0 && c.limit < shortLimit, c.inner.txStatus() != 'T', e.isRefused():
 	default:
@@ -91,15 +91,10 @@ func (c *Conn) hears(err error) error {
 	return err
 }
 
-// lapses reports that what was found may not be so any more once e has run. COMMIT AND CHAIN leaves another transaction.
-func (e *effect) lapses() bool {
-	return e.session || e.durability || e.opaque || e.asks || e.undoes || e.prepared
-}
-
 // wasFound takes in what was found, and reports whether it is all that there is to ask.
 func (e *effect) wasFound() bool {
 	tx := e.c.tx
-	if tx == nil || tx.found.xid == "" || tx.cursor || e.prepared || e.drifts || e.posts() {
+	if tx == nil || tx.found.xid == "" || tx.cursor || e.also.prepared || e.drifts || e.posts() {
 		return false
 	}
 	e.xid, e.commits = tx.found.xid, tx.found.commits

@@ -151,11 +151,11 @@ func (e *effect) questions() []string {
 
 func (e *effect) plainQuestions() []string {
 	switch {
-	case e.nameless && e.asks && (e.view == nil || e.view.snapshot.Deferrable()):
+	case e.nameless && e.also.asks && (e.view == nil || e.view.snapshot.Deferrable()):
 		return []string{setImmediate, "SELECT ''"}
 	case e.nameless:
 		return []string{"SELECT ''"}
-	case !e.asks:
+	case !e.also.asks:
 		return []string{transactionFacts}
 	case e.view == nil || e.view.snapshot.Deferrable():
 		return []string{setImmediate, transactionWrites}
@@ -165,7 +165,7 @@ func (e *effect) plainQuestions() []string {
 
 // askedAside are the same for ask: setImmediate is left out, and what is to last is apart.
 func (e *effect) askedAside() (question, lasting string) {
-	if !e.asks {
+	if !e.also.asks {
 		lasting = transactionFacts
 		if e.drifts {
 			lasting = withIdentity(lasting)
@@ -185,7 +185,7 @@ func (e *effect) take(answer string) error {
 	if e.nameless {
 		return nil
 	}
-	if !e.asks {
+	if !e.also.asks {
 		e.takeFacts(answer)
 		return nil
 	}
@@ -196,7 +196,7 @@ func (e *effect) take(answer string) error {
 	e.xid = w.xid
 	e.settles(w.commits)
 	if known := e.c.known; w.temporary || known.temporaries != nil || known.session != nil && known.session.state != w.state {
-		e.session = true
+		e.also.session = true
 	}
 	w.catalog = w.catalog || len(w.gone) > 0 && (e.view == nil || e.space == nil || e.view != e.space.view.Load() || slices.ContainsFunc(w.gone, e.view.snapshot.Permanent))
 	bounded := !w.catalog && e.view != nil
@@ -219,20 +219,20 @@ func (e *effect) take(answer string) error {
 func (e *effect) settles(commits commitMode) {
 	e.commits = commits
 	if commits != e.c.commits {
-		e.session, e.durability = true, true
+		e.also.session, e.also.durability = true, true
 	}
 }
 
 // everything adds what nothing survives: it is not known what was changed.
 func (e *effect) everything() {
 	e.tags = append(e.tags, everything...)
-	e.catalog, e.session = true, true
+	e.also.catalog, e.also.session = true, true
 }
 
 // ask asks the open transaction. An error is one of what is deferred, or the connection's.
 func (e *effect) ask(ctx context.Context) error {
 	in := e.c.inner
-	if e.asks && (e.view == nil || e.view.snapshot.Deferrable()) {
+	if e.also.asks && (e.view == nil || e.view.snapshot.Deferrable()) {
 		if _, err := in.ExecContext(ctx, setImmediate, nil); err != nil {
 			return err
 		}
@@ -249,7 +249,7 @@ func (e *effect) ask(ctx context.Context) error {
 		return nil
 	case err != nil:
 		return err
-	case !e.asks:
+	case !e.also.asks:
 		return e.take(kept)
 	}
 	if err := e.take(answer); err != nil {
@@ -268,7 +268,7 @@ const (
 
 func (e *effect) about() denial {
 	what := denial{aboutID, e.c.role()}
-	if e.asks {
+	if e.also.asks {
 		what.question = aboutWrites
 	}
 	return what
@@ -303,7 +303,7 @@ func (d *connector) denied(what denial, err error) {
 // is told from others by its backend instead of its id.
 func (e *effect) untold() {
 	e.xid, e.nameless, e.commits = "", true, commitUnknown
-	if e.asks {
+	if e.also.asks {
 		e.everything()
 	}
 }
@@ -314,7 +314,7 @@ func (e *effect) askAtCommit(ctx context.Context) error {
 	if !c.tx.asks || c.inner.txStatus() != 'T' {
 		return nil // in a failed one PostgreSQL will answer ROLLBACK
 	}
-	e.asks = true
+	e.also.asks = true
 	if c.tx.mixed {
 		e.view = nil // what is planned with several catalogs is bounded by none
 	}

@@ -158,7 +158,7 @@ func (e *effect) goAlone(ctx context.Context) error {
 	}
 	e.alone = e.space.keeper != nil
 	e.leave = e.space.gens.Enter()
-	if e.asks {
+	if e.also.asks {
 		e.everything()
 	}
 	return e.mark(ctx)

@@ -11,9 +11,9 @@ func (e *effect) commitModeNow(ctx context.Context) commitMode {
 	switch {
 	case e.commits != commitUnknown: // asked for together with something else
 		return e.commits
-	case e.durability || e.nameless:
+	case e.also.durability || e.nameless:
 		return commitUnknown
-	case e.asks || e.opaque:
+	case e.also.asks || e.also.opaque:
 		return c.commitDoubtful()
 	case c.tx != nil && c.commits == commitUnknown && c.inner.txStatus() == 'T':
 		setting, err := keepIn(ctx, c.inner, "SELECT "+pinnedCommit)

@@ -21,7 +21,7 @@ type effect struct {
 	space *space
 	view  *view
 	tags  []store.Tag
-	asks  bool                // more tags come of asking the transaction, see ask.go
+	also  sideEffects         // what else the statements do
 	write *invalidation.Write // nil when nothing is marked
 	leave func()              // of the generation that the tags were planned in
 
@@ -44,29 +44,14 @@ type effect struct {
 	readOnly bool // the transaction takes no more writes
 	unsure   bool // the schema tag was marked as well
 
-	queries  bool   // it fixes its transaction's snapshot
-	begin    string // the text of a BEGIN, nothing else
-	catalog  bool
-	session  bool
-	change   *change // what makes it so, if that is one change of a setting
-	before   stance
-	failed   bool        // the transaction was when it began
-	kind     parser.Kind // of a text that is one statement, else Opaque
-	opens    bool        // it is BEGIN, outside of a transaction
-	undoes   bool        // it ends a transaction, or goes back to a savepoint
-	level    bool        // the isolation level may have changed
-	prepared bool        // PREPARE TRANSACTION
-	resolved bool        // COMMIT PREPARED, ROLLBACK PREPARED
-	commit   bool        // tx.Commit, nothing else
-	ends     bool        // the text of a COMMIT or PREPARE TRANSACTION, nothing else
+	commit   bool // tx.Commit, nothing else
+	ends     bool // the text of a COMMIT or PREPARE TRANSACTION, nothing else
 	xid      string
 	nameless bool // PostgreSQL does not tell it, so that "" means nothing
 	over     bool // done was called
 
-	durability bool       // synchronous_commit may have changed, see flush.go
-	opaque     bool       // anything may have
-	commits    commitMode // of the transaction; once it is marked, or where it was asked for
-	assumed    bool       // it is what the session had learned
+	commits commitMode // of the transaction; once it is marked, or where it was asked for
+	assumed bool       // it is what the session had learned
 
 	told chan struct{} // by whom the release is awaited, see refill.go
 }
@@ -76,37 +61,21 @@ type effect struct {
 // calls are one unit, as in a batch.
 func (c *Conn) begin(ctx context.Context, calls ...*call) (*effect, error) {
 	c.settle()
-	e := &effect{c: c, space: c.known.space, drifts: c.drifts(), before: c.stance(), failed: c.inner.txStatus() == 'E'}
+	before := c.stance()
+	e := &effect{c: c, space: c.known.space, drifts: c.drifts(), also: c.sideEffectsOf(calls, before)}
 	visible := c.tx == nil
-	for i, q := range calls {
+	for _, q := range calls {
 		if visible && q.text.has(parser.Begin) {
 			c.warmFirst(ctx)
 		}
-		if t := q.text.plan.Temporary; t != nil && slices.ContainsFunc(calls[i+1:], func(q *call) bool { return t.Concerns(q.text.plan) }) {
-			e.asks = true // what comes after it in the same message was planned before it
-		}
-		if e.add(q); q.text.plan.Leaves {
+		if q.text.plan.Leaves {
 			c.attach()
 		}
 		visible = visible || q.text.mayCommit()
 	}
-	if len(calls) == 1 {
-		e.change = e.before.changedBy(calls[0], c.tx)
-		if plan := calls[0].text.plan; len(plan.Kinds) == 1 {
-			e.kind = plan.Kinds[0]
-		}
-		e.opens = visible && e.kind == parser.Begin
-	}
-	defer func() {
-		if e.session {
-			c.forget()
-		}
-		if e.durability || e.opaque {
-			c.commits = commitUnknown
-		}
-	}()
-	if tx := c.tx; tx != nil && e.session && !tx.session {
-		tx.session, tx.began, tx.kept = true, e.before, e.before
+	defer e.also.forget(c)
+	if c.tx != nil {
+		c.tx.runs(&e.also, before)
 	}
 	if e.space == nil && !e.drifts { // no cache: nothing to invalidate here
 		if c.tx != nil && c.tx.unseen && slices.ContainsFunc(calls, func(q *call) bool { return q.text.mayCommit() }) {
@@ -142,16 +111,9 @@ func (c *Conn) begin(ctx context.Context, calls ...*call) (*effect, error) {
 				c.tx.add(q.view, e.tags[first:])
 			}
 		}
-		if c.tx != nil && e.asks {
+		if c.tx != nil && e.also.asks {
 			c.tx.asks = true
 			c.tx.planned(q.view)
-		}
-	}
-	if c.tx != nil {
-		c.tx.catalog = c.tx.catalog || e.catalog
-		c.tx.durability = c.tx.durability || e.durability || e.opaque
-		for _, q := range calls {
-			c.tx.cursor = c.tx.cursor || q.text.has(parser.Cursor)
 		}
 	}
 	if !visible {
@@ -159,7 +121,7 @@ func (c *Conn) begin(ctx context.Context, calls ...*call) (*effect, error) {
 	}
 	e.ends = c.tx != nil && len(calls) == 1 && calls[0].text.endsTransaction()
 	canWrap := c.tx == nil && !c.d.statementPool.Load() && len(calls) == 1 && calls[0].ours && calls[0].canWrap()
-	writes := len(e.tags) > 0 || e.asks
+	writes := len(e.tags) > 0 || e.also.asks
 	switch {
 	case e.space == nil: // a read of a standby must not take longer for its functions
 		e.wraps = writes && canWrap && !calls[0].text.has(parser.Select)
@@ -168,7 +130,7 @@ func (c *Conn) begin(ctx context.Context, calls ...*call) (*effect, error) {
 		e.plain = e.wraps && isPlain(calls[0])
 		e.alone = !e.wraps && !e.ends
 	default:
-		e.wraps = (e.asks || e.drifts && writes) && canWrap
+		e.wraps = (e.also.asks || e.drifts && writes) && canWrap
 	}
 	if e.wraps {
 		return e, nil // marked when its transaction has an id
@@ -176,7 +138,7 @@ func (c *Conn) begin(ctx context.Context, calls ...*call) (*effect, error) {
 	if e.blind = e.drifts && writes && !e.ends; e.blind && e.space == nil {
 		return e, nil
 	}
-	if (e.asks || c.tx != nil && c.tx.asks) && !e.ends {
+	if (e.also.asks || c.tx != nil && c.tx.asks) && !e.ends {
 		e.everything()
 		if c.tx != nil {
 			c.tx.add(noCatalog, everything)
@@ -195,23 +157,6 @@ func (e *effect) afterwards() bool {
 	return e.space != nil && e.space.keeper != nil && e.c.d.config.Consistency == consistencyEventual && !e.c.d.stranger(e.space)
 }
 
-// add takes in what the text of a call does beside writing tables.
-func (e *effect) add(q *call) {
-	e.queries = e.queries || q.text.queries()
-	if q.text.has(parser.Begin) && len(q.text.plan.Kinds) == 1 {
-		e.begin = q.sql
-	}
-	e.asks = e.asks || q.text.plan.Asks
-	e.session = e.session || q.text.plan.Session
-	e.durability = e.durability || q.text.plan.Durability
-	e.opaque = e.opaque || q.text.plan.Opaque && q.text.plan.Session
-	e.catalog = e.catalog || q.text.plan.Catalog
-	e.level = e.level || q.text.plan.Level
-	e.undoes = e.undoes || q.text.has(parser.RollbackTo) || q.text.has(parser.Rollback) || q.text.mayCommit()
-	e.prepared = e.prepared || q.text.has(parser.PrepareTransaction)
-	e.resolved = e.resolved || q.text.has(parser.CommitPrepared) || q.text.has(parser.RollbackPrepared)
-}
-
 // beginCommit marks everything that the transaction wrote.
 func (c *Conn) beginCommit(ctx context.Context) (*effect, error) {
 	c.settle()
@@ -219,7 +164,7 @@ func (c *Conn) beginCommit(ctx context.Context) (*effect, error) {
 		c.tx.queried = true // nothing follows that could mind
 		_ = c.learn(ctx)
 	}
-	e := &effect{c: c, space: c.known.space, drifts: c.drifts(), commit: true}
+	e := &effect{c: c, space: c.known.space, drifts: c.drifts(), commit: true, also: sideEffects{end: endCommitted}}
 	if c.tx != nil && c.tx.unseen && e.space == nil && c.inner.txStatus() == 'T' {
 		return e, c.showAnyway(ctx)
 	}
@@ -237,20 +182,20 @@ func (c *Conn) beginOpaque(ctx context.Context) (*effect, error) {
 	if c.moved() {
 		_ = c.learn(ctx)
 	}
-	e := &effect{c: c, space: c.known.space, drifts: c.drifts(), session: true, catalog: true, opaque: true, commits: c.commitDoubtful(), tags: everything}
-	e.blind = e.drifts
 	c.settle()
-	c.forget()
-	c.commits = commitUnknown
-	if c.known.space == nil {
+	e := &effect{c: c, space: c.known.space, drifts: c.drifts(), also: anything, tags: everything}
+	e.blind = e.drifts
+	defer e.also.forget(c)
+	if c.tx != nil {
+		c.tx.runs(&e.also, c.stance())
+	}
+	if e.space == nil {
 		return e, c.announceOutside(ctx)
 	}
 	if c.tx != nil {
-		c.tx.session, c.tx.catalog, c.tx.durability = true, true, true
-		c.tx.began, c.tx.kept = stance{}, stance{}
 		c.tx.add(noCatalog, e.tags)
 	}
-	e.leave, e.alone = c.known.space.gens.Enter(), true
+	e.leave, e.alone = e.space.gens.Enter(), true
 	return e, e.mark(ctx)
 }
 
@@ -269,7 +214,7 @@ func (e *effect) mark(ctx context.Context) error {
 			}
 			tx.tags[store.Tag{Kind: store.TagSchema}] = struct{}{}
 		}
-		e.view, e.catalog = tx.view, e.catalog || tx.catalog
+		e.view, e.also.catalog = tx.view, e.also.catalog || tx.catalog
 		e.tags = make([]store.Tag, 0, len(tx.tags))
 		for tag := range tx.tags {
 			e.tags = append(e.tags, tag)
@@ -333,7 +278,7 @@ func (e *effect) mark(ctx context.Context) error {
 
 // markHere is mark in a store in this process.
 func (e *effect) markHere(ctx context.Context) error {
-	if e.xid == "" && !e.located && (e.prepared || e.c.tx != nil && e.c.pid == 0) {
+	if e.xid == "" && !e.located && (e.also.prepared || e.c.tx != nil && e.c.pid == 0) {
 		// The outcome may have to be asked of PostgreSQL later, and there is
 		// nothing but the transaction's id to ask with. In a failed
 		// transaction there is no answer, and nothing to ask.
@@ -396,43 +341,16 @@ func (e *effect) done(err error) {
 	}
 	e.over = true
 	c := e.c
-	inTx := c.tx != nil
-	if inTx {
-		c.tx.end = e.endOf(err)
-	}
-	c.settle()
-	if c.tx != nil {
-		c.tx.end = endUnknown
-		if !inTx && e.begin != "" {
-			c.tx.isolation = c.begunWith(e.begin)
-		}
-	}
+	c.ran(&e.also, err)
 	defer e.arrived() // after an outcome that is not known has been counted
 	if e.blind {
 		defer c.lookBack(e)
 	}
-	if tx := c.tx; tx != nil {
-		tx.queried = tx.queried || e.queries
-		if e.lapses() {
-			tx.found = found{}
-		}
-		tx.session = tx.session || e.session
-		if e.level || e.session && e.change == nil { // SET transaction_isolation = … is a SET like any other
-			tx.isolation = isolationUnknown
-		}
-		if tx.durability {
-			c.commits = commitUnknown
-		}
-		if e.write != nil { // a text that opened a transaction, or went on after a COMMIT
-			tx.catalog = tx.catalog || e.catalog
-			tx.add(e.view, e.tags)
-		}
+	if tx := c.tx; tx != nil && e.write != nil { // a text that opened a transaction, or went on after a COMMIT
+		tx.catalog = tx.catalog || e.also.catalog
+		tx.add(e.view, e.tags)
 	}
-	if e.durability || e.opaque {
-		c.commits = commitUnknown
-	}
-	e.settings(err)
-	if e.resolved && e.space != nil {
+	if e.also.resolved && e.space != nil {
 		e.space.writes.Kick()
 		if e.space.keeper != nil {
 			e.space.keeper.hurry()
@@ -447,7 +365,7 @@ func (e *effect) done(err error) {
 		// Nothing can be asked by its id. The sweep of any process finds out when
 		// it is over.
 		c.d.stats.unknown.Add(1)
-		if e.catalog {
+		if e.also.catalog {
 			e.space.dropView()
 		}
 		e.left()
@@ -457,9 +375,9 @@ func (e *effect) done(err error) {
 		// proves nothing: pgx reports a connection that broke after the statement
 		// was sent as one that was closed before.
 		e.abandon(c.d.ended(e.space, c.pid, e.xid, e.commits))
-	case e.prepared && err == nil && e.xid != "":
+	case e.also.prepared && err == nil && e.xid != "":
 		e.abandon(c.d.ended(e.space, 0, e.xid, commitSync)) // to commit it waits for the disk, whatever is set
-	case e.prepared && err == nil && e.nameless:
+	case e.also.prepared && err == nil && e.nameless:
 		// Whoever commits it, nobody can tell when.
 		e.abandon(func(context.Context) (bool, error) { return false, nil })
 	default:
@@ -484,7 +402,7 @@ func (e *effect) done(err error) {
 // release ends the marks. After a DDL it waits, off the caller's path, for
 // those who planned with the old catalog.
 func (e *effect) release() {
-	if !e.catalog {
+	if !e.also.catalog {
 		e.left()
 		e.write.ReleaseTelling(e.told)
 		return
@@ -521,7 +439,7 @@ func (e *effect) abandon(ended func(context.Context) (bool, error)) {
 				return false, err
 			}
 			dropped = true
-			if !e.catalog {
+			if !e.also.catalog {
 				close(waiting)
 			} else {
 				e.space.gens.WhenOlderLeft(e.space.dropView(), func() { close(waiting) })

@@ -35,7 +35,7 @@ func (e *effect) releaseFlushed() {
 	if e.afterwards() {
 		// Nothing is marked, others may read and store it. What they have stored
 		// dies once more when it is known to stay, or to be lost.
-		tags, catalog := e.tags, e.catalog
+		tags, catalog := e.tags, e.also.catalog
 		e.release()
 		sp.flushed.after(func() {
 			write := sp.writes.Begin()
@@ -48,7 +48,7 @@ func (e *effect) releaseFlushed() {
 		})
 		return
 	}
-	if e.catalog {
+	if e.also.catalog {
 		sp.dropView() // this process has to know it at once
 	}
 	notice := e.leaveNotice

@@ -64,7 +64,7 @@ func (e *effect) markShared(ctx context.Context) error {
 		}
 	}
 	e.unsure = marked.Schema
-	if v := e.space.view.Load(); marked.Schema && v != nil && v.catalog == planned && !e.catalog {
+	if v := e.space.view.Load(); marked.Schema && v != nil && v.catalog == planned && !e.also.catalog {
 		e.space.loads.begin()
 	}
 	if marked.Wait > 0 && !e.alone {
@@ -101,7 +101,7 @@ func (e *effect) leavesOut(ctx context.Context, planned store.Stamp) (bool, erro
 // all that it writes has an id before COMMIT.
 func (e *effect) mayLeaveOut() bool {
 	tx := e.c.tx
-	return (e.commit || e.ends) && tx != nil && !tx.cursor && !tx.asks && !tx.durability && !e.prepared && !e.drifts && !e.posts() && e.c.commits == commitSync
+	return (e.commit || e.ends) && tx != nil && !tx.cursor && !tx.asks && !tx.durability && !e.also.prepared && !e.drifts && !e.posts() && e.c.commits == commitSync
 }
 
 // pastStore lets a commit go on whose tags could not be marked, as
@@ -170,7 +170,7 @@ func (e *effect) backend(ctx context.Context) (id store.WriterID, err error) {
 	if err := e.announce(ctx); err != nil {
 		return id, err
 	}
-	if e.prepared { // which the backend does not outlast
+	if e.also.prepared { // which the backend does not outlast
 		return store.NewWriter(), nil
 	}
 	return e.c.backendWriter(ctx), nil

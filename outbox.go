@@ -183,7 +183,7 @@ func (e *effect) event(tags []store.Tag) string {
 // eventBeside is the command that writes the event in the round trip of the
 // statement, or nothing where that will not do: the tags may not be known yet.
 func (e *effect) eventBeside() []string {
-	if !e.plain || e.asks || e.c.d.config.Outbox != outboxAlways || !e.posts() || len(e.tags) == 0 {
+	if !e.plain || e.also.asks || e.c.d.config.Outbox != outboxAlways || !e.posts() || len(e.tags) == 0 {
 		return nil
 	}
 	e.posted = true
@@ -221,7 +221,7 @@ func (e *effect) post(ctx context.Context) error {
 		return nil
 	}
 	c := e.c
-	if e.wraps || e.asks || e.nameless { // else it was asked for together with the id
+	if e.wraps || e.also.asks || e.nameless { // else it was asked for together with the id
 		answer, err := askIn(ctx, c.inner, "SELECT "+readOnly)
 		if err != nil {
 			return err

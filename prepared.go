@@ -40,7 +40,7 @@ func (c *Conn) renew(ctx context.Context, v *view) {
 
 // prepares is called before q is sent, by which it may come to be prepared.
 func (c *Conn) prepares(ctx context.Context, q *call) {
-	if c.mustNotAsk() && !q.text.queries() {
+	if c.mustNotAsk() && !q.text.fixesSnapshot() {
 		return // it is a command that PostgreSQL may accept before the first query alone
 	}
 	s := c.known.session

@@ -74,7 +74,7 @@ func (c *Conn) owe(e *effect) {
 	switch {
 	case !c.d.through, c.applies, c.tx != nil:
 		return
-	case e.catalog || e.session || e.unsure || e.leaveNotice != nil:
+	case e.also.catalog || e.also.session || e.unsure || e.leaveNotice != nil:
 		return // plans, session or store are not what they were
 	case slices.ContainsFunc(e.tags, func(t store.Tag) bool { return t.Kind == store.TagSchema }):
 		return // everything was invalidated

@@ -11,7 +11,6 @@ import (
 
 	"github.com/cachedpg/cachedpg/internal/patience"
 	"github.com/cachedpg/cachedpg/keying"
-	"github.com/cachedpg/cachedpg/parser"
 	"github.com/cachedpg/cachedpg/store"
 )
 
@@ -92,14 +91,14 @@ func (s stance) changedBy(q *call, tx *txState) *change {
 	return ch
 }
 
-// settings takes in what the statement has done to the settings. err is its own.
-func (e *effect) settings(err error) {
-	c, tx, ch := e.c, e.c.tx, e.change
-	if !e.session && (tx == nil || !tx.session || !e.undoes && !e.asks) {
+// changed takes in what the statements have done to the settings. err is their own.
+func (c *Conn) changed(s *sideEffects, err error) {
+	tx, ch := c.tx, s.change
+	if !s.session && (tx == nil || !tx.session || !s.undoes && !s.asks) {
 		return
 	}
 	c.forget()
-	if tx != nil && e.undoes && e.kind != parser.RollbackTo {
+	if tx != nil && s.undoes && !s.stays {
 		tx.began = stance{} // another transaction may be open than the one that began there
 	}
 	switch {
@@ -109,7 +108,7 @@ func (e *effect) settings(err error) {
 		}
 	case err != nil:
 		if tx == nil && !c.inner.closed() && errors.As(err, new(*pgconn.PgError)) {
-			c.stand(e.before)
+			c.stand(ch.before)
 		}
 	default:
 		after := c.after(ch)
@@ -157,18 +156,6 @@ func (c *Conn) leave() {
 	default:
 		c.forget()
 	}
-}
-
-// endOf says how the statement has ended the transaction, if it has.
-func (e *effect) endOf(err error) txEnd {
-	switch {
-	case err != nil:
-	case e.kind == parser.Rollback, e.kind == parser.Commit && e.failed:
-		return endRolledBack
-	case e.kind == parser.Commit, e.commit:
-		return endCommitted
-	}
-	return endUnknown
 }
 
 // after returns what a change has left, which is nothing where that has to be asked.

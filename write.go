@@ -116,14 +116,14 @@ func (c *Conn) sends(q *call) {
 	if q.text.plan.Leaves {
 		c.attach()
 	}
-	if c.tx != nil && q.text.queries() {
+	if c.tx != nil && q.text.fixesSnapshot() {
 		c.tx.queried = true
 	}
 }
 
-// queries reports that PostgreSQL certainly needs a snapshot to run the text: none
+// fixesSnapshot reports that PostgreSQL certainly needs a snapshot to run the text: none
 // of the commands that may still come before a SET TRANSACTION is all there is.
-func (p *planned) queries() bool {
+func (p *planned) fixesSnapshot() bool {
 	return slices.ContainsFunc(p.plan.Kinds, func(kind parser.Kind) bool {
 		switch kind {
 		case parser.Select, parser.Insert, parser.Update, parser.Delete, parser.Merge, parser.Truncate, parser.CopyFrom, parser.CopyTo,
