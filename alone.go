@@ -12,8 +12,26 @@ var (
 	retractAlone  = lock("pg_advisory_unlock_shared", lockAlone)
 )
 
+// aloneLock says who holds the lock of a write until that is over. The zero value is nobody.
+type aloneLock struct {
+	conn  *Conn     // whose backend holds it
+	other *rotation // holds it where that cannot
+}
+
+// release gives the lock up.
+func (l *aloneLock) release() {
+	if l.conn != nil {
+		l.conn.retract()
+		l.conn = nil
+	}
+	if l.other != nil {
+		l.other.close()
+		l.other = nil
+	}
+}
+
 // announce takes the lock. Behind a pooler, in a failed transaction, and before the first query of
-// one, the connection cannot: then one beside it does, in a transaction of its own.
+// one, the connection cannot: then another does, in a transaction of its own.
 func (e *effect) announce(ctx context.Context) error {
 	c := e.c
 	if c.pid != 0 && c.inner.txStatus() != 'E' && !c.mustNotAsk() {
@@ -21,6 +39,7 @@ func (e *effect) announce(ctx context.Context) error {
 			return err
 		}
 		c.announced++
+		e.lock.conn = c
 		return nil
 	}
 	if c.d.statementPool.Load() {
@@ -28,12 +47,12 @@ func (e *effect) announce(ctx context.Context) error {
 	}
 	// What it waits for may be PAUSE, which waits for the lock: while the statement
 	// has not begun it can be lost. Then it is taken as soon as there is a connection.
-	beside := newRotation(&e.space.keeper.guard, 0, true)
-	if _, _, err := beside.hold(ctx, []post{{lockClass, lockAlone}}, ""); err != nil {
-		beside.close()
+	other := newRotation(&e.space.keeper.guard, 0, true)
+	if _, _, err := other.hold(ctx, []post{{lockClass, lockAlone}}, ""); err != nil {
+		other.close()
 		return err
 	}
-	e.beside = beside
+	e.lock.other = other
 	return nil
 }
 

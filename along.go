@@ -30,16 +30,15 @@ import (
 //
 // So after a statement that may do either, what was found is forgotten, and the next one that writes, or COMMIT, asks again.
 type found struct {
-	xid     string // "" if it is not known
-	commits commitMode
-	mute    bool // it is not asked again before COMMIT
+	commitFacts
+	mute bool // it is not asked again before COMMIT
 }
 
-// besideFacts is the question. It may be long until COMMIT, and the caller may be idle meanwhile: so his
+// earlyFacts is the question. It may be long until COMMIT, and the caller may be idle meanwhile: so his
 // limit for that stays as it is, and where the store could not be told within it COMMIT asks, see pinnedCommit.
-const besideFacts = "SELECT pg_catalog.concat(pg_catalog.pg_current_xact_id_if_assigned(), ' ', " + pinned + ", ' ', " + hurries + ")"
+const earlyFacts = "SELECT pg_catalog.concat(pg_catalog.pg_current_xact_id_if_assigned(), ' ', " + pinned + ", ' ', " + hurries + ")"
 
-var factsAlong = newAlong("cachedpg_facts", besideFacts)
+var factsAlong = newAlong("cachedpg_facts", earlyFacts)
 
 // shortLimit is what a statement may take where a question beside it might be what ends it.
 const shortLimit = 100 * time.Millisecond
@@ -52,7 +51,7 @@ func (e *effect) asksAlong(q *call) {
 		return
 	}
 	switch {
-	case e.space == nil, e.space.keeper == nil, e.afterwards(), e.posts(), e.drifts: // it is another question then, or none
+	case e.marking() != markedShared, e.posts(), e.where.drifts(): // it is another question then, or none
 	case c.tx.asks, c.tx.cursor, e.also.asks, e.also.session, e.also.commitsOtherwise():
 	case c.commits == commitSync && e.space.doors().Closed(e.tags): // COMMIT may need none
 	case c.limit > 0 && c.limit < shortLimit, c.inner.txStatus() != 'T', e.isRefused():
@@ -94,9 +93,9 @@ func (c *Conn) hears(err error) error {
 // wasFound takes in what was found, and reports whether it is all that there is to ask.
 func (e *effect) wasFound() bool {
 	tx := e.c.tx
-	if tx == nil || tx.found.xid == "" || tx.cursor || e.also.prepared || e.drifts || e.posts() {
+	if tx == nil || tx.found.xid == "" || tx.cursor || e.also.prepared || e.where.drifts() || e.posts() {
 		return false
 	}
-	e.xid, e.commits = tx.found.xid, tx.found.commits
+	e.commitFacts = tx.found.commitFacts
 	return true
 }

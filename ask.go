@@ -143,7 +143,7 @@ func parseOIDs(list string) (oids []uint32, err error) {
 // for take.
 func (e *effect) questions() []string {
 	questions := e.plainQuestions()
-	if last := &questions[len(questions)-1]; e.drifts {
+	if last := &questions[len(questions)-1]; e.where.drifts() {
 		*last = withIdentity(*last)
 	}
 	return questions
@@ -167,13 +167,13 @@ func (e *effect) plainQuestions() []string {
 func (e *effect) askedAside() (question, lasting string) {
 	if !e.also.asks {
 		lasting = transactionFacts
-		if e.drifts {
+		if e.where.drifts() {
 			lasting = withIdentity(lasting)
 		}
 		return "", lasting
 	}
 	question = writesAside
-	if e.drifts {
+	if e.where.drifts() {
 		question = withIdentity(question)
 	}
 	return question, "SELECT " + pinnedCommit
@@ -223,12 +223,6 @@ func (e *effect) settles(commits commitMode) {
 	}
 }
 
-// everything adds what nothing survives: it is not known what was changed.
-func (e *effect) everything() {
-	e.tags = append(e.tags, everything...)
-	e.also.catalog, e.also.session = true, true
-}
-
 // ask asks the open transaction. An error is one of what is deferred, or the connection's.
 func (e *effect) ask(ctx context.Context) error {
 	in := e.c.inner
@@ -238,7 +232,7 @@ func (e *effect) ask(ctx context.Context) error {
 		}
 	}
 	if e.isRefused() {
-		e.untold()
+		e.withoutAnswer()
 		return nil
 	}
 	question, lasting := e.askedAside()
@@ -290,7 +284,7 @@ func (e *effect) isRefused() bool {
 // refuses takes in that it was refused.
 func (e *effect) refuses(err error) {
 	e.c.d.denied(e.about(), err)
-	e.untold()
+	e.withoutAnswer()
 }
 
 // denied tells of a question before a commit that was refused, and has it remembered.
@@ -299,9 +293,9 @@ func (d *connector) denied(what denial, err error) {
 	d.denials.add(what, err)
 }
 
-// untold goes on without an answer: the transaction may have written anything that its code can, and
+// withoutAnswer goes on without one: the transaction may have written anything that its code can, and
 // is told from others by its backend instead of its id.
-func (e *effect) untold() {
+func (e *effect) withoutAnswer() {
 	e.xid, e.nameless, e.commits = "", true, commitUnknown
 	if e.also.asks {
 		e.everything()
@@ -321,7 +315,7 @@ func (e *effect) askAtCommit(ctx context.Context) error {
 	if err := e.ask(ctx); err != nil {
 		return err
 	}
-	if e.xid == "" && !e.nameless {
+	if !e.hasWritten() {
 		e.tags = nil
 	}
 	return nil

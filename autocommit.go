@@ -27,26 +27,20 @@ import (
 // autocommit executes the statement of e.
 func (c *Conn) autocommit(ctx context.Context, q *call, e *effect) (driver.Result, error) {
 	if e.isRefused() {
-		e.untold()
+		e.withoutAnswer()
 	}
-	result, answer, err := c.inner.execInTx(ctx, q.sql, q.args, q.values, append(e.eventBeside(), e.questions()...))
+	result, answer, err := c.inner.execInTx(ctx, q.sql, q.args, q.values, append(e.eventWith(q), e.questions()...))
 	if last := (unansweredError{}); errors.As(err, &last) && !c.inner.closed() {
 		// The statement is undone with its transaction, and runs in one in which nothing is asked.
 		_ = e.rollback(err)
-		e.posted, e.over = false, false
-		if e.space != nil {
-			e.leave = e.space.gens.Enter()
-			if e.view == nil || e.space.view.Load() != e.view {
-				e.everything()
-			}
-		}
+		e.again()
 		e.refuses(last.PgError)
-		result, answer, err = c.inner.execInTx(ctx, q.sql, q.args, q.values, append(e.eventBeside(), e.questions()...))
+		result, answer, err = c.inner.execInTx(ctx, q.sql, q.args, q.values, append(e.eventWith(q), e.questions()...))
 	}
-	if err != nil && e.posted && pgerr.Is(err, pgerr.ReadOnlyTransaction) {
+	if err != nil && e.event.sent && pgerr.Is(err, pgerr.ReadOnlyTransaction) {
 		// Of the two that were refused together it may have been the event.
 		_ = e.rollback(err)
-		e.posted, e.over = false, false
+		e.again()
 		result, answer, err = c.inner.execInTx(ctx, q.sql, q.args, q.values, e.questions())
 	}
 	if err != nil {
@@ -149,15 +143,28 @@ func (r *commitLarge) Close() error { return r.close(r.Rows.Close()) }
 
 func mustRunAlone(err error) bool { return pgerr.Is(err, pgerr.ActiveTransaction) }
 
+// again begins a write anew that was rolled back. What it was planned with may have changed meanwhile.
+func (e *effect) again() {
+	e.over, e.event = false, outboxEvent{}
+	if e.space == nil {
+		return
+	}
+	e.leave = e.space.gens.Enter()
+	if e.view == nil || e.space.view.Load() != e.view {
+		e.everything()
+	}
+}
+
 // goAlone marks everything, to run outside of a transaction what was refused
 // inside.
 func (e *effect) goAlone(ctx context.Context) error {
-	e.wraps, e.over, e.posted, e.blind = false, false, false, e.drifts
+	e.again()
+	if e.kind = writeAlone; e.where.drifts() {
+		e.where = locationBlind
+	}
 	if e.space == nil {
 		return nil
 	}
-	e.alone = e.space.keeper != nil
-	e.leave = e.space.gens.Enter()
 	if e.also.asks {
 		e.everything()
 	}
@@ -166,11 +173,11 @@ func (e *effect) goAlone(ctx context.Context) error {
 
 // commitMarked marks what the transaction says that it has written, and commits.
 func (e *effect) commitMarked(ctx context.Context) error {
-	if e.xid != "" || e.nameless { // else it has written nothing
+	if e.hasWritten() { // else it has written nothing
 		if err := e.mark(ctx); err != nil {
 			return e.rollback(err)
 		}
-	} else if e.strayed {
+	} else if e.where == locationElsewhere {
 		e.c.known.session = nil
 	}
 	err := e.c.inner.commit(ctx)

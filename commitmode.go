@@ -2,7 +2,26 @@ package cachedpg
 
 import (
 	"context"
+	"strings"
 )
+
+// commitFacts is what is known of the transaction in which a write commits. PostgreSQL tells it in that
+// transaction, before COMMIT (takeFacts) or with an earlier statement (along.go), or refuses to (withoutAnswer).
+type commitFacts struct {
+	xid      string     // "" if the transaction has written nothing, or was not asked
+	nameless bool       // PostgreSQL does not tell its id, so that "" means nothing: its backend tells it from others
+	commits  commitMode // whether it waits for the disk
+	assumed  bool       // commits is what the session had learned
+}
+
+// hasWritten reports that the transaction has written something, or may have, once it was asked.
+func (f *commitFacts) hasWritten() bool { return f.xid != "" || f.nameless }
+
+// takeFacts reads the answer to transactionFacts.
+func (f *commitFacts) takeFacts(answer string) {
+	xid, setting, _ := strings.Cut(answer, " ")
+	f.xid, f.commits = xid, commitModeOf(setting)
+}
 
 // commitModeNow returns whether the commit of e, which is about to be sent, waits
 // for the disk. It asks PostgreSQL only in a transaction that may have changed that.

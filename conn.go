@@ -314,7 +314,7 @@ func (c *Conn) handOut(ctx context.Context) (*pgx.Conn, error) {
 			return nil, err
 		}
 	}
-	e, err := c.beginOpaque(ctx)
+	e, err := c.beginUnseen(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -32,7 +32,7 @@ import (
 // releaseFlushed is release for a commit that may not be on disk.
 func (e *effect) releaseFlushed() {
 	sp := e.space
-	if e.afterwards() {
+	if e.marking() == markedAfterwards {
 		// Nothing is marked, others may read and store it. What they have stored
 		// dies once more when it is known to stay, or to be lost.
 		tags, catalog := e.tags, e.also.catalog
@@ -53,7 +53,7 @@ func (e *effect) releaseFlushed() {
 	}
 	notice := e.leaveNotice
 	e.leaveNotice = nil
-	e.left()
+	e.unblock()
 	e.leaveNotice = notice // it stands as long as marks would
 	sp.flushed.after(e.release)
 }

@@ -5,20 +5,53 @@ import (
 	"database/sql/driver"
 )
 
+// location is what is known of the server on which a write commits, see move.go.
+type location uint8
+
+const (
+	locationFixed     location = iota // the connection leads there for as long as it lives
+	locationOpen                      // it may be another one: the transaction is to be asked
+	locationBlind                     // so, and there is no transaction to ask: the server is asked when the statement has run
+	locationConfirmed                 // the transaction was asked, and is where the marks are to be
+	locationElsewhere                 // it was asked, and is not
+)
+
+// location is that of the next write.
+func (c *Conn) location() location {
+	if c.drifts() {
+		return locationOpen
+	}
+	return locationFixed
+}
+
+// drifts reports that the connection may lead elsewhere, so that each transaction is asked where it is.
+func (l location) drifts() bool { return l != locationFixed }
+
+func (l location) asked() bool { return l == locationConfirmed || l == locationElsewhere }
+
 // whereFrom takes the server off the answer to a question with identity, and
 // notes whether the transaction is where the marks would be.
 func (e *effect) whereFrom(answer string) string {
-	if !e.drifts {
+	if !e.where.drifts() {
 		return answer
 	}
 	where, rest := cutIdentity(answer)
-	e.located = true
-	if e.space == nil {
-		e.strayed = !isStandby(where)
-	} else {
-		e.strayed = where != e.space.key.identity.text()
+	switch {
+	case e.where == locationBlind: // a part of the text may run in another transaction
+	case e.isAt(where):
+		e.where = locationConfirmed
+	default:
+		e.where = locationElsewhere
 	}
 	return rest
+}
+
+// isAt reports that the server is the one where the marks would be.
+func (e *effect) isAt(where string) bool {
+	if e.space == nil {
+		return isStandby(where)
+	}
+	return where == e.space.key.identity.text()
 }
 
 // locate makes sure that the marks will be those of the server that the
@@ -31,15 +64,15 @@ func (e *effect) whereFrom(answer string) string {
 //	COMMIT, on B
 //	                                                        (a hit of what B had before)
 func (e *effect) locate(ctx context.Context) error {
-	if !e.drifts || e.blind || e.c.inner.txStatus() == 'E' {
+	if e.c.inner.txStatus() == 'E' {
 		return nil
 	}
-	if !e.located {
+	if e.where == locationOpen {
 		if err := e.transaction(ctx); err != nil {
 			return err
 		}
 	}
-	if !e.strayed {
+	if e.where != locationElsewhere {
 		return nil
 	}
 	if e.xid == "" { // it has written nothing
@@ -54,9 +87,11 @@ func (e *effect) locate(ctx context.Context) error {
 func (e *effect) follow(ctx context.Context) error {
 	c := e.c
 	e.unmark()
-	e.strayed = false
+	if e.where == locationElsewhere {
+		e.where = locationConfirmed
+	}
 	if err := c.learn(ctx); err != nil {
-		if c.inner.closed() && c.tx == nil && !e.wraps {
+		if c.inner.closed() && c.tx == nil && e.kind != writeWrapped {
 			return driver.ErrBadConn // nothing was sent
 		}
 		return err
@@ -69,26 +104,32 @@ func (e *effect) follow(ctx context.Context) error {
 	return nil
 }
 
-// depart counts a statement in that is marked in memory and not answered yet,
-// see space.settled.
-func (e *effect) depart() {
-	e.counted = e.space
-	e.space.underway.Add(1)
-	if e.blind {
-		e.space.adrift.Add(1)
-	}
+// departure is a statement that is marked in memory and not answered yet, as its space counts
+// it, see space.settled. The zero value is one that is not counted.
+type departure struct {
+	space *space
+	blind bool
 }
 
-// arrived counts it out.
-func (e *effect) arrived() {
-	sp := e.counted
-	if e.counted = nil; sp == nil {
+// depart counts a statement in.
+func depart(sp *space, blind bool) departure {
+	sp.underway.Add(1)
+	if blind {
+		sp.adrift.Add(1)
+	}
+	return departure{sp, blind}
+}
+
+// end counts it out, once.
+func (d *departure) end() {
+	if d.space == nil {
 		return
 	}
-	sp.underway.Add(-1)
-	if e.blind {
-		sp.adrift.Add(-1)
+	d.space.underway.Add(-1)
+	if d.blind {
+		d.space.adrift.Add(-1)
 	}
+	d.space = nil
 }
 
 // lookBack asks where a statement was that could not be asked while it ran. If
@@ -106,7 +147,7 @@ func (c *Conn) lookBack(e *effect) {
 	defer cancel()
 	answer, err := c.inner.text(ctx, withIdentity("SELECT ''"))
 	if err == nil {
-		if e.whereFrom(answer); !e.strayed {
+		if where, _ := cutIdentity(answer); e.isAt(where) {
 			return
 		}
 		err = c.learn(ctx)

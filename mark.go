@@ -20,10 +20,113 @@ const transactionFacts = "SELECT pg_catalog.concat(pg_catalog.pg_current_xact_id
 // yet write while it commits.
 const newTransactionFacts = "SELECT pg_catalog.concat(pg_catalog.pg_current_xact_id(), ' ', " + pinnedCommit + ")"
 
-// takeFacts reads the answer.
-func (e *effect) takeFacts(answer string) {
-	xid, setting, _ := strings.Cut(answer, " ")
-	e.xid, e.commits = xid, commitModeOf(setting)
+// mark protects the tags: on return nobody gets an entry that depends on one
+// of them, until release. In a transaction they are those of everything that it wrote. After
+// an error nothing is marked.
+func (e *effect) mark(ctx context.Context) error {
+	err := e.setMarks(ctx)
+	switch {
+	case err != nil:
+		e.unmark()
+	case e.write == nil:
+		e.unblock()
+	}
+	return err
+}
+
+func (e *effect) setMarks(ctx context.Context) (err error) {
+	c := e.c
+	if c.tx != nil && e.kind != writeWrapped {
+		e.gather()
+		if e.kind == writeCommit {
+			if err := e.askAtCommit(ctx); err != nil {
+				return err // PostgreSQL's, of a deferred trigger
+			}
+		}
+	}
+	if len(e.tags) == 0 {
+		return nil
+	}
+	if err := e.locate(ctx); err != nil {
+		return err
+	}
+	if m := e.marking(); m == markedHere || m == markedAfterwards { // else when the store is known in which it is marked
+		if err := e.space.peers.announce(ctx, c); err != nil {
+			return fmt.Errorf("cachedpg: showing others that the process writes: %w", err)
+		}
+	}
+	switch e.marking() {
+	case markedNowhere:
+		if s := c.known.session; s == nil || s.standby {
+			return nil
+		}
+		return c.d.outer.Load().announce(ctx, c)
+	case markedHere:
+		err = e.markHere(ctx)
+	case markedShared:
+		err = e.markShared(ctx)
+	case markedAfterwards:
+		e.write = e.space.writes.Begin()
+		e.write.Remember(e.tags)
+	}
+	if err != nil {
+		return fmt.Errorf("cachedpg: marking what the transaction changed: %w", err)
+	}
+	if err := e.post(ctx); err != nil {
+		return err
+	}
+	if e.write != nil {
+		e.commits = e.commitModeNow(ctx)
+	}
+	return nil
+}
+
+// gather takes in what the caller's transaction has written so far.
+func (e *effect) gather() {
+	tx := e.c.tx
+	if tx.mixed || e.marking() == markedHere && tx.view != nil && !tx.view.same(e.space.view.Load()) {
+		// Some statement was planned with a catalog that has changed since;
+		// its locks keep its own tables as they were, but not those that
+		// a new foreign key or view leads to.
+		if tx.tags == nil {
+			tx.tags = make(map[store.Tag]struct{})
+		}
+		tx.tags[store.Tag{Kind: store.TagSchema}] = struct{}{}
+	}
+	e.view, e.also.catalog = tx.view, e.also.catalog || tx.catalog
+	e.tags = make([]store.Tag, 0, len(tx.tags))
+	for tag := range tx.tags {
+		e.tags = append(e.tags, tag)
+	}
+}
+
+// markHere is mark in a store in this process.
+func (e *effect) markHere(ctx context.Context) error {
+	if e.xid == "" && !e.where.asked() && (e.also.prepared || e.c.tx != nil && e.c.pid == 0) {
+		// The outcome may have to be asked of PostgreSQL later, and there is
+		// nothing but the transaction's id to ask with. In a failed
+		// transaction there is no answer, and nothing to ask.
+		if e.c.inner.txStatus() == 'T' {
+			if err := e.transaction(ctx); err != nil {
+				return err
+			}
+		}
+	}
+	for {
+		e.departed = depart(e.space, e.where == locationBlind)
+		e.write = e.space.writes.Begin()
+		if err := e.write.Intend(ctx, e.tags); err != nil || !e.space.superseded.Load() {
+			return err
+		}
+		// Who supersedes a space does not see the marks of who comes later.
+		before := e.space
+		if err := e.follow(ctx); err != nil {
+			return err
+		}
+		if e.space == nil || e.space == before {
+			return nil
+		}
+	}
 }
 
 // markShared is mark in a store that processes share. What is marked there
@@ -34,9 +137,9 @@ func (e *effect) markShared(ctx context.Context) error {
 	// The store compares with the catalog of now, after the statement has run.
 	// What runs alone has yet to run: no catalog is good enough for its tags.
 	var planned store.Stamp
-	if !e.alone {
+	if e.kind != writeAlone {
 		step.At(step.Executed)
-		if e.view != nil && (e.wraps || !e.c.tx.mixed) {
+		if e.view != nil && (e.kind == writeWrapped || !e.c.tx.mixed) {
 			planned = e.view.catalog
 		}
 	}
@@ -63,11 +166,11 @@ func (e *effect) markShared(ctx context.Context) error {
 			return err
 		}
 	}
-	e.unsure = marked.Schema
+	e.schema = marked.Schema
 	if v := e.space.view.Load(); marked.Schema && v != nil && v.catalog == planned && !e.also.catalog {
 		e.space.loads.begin()
 	}
-	if marked.Wait > 0 && !e.alone {
+	if marked.Wait > 0 && e.kind != writeAlone {
 		if err := patient(ctx, e.c.inner); err != nil {
 			return err
 		}
@@ -101,7 +204,7 @@ func (e *effect) leavesOut(ctx context.Context, planned store.Stamp) (bool, erro
 // all that it writes has an id before COMMIT.
 func (e *effect) mayLeaveOut() bool {
 	tx := e.c.tx
-	return (e.commit || e.ends) && tx != nil && !tx.cursor && !tx.asks && !tx.durability && !e.also.prepared && !e.drifts && !e.posts() && e.c.commits == commitSync
+	return e.kind == writeCommit && !tx.cursor && !tx.asks && !tx.durability && !e.also.prepared && !e.where.drifts() && !e.posts() && e.c.commits == commitSync
 }
 
 // pastStore lets a commit go on whose tags could not be marked, as
@@ -123,11 +226,11 @@ func (e *effect) pastStore(ctx context.Context, planned store.Stamp, mark func()
 	}
 	var refused error
 	in := e.c.inner
-	if e.alone {
+	if e.kind == writeAlone {
 		in = nil // another lock is held for it, which a new epoch waits for as well
 	}
 	e.leaveNotice, refused = e.space.keeper.notice.stand(ctx, in, retry)
-	if refused != nil && !e.alone && ctx.Err() == nil { // no other connection is to be had
+	if refused != nil && e.kind != writeAlone && ctx.Err() == nil { // no other connection is to be had
 		refused = standIn(ctx, e.c.inner, retry)
 	}
 	if refused != nil {
@@ -141,7 +244,7 @@ func (e *effect) pastStore(ctx context.Context, planned store.Stamp, mark func()
 func (e *effect) writer(ctx context.Context) (id store.WriterID, err error) {
 	c := e.c
 	switch {
-	case e.alone:
+	case e.kind == writeAlone:
 		return e.backend(ctx)
 	case c.inner.txStatus() == 'E':
 		return id, nil // PostgreSQL will answer ROLLBACK
@@ -178,14 +281,14 @@ func (e *effect) backend(ctx context.Context) (id store.WriterID, err error) {
 
 // transaction asks for the id of the transaction that is about to commit.
 func (e *effect) transaction(ctx context.Context) (err error) {
-	if e.wraps || e.xid != "" || e.nameless {
-		return nil // it was asked for beside the statement
+	if e.kind == writeWrapped || e.hasWritten() {
+		return nil // it was asked for together with the statement
 	}
 	if e.wasFound() {
 		return nil
 	}
 	if e.isRefused() {
-		e.untold()
+		e.withoutAnswer()
 		return nil
 	}
 	question := transactionFacts
@@ -196,7 +299,7 @@ func (e *effect) transaction(ctx context.Context) (err error) {
 	if posts {
 		question += " OPERATOR(pg_catalog.||) " + readOnly
 	}
-	if e.drifts {
+	if e.where.drifts() {
 		question = withIdentity(question)
 	}
 	answer, err := keepIn(ctx, e.c.inner, question)
@@ -209,7 +312,7 @@ func (e *effect) transaction(ctx context.Context) (err error) {
 	}
 	answer = e.whereFrom(answer)
 	if posts {
-		answer, e.readOnly = strings.CutSuffix(answer, readOnlyAnswer)
+		answer, e.event.readOnly = strings.CutSuffix(answer, readOnlyAnswer)
 	}
 	e.takeFacts(answer)
 	return nil

@@ -157,6 +157,12 @@ func encodeTags(tags []store.Tag) string {
 	return "pg_catalog.decode('" + hex.EncodeToString(b) + "', 'hex')"
 }
 
+// outboxEvent is what became of the event of a write, see post.
+type outboxEvent struct {
+	sent     bool // together with the statement
+	readOnly bool // the transaction takes no more writes
+}
+
 // posts reports that the effect's commit writes an event. A writer that marks
 // nothing beforehand has nothing but its memory to invalidate by afterwards: with
 // "auto" it writes one while the store is known to be out of reach.
@@ -168,26 +174,26 @@ func (e *effect) posts() bool {
 	case outboxAlways:
 		return true
 	case outboxAuto:
-		return e.afterwards() && e.space.keeper.store.SharedStats().Down
+		return e.marking() == markedAfterwards && e.space.keeper.store.SharedStats().Down
 	}
 	return false
 }
 
-// event is the statement that writes an event into the transaction that is open.
+// eventOf is the statement that writes an event into the transaction that is open.
 // If that has written nothing else there is nothing to tell of.
-func (e *effect) event(tags []store.Tag) string {
+func (e *effect) eventOf(tags []store.Tag) string {
 	return fmt.Sprintf("INSERT INTO cachedpg.outbox (tags, local) SELECT %s, %t WHERE pg_catalog.pg_current_xact_id_if_assigned() IS NOT NULL",
-		encodeTags(tags), e.afterwards())
+		encodeTags(tags), e.marking() == markedAfterwards)
 }
 
-// eventBeside is the command that writes the event in the round trip of the
-// statement, or nothing where that will not do: the tags may not be known yet.
-func (e *effect) eventBeside() []string {
-	if !e.plain || e.also.asks || e.c.d.config.Outbox != outboxAlways || !e.posts() || len(e.tags) == 0 {
+// eventWith is the command that writes the event in the round trip of the statement of
+// q, or nothing where that will not do: the tags may not be known yet.
+func (e *effect) eventWith(q *call) []string {
+	if !isPlain(q) || e.also.asks || e.c.d.config.Outbox != outboxAlways || !e.posts() || len(e.tags) == 0 {
 		return nil
 	}
-	e.posted = true
-	return []string{e.event(e.tags)}
+	e.event.sent = true
+	return []string{e.eventOf(e.tags)}
 }
 
 // isPlain reports that a statement is of a kind that a read-only transaction refuses.
@@ -207,32 +213,32 @@ func (e *effect) post(ctx context.Context) error {
 		return nil
 	}
 	tags := e.tags
-	if e.unsure {
+	if e.schema {
 		tags = append(slices.Clip(tags), everything...)
 	}
-	if e.alone {
+	if e.kind == writeAlone {
 		return e.postAlone(ctx, tags)
 	}
-	if err := e.transaction(ctx); err != nil || e.xid == "" && !e.nameless {
+	if err := e.transaction(ctx); err != nil || !e.hasWritten() {
 		return err
 	}
-	if e.posted && !e.unsure {
+	if e.event.sent && !e.schema {
 		e.c.d.outbox.posted.Add(1)
 		return nil
 	}
 	c := e.c
-	if e.wraps || e.also.asks || e.nameless { // else it was asked for together with the id
+	if e.kind == writeWrapped || e.also.asks || e.nameless { // else it was asked for together with the id
 		answer, err := askIn(ctx, c.inner, "SELECT "+readOnly)
 		if err != nil {
 			return err
 		}
-		e.readOnly = answer == readOnlyAnswer
+		e.event.readOnly = answer == readOnlyAnswer
 	}
-	if e.readOnly && e.nameless {
-		return e.postBeside(ctx, tags, "NULL")
+	if e.event.readOnly && e.nameless {
+		return e.postApart(ctx, tags, "NULL")
 	}
-	if e.readOnly {
-		return e.postBeside(ctx, tags, "'"+e.xid+"'")
+	if e.event.readOnly {
+		return e.postApart(ctx, tags, "'"+e.xid+"'")
 	}
 	if c.d.config.Outbox == outboxAuto {
 		// Without the table there is no such way, and asking costs the
@@ -241,7 +247,7 @@ func (e *effect) post(ctx context.Context) error {
 			return err
 		}
 	}
-	if _, err := c.inner.ExecContext(ctx, e.event(tags), nil); err != nil {
+	if _, err := c.inner.ExecContext(ctx, e.eventOf(tags), nil); err != nil {
 		return outboxError(err)
 	}
 	c.d.outbox.posted.Add(1)
@@ -260,19 +266,19 @@ func (e *effect) post(ctx context.Context) error {
 //	unlock, or the backend ends
 //	                                  not locked: deliver
 func (e *effect) postAlone(ctx context.Context, tags []store.Tag) error {
-	if e.afterwards() {
+	if e.marking() == markedAfterwards {
 		if err := e.announce(ctx); err != nil {
 			return err
 		}
 	}
-	return e.postBeside(ctx, tags, "NULL")
+	return e.postApart(ctx, tags, "NULL")
 }
 
-// postBeside writes an event outside of the transaction that it tells of: a
+// postApart writes an event outside of the transaction that it tells of: a
 // read-only one, which may have written before it was made so, or none.
-func (e *effect) postBeside(ctx context.Context, tags []store.Tag, xid string) error {
+func (e *effect) postApart(ctx context.Context, tags []store.Tag, xid string) error {
 	_, err := e.space.keeper.guard.write(ctx, fmt.Sprintf("INSERT INTO cachedpg.outbox (tags, local, alone, xid) VALUES (%s, %t, %t, %s) RETURNING ''",
-		encodeTags(tags), e.afterwards(), e.alone || e.nameless, xid))
+		encodeTags(tags), e.marking() == markedAfterwards, e.kind == writeAlone || e.nameless, xid))
 	switch {
 	case err == nil:
 		e.c.d.outbox.posted.Add(1)
@@ -303,7 +309,7 @@ func outboxError(err error) error {
 // event, if it was the event that failed. The statement may have failed in the
 // same way by itself.
 func (e *effect) explainOutbox(ctx context.Context, cause error) error {
-	if !e.posted || !pgerr.Is(cause, pgerr.UndefinedTable, pgerr.UndefinedSchema, pgerr.InsufficientPrivilege) {
+	if !e.event.sent || !pgerr.Is(cause, pgerr.UndefinedTable, pgerr.UndefinedSchema, pgerr.InsufficientPrivilege) {
 		return cause
 	}
 	if may, err := e.c.inner.text(ctx, "SELECT "+mayPost); err != nil || may == "true" {

@@ -275,7 +275,7 @@ func (c *Conn) direct(ctx context.Context, q *call, reason keying.Reason) (drive
 	if err != nil {
 		return nil, c.unsent(ctx, err)
 	}
-	if e.wraps {
+	if e.kind == writeWrapped {
 		return c.autocommitRows(ctx, q, e)
 	}
 	e.asksAlong(q)

@@ -63,9 +63,9 @@ var beginRefill = fmt.Sprintf("BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; S
 
 // debt is what a connection has to refill before the call ends that committed.
 type debt struct {
-	space *space
-	due   []recipe
-	told  []chan struct{} // closed when the store was asked to release
+	space    *space
+	due      []recipe
+	released []chan struct{} // closed when the store was asked to release
 }
 
 // owe notes what the commit of e, which PostgreSQL has confirmed, invalidates of
@@ -74,7 +74,7 @@ func (c *Conn) owe(e *effect) {
 	switch {
 	case !c.d.through, c.applies, c.tx != nil:
 		return
-	case e.also.catalog || e.also.session || e.unsure || e.leaveNotice != nil:
+	case e.also.catalog || e.also.session || e.schema || e.leaveNotice != nil:
 		return // plans, session or store are not what they were
 	case slices.ContainsFunc(e.tags, func(t store.Tag) bool { return t.Kind == store.TagSchema }):
 		return // everything was invalidated
@@ -99,8 +99,8 @@ func (c *Conn) owe(e *effect) {
 			c.owed.due = append(c.owed.due, r)
 		}
 	}
-	e.told = make(chan struct{})
-	c.owed.told = append(c.owed.told, e.told)
+	e.released = make(chan struct{})
+	c.owed.released = append(c.owed.released, e.released)
 }
 
 // disown gives up what was not refilled: the next reads will fill.
@@ -122,7 +122,7 @@ func (c *Conn) refill(ctx context.Context) {
 	c.owed = nil
 	r := refiller{c: c, space: d.space, until: time.Now().Add(refillTime)}
 	left := len(d.due)
-	if !c.inner.closed() && c.inner.txStatus() == 'I' && !c.d.statementPool.Load() && r.released(ctx, d.told) {
+	if !c.inner.closed() && c.inner.txStatus() == 'I' && !c.d.statementPool.Load() && r.await(ctx, d.released) {
 		// Not the caller's context: it may end in the middle of a SELECT, which
 		// would cost the connection, and its hints are for the statement.
 		own, cancel := context.WithDeadline(context.Background(), r.until.Add(refillBreak))
@@ -173,13 +173,13 @@ func (r *refiller) count(result refillResult) {
 	}
 }
 
-// released waits for the release: until then the lookup finds the writer's own marks.
-func (r *refiller) released(ctx context.Context, told []chan struct{}) bool {
+// await waits for the release: until then the lookup finds the writer's own marks.
+func (r *refiller) await(ctx context.Context, released []chan struct{}) bool {
 	timer := time.NewTimer(time.Until(r.until))
 	defer timer.Stop()
-	for _, t := range told {
+	for _, done := range released {
 		select {
-		case <-t:
+		case <-done:
 		case <-timer.C:
 			return false
 		case <-ctx.Done():

@@ -41,7 +41,7 @@ func (c *Conn) sideEffectsOf(calls []*call, before stance) (s sideEffects) {
 			s.asks = true // what comes after it in the same message was planned before it
 		}
 	}
-	if len(calls) > 1 {
+	if len(calls) != 1 {
 		return s
 	}
 	s.change = before.changedBy(calls[0], c.tx)

@@ -53,7 +53,7 @@ func (c *Conn) exec(ctx context.Context, q *call) (driver.Result, error) {
 	if err != nil {
 		return nil, c.unsent(ctx, err)
 	}
-	if e.wraps {
+	if e.kind == writeWrapped {
 		return c.autocommit(ctx, q, e)
 	}
 	e.asksAlong(q)
