@@ -113,7 +113,7 @@ func (c *Conn) changed(s *sideEffects, err error) {
 	default:
 		after := c.after(ch)
 		if tx != nil && !ch.Local {
-			tx.keep(c.d, ch, after)
+			tx.keep(c.d, ch, after, tx.asks)
 		}
 		if c.stand(after); after.session == nil {
 			c.unsettled = ch
@@ -122,7 +122,7 @@ func (c *Conn) changed(s *sideEffects, err error) {
 }
 
 // keep takes in what COMMIT leaves of a change that is not undone by it.
-func (t *txState) keep(d *connector, ch *change, after stance) {
+func (t *txSettings) keep(d *connector, ch *change, after stance, asks bool) {
 	if ch.temporary != nil && after.session != nil {
 		_, t.kept.temporaries, _ = ch.temporary.After(ch.before.temporaries, t.kept.temporaries)
 		return
@@ -130,7 +130,7 @@ func (t *txState) keep(d *connector, ch *change, after stance) {
 	switch i, ok := valueOf(ch.Name); {
 	case ch.keeps:
 		t.kept = after
-	case t.kept.session == nil || after.session == nil || !ok || t.asks || ch.Name == "datestyle" || t.kept.view != after.view:
+	case t.kept.session == nil || after.session == nil || !ok || asks || ch.Name == "datestyle" || t.kept.view != after.view:
 		t.kept = stance{}
 	default: // to the same value
 		t.kept.session = d.derive(t.kept.session, t.kept.view, i, after.session.values[i])

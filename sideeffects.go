@@ -94,8 +94,8 @@ func (s *sideEffects) forget(c *Conn) {
 
 // runs takes in what statements in the transaction are about to do. before is what is known of the session.
 func (t *txState) runs(s *sideEffects, before stance) {
-	if s.session && !t.session {
-		t.session, t.began, t.kept = true, before, before
+	if s.session {
+		t.begin(before)
 	}
 	t.catalog = t.catalog || s.catalog
 	t.durability = t.durability || s.commitsOtherwise()

@@ -13,27 +13,45 @@ import (
 var _ driver.Tx = (*tx)(nil)
 
 // txState is what the driver knows of the transaction that is open on a
-// connection, however it was begun. See docs/decisions/transactions-and-sessions.md (D24, D25, D26).
+// connection, however it was begun. Statements change it by runs and ran, and effect.plan. See
+// docs/decisions/transactions-and-sessions.md (D24, D25, D26).
 type txState struct {
-	tags       map[store.Tag]struct{} // of everything written so far; a rolled-back savepoint keeps its tags
-	catalog    bool                   // it changed the catalog
-	session    bool                   // it changed settings, which its end may undo
-	began      stance                 // before the first change, where ROLLBACK goes back to; zero if that is not known
-	kept       stance                 // what COMMIT leaves of the changes; zero if that is not known
-	end        txEnd                  // once it is over
-	durability bool                   // synchronous_commit may be one of them
-	asks       bool                   // it ran code that is not understood, see ask.go
-	cursor     bool                   // it declared a cursor: COMMIT runs the query of one WITH HOLD, which may write then
-	// view is the catalog that its writes were planned with; mixed says that
-	// there were several.
-	view  *view
-	mixed bool
+	txWrites
+	txSettings
 
-	refused   bool // PostgreSQL does not tell what its settings are
-	unseen    bool // it wrote, and it is not known on which server, see showAnyway
 	queried   bool // the caller has run a statement in it that fixes its snapshot, see stateInTx
 	isolation isolation
 	found     found // see along.go
+}
+
+// txWrites is what the transaction has written so far, or may have. Nothing is taken away: a savepoint that is
+// rolled back leaves its tags.
+type txWrites struct {
+	tags    map[store.Tag]struct{}
+	view    *view // the catalog that the writes were planned with, the first one if mixed
+	mixed   bool  // there were several
+	catalog bool  // the catalog was changed
+	asks    bool  // code was run that is not understood, see ask.go
+	cursor  bool  // a cursor was declared: COMMIT runs the query of one WITH HOLD, which may write then
+	unseen  bool  // it is not known on which server, see showAnyway
+}
+
+// txSettings is what the transaction does to the settings of the session, which its end undoes or keeps, see
+// setting.go.
+type txSettings struct {
+	session    bool   // it has changed some
+	began      stance // before the first change, where ROLLBACK goes back to; zero if that is not known
+	kept       stance // what COMMIT leaves of the changes; zero if that is not known
+	durability bool   // synchronous_commit may be one of them
+	refused    bool   // PostgreSQL does not tell what they are
+	end        txEnd  // how the transaction has ended, once it is over
+}
+
+// begin notes that settings change from now on. before is what they were.
+func (t *txSettings) begin(before stance) {
+	if !t.session {
+		t.session, t.began, t.kept = true, before, before
+	}
 }
 
 // txEnd is how a transaction has ended.
@@ -49,7 +67,7 @@ const (
 const maxTxTags = 4096
 
 // planned notes the catalog that a writing statement was planned with.
-func (t *txState) planned(v *view) {
+func (t *txWrites) planned(v *view) {
 	if t.view == nil {
 		t.view = v
 	}
@@ -57,7 +75,7 @@ func (t *txState) planned(v *view) {
 }
 
 // add takes in what a statement writes.
-func (t *txState) add(v *view, tags []store.Tag) {
+func (t *txWrites) add(v *view, tags []store.Tag) {
 	if len(tags) == 0 {
 		return
 	}
@@ -92,7 +110,7 @@ func (t *txState) add(v *view, tags []store.Tag) {
 //	UPDATE changes two
 //	plan SELECT view: {two}, not written
 //	miss, SELECT → its own change, fill
-func (t *txState) wrote(v *view, tags []store.Tag) bool {
+func (t *txWrites) wrote(v *view, tags []store.Tag) bool {
 	if t.asks {
 		return true
 	}
