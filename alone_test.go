@@ -14,9 +14,9 @@ import (
 	"github.com/jackc/pgx/v5/stdlib"
 
 	"github.com/cachedpg/cachedpg/internal/harness"
+	"github.com/cachedpg/cachedpg/internal/patience"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 	"github.com/cachedpg/cachedpg/internal/redistest"
-	"github.com/cachedpg/cachedpg/store"
 )
 
 // A loop over the rows of UPDATE … RETURNING that writes the same rows on
@@ -359,7 +359,7 @@ func TestAStoreThatRefusesWrites(t *testing.T) {
 			f.Exec("UPDATE users SET name = 'anna' WHERE id = 1")
 			d := time.Since(begin)
 			f.Log(i, d)
-			if i > 0 && d > store.Lease/2 {
+			if i > 0 && d > patience.Lease/2 {
 				f.Errorf("write %d took %v", i, d)
 			}
 			time.Sleep(700 * time.Millisecond)

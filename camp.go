@@ -84,7 +84,7 @@ func censusOf(database string) string {
 		" WHERE locktype "+eq+" 'advisory' AND objsubid "+eq+" 2::pg_catalog.int2 AND granted AND database "+eq+" '%s'::pg_catalog.oid"+
 		" AND pid OPERATOR(pg_catalog.<>) pg_catalog.pg_backend_pid()"+
 		" AND (classid "+eq+" '%d'::pg_catalog.oid OR classid "+eq+" '%d'::pg_catalog.oid OR classid "+eq+" '%d'::pg_catalog.oid AND objid "+eq+" '%d'::pg_catalog.oid)), ''))",
-		int((campWait+time.Second-1)/time.Second), database, lockCamps, lockPolicies, lockClass, lockNotice)
+		int((campWait()+time.Second-1)/time.Second), database, lockCamps, lockPolicies, lockClass, lockNotice)
 }
 
 func parseCensus(answer string) (s census, err error) {

@@ -91,7 +91,7 @@ func TestTheWaitForOtherCachesEndsWithTheContext(t *testing.T) {
 	harness.ScenarioOnce(t, harness.People, func(f *harness.Fixture) {
 		a, b := f.Beside("a"), f.Beside("b")
 		a.Warm(harness.UserByID, 1)
-		ctx, cancel := context.WithTimeout(f.Ctx, campWait/4)
+		ctx, cancel := context.WithTimeout(f.Ctx, campWait()/4)
 		defer cancel()
 		tx, err := b.DB.BeginTx(ctx, nil)
 		if err != nil {
@@ -101,7 +101,7 @@ func TestTheWaitForOtherCachesEndsWithTheContext(t *testing.T) {
 			err = tx.Commit()
 		}
 		if ctx.Err() == nil || err == nil {
-			f.Errorf("got %v before %v was over", err, campWait/4)
+			f.Errorf("got %v before %v was over", err, campWait()/4)
 		}
 		a.Fresh(harness.UserByID, 1).Is("1 ann Oslo")
 		b.Exec("UPDATE users SET city = 'Bergen' WHERE id = 1")

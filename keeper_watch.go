@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/cachedpg/cachedpg/internal/patience"
 	"github.com/cachedpg/cachedpg/store"
 )
 
@@ -49,7 +50,7 @@ func (k *keeper) sameCatalog(ctx context.Context, left time.Duration) (bool, err
 		}
 		return false, nil
 	}
-	limit, cancel := context.WithTimeout(ctx, left-store.Lease/8)
+	limit, cancel := context.WithTimeout(ctx, left-patience.Lease/8)
 	defer cancel()
 	for {
 		stamps, err := k.stamps(ctx)

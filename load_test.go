@@ -22,7 +22,6 @@ import (
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 	"github.com/cachedpg/cachedpg/internal/redistest"
 	"github.com/cachedpg/cachedpg/keying"
-	"github.com/cachedpg/cachedpg/store"
 )
 
 // A change of the schema that cannot be looked at makes everything stale, which takes no
@@ -36,10 +35,10 @@ func TestALeaseIsRenewedWhileTheCatalogCannotBeLoaded(t *testing.T) {
 		before := StatsOf(f.DB).Shared.Epochs
 
 		unlock := f.LockedCatalog("pg_depend")
-		f.Stays(2*store.Lease, func() { f.Hit(all) })
+		f.Stays(2*patience.Lease, func() { f.Hit(all) })
 		f.Past("ALTER TABLE users RENAME COLUMN city TO town")
 		noticed(f.Via, time.Now(), all)
-		f.Stays(2*store.Lease, func() { bypasses(f.Via, all) })
+		f.Stays(2*patience.Lease, func() { bypasses(f.Via, all) })
 		f.Exec("UPDATE users SET name = name || '!' WHERE id = 1")
 		f.Fresh(all).Is("1 ann! Oslo")
 		if f.InMemory() {

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cachedpg/cachedpg/internal/patience"
 	"github.com/cachedpg/cachedpg/store"
 )
 
@@ -143,7 +144,7 @@ func standIn(ctx context.Context, in inner, retry func() bool) error {
 }
 
 // outlasted is when every lease is over that was extended before a notice was posted.
-func outlasted(posted time.Time) time.Time { return posted.Add(store.Lease + noticeMargin) }
+func outlasted(posted time.Time) time.Time { return posted.Add(patience.Lease + noticeMargin) }
 
 // outlast waits until every lease is over that was extended before a notice was
 // posted, or until retry succeeds.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/cachedpg/cachedpg/internal/harness"
+	"github.com/cachedpg/cachedpg/internal/patience"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 	"github.com/cachedpg/cachedpg/internal/redistest"
 	"github.com/cachedpg/cachedpg/keying"
@@ -93,7 +94,7 @@ func TestAStoreThatForgotIntentsWaitsForNoneThatItHas(t *testing.T) {
 			f.Fatal(err)
 		}
 		hits := StatsOf(other.DB).Hits
-		f.Stays(store.Lease, func() { other.Fresh(harness.UserByID, 2) })
+		f.Stays(patience.Lease, func() { other.Fresh(harness.UserByID, 2) })
 		if StatsOf(other.DB).Hits != hits {
 			f.Error("hits while a writer is under way whose marks may be lost")
 		}
@@ -133,7 +134,7 @@ func TestAStoreThatForgotIntentsWaitsForTheirWriters(t *testing.T) {
 				f.Bypass(keying.DirtyTag, harness.UserByID, 1)
 				lose(f, r)
 				hits := StatsOf(f.DB).Hits + StatsOf(other.DB).Hits
-				f.Stays(2*store.Lease, func() {
+				f.Stays(2*patience.Lease, func() {
 					f.Fresh(harness.UserByID, 1).Is("1 ann Oslo")
 					other.Fresh(harness.UserByID, 1).Is("1 ann Oslo")
 				})
@@ -187,14 +188,14 @@ func TestAWriterCutOffFromTheStoreCommitsPastIt(t *testing.T) {
 		writer.On(tx).Exec("UPDATE users SET name = 'ann' WHERE id = 1")
 		f.Commit(tx)
 		f.Fresh(harness.UserByID, 1).Is("1 ann Oslo")
-		if d := time.Since(begin); d >= 3*store.Lease {
+		if d := time.Since(begin); d >= 3*patience.Lease {
 			f.Errorf("three later writes took %v: each has waited as the first one did", d)
 		}
 		if n := StatsOf(writer.DB).Unmarked; n != 4 {
 			f.Errorf("%d writes were counted as not marked, want 4", n)
 		}
 		// As long as the notice is there nobody caches.
-		f.Stays(store.Lease/2, func() { f.Bypass(keying.Warming, harness.UserByID, 2) })
+		f.Stays(patience.Lease/2, func() { f.Bypass(keying.Warming, harness.UserByID, 2) })
 
 		p.Restore()
 		f.Again(harness.UserByID, 1).Is("1 ann Oslo")

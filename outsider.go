@@ -129,7 +129,7 @@ func (c *Conn) showAnyway(ctx context.Context) error {
 	if err == nil && !isTrue(some) {
 		return nil
 	}
-	return patiently(ctx, c.inner, campWait)
+	return patiently(ctx, c.inner, campWait())
 }
 
 func (o *outsider) announce(ctx context.Context, c *Conn) error {

@@ -9,10 +9,10 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/cachedpg/cachedpg/internal/patience"
 	"github.com/cachedpg/cachedpg/internal/pgerr"
 
 	"github.com/cachedpg/cachedpg/keying"
-	"github.com/cachedpg/cachedpg/store"
 )
 
 // peers is what a process shows of itself to those that do not share its cache,
@@ -103,7 +103,7 @@ type peers struct {
 }
 
 // campWait is how long a commit waits for caches that it has seen, as for a notice.
-const campWait = store.Lease + noticeMargin
+func campWait() time.Duration { return patience.Lease + noticeMargin }
 
 // started is what elapsed counts from.
 var started = time.Now()
@@ -205,7 +205,7 @@ func (p *peers) round(enough func() bool) (err error) {
 }
 
 // restedLocked reports that writers which were seen have been gone for long enough.
-func (p *peers) restedLocked() bool { return p.metAt.IsZero() || time.Since(p.metAt) >= campWait }
+func (p *peers) restedLocked() bool { return p.metAt.IsZero() || time.Since(p.metAt) >= campWait() }
 
 // ask shows what there is to show, asks, and draws the conclusions. Who answers
 // nothing from a cache hides it: nobody needs to wait for it.
@@ -251,7 +251,7 @@ func (p *peers) ask(ctx context.Context, hidden bool) error {
 		p.hits.Store(0)
 		return nil
 	}
-	if p.cold != nil && (p.asked.IsZero() || caching != p.caching || time.Since(p.asked) > store.Lease) {
+	if p.cold != nil && (p.asked.IsZero() || caching != p.caching || time.Since(p.asked) > patience.Lease) {
 		first := p.first
 		p.mu.Unlock()
 		p.cold(ctx, first)
@@ -259,7 +259,7 @@ func (p *peers) ask(ctx context.Context, hidden bool) error {
 		p.first = false
 	}
 	p.caching, p.asked = caching, at
-	p.hits.Store(elapsed(at.Add(store.Lease)))
+	p.hits.Store(elapsed(at.Add(patience.Lease)))
 	return nil
 }
 
@@ -297,13 +297,13 @@ func (p *peers) sawWritingLocked(at time.Time, s census, since time.Time, pooled
 	if since != p.writing {
 		p.writing, p.due = since, time.Time{}
 		if len(withoutKin(p.process, others(s.caches, p.camp))) > 0 || s.young {
-			p.due = time.Now().Add(campWait)
+			p.due = time.Now().Add(campWait())
 		}
 	}
 	if p.writing.IsZero() || time.Now().Before(p.due) {
 		p.commits.Store(0)
 	} else {
-		p.commits.Store(elapsed(at.Add(store.Lease)))
+		p.commits.Store(elapsed(at.Add(patience.Lease)))
 	}
 }
 
@@ -316,7 +316,7 @@ func (p *peers) failedLocked(err error) {
 		p.problem, p.asked, p.first = err, time.Time{}, false
 		p.hits.Store(0)
 	case !p.asked.IsZero():
-		p.hits.Store(elapsed(time.Now().Add(store.Lease)))
+		p.hits.Store(elapsed(time.Now().Add(patience.Lease)))
 	default:
 		p.problem = err
 	}
@@ -385,7 +385,7 @@ func (p *peers) keep() {
 	p.mu.Lock()
 	idle, moved, writes := p.writing.IsZero() && p.asked.IsZero(), p.camp != p.self(), p.writes
 	p.mu.Unlock()
-	soon := elapsed(time.Now().Add(store.Lease - renewEvery))
+	soon := elapsed(time.Now().Add(patience.Lease - renewEvery))
 	if !idle && (moved || writes && p.commits.Load() < soon) {
 		_ = p.round(func() bool { return !moved && p.commits.Load() >= soon })
 	}
@@ -458,7 +458,7 @@ func (p *peers) announceOn(ctx context.Context, c *Conn, database string) error 
 		s.young = true // somebody may have a cache
 	}
 	if s.young || len(others(s.caches, own)) > 0 {
-		err = patiently(ctx, c.inner, campWait)
+		err = patiently(ctx, c.inner, campWait())
 	}
 	if err == nil && c.pid != 0 {
 		c.shown = shown
@@ -500,7 +500,7 @@ func (p *peers) trouble() error {
 	switch {
 	case p.camp.kind == campOff:
 		return nil
-	case len(p.met) > 0 && p.met[0].kind == campShared && p.camp.kind == campShared && time.Since(p.metFrom) < campWait:
+	case len(p.met) > 0 && p.met[0].kind == campShared && p.camp.kind == campShared && time.Since(p.metFrom) < campWait():
 		return nil // it may not have noticed yet that the server was replaced
 	case len(p.met) > 0:
 		return fmt.Errorf("%w: cache_store: %s writes to this database; name the same Redis in all, set cache_external=events if Kafka or Apply tells this cache, or see docs/rollout.md", ErrWithheld, p.met[0])

@@ -11,12 +11,13 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/cachedpg/cachedpg/internal/patience"
 	"github.com/cachedpg/cachedpg/internal/pgerr"
 	"github.com/cachedpg/cachedpg/store"
 )
 
 // watchLease allows hits in the memory of this process for as long as PostgreSQL
-// was asked lately whether the catalog has changed: store.Lease from when the
+// was asked lately whether the catalog has changed: patience.Lease from when the
 // question was sent. While queries run it is asked twice in a lease; while none
 // does, never, and the first one then waits for the answer. Hits need no clock for
 // it: a timer ends the lease.
@@ -82,7 +83,7 @@ func (l *watchLease) run(ctx context.Context) {
 		sent := time.Now()
 		err := l.check(ctx)
 		l.conclude(sent, err)
-		next := sent.Add(store.Lease / 2)
+		next := sent.Add(patience.Lease / 2)
 		if err != nil {
 			next = time.Now().Add(watchRetry)
 		}
@@ -154,7 +155,7 @@ func (l *watchLease) conclude(sent time.Time, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.failing = err != nil && !nobodyThere(err)
-	if left := store.Lease - time.Since(sent); !l.failing && left > 0 {
+	if left := patience.Lease - time.Since(sent); !l.failing && left > 0 {
 		l.timer.Reset(left)
 		l.stands.Store(true)
 	}

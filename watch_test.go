@@ -13,9 +13,9 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/cachedpg/cachedpg/internal/harness"
+	"github.com/cachedpg/cachedpg/internal/patience"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 	"github.com/cachedpg/cachedpg/internal/redistest"
-	"github.com/cachedpg/cachedpg/store"
 )
 
 const watchedPeople = harness.People + `
@@ -59,7 +59,7 @@ func noticed(v harness.Via, changed time.Time, query string) {
 		began := time.Now()
 		got := describes(v.Read(v.Ask, query, nil))
 		// The timer that ends a lease may be late on a busy machine.
-		if late := began.Sub(changed) - store.Lease; got != want && late > time.Second {
+		if late := began.Sub(changed) - patience.Lease; got != want && late > time.Second {
 			v.F.Fatalf("%s: got %s %v after the bound, want %s", query, got, late, want)
 		}
 		return got == want
@@ -196,7 +196,7 @@ func TestAnIdleApplicationAsksNothing(t *testing.T) {
 		f.Until("the end of the lease", func() bool { return !l.stands.Load() })
 		const asked = "SELECT max(query_start)::text FROM pg_stat_activity WHERE datname = current_database() AND query LIKE '%''now''::timestamptz%' AND pid <> pg_backend_pid()"
 		before := f.Read(f.Plain, asked, nil).String()
-		exec.Stays(store.Lease, func() {})
+		exec.Stays(patience.Lease, func() {})
 		if after := f.Read(f.Plain, asked, nil).String(); after != before || after == "" || l.stands.Load() {
 			f.Errorf("asked at %q, before at %q", after, before)
 		}
@@ -237,7 +237,7 @@ func TestHitsGoOnWhilePostgreSQLIsDownAndNotWhileItIsSilent(t *testing.T) {
 		}
 		v.Again(harness.UserByID, 1)
 		p.Refuse()
-		v.Stays(2*store.Lease, func() {
+		v.Stays(2*patience.Lease, func() {
 			if !hits() {
 				f.Fatal("no hit while PostgreSQL is down")
 			}
@@ -302,7 +302,7 @@ func TestASilentPostgreSQLGivesNoLease(t *testing.T) {
 			t.Errorf("%v: a lease %v, want %v", tt.err, got, tt.want)
 		}
 		l.stands.Store(false)
-		if l.conclude(time.Now().Add(-store.Lease), nil); l.stands.Load() {
+		if l.conclude(time.Now().Add(-patience.Lease), nil); l.stands.Load() {
 			t.Error("a lease from a question that was sent a lease ago")
 		}
 		l.timer.Stop()

@@ -21,6 +21,7 @@ import (
 	"github.com/cachedpg/cachedpg/internal/patience"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 	"github.com/cachedpg/cachedpg/internal/redistest"
+	"github.com/cachedpg/cachedpg/store"
 )
 
 // Main is the TestMain of every package that uses the harness.
@@ -30,6 +31,7 @@ func Main(m *testing.M) {
 		patience.Flight = Timeout                                     // so does a SELECT
 	}
 	patience.Setting = time.Hour
+	patience.Lease = 3 * store.Lease // which a machine that has something else to do must not make run out
 	goleak.VerifyTestMain(m)
 }
 

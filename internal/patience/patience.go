@@ -17,6 +17,9 @@ var (
 	// Flight is how long a SELECT may take of which nothing is known before another
 	// reader runs it as well.
 	Flight = store.FillLock
+	// Lease is store.Lease. Tests that count hits must not lose one because the machine was busy
+	// for two seconds.
+	Lease = store.Lease
 	// Setting is how long what a session was found to be is built upon: a server that has loaded its
 	// configuration again tells of few settings by itself.
 	Setting = time.Minute

@@ -10,8 +10,8 @@ import (
 	"github.com/cachedpg/cachedpg/store"
 )
 
-// patience bounds what a test waits for.
-const patience = 20 * time.Second
+// testTimeout bounds what a test waits for.
+const testTimeout = 20 * time.Second
 
 // yes is a PostgreSQL in which nothing stands in the way of a lease.
 func yes(context.Context, store.Fresh) (bool, error) { return true, nil }
@@ -51,9 +51,9 @@ func openTarget(tb testing.TB, target *Target, o Options) *user {
 // until asks again until the condition holds.
 func (u *user) until(what string, condition func() bool) {
 	u.Helper()
-	for end := time.Now().Add(patience); !condition(); time.Sleep(2 * time.Millisecond) {
+	for end := time.Now().Add(testTimeout); !condition(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(end) {
-			u.Fatalf("waited %v for %s", patience, what)
+			u.Fatalf("waited %v for %s", testTimeout, what)
 		}
 	}
 }

@@ -9,9 +9,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cachedpg/cachedpg/internal/patience"
 	goredis "github.com/redis/go-redis/v9"
-
-	"github.com/cachedpg/cachedpg/store"
 )
 
 // node is a client that belongs to one life of one server in the role of a
@@ -141,7 +140,7 @@ func (n *node) fit(info map[string]string) error {
 // succeeds reports that the server may have taken another's place so lately that
 // a lease of that one stands (I16). It was a master when it was met, so a lease
 // later none does, however young its epoch is: it has only been emptied.
-func (n *node) succeeds() bool { return n.replicated && time.Since(n.since) < store.Lease }
+func (n *node) succeeds() bool { return n.replicated && time.Since(n.since) < patience.Lease }
 
 func versionOf(s string) (major, minor int, ok bool) {
 	parts := strings.SplitN(s, ".", 3)

@@ -12,6 +12,7 @@ import (
 
 	goredis "github.com/redis/go-redis/v9"
 
+	"github.com/cachedpg/cachedpg/internal/patience"
 	"github.com/cachedpg/cachedpg/store"
 )
 
@@ -355,7 +356,7 @@ func (s *Store) enqueue(ctx context.Context, w Write, number int64, nonce string
 			return err
 		}
 		argv := []any{p.prefix, w.Max, payload, catalogTag, appendStamp(nil, w.Catalog), schemaTag,
-			ms, n, store.Lease.Milliseconds(), flag(p.succeeds()), w.Server, sealed, w.Given, s.name}
+			ms, n, patience.Lease.Milliseconds(), flag(p.succeeds()), w.Server, sealed, w.Given, s.name}
 		for _, t := range w.Tags {
 			argv = append(argv, encodeTag(t))
 		}

@@ -7,7 +7,7 @@ import (
 	"encoding/binary"
 	"time"
 
-	"github.com/cachedpg/cachedpg/store"
+	"github.com/cachedpg/cachedpg/internal/patience"
 )
 
 // A database that has moved has another identity, and so a namespace of its own.
@@ -114,7 +114,7 @@ func (p *partition) register(ctx context.Context) error {
 	if len(p.keys) == 2 || p.registered.Load() != nil {
 		return nil
 	}
-	reply, err := p.run(ctx, registerScript, p.keys, p.space, hashTag(p.index)+":", newEpoch(), store.Lease.Milliseconds(), p.store.server)
+	reply, err := p.run(ctx, registerScript, p.keys, p.space, hashTag(p.index)+":", newEpoch(), patience.Lease.Milliseconds(), p.store.server)
 	if err != nil {
 		return err
 	}

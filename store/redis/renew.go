@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/cachedpg/cachedpg/internal/patience"
 	"github.com/cachedpg/cachedpg/store"
 )
 
@@ -41,13 +42,13 @@ func (in *incarnation) renew(ctx context.Context, sure func(ctx context.Context,
 		switch {
 		case p.cold:
 			cold = append(cold, p)
-		case p.left < store.Lease*2/3:
+		case p.left < patience.Lease*2/3:
 			due = append(due, p)
 		}
 	}
 	// Apart, so that an epoch that has to wait does not end those that stand.
 	if len(due) > 0 {
-		left := store.Lease
+		left := patience.Lease
 		for _, p := range due {
 			left = min(left, p.left-time.Since(p.at))
 		}
@@ -152,7 +153,7 @@ func (in *incarnation) peek(ctx context.Context) ([]*peek, error) {
 }
 
 func (p *partition) peek(ctx context.Context) (*peek, error) {
-	reply, err := p.run(ctx, peekScript, p.keys, newEpoch(), p.space, hashTag(p.index)+":", newEpoch(), store.Lease.Milliseconds(), p.store.server)
+	reply, err := p.run(ctx, peekScript, p.keys, newEpoch(), p.space, hashTag(p.index)+":", newEpoch(), patience.Lease.Milliseconds(), p.store.server)
 	if err != nil {
 		return nil, err
 	}
@@ -178,7 +179,7 @@ func peekReply(reply []any) (*peek, bool) {
 
 // extend makes the lease last until a lease after the peek.
 func (p *peek) extend(ctx context.Context) (stands bool, err error) {
-	reply, err := p.run(ctx, extendScript, p.keys, p.epoch, p.now+store.Lease.Milliseconds(), p.prefix, newEpoch())
+	reply, err := p.run(ctx, extendScript, p.keys, p.epoch, p.now+patience.Lease.Milliseconds(), p.prefix, newEpoch())
 	if err != nil {
 		return false, err
 	}

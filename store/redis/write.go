@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/cachedpg/cachedpg/internal/patience"
 	"github.com/cachedpg/cachedpg/store"
 )
 
@@ -82,7 +83,7 @@ func (p *partition) mark(ctx context.Context, marks intents) (store.Marked, erro
 
 // markAt marks tags, if the version of the list of doors is still this one.
 func (p *partition) markAt(ctx context.Context, marks intents, version string, tags []store.Tag) (marked store.Marked, changed bool, err error) {
-	argv := append(make([]any, 0, 10+len(tags)), p.prefix, newEpoch(), marks.w[:], store.Lease.Milliseconds(), flag(p.succeeds()), marks.compare,
+	argv := append(make([]any, 0, 10+len(tags)), p.prefix, newEpoch(), marks.w[:], patience.Lease.Milliseconds(), flag(p.succeeds()), marks.compare,
 		appendStamp(nil, marks.catalog))
 	argv = appendFields(append(append(argv, catalogFields...), version), tags...)
 	reply, err := p.run(ctx, markScript, p.keys, argv...)
@@ -113,7 +114,7 @@ func markReply(reply []any) (schema, wait int64, epoch string, ok bool) {
 // leaseOf is a wait in milliseconds, as Redis says it. Nobody has to wait longer than a
 // lease, whatever somebody has written there.
 func leaseOf(wait int64) time.Duration {
-	return time.Duration(min(max(wait, 0), store.Lease.Milliseconds())) * time.Millisecond
+	return time.Duration(min(max(wait, 0), patience.Lease.Milliseconds())) * time.Millisecond
 }
 
 func flag(b bool) string {
