@@ -1,6 +1,10 @@
 package cachedpg
 
-import "context"
+import (
+	"context"
+
+	"github.com/cachedpg/cachedpg/internal/backend"
+)
 
 // A statement that runs alone has no transaction id by which a new epoch could
 // wait for it, see newHorizon: it is marked before PostgreSQL has heard of it. So
@@ -34,8 +38,8 @@ func (l *aloneLock) release() {
 // one, the connection cannot: then another does, in a transaction of its own.
 func (e *effect) announce(ctx context.Context) error {
 	c := e.c
-	if c.pid != 0 && c.inner.txStatus() != 'E' && !c.mustNotAsk() {
-		if _, err := askIn(ctx, c.inner, announceAlone); err != nil { // a lock of the session's stays
+	if c.pid != 0 && c.inner.TxStatus() != 'E' && !c.mustNotAsk() {
+		if _, err := backend.AskIn(ctx, c.inner, announceAlone); err != nil { // a lock of the session's stays
 			return err
 		}
 		c.announced++
@@ -61,9 +65,9 @@ func (e *effect) announce(ctx context.Context) error {
 func (c *Conn) retract() {
 	defer func(raw bool) { c.raw = raw }(c.raw)
 	c.raw = false // what is asked here is the driver's own
-	for c.announced > 0 && !c.inner.closed() && c.inner.txStatus() == 'I' {
-		ctx, cancel := context.WithTimeout(context.Background(), rollbackTimeout)
-		_, err := c.inner.text(ctx, retractAlone)
+	for c.announced > 0 && !c.inner.Closed() && c.inner.TxStatus() == 'I' {
+		ctx, cancel := context.WithTimeout(context.Background(), backend.RollbackTimeout)
+		_, err := c.inner.Ask(ctx, retractAlone)
 		cancel()
 		if err != nil {
 			_ = c.inner.Close() // the lock ends with it

@@ -4,11 +4,13 @@ import (
 	"context"
 	"strings"
 	"time"
+
+	"github.com/cachedpg/cachedpg/internal/backend"
 )
 
 // With a store that processes share, COMMIT needs the transaction's id for its marks, and has to know whether it waits for
 // the disk. Both are found out beside the first statement that writes, by a question that travels with it
-// (see rider), and then COMMIT asks nothing:
+// (see backend.Along), and then COMMIT asks nothing:
 //
 //	UPDATE …; question      one round trip, as without the question
 //	(more statements)
@@ -35,10 +37,10 @@ type found struct {
 }
 
 // earlyFacts is the question. It may be long until COMMIT, and the caller may be idle meanwhile: so his
-// limit for that stays as it is, and where the store could not be told within it COMMIT asks, see pinnedCommit.
-const earlyFacts = "SELECT pg_catalog.concat(pg_catalog.pg_current_xact_id_if_assigned(), ' ', " + pinned + ", ' ', " + hurries + ")"
+// limit for that stays as it is, and where the store could not be told within it COMMIT asks, see backend.PinnedCommitSQL.
+const earlyFacts = "SELECT pg_catalog.concat(pg_catalog.pg_current_xact_id_if_assigned(), ' ', " + backend.PinnedSQL + ", ' ', " + backend.HurriesSQL + ")"
 
-var factsAlong = newAlong("cachedpg_facts", earlyFacts)
+var factsAlong = backend.NewAlong("cachedpg_facts", earlyFacts)
 
 // shortLimit is what a statement may take where a question beside it might be what ends it.
 const shortLimit = 100 * time.Millisecond
@@ -46,47 +48,47 @@ const shortLimit = 100 * time.Millisecond
 // asksAlong has the question travel with q, which is about to run, if that is the time for it.
 func (e *effect) asksAlong(q *call) {
 	c := e.c
-	in, ok := c.inner.(*pgxInner)
-	if !ok || !in.carries() || c.tx == nil || c.tx.found.xid != "" || c.tx.found.mute || !isPlain(q) || len(q.values) == 0 {
+	in, ok := c.inner.(*backend.Pgx)
+	if !ok || !in.Carries() || c.tx == nil || c.tx.found.xid != "" || c.tx.found.mute || !isPlain(q) || len(q.values) == 0 {
 		return
 	}
 	switch {
 	case e.marking() != markedShared, e.posts(), e.where.drifts(): // it is another question then, or none
 	case c.tx.asks, c.tx.cursor, e.also.asks, e.also.session, e.also.commitsOtherwise():
-	case c.commits == commitSync && e.space.doors().Closed(e.tags): // COMMIT may need none
-	case c.limit > 0 && c.limit < shortLimit, c.inner.txStatus() != 'T', e.isRefused():
+	case c.commits == backend.CommitSync && e.space.doors().Closed(e.tags): // COMMIT may need none
+	case c.limit > 0 && c.limit < shortLimit, c.inner.TxStatus() != 'T', e.isRefused():
 	default:
-		in.carry(factsAlong)
+		in.Carry(factsAlong)
 	}
 }
 
 // hears takes in the answer, once the statement has ended with err, and returns what the caller is told.
 func (c *Conn) hears(err error) error {
-	in, ok := c.inner.(*pgxInner)
-	if !ok || !in.carries() {
+	in, ok := c.inner.(*backend.Pgx)
+	if !ok || !in.Carries() {
 		return err
 	}
-	heard := in.hear()
-	if !heard.ok || c.tx == nil || in.closed() {
+	heard := in.Hear()
+	if !heard.OK || c.tx == nil || in.Closed() {
 		return err
 	}
-	if heard.refused != nil {
+	if heard.Refused != nil {
 		c.tx.found.mute = true
-		if in.undoAside(context.Background()) != nil {
+		if in.UndoAside(context.Background()) != nil {
 			// What has ended the question, such as a cancel request, came before its savepoint. A moment earlier it
 			// would have ended the statement.
-			return heard.refused
+			return heard.Refused
 		}
-		c.d.denied(denial{aboutID, c.role()}, heard.refused)
+		c.d.denied(backend.Denial{Question: aboutID, Role: c.role()}, heard.Refused)
 		return err
 	}
-	xid, rest, _ := strings.Cut(heard.value, " ")
+	xid, rest, _ := strings.Cut(heard.Value, " ")
 	setting, hurried, _ := strings.Cut(rest, " ")
 	if hurried != "f" {
 		c.tx.found.mute = true
 		return err
 	}
-	c.tx.found.xid, c.tx.found.commits = xid, commitModeOf(setting)
+	c.tx.found.xid, c.tx.found.commits = xid, backend.CommitModeOf(setting)
 	return err
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/cachedpg/cachedpg/internal/backend"
 	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 )
@@ -233,11 +234,11 @@ func TestWhatWasFoundOfATransactionHolds(t *testing.T) {
 			}
 			look(func(c *Conn) {
 				found, asks := c.tx.found, c.tx.asks
-				is, err := c.inner.text(f.Ctx, "SHOW synchronous_commit")
+				is, err := c.inner.Ask(f.Ctx, "SHOW synchronous_commit")
 				if err != nil {
 					f.Fatal(err)
 				}
-				if found.xid != "" && !asks && found.commits != commitModeOf(is) {
+				if found.xid != "" && !asks && found.commits != backend.CommitModeOf(is) {
 					f.Errorf("%+v was found, and it is %s", found, is)
 				}
 				if tc.found && found.xid == "" {
@@ -274,7 +275,7 @@ func TestWhatWasFoundIsOfOneTransaction(t *testing.T) {
 		f.Errorf("%+v, after SET", got)
 	}
 	v.Exec(renameUser, 2, "two")
-	if got := found(); got.xid != first.xid || first.xid == "" || got.commits != commitAsync {
+	if got := found(); got.xid != first.xid || first.xid == "" || got.commits != backend.CommitAsync {
 		f.Errorf("%+v, and %+v before", got, first)
 	}
 	if err := PgxConn(f.Ctx, conn, func(c *pgx.Conn) error {
@@ -291,7 +292,7 @@ func TestWhatWasFoundIsOfOneTransaction(t *testing.T) {
 		f.Errorf("%+v, of the transaction before", got)
 	}
 	v.Exec(renameUser, 2, "three")
-	if got := found(); got.xid == first.xid || got.commits != commitSync {
+	if got := found(); got.xid == first.xid || got.commits != backend.CommitSync {
 		f.Errorf("%+v, and %+v before", got, first)
 	}
 	v.Exec("COMMIT")
@@ -343,14 +344,14 @@ func TestARefusedQuestionCostsNoTransaction(t *testing.T) {
 				t.Fatal(err)
 			}
 			look(func(c *Conn) {
-				if got := c.inner.txStatus(); got != 'T' {
+				if got := c.inner.TxStatus(); got != 'T' {
 					t.Errorf("the transaction is %c", got)
 				}
 				if got := c.tx.found.xid != ""; got != (i == 0) {
 					t.Errorf("found: %v", got)
 				}
 				if i == 0 {
-					if err := c.inner.(*pgxInner).pgx().PgConn().Exec(f.Ctx, "DEALLOCATE ALL").Close(); err != nil {
+					if err := c.inner.(*backend.Pgx).PgxConn().PgConn().Exec(f.Ctx, "DEALLOCATE ALL").Close(); err != nil {
 						t.Error(err)
 					}
 				}

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/cachedpg/cachedpg/internal/backend"
 	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 )
@@ -190,7 +191,7 @@ func TestAQuestionHasItsOwnLimits(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := conn.Raw(func(c any) error {
-		in := c.(*Conn).inner.(*pgxInner)
+		in := c.(*Conn).inner.(*backend.Pgx)
 		exec := func(sql string) {
 			t.Helper()
 			if _, err := in.ExecContext(f.Ctx, sql, nil); err != nil {
@@ -202,27 +203,27 @@ func TestAQuestionHasItsOwnLimits(t *testing.T) {
 		exec("SET LOCAL lock_timeout = '58s'")
 		exec("SET LOCAL idle_in_transaction_session_timeout = '9s'")
 		exec("UPDATE users SET name = 'anna' WHERE id = 1")
-		answer, kept, err := in.aside(f.Ctx, "SELECT concat_ws(' ', current_setting('statement_timeout'), current_setting('lock_timeout'))", "SELECT set_config('work_mem', '5MB', true)")
+		answer, kept, err := in.Aside(f.Ctx, "SELECT concat_ws(' ', current_setting('statement_timeout'), current_setting('lock_timeout'))", "SELECT set_config('work_mem', '5MB', true)")
 		if err != nil || answer != "2s 250ms" || kept != "5MB" {
 			t.Errorf("got %q, %q, %v", answer, kept, err)
 		}
-		if kept, err := keepIn(f.Ctx, in, "SELECT "+pinnedCommit); kept != "on" || err != nil {
+		if kept, err := backend.KeepIn(f.Ctx, in, "SELECT "+backend.PinnedCommitSQL); kept != "on" || err != nil {
 			t.Errorf("got %q, %v", kept, err)
 		}
 		for _, question := range []string{"SELECT no_such_function()", "SELECT concat(1/0)", "SELECT"} {
-			if _, _, err := in.aside(f.Ctx, question, ""); err == nil {
+			if _, _, err := in.Aside(f.Ctx, question, ""); err == nil {
 				t.Errorf("%s: no error", question)
 			}
-			if _, _, err := in.aside(f.Ctx, "", question); err == nil {
+			if _, _, err := in.Aside(f.Ctx, "", question); err == nil {
 				t.Errorf("%s: no error", question)
 			}
-			if in.txStatus() != 'T' {
-				t.Fatalf("%s: the transaction is %c", question, in.txStatus())
+			if in.TxStatus() != 'T' {
+				t.Fatalf("%s: the transaction is %c", question, in.TxStatus())
 			}
 		}
 		for setting, want := range map[string]string{"statement_timeout": "59s", "lock_timeout": "58s", "work_mem": "5MB",
 			"idle_in_transaction_session_timeout": "10s"} {
-			if got, err := in.text(f.Ctx, "SHOW "+setting); got != want || err != nil {
+			if got, err := in.Ask(f.Ctx, "SHOW "+setting); got != want || err != nil {
 				t.Errorf("%s: got %q, %v, want %q", setting, got, err, want)
 			}
 		}

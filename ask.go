@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/cachedpg/cachedpg/internal/backend"
 	"github.com/cachedpg/cachedpg/keying"
 	"github.com/cachedpg/cachedpg/store"
 )
@@ -36,7 +37,7 @@ const setImmediate = "SET CONSTRAINTS ALL IMMEDIATE"
 
 // transactionWrites is the question. Large objects and statistics are tables of
 // the catalog that nothing cached depends on.
-var transactionWrites = writesWith(pinnedCommit)
+var transactionWrites = writesWith(backend.PinnedCommitSQL)
 
 // writesAside is the same where synchronous_commit is asked for in another way.
 var writesAside = writesWith("''")
@@ -46,7 +47,7 @@ func writesWith(commits string) string {
  ELSE pg_catalog.pg_current_xact_id_if_assigned() END::pg_catalog.text, ''),
  CASE WHEN held.exclusive OR ` + holds + ` OR pg_catalog.current_setting('track_counts') OPERATOR(pg_catalog.<>) 'on' THEN true
   WHEN NOT written.some THEN false WHEN written.others OR held.strong THEN true ELSE ` + permanentRows + ` END,
- held.relations, held.gone, ` + sessionState + `, ` + commits + `, ` + hasTemporaries + `)
+ held.relations, held.gone, ` + backend.StateSQL + `, ` + commits + `, ` + hasTemporaries + `)
  FROM (` + locksHeld + `) held, (` + catalogWritten + `) written`
 }
 
@@ -109,7 +110,7 @@ type writes struct {
 	relations []uint32
 	gone      []uint32 // relations and types that were there, of the session or of everybody
 	state     string   // of the session
-	commits   commitMode
+	commits   backend.CommitMode
 	temporary bool // the session has temporary objects
 }
 
@@ -118,7 +119,7 @@ func parseWrites(answer string) (w writes, err error) {
 	if len(field) != 7 {
 		return w, fmt.Errorf("cachedpg: PostgreSQL gives %d facts about the transaction, not 7", len(field))
 	}
-	w = writes{xid: field[0], catalog: field[1] != "f", state: field[4], commits: commitModeOf(field[5]), temporary: field[6] != "f"}
+	w = writes{xid: field[0], catalog: field[1] != "f", state: field[4], commits: backend.CommitModeOf(field[5]), temporary: field[6] != "f"}
 	if w.relations, err = parseOIDs(field[2]); err == nil {
 		w.gone, err = parseOIDs(field[3])
 	}
@@ -144,7 +145,7 @@ func parseOIDs(list string) (oids []uint32, err error) {
 func (e *effect) questions() []string {
 	questions := e.plainQuestions()
 	if last := &questions[len(questions)-1]; e.where.drifts() {
-		*last = withIdentity(*last)
+		*last = backend.WithIdentity(*last)
 	}
 	return questions
 }
@@ -168,15 +169,15 @@ func (e *effect) askedAside() (question, lasting string) {
 	if !e.also.asks {
 		lasting = transactionFacts
 		if e.where.drifts() {
-			lasting = withIdentity(lasting)
+			lasting = backend.WithIdentity(lasting)
 		}
 		return "", lasting
 	}
 	question = writesAside
 	if e.where.drifts() {
-		question = withIdentity(question)
+		question = backend.WithIdentity(question)
 	}
-	return question, "SELECT " + pinnedCommit
+	return question, "SELECT " + backend.PinnedCommitSQL
 }
 
 // take adds what the transaction says of itself.
@@ -195,7 +196,7 @@ func (e *effect) take(answer string) error {
 	}
 	e.xid = w.xid
 	e.settles(w.commits)
-	if known := e.c.known; w.temporary || known.temporaries != nil || known.session != nil && known.session.state != w.state {
+	if known := e.c.known; w.temporary || known.temporaries != nil || known.session != nil && known.session.State != w.state {
 		e.also.session = true
 	}
 	w.catalog = w.catalog || len(w.gone) > 0 && (e.view == nil || e.space == nil || e.view != e.space.view.Load() || slices.ContainsFunc(w.gone, e.view.snapshot.Permanent))
@@ -216,7 +217,7 @@ func (e *effect) take(answer string) error {
 }
 
 // settles takes in how the transaction commits, where code may have changed it.
-func (e *effect) settles(commits commitMode) {
+func (e *effect) settles(commits backend.CommitMode) {
 	e.commits = commits
 	if commits != e.c.commits {
 		e.also.session, e.also.durability = true, true
@@ -236,9 +237,9 @@ func (e *effect) ask(ctx context.Context) error {
 		return nil
 	}
 	question, lasting := e.askedAside()
-	answer, kept, err := in.aside(ctx, question, lasting)
+	answer, kept, err := in.Aside(ctx, question, lasting)
 	switch {
-	case unanswered(in, err):
+	case backend.Unanswered(in, err):
 		e.refuses(err)
 		return nil
 	case err != nil:
@@ -249,7 +250,7 @@ func (e *effect) ask(ctx context.Context) error {
 	if err := e.take(answer); err != nil {
 		return err
 	}
-	e.settles(commitModeOf(kept))
+	e.settles(backend.CommitModeOf(kept))
 	return nil
 }
 
@@ -260,25 +261,25 @@ const (
 	aboutOthers = "which processes have caches"
 )
 
-func (e *effect) about() denial {
-	what := denial{aboutID, e.c.role()}
+func (e *effect) about() backend.Denial {
+	what := backend.Denial{Question: aboutID, Role: e.c.role()}
 	if e.also.asks {
-		what.question = aboutWrites
+		what.Question = aboutWrites
 	}
 	return what
 }
 
 // role is that of the session, "" if it is not known.
 func (c *Conn) role() string {
-	if s := c.known.session; s != nil && len(s.values) > 2 {
-		return s.values[2]
+	if s := c.known.session; s != nil && len(s.Values) > 2 {
+		return s.Values[2]
 	}
 	return ""
 }
 
 // isRefused reports that PostgreSQL is known to refuse what there is to ask of the transaction.
 func (e *effect) isRefused() bool {
-	return e.c.role() != "" && e.c.d.denials.of(e.about()) != nil
+	return e.c.role() != "" && e.c.d.denials.Of(e.about()) != nil
 }
 
 // refuses takes in that it was refused.
@@ -288,15 +289,15 @@ func (e *effect) refuses(err error) {
 }
 
 // denied tells of a question before a commit that was refused, and has it remembered.
-func (d *connector) denied(what denial, err error) {
+func (d *connector) denied(what backend.Denial, err error) {
 	d.problems.note(workCommit, err)
-	d.denials.add(what, err)
+	d.denials.Add(what, err)
 }
 
 // withoutAnswer goes on without one: the transaction may have written anything that its code can, and
 // is told from others by its backend instead of its id.
 func (e *effect) withoutAnswer() {
-	e.xid, e.nameless, e.commits = "", true, commitUnknown
+	e.xid, e.nameless, e.commits = "", true, backend.CommitUnknown
 	if e.also.asks {
 		e.everything()
 	}
@@ -305,7 +306,7 @@ func (e *effect) withoutAnswer() {
 // askAtCommit is ask for the caller's own transaction.
 func (e *effect) askAtCommit(ctx context.Context) error {
 	c := e.c
-	if !c.tx.asks || c.inner.txStatus() != 'T' {
+	if !c.tx.asks || c.inner.TxStatus() != 'T' {
 		return nil // in a failed one PostgreSQL will answer ROLLBACK
 	}
 	e.also.asks = true

@@ -6,9 +6,10 @@ import (
 	"errors"
 	"io"
 
-	"github.com/cachedpg/cachedpg/internal/pgerr"
-
 	"github.com/jackc/pgx/v5/stdlib"
+
+	"github.com/cachedpg/cachedpg/internal/backend"
+	"github.com/cachedpg/cachedpg/internal/pgerr"
 )
 
 // A statement outside of a transaction commits in the moment in which it has
@@ -29,19 +30,19 @@ func (c *Conn) autocommit(ctx context.Context, q *call, e *effect) (driver.Resul
 	if e.isRefused() {
 		e.withoutAnswer()
 	}
-	result, answer, err := c.inner.execInTx(ctx, q.sql, q.args, q.values, append(e.eventWith(q), e.questions()...))
-	if last := (unansweredError{}); errors.As(err, &last) && !c.inner.closed() {
+	result, answer, err := c.inner.ExecInTx(ctx, q.sql, q.args, q.values, append(e.eventWith(q), e.questions()...))
+	if last := (backend.UnansweredError{}); errors.As(err, &last) && !c.inner.Closed() {
 		// The statement is undone with its transaction, and runs in one in which nothing is asked.
 		_ = e.rollback(err)
 		e.again()
 		e.refuses(last.PgError)
-		result, answer, err = c.inner.execInTx(ctx, q.sql, q.args, q.values, append(e.eventWith(q), e.questions()...))
+		result, answer, err = c.inner.ExecInTx(ctx, q.sql, q.args, q.values, append(e.eventWith(q), e.questions()...))
 	}
 	if err != nil && e.event.sent && pgerr.Is(err, pgerr.ReadOnlyTransaction) {
 		// Of the two that were refused together it may have been the event.
 		_ = e.rollback(err)
 		e.again()
-		result, answer, err = c.inner.execInTx(ctx, q.sql, q.args, q.values, e.questions())
+		result, answer, err = c.inner.ExecInTx(ctx, q.sql, q.args, q.values, e.questions())
 	}
 	if err != nil {
 		switch err = e.rollback(err); {
@@ -111,7 +112,7 @@ func (c *Conn) rowsInTx(ctx context.Context, q *call, e *effect) (driver.Rows, e
 		}
 		return &commitRows{Rows: rows.(*stdlib.Rows), ending: end}, nil
 	}
-	wire, err := c.inner.read(ctx, q.sent())
+	wire, err := c.inner.Read(ctx, q.sent())
 	if err != nil {
 		return nil, pgerr.AsStdlib(err)
 	}
@@ -180,8 +181,8 @@ func (e *effect) commitMarked(ctx context.Context) error {
 	} else if e.where == locationElsewhere {
 		e.c.known.session = nil
 	}
-	err := e.c.inner.commit(ctx)
-	if !e.c.inner.closed() && e.c.inner.txStatus() != 'I' { // not sent: the context had ended
+	err := e.c.inner.Commit(ctx)
+	if !e.c.inner.Closed() && e.c.inner.TxStatus() != 'I' { // not sent: the context had ended
 		return e.rollback(err)
 	}
 	e.done(err)
@@ -192,10 +193,10 @@ func (e *effect) commitMarked(ctx context.Context) error {
 // returns that.
 func (e *effect) rollback(cause error) error {
 	in := e.c.inner
-	if !in.closed() && in.txStatus() != 'I' {
-		ctx, cancel := context.WithTimeout(context.Background(), rollbackTimeout)
+	if !in.Closed() && in.TxStatus() != 'I' {
+		ctx, cancel := context.WithTimeout(context.Background(), backend.RollbackTimeout)
 		defer cancel()
-		if _, err := in.ExecContext(ctx, "ROLLBACK", nil); err != nil || in.txStatus() != 'I' {
+		if _, err := in.ExecContext(ctx, "ROLLBACK", nil); err != nil || in.TxStatus() != 'I' {
 			_ = in.Close()
 		}
 	}

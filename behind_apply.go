@@ -10,11 +10,10 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/cachedpg/cachedpg/internal/pgerr"
-
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/cachedpg/cachedpg/catalog"
+	"github.com/cachedpg/cachedpg/internal/pgerr"
 	"github.com/cachedpg/cachedpg/internal/step"
 	"github.com/cachedpg/cachedpg/store/redis"
 )
@@ -54,17 +53,17 @@ func (a *applier) round(ctx context.Context) (more bool, pos string, err error) 
 	refusing, again := false, a.c != nil
 	for {
 		more, pos, err = a.batch(ctx, refusing)
-		if err != nil && again && ctx.Err() == nil && (a.c.inner == nil || a.c.inner.closed()) {
+		if err != nil && again && ctx.Err() == nil && (a.c.inner == nil || a.c.inner.Closed()) {
 			again = false // the connection may have been gone for long
 			a.close()
 			continue
 		}
-		if err == nil || ctx.Err() != nil || refusing || !isRefusal(err) || a.c == nil || a.c.inner == nil || a.c.inner.closed() {
+		if err == nil || ctx.Err() != nil || refusing || !isRefusal(err) || a.c == nil || a.c.inner == nil || a.c.inner.Closed() {
 			break
 		}
 		refusing = true // some statement of the batch is at fault: find out which
 	}
-	if err != nil && (a.c == nil || a.c.inner == nil || a.c.inner.closed()) {
+	if err != nil && (a.c == nil || a.c.inner == nil || a.c.inner.Closed()) {
 		a.close()
 	}
 	return more, pos, err

@@ -26,7 +26,7 @@ func (c *Conn) writeBehind(ctx context.Context, q *call) (result driver.Result, 
 	if b == nil || c.applies || !q.text.drains {
 		return nil, false, nil
 	}
-	if !q.text.behind || c.tx != nil || c.inner.txStatus() != 'I' || q.view == noCatalog || q.session == unknownSession || c.misread || c.d.config.Store == storeOff ||
+	if !q.text.behind || c.tx != nil || c.inner.TxStatus() != 'I' || q.view == noCatalog || q.session == unknownSession || c.misread || c.d.config.Store == storeOff ||
 		!q.session.mayQueue() {
 		return nil, false, b.drain(ctx, c.tx != nil)
 	}
@@ -42,7 +42,7 @@ func (c *Conn) writeBehind(ctx context.Context, q *call) (result driver.Result, 
 	if !may || !shared || len(payload) > maxQueued {
 		return nil, false, b.drain(ctx, false)
 	}
-	w := redis.Write{Tags: q.text.plan.WriteTags(nil, q.keyingValues()), Catalog: q.view.catalog, Payload: payload, Server: q.session.id.started, Max: c.d.config.QueueMax}
+	w := redis.Write{Tags: q.text.plan.WriteTags(nil, q.keyingValues()), Catalog: q.view.catalog, Payload: payload, Server: q.session.ID.Started, Max: c.d.config.QueueMax}
 	switch err := b.enqueue(ctx, queue, q.session.role(), w); {
 	case isNotOwner(err): // the queue is not of the server behind this connection
 		return nil, false, b.drain(ctx, false)

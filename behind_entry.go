@@ -6,6 +6,7 @@ import (
 	"math"
 	"time"
 
+	"github.com/cachedpg/cachedpg/internal/backend"
 	"github.com/cachedpg/cachedpg/keying"
 )
 
@@ -164,9 +165,9 @@ func (s *session) queuedSettings() encodingjson.RawMessage {
 
 // settingsOf gives what a statement's effect may depend on in a session, by name.
 func settingsOf(s *session) map[string]string {
-	of := map[string]string{"role": s.values[valueUser], "search_path": s.values[valuePath]}
+	of := map[string]string{"role": s.Values[backend.ValueUser], "search_path": s.Values[backend.ValuePath]}
 	for i, name := range keying.Settings {
-		if v := s.values[firstSetting+i]; v != "" {
+		if v := s.Values[backend.FirstSetting+i]; v != "" {
 			of[name] = v
 		}
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/jackc/pgx/v5/stdlib"
 
+	"github.com/cachedpg/cachedpg/internal/backend"
 	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 	"github.com/cachedpg/cachedpg/internal/redistest"
@@ -21,31 +22,31 @@ import (
 
 // promotedInner is a connection to a PostgreSQL that was promoted meanwhile, perhaps.
 type promotedInner struct {
-	inner
+	backend.Conn
 	promoted *atomic.Bool
 }
 
-func (p *promotedInner) learn(ctx context.Context) (*learned, uint32, error) {
-	s, pid, err := p.inner.learn(ctx)
+func (p *promotedInner) Learn(ctx context.Context) (*backend.Session, uint32, error) {
+	s, pid, err := p.Conn.Learn(ctx)
 	if err == nil && p.promoted.Load() {
-		s.id.timeline = "FFFFFFFF"
-		for mode := range s.digests {
-			s.digests[mode][0]++
+		s.ID.Timeline = "FFFFFFFF"
+		for mode := range s.Digests {
+			s.Digests[mode][0]++
 		}
 	}
 	return s, pid, err
 }
 
-// text has the questions for the promoted one answered.
-func (p *promotedInner) text(ctx context.Context, sql string) (string, error) {
-	s, _, err := p.inner.learn(ctx)
+// Ask has the questions for the promoted one answered.
+func (p *promotedInner) Ask(ctx context.Context, sql string) (string, error) {
+	s, _, err := p.Conn.Learn(ctx)
 	if err != nil {
 		return "", err
 	}
 	if p.promoted.Load() {
-		sql = strings.ReplaceAll(sql, "/FFFFFFFF/", "/"+s.id.timeline+"/")
+		sql = strings.ReplaceAll(sql, "/FFFFFFFF/", "/"+s.ID.Timeline+"/")
 	}
-	return p.inner.text(ctx, sql)
+	return p.Conn.Ask(ctx, sql)
 }
 
 // A promotion begins a new namespace, and what is queued then kills the stamps of that.
@@ -68,7 +69,7 @@ func TestAPromotedPostgreSQLHasTheSameQueue(t *testing.T) {
 		d.process = "promoted"
 		var promoted atomic.Bool
 		connect := d.connect
-		d.connect = func(ctx context.Context, c *link) (inner, error) {
+		d.connect = func(ctx context.Context, c *link) (backend.Conn, error) {
 			in, err := connect(ctx, c)
 			if err != nil {
 				return nil, err
@@ -85,7 +86,7 @@ func TestAPromotedPostgreSQLHasTheSameQueue(t *testing.T) {
 		v.Exec("UPDATE others SET n = 1 WHERE id = 1") // dials, and learns of it
 		f.Live(v.DB)
 		v.Again(readHit, 1).Is("1")
-		if got := connectorOf(v.DB).space().key.timeline; got != "FFFFFFFF" {
+		if got := connectorOf(v.DB).space().key.Timeline; got != "FFFFFFFF" {
 			f.Fatalf("the timeline is %s", got)
 		}
 		if !queues(v, countHit, 1) {

@@ -72,7 +72,7 @@ func readable(settings map[string]string) bool {
 }
 
 // mayQueue reports that what is written in the session may be queued.
-func (s *session) mayQueue() bool { return s.standardText && readable(settingsOf(s)) }
+func (s *session) mayQueue() bool { return s.StandardText && readable(settingsOf(s)) }
 
 func (s *session) role() string { return settingsOf(s)["role"] }
 
@@ -90,16 +90,16 @@ func (a *applier) judge(ctx context.Context, q *call, k *queueKnown) error {
 		return nil
 	}
 	if a.catalog == nil {
-		snapshot, err := c.inner.loadCatalog(ctx, nil)
+		snapshot, err := c.inner.LoadCatalog(ctx, nil)
 		if err != nil {
 			return err
 		}
 		a.catalog = snapshot
 	}
-	if scanned, ok := parser.Scan(q.sql); ok && q.session.standardText {
+	if scanned, ok := parser.Scan(q.sql); ok && q.session.StandardText {
 		statements, err := parser.Parse(q.sql, scanned.Literals)
 		if err == nil {
-			plan := keying.New(scanned.Text, statements, a.catalog, q.session.path)
+			plan := keying.New(scanned.Text, statements, a.catalog, q.session.Path)
 			if c.mayRun(plan, a.catalog, keying.Values{Args: q.values, Literals: scanned.Literals}, k) {
 				return nil
 			}
@@ -155,9 +155,9 @@ func (a *applier) run(ctx context.Context, w queuedWrite, r *queueRecord) error 
 	}
 	_, err = c.exec(ctx, &q)
 	switch {
-	case c.inner.closed() || ctx.Err() != nil:
+	case c.inner.Closed() || ctx.Err() != nil:
 		return err
-	case c.inner.txStatus() == 'I':
+	case c.inner.TxStatus() == 'I':
 		_ = c.inner.Close() // the position must not be recorded outside of what it is of
 		return errors.Join(errors.New("cachedpg: write-behind: a queued write has ended the transaction that it ran in"), driver.ErrBadConn)
 	case err != nil && isFinal(err):

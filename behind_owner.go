@@ -10,8 +10,8 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/cachedpg/cachedpg/internal/backend"
 	"github.com/cachedpg/cachedpg/internal/pgerr"
-
 	"github.com/cachedpg/cachedpg/store/redis"
 )
 
@@ -105,7 +105,7 @@ func (b *writeQueue) check(ctx context.Context) error {
 
 // place is where the connection was dialled to, as the configuration says it. "" is unknown.
 func (c *Conn) place() string {
-	in, ok := c.inner.(*pgxInner)
+	in, ok := c.inner.(*backend.Pgx)
 	if !ok {
 		return ""
 	}
@@ -144,13 +144,13 @@ func recordQuestion(stream string, lock bool) string {
 		roles = fmt.Sprintf(", 'roles', (SELECT pg_catalog.json_agg(pg_catalog.substr(stream, %d)) FROM cachedpg.queue WHERE pg_catalog.starts_with(stream, %s))",
 			len(prefix)+1, quoteLiteral(prefix))
 	}
-	return "SELECT pg_catalog.json_build_object('server', " + startedSQL + ", 'timeline', " + timelineSQL +
+	return "SELECT pg_catalog.json_build_object('server', " + backend.StartedSQL + ", 'timeline', " + backend.TimelineSQL +
 		", 'row', (SELECT pg_catalog.json_build_object('position', position, 'refused', refused, 'fence', fence, 'sequence', sequence, 'known', known)" +
 		" FROM cachedpg.queue WHERE stream OPERATOR(pg_catalog.=) " + quoteLiteral(stream) + end + ")" + roles + ")"
 }
 
 func (a *applier) ask(ctx context.Context, lock bool) (*queueRecord, error) {
-	answer, err := a.c.inner.text(ctx, recordQuestion(a.b.queue.QueueName(), lock))
+	answer, err := a.c.inner.Ask(ctx, recordQuestion(a.b.queue.QueueName(), lock))
 	if err != nil {
 		return nil, queueTableError(err)
 	}
@@ -173,7 +173,7 @@ func queueTableError(err error) error {
 
 // record locks the row of the queue, and makes it if there is none.
 func (a *applier) record(ctx context.Context) (*queueRecord, error) {
-	if _, err := a.c.inner.text(ctx, behindSettings); err != nil {
+	if _, err := a.c.inner.Ask(ctx, behindSettings); err != nil {
 		return nil, err
 	}
 	r, err := a.ask(ctx, true)
@@ -215,7 +215,7 @@ func (a *applier) owner(r *queueRecord) redis.Owner {
 func (a *applier) look(ctx context.Context) bool {
 	r, err := a.ask(ctx, false)
 	if err != nil || r.Row == nil || r.Timeline == "" {
-		if a.c.inner == nil || a.c.inner.closed() {
+		if a.c.inner == nil || a.c.inner.Closed() {
 			a.close()
 		}
 		return false

@@ -507,7 +507,7 @@ func TestAQueuedWriteRunsUnderTheSettingsOfItsSession(t *testing.T) {
 	})
 }
 
-func roleOf(f *harness.Fixture) string { return "behind_" + connectorOf(f.DB).space().key.database }
+func roleOf(f *harness.Fixture) string { return "behind_" + connectorOf(f.DB).space().key.Database }
 
 func TestArgumentsComeOutOfTheQueueAsTheyWentIn(t *testing.T) {
 	zone := time.FixedZone("", -3600)

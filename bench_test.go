@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachedpg/cachedpg/internal/backend"
 	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 )
@@ -131,7 +132,7 @@ func newBench(b *testing.B) *bench {
 		if err := c.(driver.Pinger).Ping(x.ctx); err != nil {
 			return err
 		}
-		x.plain = sql.OpenDB(fixed{c.(*Conn).inner.(*pgxInner).Conn})
+		x.plain = sql.OpenDB(fixed{c.(*Conn).inner.(*backend.Pgx).Conn})
 		return nil
 	}); err != nil {
 		b.Fatal(err)

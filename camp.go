@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cachedpg/cachedpg/internal/backend"
 	"github.com/cachedpg/cachedpg/store"
 )
 
@@ -173,7 +174,9 @@ func sharedCamp(s store.Shared) func() camp {
 // format is a part of all names in a shared store: a build that reads rows, tags or
 // their values otherwise than another one neither finds what that has stored nor
 // hears of what it marks, so each of the two has to see that it has not the store to itself.
-func (d *connector) format() string { return "/" + cmp.Or(d.build, strconv.Itoa(formatVersion)) }
+func (d *connector) format() string {
+	return "/" + cmp.Or(d.build, strconv.Itoa(backend.FormatVersion))
+}
 
 // agreed is what all who share a store must have alike, in one text.
 func (c Config) agreed() string {

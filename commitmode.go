@@ -3,15 +3,17 @@ package cachedpg
 import (
 	"context"
 	"strings"
+
+	"github.com/cachedpg/cachedpg/internal/backend"
 )
 
 // commitFacts is what is known of the transaction in which a write commits. PostgreSQL tells it in that
 // transaction, before COMMIT (takeFacts) or with an earlier statement (along.go), or refuses to (withoutAnswer).
 type commitFacts struct {
-	xid      string     // "" if the transaction has written nothing, or was not asked
-	nameless bool       // PostgreSQL does not tell its id, so that "" means nothing: its backend tells it from others
-	commits  commitMode // whether it waits for the disk
-	assumed  bool       // commits is what the session had learned
+	xid      string             // "" if the transaction has written nothing, or was not asked
+	nameless bool               // PostgreSQL does not tell its id, so that "" means nothing: its backend tells it from others
+	commits  backend.CommitMode // whether it waits for the disk
+	assumed  bool               // commits is what the session had learned
 }
 
 // hasWritten reports that the transaction has written something, or may have, once it was asked.
@@ -20,39 +22,39 @@ func (f *commitFacts) hasWritten() bool { return f.xid != "" || f.nameless }
 // takeFacts reads the answer to transactionFacts.
 func (f *commitFacts) takeFacts(answer string) {
 	xid, setting, _ := strings.Cut(answer, " ")
-	f.xid, f.commits = xid, commitModeOf(setting)
+	f.xid, f.commits = xid, backend.CommitModeOf(setting)
 }
 
 // commitModeNow returns whether the commit of e, which is about to be sent, waits
 // for the disk. It asks PostgreSQL only in a transaction that may have changed that.
-func (e *effect) commitModeNow(ctx context.Context) commitMode {
+func (e *effect) commitModeNow(ctx context.Context) backend.CommitMode {
 	c := e.c
 	switch {
-	case e.commits != commitUnknown: // asked for together with something else
+	case e.commits != backend.CommitUnknown: // asked for together with something else
 		return e.commits
 	case e.also.durability || e.nameless:
-		return commitUnknown
+		return backend.CommitUnknown
 	case e.also.asks || e.also.opaque:
 		return c.commitDoubtful()
-	case c.tx != nil && c.commits == commitUnknown && c.inner.txStatus() == 'T':
-		setting, err := keepIn(ctx, c.inner, "SELECT "+pinnedCommit)
+	case c.tx != nil && c.commits == backend.CommitUnknown && c.inner.TxStatus() == 'T':
+		setting, err := backend.KeepIn(ctx, c.inner, "SELECT "+backend.PinnedCommitSQL)
 		if err != nil {
-			return commitUnknown
+			return backend.CommitUnknown
 		}
-		return commitModeOf(setting)
+		return backend.CommitModeOf(setting)
 	case c.pid == 0 && e.space.asynchronous.Load():
-		return commitUnknown // a pooler may give it another session than the one that was asked
+		return backend.CommitUnknown // a pooler may give it another session than the one that was asked
 	}
 	e.assumed = true
 	return c.commits
 }
 
 // commitDoubtful is what is known if code runs that is not seen.
-func (c *Conn) commitDoubtful() commitMode {
-	if c.commits == commitAsync {
-		return commitAsync
+func (c *Conn) commitDoubtful() backend.CommitMode {
+	if c.commits == backend.CommitAsync {
+		return backend.CommitAsync
 	}
-	return commitDoubtful
+	return backend.CommitDoubtful
 }
 
 // onDisk makes sure that what the connection has committed is on disk. It is for code
@@ -61,12 +63,12 @@ func (c *Conn) commitDoubtful() commitMode {
 func (c *Conn) onDisk(sp *space) bool {
 	defer func(raw bool) { c.raw = raw }(c.raw)
 	c.raw = false // what is asked here is the driver's own
-	if c.inner.closed() || c.inner.txStatus() != 'I' {
+	if c.inner.Closed() || c.inner.TxStatus() != 'I' {
 		return false
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), rollbackTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), backend.RollbackTimeout)
 	defer cancel()
-	ok, err := new(flushPoint).forced(ctx, &sp.log, sp.key.identity.asker(c.inner))
+	ok, err := new(flushPoint).forced(ctx, &sp.log, sp.key.Identity.Asker(c.inner))
 	return ok && err == nil
 }
 
@@ -87,12 +89,12 @@ func (c *Conn) onDisk(sp *space) bool {
 // reconfigured takes in what the watch was told before, and now. When it returns nothing
 // is a hit any more that a commit has changed which is not on disk, and every
 // session is learned anew.
-func (sp *space) reconfigured(ctx context.Context, before, now configuration) {
+func (sp *space) reconfigured(ctx context.Context, before, now backend.Configuration) {
 	known := sp.asynchronous.Load()
-	if now.apart || now.mode != commitSync {
+	if now.Apart || now.Mode != backend.CommitSync {
 		sp.asynchronous.Store(true)
 	}
-	if now.mode == commitSync || now.mode == before.mode || known && !now.direct {
+	if now.Mode == backend.CommitSync || now.Mode == before.Mode || known && !now.Direct {
 		return
 	}
 	sp.configured.Add(1)

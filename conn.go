@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgtype"
 
+	"github.com/cachedpg/cachedpg/internal/backend"
 	"github.com/cachedpg/cachedpg/keying"
 	"github.com/cachedpg/cachedpg/store"
 )
@@ -99,12 +100,12 @@ type call struct {
 }
 
 // sent is what PostgreSQL gets.
-func (q *call) sent() query {
-	return query{sql: q.sql, args: q.args, values: q.values, mode: q.mode}
+func (q *call) sent() backend.Query {
+	return backend.Query{SQL: q.sql, Args: q.args, Values: q.values, Mode: q.mode}
 }
 
 func (q *call) keyingValues() keying.Values {
-	return keying.Values{Args: q.values, Literals: q.text.literals, Encoded: q.session.encoded}
+	return keying.Values{Args: q.values, Literals: q.text.literals, Encoded: q.session.Encoded}
 }
 
 // QueryContext answers from the cache what is provably the same there, and
@@ -159,7 +160,7 @@ func (c *Conn) Ping(ctx context.Context) error {
 	if err := c.inner.Ping(ctx); err != nil {
 		return err
 	}
-	if c.inner.txStatus() == 'I' {
+	if c.inner.TxStatus() == 'I' {
 		if err := c.beginWarm(ctx); err != nil {
 			return err
 		}
@@ -206,10 +207,10 @@ func (c *Conn) ResetSession(ctx context.Context) error {
 	if c.inner == nil {
 		return nil
 	}
-	if c.inner.closed() || c.inner.txStatus() != 'I' {
+	if c.inner.Closed() || c.inner.TxStatus() != 'I' {
 		return driver.ErrBadConn
 	}
-	if c.inner.hooked() {
+	if c.inner.Hooked() {
 		return c.runHook(ctx)
 	}
 	if c.d.eager || !c.pristine {
@@ -266,7 +267,7 @@ func (c *Conn) Unwrap() driver.Conn {
 	if c.Conn() == nil {
 		return nil
 	}
-	return c.inner.(*pgxInner).Conn
+	return c.inner.(*backend.Pgx).Conn
 }
 
 // Raw is Unwrap under the name that other wrappers use.
@@ -296,7 +297,7 @@ func (c *Conn) handOut(ctx context.Context) (*pgx.Conn, error) {
 	if err := c.ready(ctx); err != nil {
 		return nil, err
 	}
-	in, ok := c.inner.(*pgxInner)
+	in, ok := c.inner.(*backend.Pgx)
 	if !ok {
 		return nil, errNotPgx
 	}
@@ -305,7 +306,7 @@ func (c *Conn) handOut(ctx context.Context) (*pgx.Conn, error) {
 	if c.tx != nil {
 		c.tx.found = found{}
 	}
-	if c.d.traced || in.followed() {
+	if c.d.traced || in.Followed() {
 		c.raw = true
 		return in.Conn.Conn(), nil
 	}
@@ -386,7 +387,7 @@ func (c *Conn) reset(ctx context.Context) error {
 		c.suspect = false
 		_ = c.inner.Ping(ctx)
 	}
-	ended := c.inner.closed()
+	ended := c.inner.Closed()
 	switch {
 	case !c.needsReset && ended:
 		return driver.ErrBadConn
@@ -469,8 +470,8 @@ func (c *Conn) rewrite(ctx context.Context, q call, rewriter pgx.QueryRewriter) 
 		if err := c.ready(ctx); err != nil {
 			return q, err
 		}
-		if in, ok := c.inner.(wire); ok {
-			conn = in.pgx()
+		if in, ok := c.inner.(backend.Wire); ok {
+			conn = in.PgxConn()
 		}
 	}
 	values := make([]any, len(q.values))

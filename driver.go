@@ -20,6 +20,7 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/stdlib"
 
+	"github.com/cachedpg/cachedpg/internal/backend"
 	"github.com/cachedpg/cachedpg/internal/clock"
 	"github.com/cachedpg/cachedpg/internal/patience"
 	"github.com/cachedpg/cachedpg/internal/redact"
@@ -94,24 +95,24 @@ func NewConnector(pgConfig pgx.ConnConfig, config Config) (driver.Connector, err
 	d.traced, d.watches = true, true
 	d.base = &pgConfig
 	d.mode = pgConfig.DefaultQueryExecMode
-	d.connect = func(ctx context.Context, b *link) (inner, error) {
+	d.connect = func(ctx context.Context, b *link) (backend.Conn, error) {
 		dialled := pgConfig // a shallow copy, so that Tracer is this connection's own
-		asPrimary(ctx, &dialled)
+		backend.AsPrimary(ctx, &dialled)
 		dialled.Tracer = tracer{b}
 		if pgConfig.Tracer != nil {
 			dialled.Tracer = multitracer.New(tracer{b}, pgConfig.Tracer)
 		}
-		seat := withRider(&dialled)
+		seat := backend.WithRider(&dialled)
 		in, err := dialPgx(ctx, stdlib.GetConnector(dialled))
 		if err == nil {
-			seat(in.(*pgxInner))
+			seat(in.(*backend.Pgx))
 		}
 		return in, err
 	}
 	// A hook of the caller may make sessions differ; then the state of a
 	// connection is not known before it is dialled.
 	d.eager = pgConfig.AfterConnect != nil ||
-		pgConfig.ValidateConnect != nil && !definedIn(reflect.ValueOf(pgConfig.ValidateConnect), reflect.TypeFor[pgconn.Config]().PkgPath())
+		pgConfig.ValidateConnect != nil && !backend.DefinedIn(reflect.ValueOf(pgConfig.ValidateConnect), reflect.TypeFor[pgconn.Config]().PkgPath())
 	return d, nil
 }
 
@@ -141,16 +142,16 @@ func WrapConnector(c driver.Connector, config Config, tracers ...*Tracer) (drive
 	}
 	d.eager, d.watches = true, true
 	d.wrapped = c
-	d.left, d.customKey = make(map[*tap]*link), fmt.Sprintf("cachedpg.left %p", d)
-	d.connect = func(ctx context.Context, b *link) (inner, error) {
+	d.left, d.customKey = make(map[*backend.Tap]*link), fmt.Sprintf("cachedpg.left %p", d)
+	d.connect = func(ctx context.Context, b *link) (backend.Conn, error) {
 		in, err := dialPgx(ctx, c)
 		if err != nil {
 			return nil, err
 		}
-		ours := in.(*pgxInner)
-		d.own.Store(ownConfig(ours.pgx()))
+		ours := in.(*backend.Pgx)
+		d.own.Store(ownConfig(ours.PgxConn()))
 		for _, t := range tracers {
-			ours.lend(t.lend(ours.pgx(), b))
+			ours.Lend(t.lend(ours.PgxConn(), b))
 		}
 		return in, nil
 	}
@@ -194,7 +195,7 @@ func OpenDB(pgConfig pgx.ConnConfig, config Config) (*sql.DB, error) {
 }
 
 // dial returns a connection for the driver's own questions.
-func (d *connector) dial(ctx context.Context) (inner, error) {
+func (d *connector) dial(ctx context.Context) (backend.Conn, error) {
 	if own := d.own.Load(); own != nil {
 		return dialOwn(ctx, *own)
 	}
@@ -202,9 +203,9 @@ func (d *connector) dial(ctx context.Context) (inner, error) {
 }
 
 // ways are those in which the driver may come to the database of id by itself.
-func (d *connector) ways(id identity) (dial []func(context.Context) (inner, error)) {
+func (d *connector) ways(id backend.Identity) (dial []func(context.Context) (backend.Conn, error)) {
 	if home, ok := d.homes.Load(id); ok && home != d.own.Load() {
-		dial = append(dial, func(ctx context.Context) (inner, error) {
+		dial = append(dial, func(ctx context.Context) (backend.Conn, error) {
 			return dialOwn(ctx, *home.(*pgx.ConnConfig))
 		})
 	}
@@ -212,21 +213,21 @@ func (d *connector) ways(id identity) (dial []func(context.Context) (inner, erro
 }
 
 // isHome takes in that the wrapped connector has come to the database of id with in.
-func (d *connector) isHome(id identity, in inner) {
-	ours, ok := in.(wire)
+func (d *connector) isHome(id backend.Identity, in backend.Conn) {
+	ours, ok := in.(backend.Wire)
 	if _, known := d.homes.Load(id); d.wrapped == nil || known || !ok {
 		return
 	}
-	d.homes.Store(id, ownConfig(ours.pgx()))
+	d.homes.Store(id, ownConfig(ours.PgxConn()))
 }
 
 // dialOwn dials as a wrapped connector has. config is a shallow copy.
-func dialOwn(ctx context.Context, config pgx.ConnConfig) (inner, error) {
-	asPrimary(ctx, &config)
+func dialOwn(ctx context.Context, config pgx.ConnConfig) (backend.Conn, error) {
+	backend.AsPrimary(ctx, &config)
 	return dialPgx(ctx, stdlib.GetConnector(config))
 }
 
-func dialPgx(ctx context.Context, c driver.Connector) (inner, error) {
+func dialPgx(ctx context.Context, c driver.Connector) (backend.Conn, error) {
 	conn, err := c.Connect(ctx)
 	if err != nil {
 		return nil, err
@@ -235,7 +236,7 @@ func dialPgx(ctx context.Context, c driver.Connector) (inner, error) {
 	if !ok {
 		return nil, errors.Join(fmt.Errorf("%w (it gives %T)", errNotPgx, conn), conn.Close())
 	}
-	return newPgxInner(pgxConn, configOf(pgxConn.Conn()).config), nil
+	return backend.NewPgx(pgxConn, configOf(pgxConn.Conn()).config), nil
 }
 
 // connector is one sql.DB's view of the driver. It is safe for concurrent use.
@@ -248,7 +249,7 @@ type connector struct {
 	driver        *Driver
 	occupants     occupancy
 	opener        *opened // whose connector it is, if Driver.Open has made it
-	connect       func(context.Context, *link) (inner, error)
+	connect       func(context.Context, *link) (backend.Conn, error)
 	mode          pgx.QueryExecMode // of a connection that is not dialled yet
 	eager         bool              // dial in Connect
 	watches       bool              // PostgreSQL is asked for changes of the catalog
@@ -281,7 +282,7 @@ type connector struct {
 	stats    counters
 	problems problems // of the driver's own work, as far as no space is known for it
 	outbox   outboxState
-	denials  denials
+	denials  backend.Denials
 	waiting  atomic.Int64 // callers that PostgreSQL has no place for: until they have one the driver dials none of its own
 	// statements outlive the plans, which go with the catalog.
 	statements *clock.Cache[[sha256.Size]byte, *statementStats] // by the digest of the normalised text
@@ -299,10 +300,10 @@ type connector struct {
 
 	mu       sync.Mutex // guards the fields below
 	sessions map[[32]byte]*session
-	spaces   map[identity]*space
-	together map[pair]bool  // reached at the same time: none of the two has replaced the other
-	kept     []*space       // superseded, and still of use to the queue
-	left     map[*tap]*link // what is known of connections in their pool
+	spaces   map[backend.Identity]*space
+	together map[pair]bool          // reached at the same time: none of the two has replaced the other
+	kept     []*space               // superseded, and still of use to the queue
+	left     map[*backend.Tap]*link // what is known of connections in their pool
 	closed   bool
 	resting  bool // see occupancy
 
@@ -320,7 +321,7 @@ func newConnector(config Config) (*connector, error) {
 		return nil, err
 	}
 	d := &connector{config: config, target: target, readPatience: patience.Read,
-		idlers: idlers{retake: backoff{min: time.Second, max: time.Minute}}, sessions: make(map[[32]byte]*session), spaces: make(map[identity]*space), together: make(map[pair]bool),
+		idlers: idlers{retake: backoff{min: time.Second, max: time.Minute}}, sessions: make(map[[32]byte]*session), spaces: make(map[backend.Identity]*space), together: make(map[pair]bool),
 		statements: clock.New[[sha256.Size]byte, *statementStats](maxStatsBytes), tables: newTableAccounts(), through: config.writesThrough(),
 		given: clock.New[givenKey, string](maxGiven), paths: clock.New[pathKey, []string](maxGiven), derived: clock.New[derivation, *session](maxDerived)}
 	if d.storeName = config.Store; target != nil {
@@ -372,7 +373,7 @@ func (d *connector) giveUp() error {
 	}
 	d.mu.Lock()
 	spaces, kept := d.spaces, d.kept
-	d.spaces, d.kept = make(map[identity]*space), nil
+	d.spaces, d.kept = make(map[backend.Identity]*space), nil
 	clear(d.left)
 	if !d.closed {
 		d.behind.Store(nil) // StatsOf tells of that of a closed one
@@ -396,18 +397,18 @@ const maxSessions = 1024 // states kept for sharing plans; more than a pool has
 // adopt takes in what a connection has learned: it returns the shared copy of
 // the session and the space of its database, nil when nothing may be cached
 // there because PostgreSQL is a standby, or because the connector is closed.
-func (d *connector) adopt(learned *learned, p sighting) (*session, *space, error) {
+func (d *connector) adopt(learned *backend.Session, p sighting) (*session, *space, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	s := d.sharedLocked(learned)
-	if d.closed || d.resting || s.standby {
+	if d.closed || d.resting || s.Standby {
 		return s, nil, nil
 	}
-	sp := d.spaces[s.id]
+	sp := d.spaces[s.ID]
 	if sp != nil && !sp.superseded.Load() {
 		return s, sp, nil
 	}
-	ended, err := d.moveLocked(s.id, p)
+	ended, err := d.moveLocked(s.ID, p)
 	if err != nil {
 		return s, nil, err
 	}
@@ -422,7 +423,7 @@ func (d *connector) adopt(learned *learned, p sighting) (*session, *space, error
 	if next == nil || err != nil {
 		return s, nil, err
 	}
-	d.spaces[s.id] = next
+	d.spaces[s.ID] = next
 	if queue, ok := next.store.(*redis.Store); ok && d.config.writesBehind() && d.behind.Load() == nil {
 		d.behind.Store(newWriteQueue(d, queue))
 	}

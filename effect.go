@@ -154,7 +154,7 @@ func (c *Conn) begin(ctx context.Context, calls ...*call) (*effect, error) {
 		return e, nil
 	case writeCommit:
 		err := e.mark(ctx)
-		if err != nil && c.inner.txStatus() != 'I' {
+		if err != nil && c.inner.TxStatus() != 'I' {
 			// The transaction ends, as it does when COMMIT fails.
 			_ = e.rollback(err)
 		}
@@ -263,10 +263,10 @@ func (c *Conn) beginCommit(ctx context.Context) (*effect, error) {
 		_ = c.learn(ctx)
 	}
 	e := &effect{c: c, kind: writeCommit, space: c.known.space, where: c.location(), also: sideEffects{end: endCommitted}}
-	if c.tx != nil && c.tx.unseen && e.space == nil && c.inner.txStatus() == 'T' {
+	if c.tx != nil && c.tx.unseen && e.space == nil && c.inner.TxStatus() == 'T' {
 		return e, c.showAnyway(ctx)
 	}
-	if c.tx == nil || e.space == nil && !e.where.drifts() || len(c.tx.tags) == 0 && !c.tx.asks || c.inner.txStatus() == 'E' {
+	if c.tx == nil || e.space == nil && !e.where.drifts() || len(c.tx.tags) == 0 && !c.tx.asks || c.inner.TxStatus() == 'E' {
 		return e, nil // nothing written, or PostgreSQL will answer ROLLBACK
 	}
 	if e.space != nil {

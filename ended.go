@@ -4,26 +4,28 @@ import (
 	"context"
 	"errors"
 	"fmt"
+
+	"github.com/cachedpg/cachedpg/internal/backend"
 )
 
 // dialOutcome dials somebody who may know the outcome of a commit on the server of id,
 // past the standbys among the hosts of the DSN. The question will tell who answers.
-func (d *connector) dialOutcome(ctx context.Context, id identity) (in inner, err error) {
+func (d *connector) dialOutcome(ctx context.Context, id backend.Identity) (in backend.Conn, err error) {
 	for _, dial := range d.ways(id) {
-		if in, err = dial(toPrimary(ctx)); err == nil {
+		if in, err = dial(backend.ToPrimary(ctx)); err == nil {
 			return in, nil
 		}
 	}
 	return nil, err
 }
 
-// outcome asks a question about commits, see identity.outcome.
+// outcome asks a question about commits, see backend.Identity.Outcome.
 func (g *guard) outcome(ctx context.Context, question string) (answer string, err error) {
-	err = g.with(ctx, func(in inner) error {
-		answer, err = g.id.askOutcome(ctx, in, question)
+	err = g.with(ctx, func(in backend.Conn) error {
+		answer, err = g.id.AskOutcome(ctx, in, question)
 		return err // if it is not PostgreSQL's it closes the connection: what is dialled next may be the one
 	})
-	if gone := (elsewhere{}); !errors.As(err, &gone) {
+	if gone := (backend.Elsewhere{}); !errors.As(err, &gone) {
 		return answer, err
 	}
 	// Somebody else has the place. The guard keeps no connection to that.
@@ -32,9 +34,9 @@ func (g *guard) outcome(ctx context.Context, question string) (answer string, er
 		if failed != nil {
 			continue
 		}
-		answer, err = g.id.askOutcome(ctx, in, question)
+		answer, err = g.id.AskOutcome(ctx, in, question)
 		_ = in.Close()
-		if err == nil || errors.Is(err, errServerReplaced) {
+		if err == nil || errors.Is(err, backend.ErrServerReplaced) {
 			break
 		}
 	}
@@ -46,24 +48,24 @@ func (g *guard) outcome(ctx context.Context, question string) (answer string, er
 // after its transaction has, and a transaction's effect is visible, or never
 // will be, when its id is no longer in progress. If it may have committed without
 // waiting for the disk, it must be there as well.
-func (d *connector) ended(sp *space, pid uint32, xid string, commits commitMode) func(context.Context) (bool, error) {
+func (d *connector) ended(sp *space, pid uint32, xid string, commits backend.CommitMode) func(context.Context) (bool, error) {
 	var seen string // PostgreSQL's clock at the first question
 	var over bool
 	var disk flushPoint
 	return func(ctx context.Context) (bool, error) {
-		id := sp.key.identity
+		id := sp.key.Identity
 		in, err := d.dialOutcome(ctx, id)
 		if err != nil {
 			return false, err
 		}
 		defer in.Close()
-		ask := id.asker(in)
+		ask := id.Asker(in)
 		var answer string
 		switch {
 		case over:
 		case xid != "":
 			answer, err = ask(ctx, "SELECT "+transactionOver(xid))
-			over = isTrue(answer) || isFuture(err)
+			over = backend.IsTrue(answer) || isFuture(err)
 		case pid == 0:
 			return false, nil // behind a pooler without an id nothing can be proved: the tags stay marked
 		case seen == "":
@@ -73,9 +75,9 @@ func (d *connector) ended(sp *space, pid uint32, xid string, commits commitMode)
 			// A backend of the same PID that started later is another one.
 			answer, err = ask(ctx, fmt.Sprintf("SELECT NOT EXISTS (SELECT FROM pg_catalog.pg_stat_activity"+
 				" WHERE pid OPERATOR(pg_catalog.=) %d AND coalesce(backend_start OPERATOR(pg_catalog.<=) pg_catalog.to_timestamp(%s), true))", pid, seen))
-			over = isTrue(answer)
+			over = backend.IsTrue(answer)
 		}
-		if !over || commits == commitSync {
+		if !over || commits == backend.CommitSync {
 			return over, err
 		}
 		return disk.forced(ctx, &sp.log, ask)

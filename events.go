@@ -33,7 +33,7 @@ func Apply(ctx context.Context, db *sql.DB, events ...invalidation.Event) error 
 	}
 	var tags []store.Tag
 	for _, e := range events {
-		if source := sp.key.identity.String(); e.Source != source {
+		if source := sp.key.Identity.String(); e.Source != source {
 			return fmt.Errorf("cachedpg: an event of database %s, and this is %s", e.Source, source)
 		}
 		tags = append(tags, e.Tags...)

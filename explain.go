@@ -215,15 +215,15 @@ func (c *Conn) viewOnly(ctx context.Context, q *call) error {
 	if err := c.ready(ctx); err != nil {
 		return err
 	}
-	if c.inner.txStatus() != 'I' {
+	if c.inner.TxStatus() != 'I' {
 		return nil
 	}
-	snapshot, err := c.inner.loadCatalog(ctx, nil)
+	snapshot, err := c.inner.LoadCatalog(ctx, nil)
 	switch {
 	case err == nil:
 		q.view = &view{snapshot: snapshot}
 		q.text = c.d.plan(q.view, q.session, q.sql)
-	case c.inner.closed() || ctx.Err() != nil:
+	case c.inner.Closed() || ctx.Err() != nil:
 		return err
 	}
 	return nil // the catalog cannot be had, which is what there is to say
@@ -254,9 +254,9 @@ func (q *call) keyParts(key store.Key, given bool) KeyParts {
 		Text: q.text.stats.text, SearchPath: []string{}, Settings: map[string]string{}, Arguments: []string{},
 		ExecMode: strings.ReplaceAll(q.mode.String(), " ", "_"), Literals: len(q.text.literals),
 	}
-	if values := q.session.values; values != nil {
+	if values := q.session.Values; values != nil {
 		k.Database, k.Role = values[0], values[2]
-		k.SearchPath = append(k.SearchPath, q.session.path...)
+		k.SearchPath = append(k.SearchPath, q.session.Path...)
 		for i, name := range append([]string{"", "session_authorization", "", "search_path", "server_version_num"}, keying.Settings...) {
 			if name != "" {
 				k.Settings[name] = values[i]
@@ -279,7 +279,7 @@ func (q *call) keyParts(key store.Key, given bool) KeyParts {
 // explainAge says what only the age of the entry bounds.
 func (q *call) explainAge(x *Explanation) {
 	moments := q.text.plan.Momentary
-	if _, _, reason := q.text.plan.Key(&q.session.digests[q.mode], q.keyingValues(), nil); reason != keying.NoReason {
+	if _, _, reason := q.text.plan.Key(&q.session.Digests[q.mode], q.keyingValues(), nil); reason != keying.NoReason {
 		moments = append(slices.Clone(moments), keying.Moment{Reason: reason})
 	}
 	for _, m := range moments {
@@ -364,10 +364,10 @@ func (q *call) explainText(x *Explanation, statements []*parser.Statement, parse
 		}
 	}
 	switch {
-	case q.session != unknownSession && !q.session.standardText:
+	case q.session != unknownSession && !q.session.StandardText:
 		note("standard_conforming_strings is off: texts then mean something else, and none is understood.")
 		return
-	case q.session.standardText && !q.session.reads(q.sql):
+	case q.session.StandardText && !q.session.Reads(q.sql):
 		note("Of the session's client_encoding only ASCII is understood; what is written otherwise is best passed as an argument.")
 		return
 	case parseErr != nil:
@@ -384,7 +384,7 @@ func (q *call) explainText(x *Explanation, statements []*parser.Statement, parse
 			relations = append(relations, w.Target)
 		}
 		for _, r := range relations {
-			rel := q.view.snapshot.Resolve(q.session.path, r.Schema, r.Name.Name)
+			rel := q.view.snapshot.Resolve(q.session.Path, r.Schema, r.Name.Name)
 			if rel == nil || rel.Kind != 'v' || rel.System {
 				continue
 			}
@@ -402,7 +402,7 @@ func (q *call) tablesOf(relation ...string) (tables []string) {
 	if err != nil {
 		return nil
 	}
-	for _, oid := range keying.New(text, statements, q.view.snapshot, q.session.path).Reads() {
+	for _, oid := range keying.New(text, statements, q.view.snapshot, q.session.Path).Reads() {
 		if rel := q.view.snapshot.ByOID(oid); rel != nil && rel.Kind != 'v' {
 			tables = append(tables, rel.Schema+"."+rel.Name)
 		}

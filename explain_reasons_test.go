@@ -16,6 +16,7 @@ import (
 	"github.com/jackc/pgx/v5/stdlib"
 
 	"github.com/cachedpg/cachedpg/catalog"
+	"github.com/cachedpg/cachedpg/internal/backend"
 	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/inside"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
@@ -236,26 +237,26 @@ func counted(v harness.Via, x *Explanation, query string) *Explanation {
 
 // limited is a connection to a database that keeps something to itself.
 type limited struct {
-	*pgxInner
+	*backend.Pgx
 	standby, noSession, noCatalog bool
 }
 
-func (in *limited) learn(ctx context.Context) (*learned, uint32, error) {
-	s, pid, err := in.pgxInner.learn(ctx)
+func (in *limited) Learn(ctx context.Context) (*backend.Session, uint32, error) {
+	s, pid, err := in.Pgx.Learn(ctx)
 	if err == nil && in.noSession {
 		return nil, 0, errors.New("permission denied")
 	}
 	if err == nil && in.standby {
-		s.standby = true
+		s.Standby = true
 	}
 	return s, pid, err
 }
 
-func (in *limited) loadCatalog(ctx context.Context, before *catalog.Snapshot) (*catalog.Snapshot, error) {
+func (in *limited) LoadCatalog(ctx context.Context, before *catalog.Snapshot) (*catalog.Snapshot, error) {
 	if in.noCatalog {
 		return nil, errors.New("permission denied")
 	}
-	return in.pgxInner.loadCatalog(ctx, before)
+	return in.Pgx.LoadCatalog(ctx, before)
 }
 
 // limits opens a database on which every connection is limited.
@@ -270,13 +271,13 @@ func limits(f *harness.Fixture, how limited, keys ...string) harness.Via {
 	if err != nil {
 		f.Fatal(err)
 	}
-	c.(*connector).connect = func(ctx context.Context, _ *link) (inner, error) {
+	c.(*connector).connect = func(ctx context.Context, _ *link) (backend.Conn, error) {
 		in, err := dialPgx(ctx, stdlib.GetConnector(*config))
 		if err != nil {
 			return nil, err
 		}
 		own := how
-		own.pgxInner = in.(*pgxInner)
+		own.Pgx = in.(*backend.Pgx)
 		return &own, nil
 	}
 	db := sql.OpenDB(c)

@@ -98,7 +98,7 @@ const (
 func newFeed(sp *space, d *connector) *feed {
 	ctx, cancel := context.WithCancel(context.Background())
 	f := &feed{space: sp, checked: make(chan struct{}), again: make(chan struct{}, 1), cancel: cancel, done: make(chan struct{})}
-	f.guard.id = sp.key.identity
+	f.guard.id = sp.key.Identity
 	f.guard.add(d)
 	go f.run(ctx)
 	return f

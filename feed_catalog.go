@@ -137,5 +137,5 @@ func (g *guard) loadCatalogAside(ctx context.Context, before *catalog.Snapshot) 
 		return g.loadCatalog(ctx, before)
 	}
 	defer in.Close()
-	return in.loadCatalog(ctx, before)
+	return in.LoadCatalog(ctx, before)
 }

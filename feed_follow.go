@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/cachedpg/cachedpg/catalog"
+	"github.com/cachedpg/cachedpg/internal/backend"
 	"github.com/cachedpg/cachedpg/internal/step"
 	"github.com/cachedpg/cachedpg/invalidation/walfeed"
 	"github.com/cachedpg/cachedpg/keying"
@@ -82,10 +83,10 @@ func (f *follower) run(ctx context.Context) error {
 
 // start returns when everything is heard of that becomes visible from now on.
 func (f *follower) start(ctx context.Context, stream *walfeed.Stream) error {
-	if where, err := stream.Text(ctx, "SELECT "+identityText); err != nil {
+	if where, err := stream.Text(ctx, "SELECT "+backend.IdentitySQL); err != nil {
 		return err
-	} else if where != f.guard.id.text() {
-		return elsewhere{f.guard.id}
+	} else if where != f.guard.id.Text() {
+		return backend.Elsewhere{ID: f.guard.id}
 	}
 	if f.elect {
 		if taken, err := stream.Text(ctx, lock("pg_try_advisory_lock", lockLeader)); err != nil {
@@ -394,8 +395,8 @@ func (g *guard) replication() (*pgconn.Config, error) {
 
 // loadCatalog is that of the guard's connection.
 func (g *guard) loadCatalog(ctx context.Context, before *catalog.Snapshot) (snapshot *catalog.Snapshot, err error) {
-	err = g.with(ctx, func(in inner) error {
-		snapshot, err = in.loadCatalog(ctx, before)
+	err = g.with(ctx, func(in backend.Conn) error {
+		snapshot, err = in.LoadCatalog(ctx, before)
 		return err
 	})
 	return snapshot, err

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/cachedpg/cachedpg/internal/pgerr"
-
 	"github.com/cachedpg/cachedpg/invalidation/walfeed"
 )
 

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/cachedpg/cachedpg/internal/pgerr"
-
 	"github.com/cachedpg/cachedpg/internal/step"
 	"github.com/cachedpg/cachedpg/keying"
 	"github.com/cachedpg/cachedpg/store"
@@ -173,7 +172,7 @@ func (c *Conn) fill(ctx context.Context, q *call, m *fetch, f *flight) (driver.R
 	c.prepares(ctx, q)
 	begin := time.Now()
 	c.sends(q)
-	wire, err := c.inner.read(ctx, q.sent())
+	wire, err := c.inner.Read(ctx, q.sent())
 	if err != nil {
 		c.refuse(q, f, nil, err)
 		return nil, pgerr.AsStdlib(err)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/jackc/pgx/v5/stdlib"
 
+	"github.com/cachedpg/cachedpg/internal/backend"
 	"github.com/cachedpg/cachedpg/internal/step"
 	"github.com/cachedpg/cachedpg/invalidation"
 )
@@ -38,10 +39,10 @@ func (e *effect) done(err error) {
 	switch {
 	case e.write == nil:
 		e.unblock()
-	case c.inner.closed():
+	case c.inner.Closed():
 		e.lost()
 	case e.also.prepared && err == nil && e.xid != "":
-		e.abandon(c.d.ended(e.space, 0, e.xid, commitSync)) // to commit it waits for the disk, whatever is set
+		e.abandon(c.d.ended(e.space, 0, e.xid, backend.CommitSync)) // to commit it waits for the disk, whatever is set
 	case e.also.prepared && err == nil && e.nameless:
 		// Whoever commits it, nobody can tell when.
 		e.abandon(func(context.Context) (bool, error) { return false, nil })
@@ -78,15 +79,15 @@ func (e *effect) answered(err error) {
 	c := e.c
 	step.At(step.Committed)
 	if e.assumed && c.configured != e.space.configured.Load() {
-		e.commits = commitUnknown // the reload may have been before the commit
+		e.commits = backend.CommitUnknown // the reload may have been before the commit
 	}
-	if e.commits == commitDoubtful && c.onDisk(e.space) {
-		e.commits = commitSync
+	if e.commits == backend.CommitDoubtful && c.onDisk(e.space) {
+		e.commits = backend.CommitSync
 	}
 	if err == nil {
 		c.owe(e)
 	}
-	if e.commits != commitSync {
+	if e.commits != backend.CommitSync {
 		e.releaseFlushed()
 		return
 	}
@@ -124,7 +125,7 @@ func (e *effect) abandon(ended func(context.Context) (bool, error)) {
 	e.write.Abandon(func(ctx context.Context) (bool, error) {
 		if !dropped {
 			ok, err := ended(ctx)
-			if errors.Is(err, errServerReplaced) { // nobody asks for what was cached of that server: its marks may stay
+			if errors.Is(err, backend.ErrServerReplaced) { // nobody asks for what was cached of that server: its marks may stay
 				e.unblock()
 				go e.space.leave() // it may end the resolver that is calling
 				return false, fmt.Errorf("%w: %w", invalidation.ErrNever, err)

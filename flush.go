@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cachedpg/cachedpg/internal/backend"
 	"github.com/cachedpg/cachedpg/internal/pgerr"
 )
 
@@ -98,7 +99,7 @@ func parsePosition(answer string) (insert, flushed uint64, err error) {
 
 // position asks how far the log is. An error of which refusesPosition is true
 // stays for a while.
-func (l *walLog) position(ctx context.Context, ask askFunc) (insert, flushed uint64, err error) {
+func (l *walLog) position(ctx context.Context, ask backend.AskFunc) (insert, flushed uint64, err error) {
 	l.mu.Lock()
 	refused, again := l.refused, l.again
 	l.mu.Unlock()
@@ -111,7 +112,7 @@ func (l *walLog) position(ctx context.Context, ask askFunc) (insert, flushed uin
 	}
 	if err == nil || refusesPosition(err) {
 		l.mu.Lock()
-		l.refused, l.again = err, time.Now().Add(refusedFor)
+		l.refused, l.again = err, time.Now().Add(backend.RefusedFor)
 		l.mu.Unlock()
 	}
 	return insert, flushed, err
@@ -146,7 +147,7 @@ type flushPoint struct {
 //
 // Where the role may not ask, it is the time in which PostgreSQL promises to
 // have flushed: three times wal_writer_delay, and flushMargin.
-func (p *flushPoint) passed(ctx context.Context, l *walLog, ask askFunc) (bool, error) {
+func (p *flushPoint) passed(ctx context.Context, l *walLog, ask backend.AskFunc) (bool, error) {
 	insert, flushed, err := l.position(ctx, ask)
 	switch {
 	case err == nil && p.lsn == 0:
@@ -179,7 +180,7 @@ const pushQuestion = "SELECT pg_catalog.concat(pg_catalog.set_config('synchronou
 // forced is passed for what is asked so rarely that PostgreSQL is made to flush the log
 // instead of being waited for. A transaction that goes on writing may keep the end
 // of the log from the disk for seconds.
-func (p *flushPoint) forced(ctx context.Context, l *walLog, ask askFunc) (bool, error) {
+func (p *flushPoint) forced(ctx context.Context, l *walLog, ask backend.AskFunc) (bool, error) {
 	ok, err := p.passed(ctx, l, ask)
 	if ok || err != nil || !p.due.IsZero() {
 		return ok, err
@@ -305,7 +306,7 @@ func (f *flusher) round(ctx context.Context, groups []*flushGroup) ([]*flushGrou
 	for len(groups) > 0 {
 		g := groups[0]
 		ok, err := g.point.passed(ctx, &f.sp.log, position)
-		replaced := errors.Is(err, errServerReplaced)
+		replaced := errors.Is(err, backend.ErrServerReplaced)
 		if err != nil && !replaced {
 			return groups, err
 		}
@@ -331,7 +332,7 @@ func (f *flusher) round(ctx context.Context, groups []*flushGroup) ([]*flushGrou
 }
 
 // once asks each question once.
-func (f *flusher) once() askFunc {
+func (f *flusher) once() backend.AskFunc {
 	type answer struct {
 		text string
 		err  error

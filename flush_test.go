@@ -12,6 +12,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/cachedpg/cachedpg/internal/backend"
 	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/inside"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
@@ -279,7 +280,7 @@ func TestAReloadIsNoticedWhileAStatementRuns(t *testing.T) {
 	}
 	defer rows.Close()
 	sp := connectorOf(f.DB).space()
-	sp.reconfigured(f.Ctx, configuration{mode: commitSync}, configuration{mode: commitAsync, direct: true})
+	sp.reconfigured(f.Ctx, backend.Configuration{Mode: backend.CommitSync}, backend.Configuration{Mode: backend.CommitAsync, Direct: true})
 	run(f, pgtest.Connect(f, harness.WithKey(f.DSN, setAside, "off")), "UPDATE users SET city = 'Pisa' WHERE id = 2")
 	if !isUnflushed(f) {
 		t.Error("the log is on disk before it shall be")

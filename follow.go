@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/cachedpg/cachedpg/internal/backend"
 	"github.com/cachedpg/cachedpg/invalidation"
 	"github.com/cachedpg/cachedpg/invalidation/walfeed"
 	"github.com/cachedpg/cachedpg/store"
@@ -35,7 +36,7 @@ func Follow(ctx context.Context, db *sql.DB, sink invalidation.Sink) error {
 	if err != nil {
 		return err
 	}
-	g := &guard{id: s.id}
+	g := &guard{id: s.ID}
 	g.add(d)
 	defer func() { g.close() }()
 	wait := feedMinWait
@@ -70,17 +71,17 @@ func Follow(ctx context.Context, db *sql.DB, sink invalidation.Sink) error {
 		}
 		_ = sleep(ctx, wait)
 		wait = min(2*wait, feedMaxWait)
-		if s, err := d.askPrimary(ctx); err == nil && s.id != g.id { // it was restarted, or promoted
+		if s, err := d.askPrimary(ctx); err == nil && s.ID != g.id { // it was restarted, or promoted
 			g.close()
-			g = &guard{id: s.id}
+			g = &guard{id: s.ID}
 			g.add(d)
 		}
 	}
 }
 
-func (d *connector) askPrimary(ctx context.Context) (*learned, error) {
+func (d *connector) askPrimary(ctx context.Context) (*backend.Session, error) {
 	s, err := d.ask(ctx)
-	if err == nil && s.standby {
+	if err == nil && s.Standby {
 		err = errors.New("cachedpg: Follow: PostgreSQL is a replica; connect to the primary")
 	}
 	return s, err
@@ -90,12 +91,12 @@ func (d *connector) askPrimary(ctx context.Context) (*learned, error) {
 var ErrStop = errors.New("cachedpg: the sink takes no more events")
 
 // ask returns what a connection of the connector's own says of its database.
-func (d *connector) ask(ctx context.Context) (*learned, error) {
+func (d *connector) ask(ctx context.Context) (*backend.Session, error) {
 	in, err := d.dial(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer in.Close()
-	s, _, err := in.learn(ctx)
+	s, _, err := in.Learn(ctx)
 	return s, err
 }

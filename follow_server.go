@@ -3,6 +3,8 @@ package cachedpg
 import (
 	"context"
 	"database/sql/driver"
+
+	"github.com/cachedpg/cachedpg/internal/backend"
 )
 
 // location is what is known of the server on which a write commits, see move.go.
@@ -35,7 +37,7 @@ func (e *effect) whereFrom(answer string) string {
 	if !e.where.drifts() {
 		return answer
 	}
-	where, rest := cutIdentity(answer)
+	where, rest := backend.CutIdentity(answer)
 	switch {
 	case e.where == locationBlind: // a part of the text may run in another transaction
 	case e.isAt(where):
@@ -49,9 +51,9 @@ func (e *effect) whereFrom(answer string) string {
 // isAt reports that the server is the one where the marks would be.
 func (e *effect) isAt(where string) bool {
 	if e.space == nil {
-		return isStandby(where)
+		return backend.IsStandby(where)
 	}
-	return where == e.space.key.identity.text()
+	return where == e.space.key.Identity.Text()
 }
 
 // locate makes sure that the marks will be those of the server that the
@@ -64,7 +66,7 @@ func (e *effect) isAt(where string) bool {
 //	COMMIT, on B
 //	                                                        (a hit of what B had before)
 func (e *effect) locate(ctx context.Context) error {
-	if e.c.inner.txStatus() == 'E' {
+	if e.c.inner.TxStatus() == 'E' {
 		return nil
 	}
 	if e.where == locationOpen {
@@ -91,7 +93,7 @@ func (e *effect) follow(ctx context.Context) error {
 		e.where = locationConfirmed
 	}
 	if err := c.learn(ctx); err != nil {
-		if c.inner.closed() && c.tx == nil && e.kind != writeWrapped {
+		if c.inner.Closed() && c.tx == nil && e.kind != writeWrapped {
 			return driver.ErrBadConn // nothing was sent
 		}
 		return err
@@ -135,7 +137,7 @@ func (d *departure) end() {
 // lookBack asks where a statement was that could not be asked while it ran. If
 // that was elsewhere, everything that is cached there is out of date.
 func (c *Conn) lookBack(e *effect) {
-	if c.inner.closed() || c.inner.txStatus() != 'I' {
+	if c.inner.Closed() || c.inner.TxStatus() != 'I' {
 		return
 	}
 	if e.space == nil && c.inStandby() == "on" {
@@ -143,11 +145,11 @@ func (c *Conn) lookBack(e *effect) {
 	}
 	defer func(raw bool) { c.raw = raw }(c.raw)
 	c.raw = false // what is asked here is the driver's own
-	ctx, cancel := context.WithTimeout(context.Background(), rollbackTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), backend.RollbackTimeout)
 	defer cancel()
-	answer, err := c.inner.text(ctx, withIdentity("SELECT ''"))
+	answer, err := c.inner.Ask(ctx, backend.WithIdentity("SELECT ''"))
 	if err == nil {
-		if where, _ := cutIdentity(answer); e.isAt(where) {
+		if where, _ := backend.CutIdentity(answer); e.isAt(where) {
 			return
 		}
 		err = c.learn(ctx)

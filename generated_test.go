@@ -195,7 +195,7 @@ func (h *recording) unit(ctx context.Context, p *actor, g *sqlgen.Gen, queries [
 // failed reports that the transaction is over but for its ROLLBACK.
 func (p *actor) failed() (failed bool) {
 	_ = p.conn.Raw(func(c any) error {
-		failed = c.(*Conn).inner.txStatus() == 'E'
+		failed = c.(*Conn).inner.TxStatus() == 'E'
 		return nil
 	})
 	return failed

@@ -11,10 +11,10 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/cachedpg/cachedpg/internal/pgerr"
-
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/cachedpg/cachedpg/internal/backend"
+	"github.com/cachedpg/cachedpg/internal/pgerr"
 	"github.com/cachedpg/cachedpg/store"
 )
 
@@ -23,13 +23,13 @@ import (
 // connection is closed when it was not needed for a while, so that of many
 // processes about one has it.
 type guard struct {
-	id identity
+	id backend.Identity
 
 	list       sync.Mutex // guards connectors
 	connectors []*connector
 
 	mu    turnstile // guards the fields below, and is held while PostgreSQL answers
-	in    inner
+	in    backend.Conn
 	used  time.Time
 	stale bool // see lost
 	posts posts
@@ -94,14 +94,14 @@ func (g *guard) all() []*connector {
 
 // dial returns a new connection to the database of the space. A server of
 // another identity, as after a failover, is none.
-func (g *guard) dial(ctx context.Context) (inner, error) {
+func (g *guard) dial(ctx context.Context) (backend.Conn, error) {
 	in, _, err := g.dialKnowing(ctx, false)
 	return in, err
 }
 
 // dialKnowing is dial, and tells whether a pooler is between. Where PostgreSQL has no place for a connection more, one that is idle
 // in the callers' pool does for what is to last.
-func (g *guard) dialKnowing(ctx context.Context, lasts bool) (in inner, pooled bool, err error) {
+func (g *guard) dialKnowing(ctx context.Context, lasts bool) (in backend.Conn, pooled bool, err error) {
 	err = errNoGuard
 	for _, d := range g.all() {
 		if d.waiting.Load() > 0 {
@@ -109,7 +109,7 @@ func (g *guard) dialKnowing(ctx context.Context, lasts bool) (in inner, pooled b
 			continue
 		}
 		for _, dial := range d.ways(g.id) {
-			if in, err = dial(toPrimary(ctx)); pgerr.Is(err, pgerr.TooManyConnections) && lasts {
+			if in, err = dial(backend.ToPrimary(ctx)); pgerr.Is(err, pgerr.TooManyConnections) && lasts {
 				if idle := d.idlers.takeOwn(); idle != nil {
 					in, err = idle, nil
 				}
@@ -118,15 +118,15 @@ func (g *guard) dialKnowing(ctx context.Context, lasts bool) (in inner, pooled b
 				err = noPlace(err)
 				continue
 			}
-			var s *learned
+			var s *backend.Session
 			var pid uint32
-			if s, pid, err = in.learn(ctx); err == nil && !s.standby && s.id == g.id {
-				return in, pid != in.backend(), nil
+			if s, pid, err = in.Learn(ctx); err == nil && !s.Standby && s.ID == g.id {
+				return in, pid != in.PID(), nil
 			}
 			_ = in.Close()
 			if err == nil {
 				d.heard(s)
-				err = elsewhere{g.id}
+				err = backend.Elsewhere{ID: g.id}
 			}
 		}
 	}
@@ -134,23 +134,23 @@ func (g *guard) dialKnowing(ctx context.Context, lasts bool) (in inner, pooled b
 }
 
 // ask asks a question over in as text does.
-func (g *guard) ask(ctx context.Context, in inner, question string) (string, error) {
-	if g.id == (identity{}) {
-		return in.text(ctx, question) // whichever database it is
+func (g *guard) ask(ctx context.Context, in backend.Conn, question string) (string, error) {
+	if g.id == (backend.Identity{}) {
+		return in.Ask(ctx, question) // whichever database it is
 	}
-	return g.id.ask(ctx, in, question)
+	return g.id.Ask(ctx, in, question)
 }
 
 // take takes a lock in the transaction that is open on in.
-func (g *guard) take(ctx context.Context, in inner, p post) error {
+func (g *guard) take(ctx context.Context, in backend.Conn, p post) error {
 	_, err := g.ask(ctx, in, p.call("pg_advisory_xact_lock_shared"))
 	return err
 }
 
 // text asks the database of the space a question, a SELECT of one value, see
-// identity.only: any other gives no answer.
+// backend.Identity.Only: any other gives no answer.
 func (g *guard) text(ctx context.Context, question string) (answer string, err error) {
-	err = g.with(ctx, func(in inner) error {
+	err = g.with(ctx, func(in backend.Conn) error {
 		answer, err = g.ask(ctx, in, question)
 		return err // an elsewhere closes the connection: what is dialled next tells where it leads
 	})
@@ -160,8 +160,8 @@ func (g *guard) text(ctx context.Context, question string) (answer string, err e
 // write runs a statement that gives one value, and which PostgreSQL does not take
 // as a part of another. Behind a pooler another database may get it.
 func (g *guard) write(ctx context.Context, sql string) (answer string, err error) {
-	err = g.with(ctx, func(in inner) error {
-		answer, err = in.text(ctx, sql)
+	err = g.with(ctx, func(in backend.Conn) error {
+		answer, err = in.Ask(ctx, sql)
 		return err
 	})
 	return answer, err
@@ -169,7 +169,7 @@ func (g *guard) write(ctx context.Context, sql string) (answer string, err error
 
 // with lends the connection, dialled if need be. After an error that is not
 // PostgreSQL's it is closed.
-func (g *guard) with(ctx context.Context, f func(inner) error) error {
+func (g *guard) with(ctx context.Context, f func(backend.Conn) error) error {
 	if err := g.mu.lock(ctx); err != nil {
 		return err
 	}
@@ -179,7 +179,7 @@ func (g *guard) with(ctx context.Context, f func(inner) error) error {
 		return err
 	}
 	err := f(g.in)
-	if refused := (*pgconn.PgError)(nil); err != nil && (g.in.closed() || !errors.As(err, &refused)) {
+	if refused := (*pgconn.PgError)(nil); err != nil && (g.in.Closed() || !errors.As(err, &refused)) {
 		g.dropLocked()
 	} else {
 		g.stale = false
@@ -212,7 +212,7 @@ func (g *guard) connectLocked(ctx context.Context) error {
 
 func (g *guard) yes(ctx context.Context, sql string) (bool, error) {
 	answer, err := g.text(ctx, sql)
-	return isTrue(answer), err
+	return backend.IsTrue(answer), err
 }
 
 // over returns those of the writers whose effect is visible by now, or never

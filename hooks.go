@@ -3,6 +3,8 @@ package cachedpg
 import (
 	"context"
 	"database/sql/driver"
+
+	"github.com/cachedpg/cachedpg/internal/backend"
 )
 
 // pgx runs a caller's code when a connection is dialled, and when database/sql
@@ -24,11 +26,11 @@ import (
 // runHook runs what the caller has pgx run when the connection is taken again. Its
 // error is database/sql's to judge, as with pgx.
 func (c *Conn) runHook(ctx context.Context) error {
-	sent, err := c.inner.reset(ctx)
+	sent, err := c.inner.Reset(ctx)
 	switch {
-	case c.inner.closed():
+	case c.inner.Closed():
 		c.forget()
-		c.commits = commitUnknown
+		c.commits = backend.CommitUnknown
 		return driver.ErrBadConn
 	case err == driver.ErrBadConn: // database/sql closes the connection
 		return err
@@ -36,7 +38,7 @@ func (c *Conn) runHook(ctx context.Context) error {
 		return err
 	}
 	c.forget()
-	c.commits = commitUnknown
+	c.commits = backend.CommitUnknown
 	c.adoptTx()
 	if ctx.Err() == nil {
 		// Now and not by the next statement, which may be one that PostgreSQL accepts

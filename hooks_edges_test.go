@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5/pgproto3"
 	"github.com/jackc/pgx/v5/stdlib"
 
+	"github.com/cachedpg/cachedpg/internal/backend"
 	"github.com/cachedpg/cachedpg/internal/harness"
 )
 
@@ -71,11 +72,11 @@ func TestAHookThatSendsNothingCostsNothing(t *testing.T) {
 				conn := f.Conn(v.DB)
 				var counted *countedConn // the pool's only one; beside it the driver asks for itself
 				if err := conn.Raw(func(c any) error {
-					in := c.(*Conn).inner.(*pgxInner)
-					if got := in.hooked(); got != tc.hooked {
+					in := c.(*Conn).inner.(*backend.Pgx)
+					if got := in.Hooked(); got != tc.hooked {
 						f.Errorf("hooked: got %v, want %v", got, tc.hooked)
 					}
-					counted = in.pgx().PgConn().Conn().(*countedConn)
+					counted = in.PgxConn().PgConn().Conn().(*countedConn)
 					return nil
 				}); err != nil {
 					f.Fatal(err)

@@ -3,6 +3,7 @@ package cachedpg
 import (
 	"testing"
 
+	"github.com/cachedpg/cachedpg/internal/backend"
 	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 )
@@ -27,24 +28,24 @@ func TestAnIdentityIsWhatPostgreSQLSays(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer in.Close()
-		s, _, err := in.learn(f.Ctx)
+		s, _, err := in.Learn(f.Ctx)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if s.id.name != name {
-			t.Errorf("the database's name is %q, want %q", s.id.name, name)
+		if s.ID.Name != name {
+			t.Errorf("the database's name is %q, want %q", s.ID.Name, name)
 		}
-		if got, err := s.id.ask(f.Ctx, in, "SELECT 'here'"); err != nil || got != "here" {
+		if got, err := s.ID.Ask(f.Ctx, in, "SELECT 'here'"); err != nil || got != "here" {
 			t.Errorf("standard_conforming_strings=%s: got %q, %v", plain, got, err)
 		}
-		if answer, err := in.text(f.Ctx, withIdentity("SELECT 'here'")); err != nil {
+		if answer, err := in.Ask(f.Ctx, backend.WithIdentity("SELECT 'here'")); err != nil {
 			t.Error(err)
-		} else if where, rest := cutIdentity(answer); where != s.id.text() || rest != "here" || isStandby(where) {
-			t.Errorf("%q says %q, want %q", where, rest, s.id.text())
+		} else if where, rest := backend.CutIdentity(answer); where != s.ID.Text() || rest != "here" || backend.IsStandby(where) {
+			t.Errorf("%q says %q, want %q", where, rest, s.ID.Text())
 		}
-		other := s.id
-		other.started += "1"
-		if got, err := other.ask(f.Ctx, in, "SELECT (1 / (SELECT count(*) - count(*) FROM pg_class))::text"); err != (elsewhere{other}) {
+		other := s.ID
+		other.Started += "1"
+		if got, err := other.Ask(f.Ctx, in, "SELECT (1 / (SELECT count(*) - count(*) FROM pg_class))::text"); err != (backend.Elsewhere{ID: other}) {
 			t.Errorf("a question to another database is answered by %q, %v", got, err)
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/cachedpg/cachedpg/internal/backend"
 	"github.com/cachedpg/cachedpg/internal/pgerr"
 )
 
@@ -70,7 +71,7 @@ func (l *idlers) remove(c *Conn) {
 // rests notes that database/sql has c idle.
 func (c *Conn) rests() {
 	if c.inner == nil || c.d.eager || c.d.places != nil || !c.pristine || c.attached || c.handedOut || c.prepared ||
-		c.misread || c.applies || c.enter() != nil || c.tx != nil || c.announced > 0 || c.shown != (post{}) || c.inner.closed() || c.inner.txStatus() != 'I' {
+		c.misread || c.applies || c.enter() != nil || c.tx != nil || c.announced > 0 || c.shown != (post{}) || c.inner.Closed() || c.inner.TxStatus() != 'I' {
 		return
 	}
 	c.idle.Store(isIdle)
@@ -107,7 +108,7 @@ func (l *idlers) takeLocked() *link {
 }
 
 // takeOwn takes a connection for the driver's own questions where PostgreSQL has no place for another one.
-func (l *idlers) takeOwn() inner {
+func (l *idlers) takeOwn() backend.Conn {
 	l.tight.Store(true)
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -47,7 +47,7 @@ func (j *judge) copyIn(st psqlStep) error {
 func (j *judge) copyRows(table pgx.Identifier, columns []string, rows [][]any) error {
 	ctx, cancel := j.context()
 	defer cancel()
-	inside := j.c.inner.txStatus() != 'I'
+	inside := j.c.inner.TxStatus() != 'I'
 	if !inside {
 		j.warm()
 	}

@@ -94,7 +94,7 @@ func (j *judge) file(path string) {
 			j.tally[nSkipped]++
 		}
 	}
-	if status := j.c.inner.txStatus(); status != 'I' {
+	if status := j.c.inner.TxStatus(); status != 'I' {
 		j.Errorf("%s: the file ends in transaction status %c", path, status)
 	}
 }

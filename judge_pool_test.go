@@ -17,7 +17,7 @@ import (
 // read judges a SELECT that may be answered from the cache.
 func (j *judge) read(q *call) error {
 	j.tally[nReads]++
-	status := j.c.inner.txStatus()
+	status := j.c.inner.TxStatus()
 	if status == 'E' {
 		_, err := j.transcript(j.c, q.sql, q.args)
 		return err
@@ -63,7 +63,7 @@ func (j *judge) same(q *call, which string, got, want []string) {
 	if j.equal(q.sql, got, want) {
 		return
 	}
-	if j.c.inner.txStatus() == 'I' {
+	if j.c.inner.TxStatus() == 'I' {
 		if again, _ := j.plainly(j.c, q.sql, q.args); !j.equal(q.sql, again, want) {
 			j.tally[nSkipped]++
 			return
@@ -161,7 +161,7 @@ func (e *entry) name() string { return fmt.Sprint(e.sql, values(e.args)) }
 // warm fills the cache with the pool.
 func (j *judge) warm() {
 	j.Helper()
-	if status := j.other.inner.txStatus(); status != 'I' {
+	if status := j.other.inner.TxStatus(); status != 'I' {
 		j.Fatalf("%s: the session that asks is in state %c", j.where, status)
 	}
 	if sp := j.c.d.space(); sp.keeper != nil {

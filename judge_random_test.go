@@ -70,7 +70,7 @@ func (j *judge) random(g *sqlgen.Gen, schema *sqlgen.Schema) {
 	left := 0 // statements of the transaction that is open
 	for n := range statementsPerSchema {
 		j.where = fmt.Sprintf("statement %d", n)
-		switch status := j.c.inner.txStatus(); {
+		switch status := j.c.inner.TxStatus(); {
 		case status == 'E' || status == 'T' && left == 0 && g.Percent(20):
 			_ = j.run("ROLLBACK")
 		case status == 'T' && left == 0:
@@ -99,7 +99,7 @@ func (j *judge) random(g *sqlgen.Gen, schema *sqlgen.Schema) {
 		}
 		_ = j.run(s.SQL, args...)
 	}
-	if j.c.inner.txStatus() != 'I' {
+	if j.c.inner.TxStatus() != 'I' {
 		_ = j.run("ROLLBACK")
 	}
 }

@@ -143,12 +143,12 @@ func (j *judge) regress(dir, file string) {
 		default:
 			_ = j.run(st.sql)
 		}
-		if j.c.inner.closed() || j.other.inner.closed() {
+		if j.c.inner.Closed() || j.other.inner.Closed() {
 			j.Errorf("%s: the connection is lost after %s", j.where, st.sql)
 			return
 		}
 	}
-	if j.c.inner.txStatus() != 'I' {
+	if j.c.inner.TxStatus() != 'I' {
 		_, _ = j.transcript(j.c, "ROLLBACK", nil)
 	}
 	j.forgetPrepared()
@@ -223,7 +223,7 @@ func (r *regression) meta(st psqlStep) {
 		_ = j.run(st.sql)
 	case `\gset`:
 		_ = j.run(st.sql)
-		if j.c.inner.txStatus() == 'E' {
+		if j.c.inner.TxStatus() == 'E' {
 			return
 		}
 		ctx, cancel := j.context()
@@ -287,7 +287,7 @@ func (r *regression) value(text string) string {
 // reconnect gives the session the state of a new one, which psql would open.
 func (r *regression) reconnect(words []string) {
 	j := r.j
-	if j.c.inner.txStatus() != 'I' {
+	if j.c.inner.TxStatus() != 'I' {
 		_, _ = j.transcript(j.c, "ROLLBACK", nil)
 	}
 	_ = j.run("RESET SESSION AUTHORIZATION")

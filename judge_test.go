@@ -142,7 +142,7 @@ func judging(t testing.TB, database, mode string, keys []string, story func(j *j
 					t.Fatal(err)
 				}
 			}
-			j.pid = j.c.inner.backend()
+			j.pid = j.c.inner.PID()
 			story(j)
 		})
 	})
@@ -193,21 +193,21 @@ func (j *judge) planOf(query string, args []driver.NamedValue) *call {
 func (j *judge) run(query string, args ...driver.NamedValue) (err error) {
 	q := j.planOf(query, args)
 	plan := q.text.plan
-	if j.c.inner.txStatus() == 'I' {
+	if j.c.inner.TxStatus() == 'I' {
 		j.locked, j.exchanged = false, false
 	}
 	j.exchanged = j.exchanged || q.text.has(parser.Truncate) || q.text.has(parser.Refresh)
 	for _, kind := range []parser.Kind{parser.Lock, parser.Explain, parser.PrepareStatement, parser.Maintenance, parser.Cursor} {
 		j.locked = j.locked || q.text.has(kind) && !plan.Writes
 	}
-	switch idle := j.c.inner.txStatus() == 'I'; {
+	switch idle := j.c.inner.TxStatus() == 'I'; {
 	case plan.Reason == keying.NoReason:
 		return j.read(q)
-	case !idle && q.text.has(parser.Commit) && len(plan.Kinds) == 1 && j.c.inner.txStatus() == 'T' && !strings.Contains(strings.ToLower(query), "chain"):
+	case !idle && q.text.has(parser.Commit) && len(plan.Kinds) == 1 && j.c.inner.TxStatus() == 'T' && !strings.Contains(strings.ToLower(query), "chain"):
 		return j.end()
 	case !idle:
 		_, err := j.transcript(j.c, query, args)
-		if j.c.inner.txStatus() == 'I' {
+		if j.c.inner.TxStatus() == 'I' {
 			j.verify()
 		}
 		return err
@@ -244,10 +244,10 @@ func (j *judge) rehearse(query string, args []driver.NamedValue, look func()) (l
 		j.Fatalf("%s: BEGIN: %v", j.where, err)
 	}
 	lines, err = j.plainly(j.c, query, args)
-	if err == nil && j.c.inner.txStatus() == 'T' {
+	if err == nil && j.c.inner.TxStatus() == 'T' {
 		look()
 	}
-	if status := j.c.inner.txStatus(); status != 'I' {
+	if status := j.c.inner.TxStatus(); status != 'I' {
 		if err := j.command("ROLLBACK"); err != nil {
 			j.Fatalf("%s: ROLLBACK: %v", j.where, err)
 		}

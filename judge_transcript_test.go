@@ -125,7 +125,7 @@ func (j *judge) plainly(c *Conn, query string, args []driver.NamedValue) (lines 
 		if lines, err = j.transcript(c.inner, query, args); code(err) != "0A000" || !strings.Contains(err.Error(), "cached plan") {
 			break
 		}
-		if c.inner.txStatus() == 'E' {
+		if c.inner.TxStatus() == 'E' {
 			if err := j.command("ROLLBACK"); err != nil {
 				j.Fatal(err)
 			}

@@ -35,7 +35,7 @@ func (j *judge) end() error {
 	if violated == nil {
 		j.compare(tags)
 	}
-	err = c.inner.commit(ctx)
+	err = c.inner.Commit(ctx)
 	e.done(err)
 	if violated != nil {
 		err = violated

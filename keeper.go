@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/cachedpg/cachedpg/internal/backend"
 	"github.com/cachedpg/cachedpg/keying"
 	"github.com/cachedpg/cachedpg/store"
 )
@@ -65,7 +66,7 @@ const (
 	askTimeout = 2 * time.Second
 )
 
-func newKeeper(s store.Shared, id identity, feeds bool, log *walLog, peers func(*guard) *peers) *keeper {
+func newKeeper(s store.Shared, id backend.Identity, feeds bool, log *walLog, peers func(*guard) *peers) *keeper {
 	ctx, cancel := context.WithCancel(context.Background())
 	k := &keeper{store: s, log: log, nudged: make(chan struct{}, 1), first: make(chan struct{}), cancel: cancel, done: make(chan struct{}),
 		suspects: make(map[store.WriterID]time.Time)}
@@ -253,7 +254,7 @@ func (h *horizon) over(ctx context.Context, g *guard, log *walLog, marked []stor
 		" WHERE xid OPERATOR(pg_catalog.<) '"+h.bound+"'::pg_catalog.xid8"+
 		" AND xid OPERATOR(pg_catalog.<>) ALL ('{"+strings.Join(known, ",")+"}'::pg_catalog.xid8[])"+
 		" AND NOT EXISTS (SELECT FROM pg_catalog.pg_stat_activity WHERE backend_xid OPERATOR(pg_catalog.=) xid::pg_catalog.xid"+
-		" AND datid::pg_catalog.text OPERATOR(pg_catalog.<>) "+databaseSQL+")"+
+		" AND datid::pg_catalog.text OPERATOR(pg_catalog.<>) "+backend.DatabaseSQL+")"+
 		" AND NOT EXISTS (SELECT FROM pg_catalog.pg_prepared_xacts WHERE transaction OPERATOR(pg_catalog.=) xid::pg_catalog.xid"+
 		" AND database OPERATOR(pg_catalog.<>) pg_catalog.current_database()))")
 	if err != nil || !ok {

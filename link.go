@@ -5,13 +5,15 @@ import (
 	"database/sql/driver"
 	"sync/atomic"
 	"time"
+
+	"github.com/cachedpg/cachedpg/internal/backend"
 )
 
 // link is a connection to PostgreSQL, with everything that is known of it. The zero
 // value is one that is not dialled.
 type link struct {
-	inner  inner // nil until dialled
-	holder *Conn // whose statements run there
+	inner  backend.Conn // nil until dialled
+	holder *Conn        // whose statements run there
 
 	known    state
 	pristine bool      // no statement has changed the session: its state is that of a new connection
@@ -41,9 +43,9 @@ type link struct {
 		generation uint64
 	}
 
-	commits    commitMode    // of a transaction that changes nothing about it
-	configured uint64        // that of the space when it was learned
-	limit      time.Duration // what PostgreSQL gives a statement, see patience.go
+	commits    backend.CommitMode // of a transaction that changes nothing about it
+	configured uint64             // that of the space when it was learned
+	limit      time.Duration      // what PostgreSQL gives a statement, see patience.go
 
 	tx         *txState // nil outside transactions
 	needsReset bool     // inner.ResetSession is due before inner is used again
@@ -89,7 +91,7 @@ func (c *Conn) dial(ctx context.Context) error {
 	if c.resumes() {
 		return nil
 	}
-	if err := c.learn(ctx); err != nil && b.inner.closed() {
+	if err := c.learn(ctx); err != nil && b.inner.Closed() {
 		c.hangUp()
 		c.vacate()
 		return err

@@ -17,6 +17,7 @@ import (
 	"github.com/jackc/pgx/v5/stdlib"
 
 	"github.com/cachedpg/cachedpg/catalog"
+	"github.com/cachedpg/cachedpg/internal/backend"
 	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/patience"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
@@ -98,16 +99,16 @@ func TestADoubtLeavesNothingThatWasPlannedBefore(t *testing.T) {
 // heldUp is a connection to PostgreSQL on which a catalog is not loaded before the test
 // says so.
 type heldUp struct {
-	*pgxInner
+	*backend.Pgx
 	held  <-chan struct{}
 	loads *atomic.Int64
 }
 
-func (in *heldUp) loadCatalog(ctx context.Context, before *catalog.Snapshot) (*catalog.Snapshot, error) {
+func (in *heldUp) LoadCatalog(ctx context.Context, before *catalog.Snapshot) (*catalog.Snapshot, error) {
 	in.loads.Add(1)
 	select {
 	case <-in.held:
-		return in.pgxInner.loadCatalog(ctx, before)
+		return in.Pgx.LoadCatalog(ctx, before)
 	case <-ctx.Done():
 		_ = in.Close() // as pgx does with any query
 		return nil, ctx.Err()
@@ -128,12 +129,12 @@ func holdUp(f *harness.Fixture, keys ...string) (v harness.Via, loads *atomic.In
 	held := make(chan struct{})
 	loads = &atomic.Int64{}
 	c.(*connector).process = "held up " + rand.Text()
-	c.(*connector).connect = func(ctx context.Context, _ *link) (inner, error) {
+	c.(*connector).connect = func(ctx context.Context, _ *link) (backend.Conn, error) {
 		in, err := dialPgx(ctx, stdlib.GetConnector(*config))
 		if err != nil {
 			return nil, err
 		}
-		return &heldUp{in.(*pgxInner), held, loads}, nil
+		return &heldUp{in.(*backend.Pgx), held, loads}, nil
 	}
 	db := sql.OpenDB(c)
 	f.Cleanup(func() { db.Close() })

@@ -8,17 +8,18 @@ import (
 	"strings"
 	"time"
 
+	"github.com/cachedpg/cachedpg/internal/backend"
 	"github.com/cachedpg/cachedpg/internal/step"
 	"github.com/cachedpg/cachedpg/store"
 )
 
 // transactionFacts is the question for the id of the open transaction, and whether
 // its commit waits for the disk. It has no id, and nothing to commit, until it writes.
-const transactionFacts = "SELECT pg_catalog.concat(pg_catalog.pg_current_xact_id_if_assigned(), ' ', " + pinnedCommit + ")"
+const transactionFacts = "SELECT pg_catalog.concat(pg_catalog.pg_current_xact_id_if_assigned(), ' ', " + backend.PinnedCommitSQL + ")"
 
 // newTransactionFacts gives the transaction an id if it has none, because it may
 // yet write while it commits.
-const newTransactionFacts = "SELECT pg_catalog.concat(pg_catalog.pg_current_xact_id(), ' ', " + pinnedCommit + ")"
+const newTransactionFacts = "SELECT pg_catalog.concat(pg_catalog.pg_current_xact_id(), ' ', " + backend.PinnedCommitSQL + ")"
 
 // mark protects the tags: on return nobody gets an entry that depends on one
 // of them, until release. In a transaction they are those of everything that it wrote. After
@@ -57,7 +58,7 @@ func (e *effect) setMarks(ctx context.Context) (err error) {
 	}
 	switch e.marking() {
 	case markedNowhere:
-		if s := c.known.session; s == nil || s.standby {
+		if s := c.known.session; s == nil || s.Standby {
 			return nil
 		}
 		return c.d.outer.Load().announce(ctx, c)
@@ -106,7 +107,7 @@ func (e *effect) markHere(ctx context.Context) error {
 		// The outcome may have to be asked of PostgreSQL later, and there is
 		// nothing but the transaction's id to ask with. In a failed
 		// transaction there is no answer, and nothing to ask.
-		if e.c.inner.txStatus() == 'T' {
+		if e.c.inner.TxStatus() == 'T' {
 			if err := e.transaction(ctx); err != nil {
 				return err
 			}
@@ -188,7 +189,7 @@ func (e *effect) markShared(ctx context.Context) error {
 func (e *effect) leavesOut(ctx context.Context, planned store.Stamp) (bool, error) {
 	c, doors := e.c, &e.space.keeper.doors
 	switch {
-	case !e.mayLeaveOut(), c.inner.txStatus() != 'T', !e.space.doors().Closed(e.tags):
+	case !e.mayLeaveOut(), c.inner.TxStatus() != 'T', !e.space.doors().Closed(e.tags):
 		return false, nil
 	}
 	closed, err := doors.store.AllClosed(ctx, e.tags, planned)
@@ -204,7 +205,7 @@ func (e *effect) leavesOut(ctx context.Context, planned store.Stamp) (bool, erro
 // all that it writes has an id before COMMIT.
 func (e *effect) mayLeaveOut() bool {
 	tx := e.c.tx
-	return e.kind == writeCommit && !tx.cursor && !tx.asks && !tx.durability && !e.also.prepared && !e.where.drifts() && !e.posts() && e.c.commits == commitSync
+	return e.kind == writeCommit && !tx.cursor && !tx.asks && !tx.durability && !e.also.prepared && !e.where.drifts() && !e.posts() && e.c.commits == backend.CommitSync
 }
 
 // pastStore lets a commit go on whose tags could not be marked, as
@@ -246,7 +247,7 @@ func (e *effect) writer(ctx context.Context) (id store.WriterID, err error) {
 	switch {
 	case e.kind == writeAlone:
 		return e.backend(ctx)
-	case c.inner.txStatus() == 'E':
+	case c.inner.TxStatus() == 'E':
 		return id, nil // PostgreSQL will answer ROLLBACK
 	}
 	if err := e.transaction(ctx); err != nil {
@@ -262,7 +263,7 @@ func (e *effect) writer(ctx context.Context) (id store.WriterID, err error) {
 	if err != nil {
 		return id, fmt.Errorf("cachedpg: PostgreSQL gives %q as a transaction id", e.xid)
 	}
-	if e.commits != commitSync {
+	if e.commits != backend.CommitSync {
 		return store.NewAsyncWriter(xid), nil
 	}
 	return store.NewTransactionWriter(xid), nil
@@ -300,10 +301,10 @@ func (e *effect) transaction(ctx context.Context) (err error) {
 		question += " OPERATOR(pg_catalog.||) " + readOnly
 	}
 	if e.where.drifts() {
-		question = withIdentity(question)
+		question = backend.WithIdentity(question)
 	}
-	answer, err := keepIn(ctx, e.c.inner, question)
-	if unanswered(e.c.inner, err) {
+	answer, err := backend.KeepIn(ctx, e.c.inner, question)
+	if backend.Unanswered(e.c.inner, err) {
 		e.refuses(err)
 		return nil
 	}
@@ -326,7 +327,7 @@ func (c *Conn) backendWriter(ctx context.Context) store.WriterID {
 		return store.NewWriter()
 	}
 	if c.started == 0 {
-		start, err := askIn(ctx, c.inner, "SELECT (extract(epoch FROM backend_start) OPERATOR(pg_catalog.*) 1000000)::pg_catalog.int8::pg_catalog.text"+
+		start, err := backend.AskIn(ctx, c.inner, "SELECT (extract(epoch FROM backend_start) OPERATOR(pg_catalog.*) 1000000)::pg_catalog.int8::pg_catalog.text"+
 			" FROM pg_catalog.pg_stat_activity WHERE pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()")
 		if err == nil {
 			c.started, err = strconv.ParseInt(start, 10, 64)

@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/cachedpg/cachedpg/catalog"
+	"github.com/cachedpg/cachedpg/internal/backend"
 	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/store"
 )
@@ -122,7 +123,7 @@ func TestPlansStayWithinTheirBound(t *testing.T) {
 			t.Fatal(err)
 		}
 		v := &view{snapshot: catalog.NewSnapshot(catalog.Contents{})}
-		sessions := []*session{{learned: learned{path: []string{"public"}, pathKey: "public"}}, {learned: learned{path: []string{"tenant"}, pathKey: "tenant"}}}
+		sessions := []*session{{Session: backend.Session{Path: []string{"public"}, PathKey: "public"}}, {Session: backend.Session{Path: []string{"tenant"}, PathKey: "tenant"}}}
 		alive := heapOf(func() any {
 			for i := range tc.n {
 				d.plan(v, sessions[i%2], tc.text(i+1))
@@ -147,7 +148,7 @@ func TestPlansGoWithTheirCatalog(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &session{learned: learned{path: []string{"public"}, pathKey: "public"}}
+	s := &session{Session: backend.Session{Path: []string{"public"}, PathKey: "public"}}
 	alive := heapOf(func() any {
 		for range 20 {
 			v := &view{snapshot: catalog.NewSnapshot(catalog.Contents{Relations: []*catalog.Relation{{OID: 1, Schema: "public", Name: "t", View: strings.Repeat("x", 1<<20)}}})}

@@ -1,6 +1,10 @@
 package cachedpg
 
-import "errors"
+import (
+	"errors"
+
+	"github.com/cachedpg/cachedpg/internal/backend"
+)
 
 // A database can be elsewhere from one moment to the next: a standby is promoted,
 // a pooler leads to another server, a name is given to another database. Whoever learns of it first
@@ -29,10 +33,10 @@ var errReplaced = errors.New("cachedpg: the connection is to a server that anoth
 
 // pair is two databases that were seen alive at the same time, such as two shards or
 // a clone and its original: neither has become the other.
-type pair [2]identity
+type pair [2]backend.Identity
 
-func pairOf(a, b identity) pair {
-	if b.text() < a.text() {
+func pairOf(a, b backend.Identity) pair {
+	if b.Text() < a.Text() {
 		a, b = b, a
 	}
 	return pair{a, b}
@@ -85,14 +89,14 @@ func (sp *space) supersede() {
 //
 // A statement over a direct connection to another server is none of B's business. If
 // the server is the same as before, so is every outcome that is not known.
-func (sp *space) settled(id identity) bool {
-	return sp.adrift.Load() == 0 && (sp.key.identity != id || sp.underway.Load() == 0 && sp.writes.Stats().Unresolved == 0)
+func (sp *space) settled(id backend.Identity) bool {
+	return sp.adrift.Load() == 0 && (sp.key.Identity != id || sp.underway.Load() == 0 && sp.writes.Stats().Unresolved == 0)
 }
 
 // heard is told what a connection of the driver's own has found out about where
 // the connector leads now.
-func (d *connector) heard(s *learned) {
-	if !s.standby {
+func (d *connector) heard(s *backend.Session) {
+	if !s.Standby {
 		_, _, _ = d.adopt(s, sighting{})
 	}
 }
@@ -100,13 +104,13 @@ func (d *connector) heard(s *learned) {
 // moveLocked takes in that the connector has reached the database of id. It returns the spaces
 // that this ends, once there is one for id; an error if id was replaced by
 // another that was reached since.
-func (d *connector) moveLocked(id identity, p sighting) (ended []*space, err error) {
+func (d *connector) moveLocked(id backend.Identity, p sighting) (ended []*space, err error) {
 	for other, sp := range d.spaces {
-		if !id.related(other) || d.together[pairOf(id, other)] {
+		if !id.Related(other) || d.together[pairOf(id, other)] {
 			continue
 		}
 		if p.direct && p.again && !sp.superseded.Load() {
-			if d.wrapped == nil && other.system == id.system {
+			if d.wrapped == nil && other.System == id.System {
 				return nil, errReplaced
 			}
 			d.together[pairOf(id, other)] = true
@@ -119,7 +123,7 @@ func (d *connector) moveLocked(id identity, p sighting) (ended []*space, err err
 
 // forsakeLocked gives up the connector's share in a space that was superseded.
 func (d *connector) forsakeLocked(sp *space) {
-	delete(d.spaces, sp.key.identity)
+	delete(d.spaces, sp.key.Identity)
 	sp.forget(d)
 	if b := d.behind.Load(); b != nil && sp.store == b.queue {
 		d.kept = append(d.kept, sp) // the queue outlives it

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cachedpg/cachedpg/internal/backend"
 	"github.com/cachedpg/cachedpg/internal/patience"
 	"github.com/cachedpg/cachedpg/store"
 )
@@ -96,7 +97,7 @@ func lockInTx(object int) string { return lock("pg_advisory_xact_lock_shared", o
 // all; leave is nil then. Otherwise its caller calls leave when the outcome of
 // the commit is known. in is the connection with the transaction that is about
 // to commit; nil if there is none.
-func (n *notice) stand(ctx context.Context, in inner, retry func() bool) (leave func(), err error) {
+func (n *notice) stand(ctx context.Context, in backend.Conn, retry func() bool) (leave func(), err error) {
 	n.enter()
 	defer func() {
 		if leave == nil {
@@ -117,7 +118,7 @@ func (n *notice) stand(ctx context.Context, in inner, retry func() bool) (leave 
 			return nil, err
 		}
 		if in != nil { // before hold finds the notice there: then one of the two always is
-			if _, err := keepIn(ctx, in, lockInTx(lockNotice)); err != nil {
+			if _, err := backend.KeepIn(ctx, in, lockInTx(lockNotice)); err != nil {
 				return nil, err
 			}
 		}
@@ -132,11 +133,11 @@ func (n *notice) stand(ctx context.Context, in inner, retry func() bool) (leave 
 
 // standIn is stand in the transaction open on in, which is about to commit: the
 // notice is the transaction's own, and there is only one commit under it.
-func standIn(ctx context.Context, in inner, retry func() bool) error {
+func standIn(ctx context.Context, in backend.Conn, retry func() bool) error {
 	if err := patient(ctx, in); err != nil {
 		return err
 	}
-	if _, err := keepIn(ctx, in, lockInTx(lockNotice)); err != nil {
+	if _, err := backend.KeepIn(ctx, in, lockInTx(lockNotice)); err != nil {
 		return err
 	}
 	_, err := outlast(ctx, time.Now(), retry)
@@ -228,8 +229,8 @@ func (n *notice) rounds() {
 
 // patient keeps PostgreSQL from ending a transaction that does nothing while it
 // has to wait.
-func patient(ctx context.Context, in inner) error {
-	_, err := keepIn(ctx, in, "SELECT pg_catalog.concat("+unlimited("idle_in_transaction_session_timeout")+", "+unlimited("transaction_timeout")+")")
+func patient(ctx context.Context, in backend.Conn) error {
+	_, err := backend.KeepIn(ctx, in, "SELECT pg_catalog.concat("+unlimited("idle_in_transaction_session_timeout")+", "+unlimited("transaction_timeout")+")")
 	return err
 }
 

@@ -14,6 +14,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/cachedpg/cachedpg/internal/backend"
 	"github.com/cachedpg/cachedpg/internal/pgerr"
 	"github.com/cachedpg/cachedpg/internal/step"
 	"github.com/cachedpg/cachedpg/parser"
@@ -209,7 +210,7 @@ func isPlain(q *call) bool {
 // post writes the event of a commit that is about to be sent. It comes after the
 // marks, which tell whether the tags are complete.
 func (e *effect) post(ctx context.Context) error {
-	if e.write == nil || !e.posts() || e.c.inner.txStatus() == 'E' {
+	if e.write == nil || !e.posts() || e.c.inner.TxStatus() == 'E' {
 		return nil
 	}
 	tags := e.tags
@@ -228,7 +229,7 @@ func (e *effect) post(ctx context.Context) error {
 	}
 	c := e.c
 	if e.kind == writeWrapped || e.also.asks || e.nameless { // else it was asked for together with the id
-		answer, err := askIn(ctx, c.inner, "SELECT "+readOnly)
+		answer, err := backend.AskIn(ctx, c.inner, "SELECT "+readOnly)
 		if err != nil {
 			return err
 		}
@@ -243,7 +244,7 @@ func (e *effect) post(ctx context.Context) error {
 	if c.d.config.Outbox == outboxAuto {
 		// Without the table there is no such way, and asking costs the
 		// transaction nothing: an error would.
-		if may, err := askIn(ctx, c.inner, "SELECT "+mayPost); err != nil || may != "true" {
+		if may, err := backend.AskIn(ctx, c.inner, "SELECT "+mayPost); err != nil || may != "true" {
 			return err
 		}
 	}
@@ -312,7 +313,7 @@ func (e *effect) explainOutbox(ctx context.Context, cause error) error {
 	if !e.event.sent || !pgerr.Is(cause, pgerr.UndefinedTable, pgerr.UndefinedSchema, pgerr.InsufficientPrivilege) {
 		return cause
 	}
-	if may, err := e.c.inner.text(ctx, "SELECT "+mayPost); err != nil || may == "true" {
+	if may, err := e.c.inner.Ask(ctx, "SELECT "+mayPost); err != nil || may == "true" {
 		return cause
 	}
 	return outboxError(cause)

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachedpg/cachedpg/internal/backend"
 	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 	"github.com/cachedpg/cachedpg/internal/redistest"
@@ -121,7 +122,7 @@ func TestWhoKnowsAnOutcome(t *testing.T) {
 	primary := pgtest.StartServer(t)
 	ctx, cancel := context.WithTimeout(context.Background(), harness.Timeout)
 	defer cancel()
-	asked := func(s *pgtest.Server, id *identity) (string, error) {
+	asked := func(s *pgtest.Server, id *backend.Identity) (string, error) {
 		t.Helper()
 		c, err := NewConnector(*pgtest.Connect(t, s.DSN()).Config(), Config{})
 		if err != nil {
@@ -132,44 +133,44 @@ func TestWhoKnowsAnOutcome(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer in.Close()
-		if id.system == "" {
-			known, _, err := in.learn(ctx)
+		if id.System == "" {
+			known, _, err := in.Learn(ctx)
 			if err != nil {
 				t.Fatal(err)
 			}
-			*id = known.id
+			*id = known.ID
 		}
-		answer, err := in.text(ctx, id.outcome("SELECT 7"))
+		answer, err := in.Ask(ctx, id.Outcome("SELECT 7"))
 		if err != nil {
 			t.Fatal(err)
 		}
-		return id.readOutcome(answer)
+		return id.ReadOutcome(answer)
 	}
-	var id identity
+	var id backend.Identity
 	if got, err := asked(primary, &id); got != "7" || err != nil {
 		t.Errorf("the server itself: got %q, %v", got, err)
 	}
 	standby := primary.Standby()
-	if got, err := asked(standby, &id); err == nil || errors.Is(err, errServerReplaced) {
+	if got, err := asked(standby, &id); err == nil || errors.Is(err, backend.ErrServerReplaced) {
 		t.Errorf("a standby: got %q, %v, want another error than errServerReplaced", got, err)
 	}
 	primary.Await(standby)
 	primary.Stop()
 	standby.Promote()
-	if got, err := asked(standby, &id); !errors.Is(err, errServerReplaced) {
+	if got, err := asked(standby, &id); !errors.Is(err, backend.ErrServerReplaced) {
 		t.Errorf("its successor: got %q, %v, want errServerReplaced", got, err)
 	}
 	other := pgtest.StartServer(t)
-	if got, err := asked(other, &id); err == nil || errors.Is(err, errServerReplaced) {
+	if got, err := asked(other, &id); err == nil || errors.Is(err, backend.ErrServerReplaced) {
 		t.Errorf("another system: got %q, %v, want another error than errServerReplaced", got, err)
 	}
-	var before identity
+	var before backend.Identity
 	if got, err := asked(other, &before); got != "7" || err != nil {
 		t.Errorf("the other system itself: got %q, %v", got, err)
 	}
 	other.Stop()
 	other.Start()
-	if got, err := asked(other, &before); !errors.Is(err, errServerReplaced) {
+	if got, err := asked(other, &before); !errors.Is(err, backend.ErrServerReplaced) {
 		t.Errorf("a server that was started anew: got %q, %v, want errServerReplaced", got, err)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/cachedpg/cachedpg/internal/backend"
 	"github.com/cachedpg/cachedpg/keying"
 )
 
@@ -26,7 +27,7 @@ func (d *connector) standOutside(key spaceKey) {
 	if o == nil {
 		if o = outsiders[key]; o == nil {
 			o = &outsider{}
-			o.guard.id = key.identity
+			o.guard.id = key.Identity
 			own := newCamp(campOff)
 			o.peers = newPeers(&o.guard, key.process, func() camp { return own }, "", nil)
 			o.peers.watches = true
@@ -106,13 +107,13 @@ func (c *Conn) showAnyway(ctx context.Context) error {
 	if c.shown == shown {
 		return nil
 	}
-	pid, err := askIn(ctx, c.inner, "SELECT pg_catalog.pg_backend_pid()::pg_catalog.text")
-	pooled := err == nil && pid != strconv.FormatUint(uint64(c.inner.backend()), 10)
+	pid, err := backend.AskIn(ctx, c.inner, "SELECT pg_catalog.pg_backend_pid()::pg_catalog.text")
+	pooled := err == nil && pid != strconv.FormatUint(uint64(c.inner.PID()), 10)
 	switch {
 	case !pooled:
-		_, err = askIn(ctx, c.inner, shown.call("pg_advisory_lock_shared"))
-	case c.inner.txStatus() == 'T':
-		_, err = keepIn(ctx, c.inner, shown.call("pg_advisory_xact_lock_shared"))
+		_, err = backend.AskIn(ctx, c.inner, shown.call("pg_advisory_lock_shared"))
+	case c.inner.TxStatus() == 'T':
+		_, err = backend.KeepIn(ctx, c.inner, shown.call("pg_advisory_xact_lock_shared"))
 	default:
 		return nil
 	}
@@ -122,11 +123,11 @@ func (c *Conn) showAnyway(ctx context.Context) error {
 	if !pooled {
 		c.shown = shown
 	}
-	some, err := askIn(ctx, c.inner, cachesQuestion)
-	if c.inner.closed() || ctx.Err() != nil {
+	some, err := backend.AskIn(ctx, c.inner, cachesQuestion)
+	if c.inner.Closed() || ctx.Err() != nil {
 		return err
 	}
-	if err == nil && !isTrue(some) {
+	if err == nil && !backend.IsTrue(some) {
 		return nil
 	}
 	return patiently(ctx, c.inner, campWait())
@@ -136,12 +137,12 @@ func (o *outsider) announce(ctx context.Context, c *Conn) error {
 	if o == nil {
 		return nil
 	}
-	if c.pid == 0 && c.inner.txStatus() == 'T' { // a pooler may have led it elsewhere, or everything since
-		where, err := askIn(ctx, c.inner, "SELECT "+identityText)
+	if c.pid == 0 && c.inner.TxStatus() == 'T' { // a pooler may have led it elsewhere, or everything since
+		where, err := backend.AskIn(ctx, c.inner, "SELECT "+backend.IdentitySQL)
 		if err != nil {
 			return err
 		}
-		if where != o.guard.id.text() {
+		if where != o.guard.id.Text() {
 			return o.peers.announceOn(ctx, c, where[strings.LastIndexByte(where, '/')+1:])
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/cachedpg/cachedpg/internal/backend"
 	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 	"github.com/cachedpg/cachedpg/internal/redistest"
@@ -44,7 +45,7 @@ func TestPauseEndsWhileAQuestionWaitsForIt(t *testing.T) {
 		waiting.Add(len(guards))
 		for g := range guards {
 			done.Go(func() {
-				err := g.with(w.ctx, func(in inner) error {
+				err := g.with(w.ctx, func(in backend.Conn) error {
 					waiting.Done()
 					<-resumed
 					return nil

@@ -9,9 +9,9 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/cachedpg/cachedpg/internal/backend"
 	"github.com/cachedpg/cachedpg/internal/patience"
 	"github.com/cachedpg/cachedpg/internal/pgerr"
-
 	"github.com/cachedpg/cachedpg/keying"
 )
 
@@ -131,7 +131,7 @@ func (p *peers) run(done chan struct{}) {
 	for {
 		rest := renewEvery
 		if err := p.round(func() bool { return false }); pgerr.Is(err, pgerr.InsufficientPrivilege) { // who wants to know looks
-			rest = refusedFor
+			rest = backend.RefusedFor
 		}
 		timer := time.NewTimer(rest)
 		select {
@@ -229,7 +229,7 @@ func (p *peers) ask(ctx context.Context, hidden bool) error {
 	p.mu.Unlock()
 	at := time.Now()
 	var s census
-	answer, since, err := p.guard.holding(ctx, shown, censusOf(p.guard.id.database))
+	answer, since, err := p.guard.holding(ctx, shown, censusOf(p.guard.id.Database))
 	if err == nil {
 		s, err = parseCensus(answer)
 	}
@@ -312,7 +312,7 @@ func (p *peers) sawWritingLocked(at time.Time, s census, since time.Time, pooled
 func (p *peers) failedLocked(err error) {
 	switch {
 	case errors.Is(err, context.Canceled): // of who asked
-	case refused(err) || errors.As(err, new(elsewhere)):
+	case refused(err) || errors.As(err, new(backend.Elsewhere)):
 		p.problem, p.asked, p.first = err, time.Time{}, false
 		p.hits.Store(0)
 	case !p.asked.IsZero():
@@ -404,10 +404,10 @@ func (p *peers) announce(ctx context.Context, c *Conn) error {
 		p.watch()
 	}
 	for {
-		err := c.d.denials.of(denial{question: aboutOthers})
+		err := c.d.denials.Of(backend.Denial{Question: aboutOthers})
 		if err == nil {
 			err = p.round(mayCommit)
-			c.d.denials.add(denial{question: aboutOthers}, err)
+			c.d.denials.Add(backend.Denial{Question: aboutOthers}, err)
 		}
 		switch {
 		case ctx.Err() != nil:
@@ -415,7 +415,7 @@ func (p *peers) announce(ctx context.Context, c *Conn) error {
 		case mayCommit() || p.ctx.Err() != nil:
 			return nil
 		case err != nil:
-			return p.announceOn(ctx, c, p.guard.id.database)
+			return p.announceOn(ctx, c, p.guard.id.Database)
 		}
 		p.mu.Lock()
 		unknown, due := p.camp.kind == campUnknown, p.due
@@ -440,13 +440,13 @@ func (p *peers) announceOn(ctx context.Context, c *Conn, database string) error 
 	if c.pid == 0 && !c.d.statementPool.Load() {
 		function = "pg_advisory_xact_lock_shared"
 	}
-	if c.inner.txStatus() == 'E' || own.kind == campUnknown || c.shown == shown {
+	if c.inner.TxStatus() == 'E' || own.kind == campUnknown || c.shown == shown {
 		return nil
 	}
-	if _, err := keepIn(ctx, c.inner, shown.call(function)); err != nil {
+	if _, err := backend.KeepIn(ctx, c.inner, shown.call(function)); err != nil {
 		return c.notShown(ctx, err)
 	}
-	answer, err := askIn(ctx, c.inner, censusOf(database))
+	answer, err := backend.AskIn(ctx, c.inner, censusOf(database))
 	var s census
 	if err == nil {
 		s, err = parseCensus(answer)
@@ -469,7 +469,7 @@ func (p *peers) announceOn(ctx context.Context, c *Conn, database string) error 
 // notShown returns the error of showing others that the connection writes, unless it is that PostgreSQL
 // refuses: then it is not to be seen.
 func (c *Conn) notShown(ctx context.Context, err error) error {
-	if c.inner.closed() || ctx.Err() != nil || !refused(err) {
+	if c.inner.Closed() || ctx.Err() != nil || !refused(err) {
 		return err
 	}
 	c.d.problems.note(workCommit, err)
@@ -477,8 +477,8 @@ func (c *Conn) notShown(ctx context.Context, err error) error {
 }
 
 // patiently waits in a transaction, if there is one.
-func patiently(ctx context.Context, in inner, d time.Duration) error {
-	if d > 0 && in.txStatus() == 'T' {
+func patiently(ctx context.Context, in backend.Conn, d time.Duration) error {
+	if d > 0 && in.TxStatus() == 'T' {
 		if err := patient(ctx, in); err != nil {
 			return err
 		}

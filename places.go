@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgtype"
+
+	"github.com/cachedpg/cachedpg/internal/backend"
 )
 
 // A hit asks PostgreSQL nothing, and yet it needs one of database/sql's connections: as many slow
@@ -134,7 +136,7 @@ func (p *places) serveLocked(b *link) bool {
 func (p *places) give(b *link) {
 	now := time.Now()
 	p.mu.Lock()
-	if b.inner.closed() || now.After(b.until) || p.closed && len(p.queue) == 0 {
+	if b.inner.Closed() || now.After(b.until) || p.closed && len(p.queue) == 0 {
 		p.mu.Unlock()
 		p.end(b)
 		return
@@ -173,12 +175,12 @@ func (p *places) leave() {
 func (p *places) end(b *link) {
 	_ = b.close()
 	p.d.recant(b)
-	if in, ok := b.inner.(wire); ok {
+	if in, ok := b.inner.(backend.Wire); ok {
 		select {
-		case <-in.ended():
+		case <-in.Ended():
 		default: // pgx still calls a statement off, so that the backend may go on
 			go func() {
-				<-in.ended()
+				<-in.Ended()
 				p.leave()
 			}()
 			return
@@ -295,10 +297,10 @@ func (c *Conn) putBack(keeps bool) {
 	switch {
 	case c.inner == nil:
 		c.vacate()
-	case c.inner.closed():
+	case c.inner.Closed():
 		p.suspect()
 		p.end(c.detach())
-	case c.inner.txStatus() != 'I':
+	case c.inner.TxStatus() != 'I':
 		p.end(c.detach())
 	case c.attached && keeps && p.park(c):
 		c.parked = true
@@ -314,7 +316,7 @@ func (c *Conn) putBack(keeps bool) {
 // that would find this one's session, and could not be stored.
 func (c *Conn) outdated() bool {
 	known, own := c.d.known.Load(), c.known.session
-	return own != nil && !c.d.eager && known.current() && known.session.id == own.id && !known.session.same(own)
+	return own != nil && !c.d.eager && known.current() && known.session.ID == own.ID && !known.session.same(own)
 }
 
 // attach notes that the session has something from now on that is the connection's own.
@@ -328,7 +330,7 @@ func (c *Conn) attach() {
 // mayWait reports that the connection may wait for others who miss the same. Whoever has a place must not;
 // one that was only asked for the session is given back before.
 func (c *Conn) mayWait() bool {
-	if c.placed && !c.used && c.tx == nil && !c.attached && c.inner != nil && !c.inner.closed() {
+	if c.placed && !c.used && c.tx == nil && !c.attached && c.inner != nil && !c.inner.Closed() {
 		c.putBack(false)
 	}
 	return !c.placed
@@ -342,7 +344,7 @@ func (d *connector) lend(b *link) {
 	}
 	known := b.known
 	if d.eager { // a hook may have registered types
-		d.types.Store(b.inner.typeMap().Copy())
+		d.types.Store(b.inner.TypeMap().Copy())
 	}
 	p := d.places
 	p.mu.Lock()

@@ -17,6 +17,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/stdlib"
 
+	"github.com/cachedpg/cachedpg/internal/backend"
 	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 	"github.com/cachedpg/cachedpg/keying"
@@ -40,10 +41,10 @@ func newPlaced(t *testing.T, most int, keys ...string) *placed {
 	f.Via = harness.Via{F: f, DB: f.DB, Ask: f.DB, Truth: f.Plain}
 	d := connectorOf(f.DB)
 	connect := d.connect
-	d.connect = func(ctx context.Context, b *link) (inner, error) {
+	d.connect = func(ctx context.Context, b *link) (backend.Conn, error) {
 		in, err := connect(ctx, b)
 		if err == nil && b.holder != nil { // else it is one of the driver's own
-			p.counts(in.(*pgxInner).pgx())
+			p.counts(in.(*backend.Pgx).PgxConn())
 		}
 		return in, err
 	}
@@ -238,9 +239,9 @@ func TestAContextThatEndsInTheQueueTakesNoPlaceAlong(t *testing.T) {
 }
 
 // idleInner is a connection that nobody asks anything.
-type idleInner struct{ inner }
+type idleInner struct{ backend.Conn }
 
-func (*idleInner) closed() bool { return false }
+func (*idleInner) Closed() bool { return false }
 func (*idleInner) Close() error { return nil }
 
 // Who is served and called off at once hands on what it has got.

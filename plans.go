@@ -10,6 +10,7 @@ import (
 	"unsafe"
 
 	"github.com/cachedpg/cachedpg/catalog"
+	"github.com/cachedpg/cachedpg/internal/backend"
 	"github.com/cachedpg/cachedpg/internal/clock"
 	"github.com/cachedpg/cachedpg/keying"
 	"github.com/cachedpg/cachedpg/parser"
@@ -110,7 +111,7 @@ type planSets struct {
 // planKey is what a text's meaning depends on in a session.
 type planKey struct {
 	path string
-	reading
+	backend.Reading
 	temporaries string
 }
 
@@ -133,7 +134,7 @@ func (d *connector) planSet(v *view, s *session, among *keying.Temporaries) *pla
 		(*cache).leave()
 		*cache = newPlanCache(v, bytes)
 	}
-	key := planKey{s.pathKey, s.reading, among.String()}
+	key := planKey{s.PathKey, s.Reading, among.String()}
 	sets := (*cache).sets
 	if among != nil {
 		sets = (*cache).among
@@ -143,7 +144,7 @@ func (d *connector) planSet(v *view, s *session, among *keying.Temporaries) *pla
 		if len(sets) >= maxPaths {
 			dropOne(sets) // its plans go when others need the room
 		}
-		set = &planSet{planCache: *cache, path: s.path, temporaries: among}
+		set = &planSet{planCache: *cache, path: s.Path, temporaries: among}
 		sets[key] = set
 	}
 	if among == nil {
@@ -206,7 +207,7 @@ func (d *connector) planAmong(v *view, s *session, among *keying.Temporaries, sq
 	p := &planned{}
 	text := sql
 	scanned, ok := parser.Scanned{}, false
-	readable := s.reads(sql)
+	readable := s.Reads(sql)
 	if readable {
 		if scanned, ok = parser.Scan(sql); ok {
 			text = scanned.Text

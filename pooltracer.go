@@ -9,6 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/cachedpg/cachedpg/internal/backend"
 	"github.com/cachedpg/cachedpg/parser"
 )
 
@@ -127,16 +128,16 @@ func (t *Tracer) lend(conn *pgx.Conn, holder *link) *tracedConn {
 	return p
 }
 
-// giveBack notes that it has not any more. What the driver knows of the session then
+// GiveBack notes that it has not any more. What the driver knows of the session then
 // is what the next statement finds.
-func (p *tracedConn) giveBack() {
+func (p *tracedConn) GiveBack() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	from, c := p.holder, p.direct
 	if p.holder = nil; c == nil {
 		return
 	}
-	if from.known.space == nil || from.known.space != c.known.space || from.tx != nil || from.inner == nil || from.inner.closed() {
+	if from.known.space == nil || from.known.space != c.known.space || from.tx != nil || from.inner == nil || from.inner.Closed() {
 		p.dropLocked()
 		return
 	}
@@ -149,7 +150,7 @@ func (p *tracedConn) giveBack() {
 	c.tx = nil // a pool takes no connection back in a transaction
 }
 
-func (p *tracedConn) follows() bool { return p.complete }
+func (p *tracedConn) Follows() bool { return p.complete }
 
 // TraceConnectStart implements pgx.ConnectTracer.
 func (t *Tracer) TraceConnectStart(ctx context.Context, _ pgx.TraceConnectStartData) context.Context {
@@ -316,7 +317,7 @@ func (p *tracedConn) joinLocked() *Conn {
 	// The driver's own questions must not wait for a place in the pool.
 	d.own.CompareAndSwap(nil, ownConfig(p.conn))
 	c := d.newConn()
-	c.inner, c.holder = newDirectInner(p.conn, configOf(p.conn).config.DefaultQueryExecMode), c
+	c.inner, c.holder = backend.NewDirect(p.conn, configOf(p.conn).config.DefaultQueryExecMode), c
 	c.since.session = unknownSession // what was prepared on it before was not seen
 	c.adoptTx()
 	p.direct = c

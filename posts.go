@@ -9,13 +9,15 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/cachedpg/cachedpg/internal/backend"
 )
 
 // posts are the shared advisory locks by which a guard shows its process to
 // others. They are its session's: an idle session costs PostgreSQL less than an
 // open transaction. Behind a pooler a rotation holds them.
 type posts struct {
-	of    inner // the guard's connection that holds them
+	of    backend.Conn // the guard's connection that holds them
 	since map[post]time.Time
 }
 
@@ -65,7 +67,7 @@ func (g *guard) postLocked(ctx context.Context, wanted []post) error {
 	}
 	for held := range p.since {
 		if !slices.Contains(wanted, held) {
-			if _, err := g.in.text(ctx, held.call("pg_advisory_unlock_shared")); err != nil {
+			if _, err := g.in.Ask(ctx, held.call("pg_advisory_unlock_shared")); err != nil {
 				return err
 			}
 			delete(p.since, held)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 
+	"github.com/cachedpg/cachedpg/internal/backend"
 	"github.com/cachedpg/cachedpg/keying"
 	"github.com/cachedpg/cachedpg/parser"
 )
@@ -72,11 +73,11 @@ func dated(scanned parser.Scanned, plan *keying.Plan) bool {
 
 // readsLike reports that what is prepared in s is what it would be in other.
 func (s *session) readsLike(other *session, dated bool) bool {
-	if len(s.values) != len(other.values) || len(s.values) <= firstSetting || s.reading != other.reading {
+	if len(s.Values) != len(other.Values) || len(s.Values) <= backend.FirstSetting || s.Reading != other.Reading {
 		return false
 	}
-	for i := firstSetting; i < len(s.values); i++ {
-		if s.values[i] != other.values[i] && (dated || i != valueTimeZone && i != valueDateStyle) {
+	for i := backend.FirstSetting; i < len(s.Values); i++ {
+		if s.Values[i] != other.Values[i] && (dated || i != valueTimeZone && i != valueDateStyle) {
 			return false
 		}
 	}
@@ -84,6 +85,6 @@ func (s *session) readsLike(other *session, dated bool) bool {
 }
 
 var (
-	valueTimeZone  = firstSetting + slices.Index(keying.Settings, "TimeZone")
-	valueDateStyle = firstSetting + slices.Index(keying.Settings, "DateStyle")
+	valueTimeZone  = backend.FirstSetting + slices.Index(keying.Settings, "TimeZone")
+	valueDateStyle = backend.FirstSetting + slices.Index(keying.Settings, "DateStyle")
 )

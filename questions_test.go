@@ -13,6 +13,7 @@ import (
 
 	pg_query "github.com/pganalyze/pg_query_go/v5"
 
+	"github.com/cachedpg/cachedpg/internal/backend"
 	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 	"github.com/cachedpg/cachedpg/internal/redistest"
@@ -272,8 +273,8 @@ func (q *questioned) keeps() {
 	}
 	defer c.Close()
 	conn := connectorOf(q.DB).newConn()
-	conn.inner, conn.pid = c, c.backend()
-	byPID, byID := conn.d.ended(conn.d.space(), 1, "", commitSync), conn.d.ended(conn.d.space(), 0, "3", commitAsync)
+	conn.inner, conn.pid = c, c.PID()
+	byPID, byID := conn.d.ended(conn.d.space(), 1, "", backend.CommitSync), conn.d.ended(conn.d.space(), 0, "3", backend.CommitAsync)
 	for i, ended := range []func(context.Context) (bool, error){byPID, byPID, byID} {
 		if over, err := ended(q.Ctx); err != nil || over != (i > 0) {
 			q.Errorf("a writer is over: %t, %v", over, err)

@@ -7,13 +7,14 @@ import (
 	"slices"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/cachedpg/cachedpg/internal/patience"
 	"github.com/cachedpg/cachedpg/internal/pgerr"
 	"github.com/cachedpg/cachedpg/internal/step"
 	"github.com/cachedpg/cachedpg/keying"
 	"github.com/cachedpg/cachedpg/parser"
 	"github.com/cachedpg/cachedpg/store"
-	"github.com/jackc/pgx/v5"
 )
 
 // query is the life of a SELECT: plan, look up, replay; or bypass; or fill.
@@ -110,7 +111,7 @@ func (c *Conn) lookup(ctx context.Context, q *call) (l lookup, reason keying.Rea
 	if reason = c.mayRead(ctx, q); reason != keying.NoReason {
 		return l, reason
 	}
-	key, buf, reason := q.text.plan.Key(&q.session.digests[q.mode], q.keyingValues(), c.keyBuf)
+	key, buf, reason := q.text.plan.Key(&q.session.Digests[q.mode], q.keyingValues(), c.keyBuf)
 	c.keyBuf = buf[:0]
 	moment := q.text.plan.Reason
 	if reason == keying.ClockInput && q.excused(ctx) {
@@ -147,10 +148,10 @@ func (c *Conn) plan(ctx context.Context, q *call) error {
 	q.session, q.space, q.view = known.session, known.space, known.view
 	if q.mode == 0 {
 		if q.mode = c.d.mode; c.inner != nil {
-			q.mode = c.inner.mode()
+			q.mode = c.inner.Mode()
 		}
 	}
-	if q.session == nil || q.mode < 0 || int(q.mode) >= len(q.session.digests) {
+	if q.session == nil || q.mode < 0 || int(q.mode) >= len(q.session.Digests) {
 		q.session, q.view = unknownSession, noCatalog
 	} else if q.view == nil || c.tx == nil && !known.current() {
 		q.view = noCatalog
@@ -216,7 +217,7 @@ func (c *Conn) mayRead(ctx context.Context, q *call) keying.Reason {
 		return keying.OtherStore
 	case q.session == unknownSession || c.misread:
 		return keying.SessionUnknown
-	case q.session.standby:
+	case q.session.Standby:
 		return keying.HotStandby
 	case q.view == noCatalog:
 		return q.space.unavailable()
@@ -290,10 +291,10 @@ func (c *Conn) direct(ctx context.Context, q *call, reason keying.Reason) (drive
 
 // pass runs a query of which nothing is stored, as pgx' stdlib would.
 func (c *Conn) pass(ctx context.Context, q *call) (driver.Rows, error) {
-	if q.mode != pgx.QueryExecModeDescribeExec || c.inner.txStatus() != 'I' || q.sql == "" { // which pgx sends otherwise
+	if q.mode != pgx.QueryExecModeDescribeExec || c.inner.TxStatus() != 'I' || q.sql == "" { // which pgx sends otherwise
 		return c.inner.QueryContext(ctx, q.sql, q.args)
 	}
-	wire, err := c.inner.read(ctx, q.sent())
+	wire, err := c.inner.Read(ctx, q.sent())
 	if err != nil {
 		return nil, pgerr.AsStdlib(err)
 	}

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/cachedpg/cachedpg/internal/backend"
 	"github.com/cachedpg/cachedpg/internal/step"
 	"github.com/cachedpg/cachedpg/keying"
 	"github.com/cachedpg/cachedpg/store"
@@ -80,7 +81,7 @@ func (c *Conn) owe(e *effect) {
 		return // everything was invalidated
 	}
 	limit := int(min(c.d.config.RefillMax, maxRecipes))
-	if e.commits != commitSync {
+	if e.commits != backend.CommitSync {
 		limit = 0 // what is not on disk yet is not cached
 	}
 	if c.owed != nil { // several commits while the connection was lent out
@@ -122,7 +123,7 @@ func (c *Conn) refill(ctx context.Context) {
 	c.owed = nil
 	r := refiller{c: c, space: d.space, until: time.Now().Add(refillTime)}
 	left := len(d.due)
-	if !c.inner.closed() && c.inner.txStatus() == 'I' && !c.d.statementPool.Load() && r.await(ctx, d.released) {
+	if !c.inner.Closed() && c.inner.TxStatus() == 'I' && !c.d.statementPool.Load() && r.await(ctx, d.released) {
 		// Not the caller's context: it may end in the middle of a SELECT, which
 		// would cost the connection, and its hints are for the statement.
 		own, cancel := context.WithDeadline(context.Background(), r.until.Add(refillBreak))
@@ -197,7 +198,7 @@ func (r *refiller) one(ctx context.Context, recipe *recipe) refillResult {
 		return refillSkipped
 	}
 	q := call{sql: recipe.sql, args: recipe.values, values: recipe.values, mode: recipe.mode, refills: true}
-	if recipe.mode != c.inner.mode() {
+	if recipe.mode != c.inner.Mode() {
 		q.args = append([]driver.NamedValue{{Ordinal: 1, Value: recipe.mode}}, recipe.values...)
 	}
 	if recipe.ttl > 0 {
@@ -247,7 +248,7 @@ func (r *refiller) one(ctx context.Context, recipe *recipe) refillResult {
 	}
 	if err != nil || !q.stored {
 		r.space.recipes.forget(recipe.key)
-		r.stop = c.inner.closed() || c.inner.txStatus() != 'T'
+		r.stop = c.inner.Closed() || c.inner.TxStatus() != 'T'
 		return refillFailed
 	}
 	r.stored = append(r.stored, l.key)
@@ -286,13 +287,13 @@ func (r *refiller) begin(ctx context.Context) error {
 // closed, and database/sql finds out when it wants to use it.
 func (r *refiller) end() {
 	in := r.c.inner
-	if !r.began || in.closed() || in.txStatus() == 'I' {
+	if !r.began || in.Closed() || in.TxStatus() == 'I' {
 		return
 	}
 	// With time of its own: a Redis that does not answer is no reason to lose it.
 	ctx, cancel := context.WithTimeout(context.Background(), refillBreak)
 	defer cancel()
-	if _, err := in.ExecContext(ctx, "ROLLBACK", nil); err != nil || in.txStatus() != 'I' {
+	if _, err := in.ExecContext(ctx, "ROLLBACK", nil); err != nil || in.TxStatus() != 'I' {
 		_ = in.Close()
 	}
 }

@@ -7,10 +7,10 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/cachedpg/cachedpg/internal/pgerr"
-
 	"github.com/jackc/pgx/v5"
 
+	"github.com/cachedpg/cachedpg/internal/backend"
+	"github.com/cachedpg/cachedpg/internal/pgerr"
 	"github.com/cachedpg/cachedpg/invalidation"
 )
 
@@ -118,7 +118,7 @@ type relay struct {
 	d *connector
 	RelayOptions
 
-	in        *pgxInner
+	in        *backend.Pgx
 	conn      *pgx.Conn // of in
 	space     *space
 	announced bool // it holds lockRelay
@@ -132,27 +132,27 @@ func (r *relay) connect(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	ours, ok := in.(*pgxInner)
+	ours, ok := in.(*backend.Pgx)
 	if !ok {
 		_ = in.Close()
 		return errNotPgx
 	}
 	r.in, r.conn = ours, ours.Conn.Conn()
-	s, pid, err := in.learn(ctx)
+	s, pid, err := in.Learn(ctx)
 	if err != nil {
 		return err
 	}
-	_, sp, err := r.d.adopt(s, sighting{direct: pid == in.backend()})
+	_, sp, err := r.d.adopt(s, sighting{direct: pid == in.PID()})
 	switch {
 	case err != nil:
 		return err
-	case s.standby:
+	case s.Standby:
 		return errNoPrimary
 	case sp == nil:
 		return errClosed
 	case r.d.stranger(sp):
 		return errOtherStore
-	case pid != in.backend():
+	case pid != in.PID():
 		return errPooled
 	}
 	sp.enter()
@@ -178,13 +178,13 @@ func (r *relay) disconnect() {
 // round does what there is to do, and waits if that was not much.
 func (r *relay) round(ctx context.Context) error {
 	if r.space.superseded.Load() {
-		return elsewhere{r.space.key.identity}
+		return backend.Elsewhere{ID: r.space.key.Identity}
 	}
 	down := r.space.keeper.store.SharedStats().Down
 	// Writers wait only for a relay that can help them.
 	if r.announced == down {
 		function := map[bool]string{true: "pg_advisory_unlock_shared", false: "pg_advisory_lock_shared"}[down]
-		if _, err := r.in.text(ctx, lock(function, lockRelay)); err != nil {
+		if _, err := r.in.Ask(ctx, lock(function, lockRelay)); err != nil {
 			return err
 		}
 		r.announced = !down

@@ -163,7 +163,7 @@ func (r *relay) tellSink(ctx context.Context, rows []outboxRow) error {
 	var events []invalidation.Event
 	for _, row := range rows {
 		if !row.request {
-			events = append(events, invalidation.Event{Source: r.space.key.identity.String(), ID: "outbox/" + strconv.FormatInt(row.id, 10),
+			events = append(events, invalidation.Event{Source: r.space.key.Identity.String(), ID: "outbox/" + strconv.FormatInt(row.id, 10),
 				Time: row.created, Tags: row.tags})
 		}
 	}

@@ -38,7 +38,7 @@ func TestASinkGetsTheEvents(t *testing.T) {
 		runRelay(f.Via, RelayOptions{Sink: r})
 		f.Until("the event", func() bool { return len(r.all()) == 1 })
 		e := r.all()[0]
-		if want := connectorOf(f.DB).space().key.identity.String(); e.Source != want || !strings.HasPrefix(e.ID, "outbox/") || e.Time.Before(before) {
+		if want := connectorOf(f.DB).space().key.Identity.String(); e.Source != want || !strings.HasPrefix(e.ID, "outbox/") || e.Time.Before(before) {
 			f.Errorf("got an event of %q with id %q of %v, want source %q", e.Source, e.ID, e.Time, want)
 		}
 		row := slices.IndexFunc(tagsOf(f, harness.UserByID, 1), func(tag store.Tag) bool { return tag.Kind == store.TagRow })

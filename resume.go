@@ -1,5 +1,7 @@
 package cachedpg
 
+import "github.com/cachedpg/cachedpg/internal/backend"
+
 // A connection that is taken out of a pool for each query is the same one again and again, and to ask for its
 // session each time would cost more than most queries do. So what is known of it stays while it is in
 // the pool, until anybody else uses it there: pgx' trace of the wire tells if a message has come or gone.
@@ -19,17 +21,17 @@ const maxLeft = 1024
 
 // leavesInPool keeps what is known of the connection, which is about to be given back to a pool.
 func (c *Conn) leavesInPool() {
-	in, ok := c.inner.(*pgxInner)
-	if !ok || c.d.wrapped == nil || c.known.session == nil || c.known.space == nil || c.known.session.standby || c.pid == 0 ||
-		c.handedOut || c.misread || c.unsettled != nil || c.announced > 0 || c.tx != nil || in.closed() || in.txStatus() != 'I' {
+	in, ok := c.inner.(*backend.Pgx)
+	if !ok || c.d.wrapped == nil || c.known.session == nil || c.known.space == nil || c.known.session.Standby || c.pid == 0 ||
+		c.handedOut || c.misread || c.unsettled != nil || c.announced > 0 || c.tx != nil || in.Closed() || in.TxStatus() != 'I' {
 		return
 	}
-	left := newTap(in.pgx())
+	left := backend.NewTap(in.PgxConn())
 	if left == nil {
 		return
 	}
 	d := c.d
-	in.pgx().PgConn().CustomData()[d.customKey] = left
+	in.PgxConn().PgConn().CustomData()[d.customKey] = left
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if len(d.left) >= maxLeft {
@@ -42,28 +44,28 @@ func (c *Conn) leavesInPool() {
 
 // resumes reports that what was known of the connection when it was given back holds.
 func (c *Conn) resumes() bool {
-	in, ok := c.inner.(*pgxInner)
+	in, ok := c.inner.(*backend.Pgx)
 	if !ok || c.d.wrapped == nil {
 		return false
 	}
 	c.since.session = unknownSession // others may have prepared statements on it
-	d, data := c.d, in.pgx().PgConn().CustomData()
-	left, ok := data[d.customKey].(*tap)
+	d, data := c.d, in.PgxConn().PgConn().CustomData()
+	left, ok := data[d.customKey].(*backend.Tap)
 	if !ok {
 		return false
 	}
 	delete(data, d.customKey)
-	untouched := left.end()
+	untouched := left.End()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	was := d.left[left]
 	delete(d.left, left)
-	if was == nil || !untouched || c.tx != nil || was.known.space.superseded.Load() || d.resting || d.spaces[was.known.session.id] != was.known.space {
+	if was == nil || !untouched || c.tx != nil || was.known.space.superseded.Load() || d.resting || d.spaces[was.known.session.ID] != was.known.space {
 		return false
 	}
 	was.known.space.enter() // the connector is in it too
 	c.link.resume(was)
-	in.resumed()
+	in.Resumed()
 	return true
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/jackc/pgx/v5/stdlib"
 
+	"github.com/cachedpg/cachedpg/internal/backend"
 	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 )
@@ -41,7 +42,7 @@ func onePool(f *harness.Fixture, traced bool, change func(*pgxpool.Config)) (*pg
 func questions(texts []pgtest.Text) (sessions, discards int) {
 	for _, text := range texts {
 		switch {
-		case strings.Contains(text.SQL, questionOfSession):
+		case strings.Contains(text.SQL, backend.QuestionOfSession):
 			sessions++
 		case text.SQL == "DISCARD PLANS":
 			discards++

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cachedpg/cachedpg/internal/backend"
 	"github.com/cachedpg/cachedpg/store"
 )
 
@@ -61,7 +62,7 @@ type rotation struct {
 
 // seat is a connection of a rotation.
 type seat struct {
-	inner
+	backend.Conn
 	pooled bool // it takes turns
 }
 
@@ -266,7 +267,7 @@ func (r *rotation) begin(ctx context.Context, spare *seat) (*seat, error) {
 
 // idle returns a connection without a transaction: the one given, if it can be used.
 func (r *rotation) idle(ctx context.Context, spare *seat) (*seat, error) {
-	if spare != nil && !spare.closed() {
+	if spare != nil && !spare.Closed() {
 		return spare, nil
 	}
 	in, pooled, err := r.guard.dialKnowing(ctx, false)
@@ -278,11 +279,11 @@ func (r *rotation) idle(ctx context.Context, spare *seat) (*seat, error) {
 
 // lasting is patient, but that PostgreSQL ends a transaction which takes turns if
 // the process does nothing for long, because it was stopped or is cut off.
-func lasting(ctx context.Context, in inner, turns bool) error {
+func lasting(ctx context.Context, in backend.Conn, turns bool) error {
 	if !turns {
 		return patient(ctx, in)
 	}
-	_, err := in.text(ctx, "SELECT pg_catalog.count(pg_catalog.set_config(name, CASE WHEN name OPERATOR(pg_catalog.=) 'transaction_timeout' THEN '0' ELSE '"+
+	_, err := in.Ask(ctx, "SELECT pg_catalog.count(pg_catalog.set_config(name, CASE WHEN name OPERATOR(pg_catalog.=) 'transaction_timeout' THEN '0' ELSE '"+
 		strconv.FormatInt((2*turnEnd).Milliseconds(), 10)+"' END, true))::pg_catalog.text FROM pg_catalog.pg_settings"+
 		" WHERE name OPERATOR(pg_catalog.=) ANY ('{idle_in_transaction_session_timeout,transaction_timeout}')")
 	return err
@@ -291,7 +292,7 @@ func lasting(ctx context.Context, in inner, turns bool) error {
 // forgetSnapshot has a transaction keep no snapshot, so that it is in nobody's way
 // for as long as it lasts: a portal keeps its own until the next one is there, and
 // CREATE INDEX CONCURRENTLY would wait for it. A text without arguments leaves none.
-func forgetSnapshot(ctx context.Context, in inner) error {
+func forgetSnapshot(ctx context.Context, in backend.Conn) error {
 	_, err := in.ExecContext(ctx, "SELECT ''", nil)
 	return err
 }

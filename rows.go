@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgtype"
 
+	"github.com/cachedpg/cachedpg/internal/backend"
 	"github.com/cachedpg/cachedpg/store"
 )
 
@@ -38,8 +39,8 @@ type Rows struct {
 	left  int // rows not yet replayed
 	names []string
 
-	live wireRows // the rest of a result that was too large
-	err  error    // what ended the result after the replayed rows
+	live backend.Rows // the rest of a result that was too large
+	err  error        // what ended the result after the replayed rows
 }
 
 // field is one value as PostgreSQL sent it.
@@ -54,12 +55,12 @@ func newRows(c *Conn, entry *store.Entry) *Rows {
 
 // readRows reads a result up to the limit of an entry. It returns an error
 // only where pgx's stdlib would, before the first row.
-func (c *Conn) readRows(wire wireRows, sh *shape) (*Rows, error) {
+func (c *Conn) readRows(wire backend.Rows, sh *shape) (*Rows, error) {
 	return c.readRowsUpTo(c.d.config.MaxEntry, wire, sh)
 }
 
 // readRowsUpTo is readRows up to a size. One row is read whatever it is.
-func (c *Conn) readRowsUpTo(size int64, wire wireRows, sh *shape) (*Rows, error) {
+func (c *Conn) readRowsUpTo(size int64, wire backend.Rows, sh *shape) (*Rows, error) {
 	var data []byte
 	rows, large := 0, false
 	for !large && wire.Next() {
@@ -289,7 +290,7 @@ func be64(s string) uint64 { return uint64(be32(s))<<32 | uint64(be32(s[4:])) }
 // have registered types on it, and else pgx's standard types.
 func (r *Rows) typeMap() *pgtype.Map {
 	if r.c.inner != nil {
-		return r.c.inner.typeMap()
+		return r.c.inner.TypeMap()
 	}
 	if r.c.types == nil {
 		r.c.types = r.c.d.newTypes()

@@ -21,6 +21,7 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/cachedpg/cachedpg/catalog"
+	"github.com/cachedpg/cachedpg/internal/backend"
 	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/keying"
 )
@@ -39,7 +40,7 @@ const (
 type script struct {
 	*testing.T
 	d       *connector
-	id      identity
+	id      backend.Identity
 	pid     atomic.Uint32
 	over    atomic.Bool // what the resolver is told of lost sessions
 	catalog atomic.Pointer[catalog.Snapshot]
@@ -55,7 +56,7 @@ type script struct {
 func play(t *testing.T, story func(s *script)) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := &script{T: t, id: identity{system: "scripted " + rand.Text(), timeline: "1", database: "1"}}
+		s := &script{T: t, id: backend.Identity{System: "scripted " + rand.Text(), Timeline: "1", Database: "1"}}
 		s.catalog.Store(usersTable(16385))
 		var err error
 		if s.d, err = newConnector(Config{}); err != nil {
@@ -63,7 +64,7 @@ func play(t *testing.T, story func(s *script)) {
 		}
 		s.d.eager = true
 		s.d.mode = pgx.QueryExecModeCacheStatement
-		s.d.connect = func(context.Context, *link) (inner, error) { return s.dial(), nil }
+		s.d.connect = func(context.Context, *link) (backend.Conn, error) { return s.dial(), nil }
 		t.Cleanup(func() {
 			s.over.Store(true)
 			if sp := s.d.space(); sp != nil {
@@ -181,10 +182,10 @@ type scripted struct {
 	reanalysed                                int // DISCARD PLANS of the driver
 }
 
-var _ inner = (*scripted)(nil)
+var _ backend.Conn = (*scripted)(nil)
 
-func (in *scripted) read(ctx context.Context, q query) (wireRows, error) {
-	rows, err := in.Conn.(driver.QueryerContext).QueryContext(ctx, q.sql, q.args)
+func (in *scripted) Read(ctx context.Context, q backend.Query) (backend.Rows, error) {
+	rows, err := in.Conn.(driver.QueryerContext).QueryContext(ctx, q.SQL, q.Args)
 	if err := in.selected.pass(ctx); err != nil {
 		return nil, err
 	}
@@ -197,7 +198,7 @@ func (in *scripted) read(ctx context.Context, q query) (wireRows, error) {
 	return &scriptedWire{rows: rows}, nil
 }
 
-func (in *scripted) judge(ctx context.Context, sql string) error {
+func (in *scripted) Judge(ctx context.Context, sql string) error {
 	stmt, err := in.PrepareContext(ctx, sql)
 	if err != nil {
 		return err
@@ -225,11 +226,11 @@ func (in *scripted) ExecContext(ctx context.Context, sql string, args []driver.N
 	return r, err
 }
 
-func (in *scripted) execInTx(context.Context, string, []driver.NamedValue, []driver.NamedValue, []string) (driver.Result, string, error) {
+func (in *scripted) ExecInTx(context.Context, string, []driver.NamedValue, []driver.NamedValue, []string) (driver.Result, string, error) {
 	return nil, "", errors.New("not in the script: a transaction of the driver's own")
 }
 
-func (in *scripted) commit(context.Context) error {
+func (in *scripted) Commit(context.Context) error {
 	return errors.New("not in the script: a COMMIT of the driver's own")
 }
 
@@ -269,56 +270,56 @@ func (in *scripted) Ping(context.Context) error { return nil }
 
 func (in *scripted) ResetSession(context.Context) error { return nil }
 
-func (in *scripted) hooked() bool { return false }
+func (in *scripted) Hooked() bool { return false }
 
-func (in *scripted) reset(context.Context) (bool, error) { return false, nil }
+func (in *scripted) Reset(context.Context) (bool, error) { return false, nil }
 
 func (in *scripted) Close() error { return nil } // the script's end closes
 
-func (in *scripted) closed() bool { return in.lost }
+func (in *scripted) Closed() bool { return in.lost }
 
-func (in *scripted) txStatus() byte { return in.status }
+func (in *scripted) TxStatus() byte { return in.status }
 
-func (in *scripted) mode() pgx.QueryExecMode { return pgx.QueryExecModeCacheStatement }
+func (in *scripted) Mode() pgx.QueryExecMode { return pgx.QueryExecModeCacheStatement }
 
-func (in *scripted) typeMap() *pgtype.Map { return pgtype.NewMap() }
+func (in *scripted) TypeMap() *pgtype.Map { return pgtype.NewMap() }
 
-func (in *scripted) backend() uint32 { return in.pid }
+func (in *scripted) PID() uint32 { return in.pid }
 
-func (in *scripted) learn(context.Context) (*learned, uint32, error) {
-	s := &learned{id: in.s.id, path: []string{"pg_catalog", "public"}, pathKey: "public", readCommitted: true, reading: reading{standardText: true}, commits: commitSync, limit: in.limit}
-	for mode := range s.digests {
-		s.digests[mode] = sha256.Sum256([]byte{byte(mode)})
+func (in *scripted) Learn(context.Context) (*backend.Session, uint32, error) {
+	s := &backend.Session{ID: in.s.id, Path: []string{"pg_catalog", "public"}, PathKey: "public", ReadCommitted: true, Reading: backend.Reading{StandardText: true}, Commits: backend.CommitSync, Limit: in.limit}
+	for mode := range s.Digests {
+		s.Digests[mode] = sha256.Sum256([]byte{byte(mode)})
 	}
 	return s, in.pid, nil
 }
 
-func (in *scripted) loadCatalog(ctx context.Context, _ *catalog.Snapshot) (*catalog.Snapshot, error) {
+func (in *scripted) LoadCatalog(ctx context.Context, _ *catalog.Snapshot) (*catalog.Snapshot, error) {
 	snapshot := in.s.catalog.Load()
 	return snapshot, in.s.holdup.pass(ctx)
 }
 
-func (in *scripted) aside(ctx context.Context, question, lasting string) (answer, kept string, err error) {
+func (in *scripted) Aside(ctx context.Context, question, lasting string) (answer, kept string, err error) {
 	if question != "" {
-		answer, err = in.text(ctx, question)
+		answer, err = in.Ask(ctx, question)
 	}
 	if lasting != "" && err == nil {
-		kept, err = in.text(ctx, lasting)
+		kept, err = in.Ask(ctx, lasting)
 	}
 	return answer, kept, err
 }
 
-// text answers the driver's own questions.
-func (in *scripted) text(ctx context.Context, sql string) (string, error) {
-	before, after, _ := strings.Cut(in.s.id.only("?"), "?")
+// Ask answers the driver's own questions.
+func (in *scripted) Ask(ctx context.Context, sql string) (string, error) {
+	before, after, _ := strings.Cut(in.s.id.Only("?"), "?")
 	if question, ok := strings.CutPrefix(sql, before); ok {
-		answer, err := in.text(ctx, strings.TrimSuffix(question, after))
+		answer, err := in.Ask(ctx, strings.TrimSuffix(question, after))
 		return "=" + answer, err
 	}
 	switch {
-	case strings.HasPrefix(sql, "SELECT CASE WHEN pg_catalog.pg_is_in_recovery()"): // see identity.outcome
+	case strings.HasPrefix(sql, "SELECT CASE WHEN pg_catalog.pg_is_in_recovery()"): // see backend.Identity.Outcome
 		_, question, _ := strings.Cut(sql, "pg_catalog.concat('=', ")
-		answer, err := in.text(ctx, question)
+		answer, err := in.Ask(ctx, question)
 		return "=" + answer, err
 	case strings.Contains(sql, "virtualxid"), strings.Contains(sql, "pg_prepared_xacts"):
 		return "", nil // nothing was under way when the cache began

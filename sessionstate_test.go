@@ -8,6 +8,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/cachedpg/cachedpg/internal/backend"
 	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 	"github.com/cachedpg/cachedpg/keying"
@@ -297,13 +298,13 @@ func TestTheStateOfASessionIsWhatPostgreSQLMakesOfIt(t *testing.T) {
 		}
 		err := conn.Raw(func(c any) error {
 			in := c.(*Conn).inner
-			s, _, err := in.learn(f.Ctx)
+			s, _, err := in.Learn(f.Ctx)
 			if err != nil {
 				return err
 			}
-			want, err := in.text(f.Ctx, "SELECT "+sessionState)
-			if s.state != want {
-				t.Errorf("after %s: got %s, want %s", set, s.state, want)
+			want, err := in.Ask(f.Ctx, "SELECT "+backend.StateSQL)
+			if s.State != want {
+				t.Errorf("after %s: got %s, want %s", set, s.State, want)
 			}
 			return err
 		})

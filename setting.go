@@ -9,6 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/cachedpg/cachedpg/internal/backend"
 	"github.com/cachedpg/cachedpg/internal/patience"
 	"github.com/cachedpg/cachedpg/keying"
 	"github.com/cachedpg/cachedpg/store"
@@ -39,7 +40,7 @@ import (
 type stance struct {
 	session     *session // nil if nothing is
 	view        *view    // see state
-	commits     commitMode
+	commits     backend.CommitMode
 	limit       time.Duration // see patience
 	temporaries *keying.Temporaries
 }
@@ -56,7 +57,7 @@ type change struct {
 // stance is nothing where the next statement may run in another session, and where
 // the session was asked for too long ago.
 func (c *Conn) stance() stance {
-	if !c.known.current() || time.Since(c.asked) > patience.Setting || len(c.known.session.values) <= firstSetting || c.known.session.placed || c.pid == 0 || c.misread {
+	if !c.known.current() || time.Since(c.asked) > patience.Setting || len(c.known.session.Values) <= backend.FirstSetting || c.known.session.Placed || c.pid == 0 || c.misread {
 		return stance{}
 	}
 	return stance{c.known.session, c.known.view, c.commits, c.limit, c.known.temporaries}
@@ -86,7 +87,7 @@ func (s stance) changedBy(q *call, tx *txState) *change {
 		}
 	}
 	ch := &change{Setting: *q.text.plan.Sets, before: s}
-	ch.key, _, _ = q.text.plan.Key(&s.session.digests[0], q.keyingValues(), nil)
+	ch.key, _, _ = q.text.plan.Key(&s.session.Digests[0], q.keyingValues(), nil)
 	ch.keeps = tx != nil && !ch.Local && !tx.asks && (!tx.session || tx.kept == s)
 	return ch
 }
@@ -107,7 +108,7 @@ func (c *Conn) changed(s *sideEffects, err error) {
 			tx.kept = stance{}
 		}
 	case err != nil:
-		if tx == nil && !c.inner.closed() && errors.As(err, new(*pgconn.PgError)) {
+		if tx == nil && !c.inner.Closed() && errors.As(err, new(*pgconn.PgError)) {
 			c.stand(ch.before)
 		}
 	default:
@@ -133,7 +134,7 @@ func (t *txSettings) keep(d *connector, ch *change, after stance, asks bool) {
 	case t.kept.session == nil || after.session == nil || !ok || asks || ch.Name == "datestyle" || t.kept.view != after.view:
 		t.kept = stance{}
 	default: // to the same value
-		t.kept.session = d.derive(t.kept.session, t.kept.view, i, after.session.values[i])
+		t.kept.session = d.derive(t.kept.session, t.kept.view, i, after.session.Values[i])
 	}
 }
 
@@ -142,7 +143,7 @@ func (c *Conn) leave() {
 	tx := c.tx
 	c.tx = nil
 	if tx.durability {
-		c.commits = commitUnknown
+		c.commits = backend.CommitUnknown
 	}
 	if tx.session {
 		c.since.temporaries = nil // some may be there again
@@ -174,7 +175,7 @@ func (c *Conn) after(ch *change) stance {
 	case ch.Local && c.tx == nil: // PostgreSQL warns, and does nothing
 		return s
 	case ch.Name == "":
-		if home := c.home.session; home == nil || c.home.view != s.view || !ch.Discard && !slices.Equal(home.values[:valuePath], s.session.values[:valuePath]) {
+		if home := c.home.session; home == nil || c.home.view != s.view || !ch.Discard && !slices.Equal(home.Values[:backend.ValuePath], s.session.Values[:backend.ValuePath]) {
 			return stance{}
 		}
 		c.limit = c.home.limit
@@ -184,7 +185,7 @@ func (c *Conn) after(ch *change) stance {
 		}
 		return home
 	case ch.Name == "synchronous_commit" && c.tx != nil:
-		s.commits = commitUnknown
+		s.commits = backend.CommitUnknown
 		return s
 	}
 	i, ok := valueOf(ch.Name)
@@ -207,13 +208,13 @@ func (c *Conn) given(ch *change, i int) (value string, ok bool) {
 		return c.parameter(name), true
 	case !ch.Default:
 		return c.d.given.Get(givenKey{ch.key, weak.Make(ch.before.view)})
-	case i == valueUser: // whoever SET SESSION AUTHORIZATION has made the session's
-		if home == nil || !slices.Equal(home.values[:valueUser], ch.before.session.values[:valueUser]) {
+	case i == backend.ValueUser: // whoever SET SESSION AUTHORIZATION has made the session's
+		if home == nil || !slices.Equal(home.Values[:backend.ValueUser], ch.before.session.Values[:backend.ValueUser]) {
 			return "", false
 		}
-		return home.values[i], true
+		return home.Values[i], true
 	case home != nil:
-		return home.values[i], true
+		return home.Values[i], true
 	}
 	value, ok = c.defaults[ch.Name]
 	return value, ok
@@ -227,7 +228,7 @@ func (c *Conn) settled(ch *change) {
 		return
 	}
 	d := c.d
-	d.paths.Keep(pathOf(now.session, now.view), now.session.path, 1)
+	d.paths.Keep(pathOf(now.session, now.view), now.session.Path, 1)
 	switch i, ok := valueOf(chName(ch)); {
 	case ch == nil || !ok && !ch.Discard:
 		c.home, c.defaults = stance{}, nil // whatever has come between may have loaded the configuration again
@@ -236,14 +237,14 @@ func (c *Conn) settled(ch *change) {
 		}
 	case ch.Discard:
 		c.home = now
-	case ch.before.view == now.view && now.session.same(d.derive(ch.before.session, now.view, i, now.session.values[i])):
+	case ch.before.view == now.view && now.session.same(d.derive(ch.before.session, now.view, i, now.session.Values[i])):
 		if !ch.Default {
-			d.given.Keep(givenKey{ch.key, weak.Make(now.view)}, now.session.values[i], 1)
+			d.given.Keep(givenKey{ch.key, weak.Make(now.view)}, now.session.Values[i], 1)
 		} else {
 			if c.defaults == nil {
 				c.defaults = make(map[string]string)
 			}
-			c.defaults[ch.Name] = now.session.values[i]
+			c.defaults[ch.Name] = now.session.Values[i]
 		}
 	}
 	if ch != nil && ch.keeps && c.tx != nil && c.tx.kept.session == nil && !c.tx.asks {
@@ -263,14 +264,14 @@ func chName(ch *change) string {
 func valueOf(name string) (i int, ok bool) {
 	switch name {
 	case "search_path":
-		return valuePath, true
+		return backend.ValuePath, true
 	case "role":
-		return valueUser, true
+		return backend.ValueUser, true
 	case "client_encoding", "standard_conforming_strings", "backslash_quote": // by which texts are read
 		return 0, false
 	}
 	i = slices.IndexFunc(keying.Settings, func(s string) bool { return strings.EqualFold(s, name) })
-	return firstSetting + i, i >= 0
+	return backend.FirstSetting + i, i >= 0
 }
 
 // reported are settings of which PostgreSQL tells by itself what they are after a statement,
@@ -278,8 +279,8 @@ func valueOf(name string) (i int, ok bool) {
 var reported = map[string]string{"timezone": "TimeZone", "datestyle": "DateStyle", "intervalstyle": "IntervalStyle", "search_path": "search_path"}
 
 func (c *Conn) parameter(name string) string {
-	if in, ok := c.inner.(wire); ok {
-		return in.parameter(name)
+	if in, ok := c.inner.(backend.Wire); ok {
+		return in.Parameter(name)
 	}
 	return ""
 }
@@ -292,11 +293,11 @@ func (c *Conn) agrees() bool {
 
 // reportsAs reports that what PostgreSQL tells by itself is what the session has.
 func (c *Conn) reportsAs(s *session) bool {
-	if len(s.values) <= firstSetting {
+	if len(s.Values) <= backend.FirstSetting {
 		return true
 	}
 	for _, r := range reportedValues {
-		if value := c.parameter(r.name); value != "" && value != s.values[r.at] {
+		if value := c.parameter(r.name); value != "" && value != s.Values[r.at] {
 			return false
 		}
 	}
@@ -336,13 +337,13 @@ type givenKey struct {
 
 // pathKey is what the effective search_path follows from, as long as the catalog is the same.
 type pathKey struct {
-	id         identity
+	id         backend.Identity
 	view       weak.Pointer[view]
 	user, path string
 }
 
 func pathOf(s *session, v *view) pathKey {
-	return pathKey{s.id, weak.Make(v), s.values[valueUser], s.values[valuePath]}
+	return pathKey{s.ID, weak.Make(v), s.Values[backend.ValueUser], s.Values[backend.ValuePath]}
 }
 
 const (
@@ -353,24 +354,24 @@ const (
 // derive returns the session that differs from one in a value alone and in what
 // follows from it, nil if that is not known. Both are shared.
 func (d *connector) derive(from *session, v *view, at int, value string) *session {
-	if from.values[at] == value {
+	if from.Values[at] == value {
 		return from
 	}
 	key := derivation{from, weak.Make(v), at, value}
 	s, ok := d.derived.Get(key)
 	if !ok {
-		s = &session{learned: learned{id: from.id, standby: from.standby, values: slices.Clone(from.values), path: from.path,
-			isolation: from.isolation, readCommitted: from.readCommitted, reading: from.reading}}
-		s.values[at] = value
-		if at == valueUser || at == valuePath {
-			if placesTemporaries(s.values[valuePath]) {
+		s = &session{Session: backend.Session{ID: from.ID, Standby: from.Standby, Values: slices.Clone(from.Values), Path: from.Path,
+			Isolation: from.Isolation, ReadCommitted: from.ReadCommitted, Reading: from.Reading}}
+		s.Values[at] = value
+		if at == backend.ValueUser || at == backend.ValuePath {
+			if backend.PlacesTemporaries(s.Values[backend.ValuePath]) {
 				return nil
 			}
-			if s.path, ok = d.paths.Get(pathOf(s, v)); !ok {
+			if s.Path, ok = d.paths.Get(pathOf(s, v)); !ok {
 				return nil
 			}
 		}
-		s.seal()
+		s.Seal()
 		s = d.derived.Keep(key, s, 1)
 	}
 	d.mu.Lock()
@@ -379,22 +380,22 @@ func (d *connector) derive(from *session, v *view, at int, value string) *sessio
 }
 
 // sharedLocked is shareLocked of what was told.
-func (d *connector) sharedLocked(t *learned) *session {
-	if known := d.sessions[t.digests[0]]; known != nil && (known.state != "" || t.state == "") {
+func (d *connector) sharedLocked(t *backend.Session) *session {
+	if known := d.sessions[t.Digests[0]]; known != nil && (known.State != "" || t.State == "") {
 		return known
 	}
-	return d.shareLocked(&session{learned: *t})
+	return d.shareLocked(&session{Session: *t})
 }
 
 // shareLocked returns the copy of the session that all connections share.
 func (d *connector) shareLocked(s *session) *session {
-	switch known := d.sessions[s.digests[0]]; {
+	switch known := d.sessions[s.Digests[0]]; {
 	case known == nil && len(d.sessions) >= maxSessions:
 		dropOne(d.sessions)
-	case known == nil, known.state == "" && s.state != "":
+	case known == nil, known.State == "" && s.State != "":
 	default:
 		return known
 	}
-	d.sessions[s.digests[0]] = s
+	d.sessions[s.Digests[0]] = s
 	return s
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/cachedpg/cachedpg/internal/backend"
 	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 )
@@ -121,7 +122,7 @@ func TestASettingCostsWhatItCostsWithPgx(t *testing.T) {
 				for _, sent := range wire.Texts()[before:] {
 					if !asks(sent.SQL) && !strings.Contains(sent.SQL, "pg_catalog.") || slices.Contains(want, sent.SQL) {
 						got = append(got, sent.SQL)
-					} else if strings.Contains(sent.SQL, questionOfSession) { // in a transaction other commands come before it
+					} else if strings.Contains(sent.SQL, backend.QuestionOfSession) { // in a transaction other commands come before it
 						got = append(got, "a question for the session")
 					}
 				}

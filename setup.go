@@ -7,8 +7,9 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/cachedpg/cachedpg/internal/pgerr"
 	"github.com/jackc/pgx/v5"
+
+	"github.com/cachedpg/cachedpg/internal/pgerr"
 )
 
 // ownSchema is where the driver's own tables live. Nothing that reads them is

@@ -3,6 +3,7 @@ package cachedpg
 import (
 	"slices"
 
+	"github.com/cachedpg/cachedpg/internal/backend"
 	"github.com/cachedpg/cachedpg/parser"
 )
 
@@ -52,7 +53,7 @@ func (c *Conn) sideEffectsOf(calls []*call, before stance) (s sideEffects) {
 		case parser.Rollback:
 			s.end = endRolledBack
 		case parser.Commit:
-			if s.end = endCommitted; c.inner.txStatus() == 'E' {
+			if s.end = endCommitted; c.inner.TxStatus() == 'E' {
 				s.end = endRolledBack
 			}
 		}
@@ -88,7 +89,7 @@ func (s *sideEffects) forget(c *Conn) {
 		c.forget()
 	}
 	if s.commitsOtherwise() {
-		c.commits = commitUnknown
+		c.commits = backend.CommitUnknown
 	}
 }
 
@@ -116,11 +117,11 @@ func (c *Conn) ran(s *sideEffects, err error) {
 		}
 		tx.ran(s)
 		if tx.durability {
-			c.commits = commitUnknown
+			c.commits = backend.CommitUnknown
 		}
 	}
 	if s.commitsOtherwise() {
-		c.commits = commitUnknown
+		c.commits = backend.CommitUnknown
 	}
 	c.changed(s, err)
 }
@@ -133,7 +134,7 @@ func (t *txState) ran(s *sideEffects) {
 	}
 	t.session = t.session || s.session
 	if s.level || s.session && s.change == nil { // SET transaction_isolation = … is a SET like any other
-		t.isolation = isolationUnknown
+		t.isolation = backend.IsolationUnknown
 	}
 }
 

@@ -42,7 +42,7 @@ func OriginOf(ctx context.Context, db *sql.DB) (o Origin, err error) {
 		switch sp := c.known.space; {
 		case c.known.session == nil:
 			return errors.New("cachedpg: PostgreSQL does not say which database it is")
-		case c.known.session.standby:
+		case c.known.session.Standby:
 			return errStandby
 		case sp == nil:
 			return errNoStore
@@ -51,7 +51,7 @@ func OriginOf(ctx context.Context, db *sql.DB) (o Origin, err error) {
 		case c.d.space() != sp:
 			return errMoved // by a connection that reaches another server; the next question tells which one stays
 		default:
-			o = Origin{Source: sp.key.identity.String(), Shared: sp.keeper != nil}
+			o = Origin{Source: sp.key.Identity.String(), Shared: sp.keeper != nil}
 			return nil
 		}
 	})

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/cachedpg/cachedpg/catalog"
+	"github.com/cachedpg/cachedpg/internal/backend"
 	"github.com/cachedpg/cachedpg/invalidation"
 	"github.com/cachedpg/cachedpg/keying"
 	"github.com/cachedpg/cachedpg/store"
@@ -106,7 +107,7 @@ var (
 // spaceKey names a space. Process is empty but in tests, which play several
 // processes in one.
 type spaceKey struct {
-	identity
+	backend.Identity
 	process string
 }
 
@@ -119,7 +120,7 @@ type spaceKey struct {
 // Who has reached what may have become of another database supersedes that, for
 // others may not know yet where it is. again: it was reached since others were,
 // so all of them are alive.
-func joinSpace(d *connector, s *learned, again bool) (sp *space, err error) {
+func joinSpace(d *connector, s *backend.Session, again bool) (sp *space, err error) {
 	var ended []*space
 	defer func() {
 		for _, before := range ended {
@@ -128,16 +129,16 @@ func joinSpace(d *connector, s *learned, again bool) (sp *space, err error) {
 	}()
 	spacesMu.Lock()
 	defer spacesMu.Unlock()
-	key := spaceKey{s.id, d.process}
+	key := spaceKey{s.ID, d.process}
 	sp = spaces[key]
 	off := sp == nil && d.config.Store == storeOff
 	for other, before := range spaces {
-		p := pairOf(key.identity, other.identity)
-		if other.process != key.process || other.system != key.system || !key.related(other.identity) || alive[p] {
+		p := pairOf(key.Identity, other.Identity)
+		if other.process != key.process || other.System != key.System || !key.Related(other.Identity) || alive[p] {
 			continue
 		}
 		switch {
-		case again && other.started != key.started: // else it has lost its name and got it back
+		case again && other.Started != key.Started: // else it has lost its name and got it back
 			alive[p] = true
 		case sp == nil && !(off && doubted[p]):
 			ended = append(ended, before)
@@ -152,9 +153,9 @@ func joinSpace(d *connector, s *learned, again bool) (sp *space, err error) {
 	if sp == nil {
 		sp = newSpace(d, s)
 		sp.key, sp.named, sp.after = key, d.storeName, ended
-		past = slices.DeleteFunc(past, func(before *space) bool { return before.settled(before.key.identity) })
+		past = slices.DeleteFunc(past, func(before *space) bool { return before.settled(before.key.Identity) })
 		for _, before := range past {
-			if before.key.process == key.process && (before.key == key || key.related(before.key.identity)) {
+			if before.key.process == key.process && (before.key == key || key.Related(before.key.Identity)) {
 				sp.after = append(sp.after, before)
 			}
 		}
@@ -190,8 +191,8 @@ func (d *connector) strangerThan(sp *space) error {
 	return errOtherStore
 }
 
-func newSpace(d *connector, s *learned) *space {
-	sp := &space{gens: invalidation.NewGenerations(), guard: &guard{id: s.id},
+func newSpace(d *connector, s *backend.Session) *space {
+	sp := &space{gens: invalidation.NewGenerations(), guard: &guard{id: s.ID},
 		refresh: &backoff{min: time.Second, max: time.Minute}, warming: &backoff{min: 5 * time.Millisecond, max: time.Second}}
 	sp.loads = newLoads(sp)
 	sp.flushed.sp = sp
@@ -207,12 +208,12 @@ func newSpace(d *connector, s *learned) *space {
 		}
 		return sp
 	}
-	shared := redis.Open(d.target, redis.Options{Identity: s.id.String() + d.format(), Database: s.id.system + "/" + s.id.database, Families: s.id.families(),
-		Server: s.id.system + "/" + s.id.started + d.format()}) // who has another format may be alive beside us
+	shared := redis.Open(d.target, redis.Options{Identity: s.ID.String() + d.format(), Database: s.ID.System + "/" + s.ID.Database, Families: s.ID.Families(),
+		Server: s.ID.System + "/" + s.ID.Started + d.format()}) // who has another format may be alive beside us
 	sp.store = shared
 	sp.writes = invalidation.New(shared, invalidation.Options{Timeout: askTimeout})
 	sp.before.Load().warm.Store(true)
-	sp.keeper = newKeeper(shared, s.id, d.config.External == externalWAL, &sp.log, func(g *guard) *peers {
+	sp.keeper = newKeeper(shared, s.ID, d.config.External == externalWAL, &sp.log, func(g *guard) *peers {
 		p := newPeers(g, d.process, sharedCamp(shared), d.config.agreed(), nil)
 		p.told = d.config.External == externalEvents
 		return p

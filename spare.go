@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/cachedpg/cachedpg/internal/backend"
 	"github.com/cachedpg/cachedpg/internal/pgerr"
 )
 
@@ -20,7 +21,7 @@ var errCallersFirst = fmt.Errorf("%w: callers need all of them", errNoPlace)
 const placePatience = time.Second
 
 // connectFirst is connect for a caller.
-func (d *connector) connectFirst(ctx context.Context, b *link) (in inner, err error) {
+func (d *connector) connectFirst(ctx context.Context, b *link) (in backend.Conn, err error) {
 	if in, err = d.connect(ctx, b); !pgerr.Is(err, pgerr.TooManyConnections) || d.space() == nil && d.config.Store == storeOff {
 		return in, err
 	}

@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/cachedpg/cachedpg/internal/backend"
 	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 )
@@ -24,7 +25,7 @@ func TestASessionIsAskedForOnceForEachConnection(t *testing.T) {
 			own[text.Client] = own[text.Client] || strings.Contains(text.SQL, "FROM users") || strings.HasPrefix(text.SQL, "SELECT 'ours'")
 		}
 		for _, text := range texts[seen:] {
-			if own[text.Client] && strings.Contains(text.SQL, questionOfSession) {
+			if own[text.Client] && strings.Contains(text.SQL, backend.QuestionOfSession) {
 				n++
 			}
 		}
@@ -144,7 +145,7 @@ func TestAStartTakesFewConnections(t *testing.T) {
 		sessions, loads := 0, 0
 		for _, text := range wire.Texts() {
 			clients[text.Client] = true
-			if strings.Contains(text.SQL, questionOfSession) {
+			if strings.Contains(text.SQL, backend.QuestionOfSession) {
 				sessions++
 			}
 			if strings.Contains(text.SQL, "FROM pg_proc p JOIN pg_namespace n") {

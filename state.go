@@ -7,14 +7,16 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/cachedpg/cachedpg/catalog"
-	"github.com/cachedpg/cachedpg/keying"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/cachedpg/cachedpg/catalog"
+	"github.com/cachedpg/cachedpg/internal/backend"
+	"github.com/cachedpg/cachedpg/keying"
 )
 
 // session is one that all connections in the same state share, with what was made for it.
 type session struct {
-	learned
+	backend.Session
 
 	plans  atomic.Pointer[planSet]
 	queued atomic.Pointer[encodingjson.RawMessage] // see queuedSettings
@@ -22,7 +24,7 @@ type session struct {
 
 // same reports whether keys made in s and in other mean the same.
 func (s *session) same(other *session) bool {
-	return s == other || s.digests[0] == other.digests[0]
+	return s == other || s.Digests[0] == other.Digests[0]
 }
 
 // state is where a connection stands: a session, the space of its database,
@@ -63,7 +65,7 @@ func (c *Conn) state(ctx context.Context) (*state, error) {
 	if err := c.usable(ctx); err != nil {
 		return nil, err
 	}
-	if c.inner.txStatus() != 'I' && c.tx != nil {
+	if c.inner.TxStatus() != 'I' && c.tx != nil {
 		return c.stateInTx(ctx), nil
 	}
 	if c.known.session == nil || c.moved() || !c.agrees() {
@@ -121,7 +123,7 @@ const standbyFor = 2 * time.Second
 // more. PostgreSQL tells by itself after the first statement that it answers since.
 func (c *Conn) promoted() bool {
 	s := c.known.session
-	return s != nil && s.standby && (c.inStandby() == "off" || time.Since(c.asked) > standbyFor)
+	return s != nil && s.Standby && (c.inStandby() == "off" || time.Since(c.asked) > standbyFor)
 }
 
 // inStandby is "on" if the server was a standby when it had answered last, "off"
@@ -136,7 +138,7 @@ func (c *Conn) inStandby() string {
 // drifts reports that a statement on the connection may reach another server, or a standby that
 // is none any more, than what is known of it says.
 func (c *Conn) drifts() bool {
-	return c.located && (c.pid == 0 || c.known.session != nil && c.known.session.standby)
+	return c.located && (c.pid == 0 || c.known.session != nil && c.known.session.Standby)
 }
 
 // joinLate lets a DB that caches nothing join the space of those who do, as
@@ -145,7 +147,7 @@ func (c *Conn) joinLate() {
 	if c.d.config.Store != storeOff || c.known.session == nil || c.known.space != nil {
 		return
 	}
-	if _, sp, err := c.d.adopt(&c.known.session.learned, sighting{}); err == nil && sp != nil {
+	if _, sp, err := c.d.adopt(&c.known.session.Session, sighting{}); err == nil && sp != nil {
 		sp.enter()
 		c.known.space, c.known.view = sp, nil
 	}
@@ -172,10 +174,10 @@ func (c *Conn) learn(ctx context.Context) error {
 		c.known.space = expected
 		expected.enter()
 	}
-	switch status := c.inner.txStatus(); {
+	switch status := c.inner.TxStatus(); {
 	case status == 'E':
 		return nil // PostgreSQL answers nothing there
-	case time.Since(c.refused) < refusedFor, c.tx != nil && c.tx.refused:
+	case time.Since(c.refused) < backend.RefusedFor, c.tx != nil && c.tx.refused:
 		return nil // it is not asked at every statement
 	case c.mustNotAsk():
 		return nil
@@ -187,7 +189,7 @@ func (c *Conn) learn(ctx context.Context) error {
 	if expected != nil {
 		configured = expected.configured.Load() // before the question
 	}
-	s, pid, err := c.inner.learn(ctx)
+	s, pid, err := c.inner.Learn(ctx)
 	c.d.problems.note(workSession, err)
 	if err != nil {
 		c.since.session = unknownSession // for what is prepared from now on
@@ -197,23 +199,23 @@ func (c *Conn) learn(ctx context.Context) error {
 		return err
 	}
 	c.located, c.refused, c.asked = true, time.Time{}, time.Now()
-	if c.pid = 0; pid == c.inner.backend() {
+	if c.pid = 0; pid == c.inner.PID() {
 		c.pid = pid
 	}
-	c.commits, c.configured = s.commits, configured
-	if c.inner.txStatus() == 'I' { // else it was asked under other limits
-		c.limit = s.limit
+	c.commits, c.configured = s.Commits, configured
+	if c.inner.TxStatus() == 'I' { // else it was asked under other limits
+		c.limit = s.Limit
 	}
-	session, sp, err := c.d.adopt(s, sighting{direct: c.pid != 0, again: again && s.id == expected.key.identity})
+	session, sp, err := c.d.adopt(s, sighting{direct: c.pid != 0, again: again && s.ID == expected.key.Identity})
 	if err != nil {
 		_ = c.inner.Close()
 		return err
 	}
 	if sp != nil {
-		c.d.isHome(s.id, c.inner)
+		c.d.isHome(s.ID, c.inner)
 	}
 	c.known.session, c.reports = session, c.reportsAs(session)
-	c.misread = c.misread || !session.standardText
+	c.misread = c.misread || !session.StandardText
 	if sp != nil && sp != expected { // of a space that was not known before the question
 		c.configured = 0
 	}
@@ -226,16 +228,16 @@ func (c *Conn) learn(ctx context.Context) error {
 		}
 		c.known.space = sp
 	}
-	if sp != nil && s.commits == commitAsync {
+	if sp != nil && s.Commits == backend.CommitAsync {
 		sp.asynchronous.Store(true)
 	}
 	if c.known.view = before; sp != expected {
 		c.known.view = nil
 	}
-	c.known.schemas = s.schemas
-	c.known.temporaries, c.foundIn = s.temporaries, c.tx
+	c.known.schemas = s.Schemas
+	c.known.temporaries, c.foundIn = s.Temporaries, c.tx
 	if c.tx != nil {
-		c.tx.isolation = s.level
+		c.tx.isolation = s.Level
 	}
 	c.settled(change)
 	c.publish()
@@ -287,12 +289,12 @@ func (c *Conn) reported() *session {
 	if c.parameter("standard_conforming_strings") != "on" {
 		return unknownSession
 	}
-	return &session{learned: learned{reading: newReading(true, c.parameter("client_encoding"), c.parameter("server_encoding"))}}
+	return &session{Session: backend.Session{Reading: backend.NewReading(true, c.parameter("client_encoding"), c.parameter("server_encoding"))}}
 }
 
 // unreadable stands in for the session of a connection on which
 // standard_conforming_strings was off once: a statement that was prepared then
 // means for ever what it meant then.
 func (s *session) unreadable() *session {
-	return &session{learned: learned{path: s.path, pathKey: s.pathKey, reading: reading{foreign: s.foreign, encoded: s.encoded}}}
+	return &session{Session: backend.Session{Path: s.Path, PathKey: s.PathKey, Reading: backend.Reading{Foreign: s.Foreign, Encoded: s.Encoded}}}
 }

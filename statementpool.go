@@ -42,7 +42,7 @@ const statementPoolTimeout = 5 * time.Second
 // losesTransactions reports that the connection is gone because of a transaction that
 // the driver has opened on it, and has not been sent its COMMIT.
 func (c *Conn) losesTransactions() bool {
-	if !c.inner.closed() || c.pid != 0 || c.tx != nil || c.d.statementPool.Load() {
+	if !c.inner.Closed() || c.pid != 0 || c.tx != nil || c.d.statementPool.Load() {
 		return false
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), statementPoolTimeout)

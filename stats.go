@@ -306,10 +306,10 @@ func (c *Conn) invalidateHere(ctx context.Context, relations []string) error {
 			return fmt.Errorf("cachedpg: Invalidate: %q is not the name of a relation", name)
 		}
 		target := statements[0].Writes[0].Target
-		if q.view.snapshot.Resolve(q.session.path, target.Schema, target.Name.Name) == nil {
+		if q.view.snapshot.Resolve(q.session.Path, target.Schema, target.Name.Name) == nil {
 			return fmt.Errorf("cachedpg: Invalidate: %s: %w", name, errNoRelation)
 		}
-		plan := keying.New(text, statements, q.view.snapshot, q.session.path)
+		plan := keying.New(text, statements, q.view.snapshot, q.session.Path)
 		if slices.ContainsFunc(plan.WritesTo(), func(oid uint32) bool { return c.d.config.ages(q.view.snapshot, oid) }) {
 			return q.space.invalidateAll(ctx)
 		}
@@ -324,8 +324,8 @@ func (c *Conn) ownCatalog(ctx context.Context) (*catalog.Snapshot, error) {
 	if err := c.ready(ctx); err != nil {
 		return nil, err
 	}
-	if c.inner.txStatus() != 'I' || c.known.session == nil {
+	if c.inner.TxStatus() != 'I' || c.known.session == nil {
 		return nil, errors.New("cachedpg: Invalidate: the schema could not be loaded to look the names up in")
 	}
-	return c.inner.loadCatalog(ctx, nil)
+	return c.inner.LoadCatalog(ctx, nil)
 }

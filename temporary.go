@@ -21,7 +21,7 @@ func (c *Conn) planText(ctx context.Context, q *call, known *state, reader *sess
 	if own == nil || q.view == noCatalog {
 		return
 	}
-	q.loose = known.session.placed || c.pid == 0 && (c.tx == nil || c.foundIn != c.tx)
+	q.loose = known.session.Placed || c.pid == 0 && (c.tx == nil || c.foundIn != c.tx)
 	if q.loose {
 		own = own.Loose()
 	}
@@ -45,7 +45,7 @@ func (c *Conn) unveiled(ctx context.Context, known *state, v *view) bool {
 	}
 	hides := c.since.unknown
 	for name := range known.temporaries.Names {
-		hides = hides || v.snapshot.Names(known.session.path, name)
+		hides = hides || v.snapshot.Names(known.session.Path, name)
 	}
 	if hides {
 		c.reanalyse(ctx)

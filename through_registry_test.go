@@ -32,7 +32,7 @@ func textsOf(due []recipe) (list []string) {
 func TestRecipesAreFoundByTagTheOneUsedLastFirst(t *testing.T) {
 	var rs recipes
 	s, other := &session{}, &session{}
-	other.digests[0][0] = 1
+	other.Digests[0][0] = 1
 	rs.use(1, s, "one", rowTag(1))
 	rs.use(2, s, "two", rowTag(2), store.Tag{Relation: 9, Kind: store.TagTable})
 	rs.use(3, s, "three", rowTag(1), rowTag(2))

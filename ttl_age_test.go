@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/stdlib"
 
+	"github.com/cachedpg/cachedpg/internal/backend"
 	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/keying"
 	"github.com/cachedpg/cachedpg/store"
@@ -242,12 +243,12 @@ func slowed(f *harness.Fixture, pause func(), keys ...string) harness.Via {
 	if err != nil {
 		f.Fatal(err)
 	}
-	d.connect = func(ctx context.Context, _ *link) (inner, error) {
+	d.connect = func(ctx context.Context, _ *link) (backend.Conn, error) {
 		in, err := dialPgx(ctx, stdlib.GetConnector(*config))
 		if err != nil {
 			return nil, err
 		}
-		return &slowInner{in.(*pgxInner), pause}, nil
+		return &slowInner{in.(*backend.Pgx), pause}, nil
 	}
 	db := sql.OpenDB(c)
 	f.Cleanup(func() { db.Close() })
@@ -255,12 +256,12 @@ func slowed(f *harness.Fixture, pause func(), keys ...string) harness.Via {
 }
 
 type slowInner struct {
-	*pgxInner
+	*backend.Pgx
 	pause func()
 }
 
-func (in *slowInner) read(ctx context.Context, q query) (wireRows, error) {
-	rows, err := in.pgxInner.read(ctx, q)
+func (in *slowInner) Read(ctx context.Context, q backend.Query) (backend.Rows, error) {
+	rows, err := in.Pgx.Read(ctx, q)
 	in.pause()
 	return rows, err
 }

@@ -6,6 +6,7 @@ import (
 	"database/sql/driver"
 	"strings"
 
+	"github.com/cachedpg/cachedpg/internal/backend"
 	"github.com/cachedpg/cachedpg/keying"
 	"github.com/cachedpg/cachedpg/store"
 )
@@ -20,7 +21,7 @@ type txState struct {
 	txSettings
 
 	queried   bool // the caller has run a statement in it that fixes its snapshot, see stateInTx
-	isolation isolation
+	isolation backend.Isolation
 	found     found // see along.go
 }
 
@@ -136,43 +137,43 @@ func (t *txWrites) wrote(v *view, tags []store.Tag) bool {
 
 // mayRead reports why a read in the transaction must go to PostgreSQL.
 func (t *txState) mayRead(ctx context.Context, c *Conn) keying.Reason {
-	if c.inner.txStatus() != 'T' {
+	if c.inner.TxStatus() != 'T' {
 		return keying.FailedTransaction // PostgreSQL refuses, in its own words
 	}
-	if t.isolationOf(ctx, c) != isolationReadCommitted {
+	if t.isolationOf(ctx, c) != backend.IsolationReadCommitted {
 		return keying.Isolation
 	}
 	return keying.NoReason
 }
 
 // begunWith is the isolation level of a transaction that a text has begun, which is one command.
-func (c *Conn) begunWith(begin string) isolation {
+func (c *Conn) begunWith(begin string) backend.Isolation {
 	switch words := strings.ToLower(begin); {
 	case strings.Contains(words, "serializable"), strings.Contains(words, "repeatable"):
-		return isolationSnapshot
+		return backend.IsolationSnapshot
 	case strings.Contains(words, "isolation"):
-		return isolationReadCommitted
+		return backend.IsolationReadCommitted
 	}
 	return c.defaultIsolation()
 }
 
 // defaultIsolation is that of a transaction which is begun without another one.
-func (c *Conn) defaultIsolation() isolation {
+func (c *Conn) defaultIsolation() backend.Isolation {
 	switch s := c.known.session; {
 	case s == nil:
-		return isolationUnknown
-	case s.readCommitted:
-		return isolationReadCommitted
+		return backend.IsolationUnknown
+	case s.ReadCommitted:
+		return backend.IsolationReadCommitted
 	}
-	return isolationSnapshot
+	return backend.IsolationSnapshot
 }
 
 // isolationOf asks for the level if it is not known, because a statement in the transaction
 // may have set it. SHOW takes no snapshot, so a SET TRANSACTION may still follow.
-func (t *txState) isolationOf(ctx context.Context, c *Conn) isolation {
-	if t.isolation == isolationUnknown {
-		if level, err := askIn(ctx, c.inner, "SHOW transaction_isolation"); err == nil {
-			t.isolation = isolationOf(level)
+func (t *txState) isolationOf(ctx context.Context, c *Conn) backend.Isolation {
+	if t.isolation == backend.IsolationUnknown {
+		if level, err := backend.AskIn(ctx, c.inner, "SHOW transaction_isolation"); err == nil {
+			t.isolation = backend.IsolationOf(level)
 		}
 	}
 	return t.isolation
@@ -181,7 +182,7 @@ func (t *txState) isolationOf(ctx context.Context, c *Conn) isolation {
 // mustNotAsk reports that a question would be the first query of the caller's transaction, see
 // stateInTx.
 func (c *Conn) mustNotAsk() bool {
-	return c.tx != nil && !c.tx.queried && c.inner.txStatus() == 'T'
+	return c.tx != nil && !c.tx.queried && c.inner.TxStatus() == 'T'
 }
 
 // BeginTx starts a transaction on PostgreSQL.
@@ -214,11 +215,11 @@ func (c *Conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, e
 	c.tx = &txState{}
 	switch sql.IsolationLevel(opts.Isolation) {
 	case sql.LevelReadUncommitted, sql.LevelReadCommitted:
-		c.tx.isolation = isolationReadCommitted
+		c.tx.isolation = backend.IsolationReadCommitted
 	case sql.LevelDefault:
 		c.tx.isolation = c.defaultIsolation()
 	default:
-		c.tx.isolation = isolationSnapshot
+		c.tx.isolation = backend.IsolationSnapshot
 	}
 	return &tx{c: c, ctx: ctx, inner: inner}, nil
 }
@@ -264,11 +265,11 @@ func (t *tx) Rollback() error {
 // settle brings what the driver believes of the transaction in line with what
 // PostgreSQL said last.
 func (c *Conn) settle() {
-	if c.inner.closed() {
+	if c.inner.Closed() {
 		c.tx = nil
 		return
 	}
-	switch inTx := c.inner.txStatus() != 'I'; {
+	switch inTx := c.inner.TxStatus() != 'I'; {
 	case inTx && c.tx == nil:
 		c.tx = &txState{} // a BEGIN that did not come by BeginTx
 	case !inTx && c.tx != nil:

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/cachedpg/cachedpg/catalog"
+	"github.com/cachedpg/cachedpg/internal/backend"
 	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/invalidation"
 	"github.com/cachedpg/cachedpg/invalidation/walfeed"
@@ -18,12 +19,12 @@ import (
 
 // answering is a connection that answers which transactions are over.
 type answering struct {
-	inner
+	backend.Conn
 	over      string
 	questions []string
 }
 
-func (a *answering) text(_ context.Context, sql string) (string, error) {
+func (a *answering) Ask(_ context.Context, sql string) (string, error) {
 	a.questions = append(a.questions, sql)
 	return "0 4294967400 " + a.over, nil
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/cachedpg/cachedpg/catalog"
+	"github.com/cachedpg/cachedpg/internal/backend"
 	"github.com/cachedpg/cachedpg/internal/patience"
 	"github.com/cachedpg/cachedpg/keying"
 	"github.com/cachedpg/cachedpg/parser"
@@ -84,17 +85,17 @@ const preparedQuestion = `SELECT coalesce(pg_catalog.string_agg(transaction::pg_
 // isWarm reports that every commit is over which nobody has marked. It asks over
 // in unless that is in a transaction, which an error would abort, and which
 // sees one state of pg_stat_activity for as long as it lasts.
-func (sp *space) isWarm(ctx context.Context, in inner, s *session, v *view) bool {
+func (sp *space) isWarm(ctx context.Context, in backend.Conn, s *session, v *view) bool {
 	before := sp.before.Load() // see chill
 	if before.warm.Load() {
 		return true
 	}
-	if in == nil || in.closed() || in.txStatus() != 'I' || !sp.warming.due(time.Now()) ||
-		slices.ContainsFunc(sp.after, func(before *space) bool { return !before.settled(sp.key.identity) }) {
+	if in == nil || in.Closed() || in.TxStatus() != 'I' || !sp.warming.due(time.Now()) ||
+		slices.ContainsFunc(sp.after, func(before *space) bool { return !before.settled(sp.key.Identity) }) {
 		return false
 	}
 	onlyReads := func(text string) bool { return asks(text) || onlyReads(text, s, v) }
-	ok, err := before.isOver(ctx, &sp.log, onlyReads, sp.key.identity.asker(in))
+	ok, err := before.isOver(ctx, &sp.log, onlyReads, sp.key.Identity.Asker(in))
 	if err != nil || !ok {
 		return false
 	}
@@ -128,7 +129,7 @@ func (c *Conn) warmFirst(ctx context.Context) {
 // asks reports that a text of another session is what a process of the driver asks, this
 // one beside its pool, say. A question that writes to the log has a sign of writing.
 func asks(text string) bool {
-	return catalog.Asks(text) || strings.HasPrefix(text, questionOfOne) || strings.HasPrefix(text, questionOfSession)
+	return catalog.Asks(text) || strings.HasPrefix(text, backend.QuestionOfOne) || strings.HasPrefix(text, backend.QuestionOfSession)
 }
 
 // onlyReads reports that a text of another session is one query that runs no code but
@@ -142,11 +143,11 @@ func onlyReads(text string, s *session, v *view) bool {
 	if err != nil || len(statements) != 1 || statements[0].Kind != parser.Select {
 		return false
 	}
-	plan := keying.New(text, statements, v.snapshot, s.path)
+	plan := keying.New(text, statements, v.snapshot, s.Path)
 	return !plan.Writes && !plan.Asks && !plan.Calls && !plan.Opaque && !plan.Catalog && !plan.Session && !plan.Unknown
 }
 
-func (u *underWay) isOver(ctx context.Context, log *walLog, onlyReads func(string) bool, ask askFunc) (bool, error) {
+func (u *underWay) isOver(ctx context.Context, log *walLog, onlyReads func(string) bool, ask backend.AskFunc) (bool, error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if !u.over {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/cachedpg/cachedpg/catalog"
+	"github.com/cachedpg/cachedpg/internal/backend"
 )
 
 // watch asks PostgreSQL, over a guard's connection, whether anybody has changed
@@ -14,12 +15,12 @@ import (
 // what PostgreSQL has.
 type watch struct {
 	guard        *guard
-	reconfigured func(ctx context.Context, before, now configuration) // nil if nobody wants to know
+	reconfigured func(ctx context.Context, before, now backend.Configuration) // nil if nobody wants to know
 
-	asking     turnstile // guards the fields below
-	in         inner     // that of over
+	asking     turnstile    // guards the fields below
+	in         backend.Conn // that of over
 	over       *catalog.Watch
-	configured configuration
+	configured backend.Configuration
 
 	mu      sync.Mutex // guards the fields below
 	last    uint64     // number given out
@@ -53,23 +54,23 @@ func (w *watch) ask(ctx context.Context) (number uint64, err error) {
 		return 0, err
 	}
 	defer w.asking.Unlock()
-	var now configuration
-	err = w.guard.with(ctx, func(in inner) error {
-		p, ok := in.(wire)
+	var now backend.Configuration
+	err = w.guard.with(ctx, func(in backend.Conn) error {
+		p, ok := in.(backend.Wire)
 		if !ok {
 			return errNotPgx
 		}
 		fresh := w.in != in
 		if fresh {
-			w.in, w.over = in, p.newWatch()
-			w.over.Also = "pg_catalog.concat(" + identityText + ", pg_catalog.chr(10), " + configurationSQL + ")"
+			w.in, w.over = in, p.NewWatch()
+			w.over.Also = "pg_catalog.concat(" + backend.IdentitySQL + ", pg_catalog.chr(10), " + backend.ConfigurationSQL + ")"
 		}
 		answer, err := w.over.Ask(ctx)
-		where, settings := cutIdentity(answer.Also)
-		if err == nil && where != w.guard.id.text() {
-			err = elsewhere{w.guard.id}
+		where, settings := backend.CutIdentity(answer.Also)
+		if err == nil && where != w.guard.id.Text() {
+			err = backend.Elsewhere{ID: w.guard.id}
 		}
-		now = parseConfiguration(settings, in.backend())
+		now = backend.ParseConfiguration(settings, in.PID())
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		switch {

@@ -24,7 +24,7 @@ func (c *Conn) exec(ctx context.Context, q *call) (driver.Result, error) {
 		return c.inner.ExecContext(ctx, q.sql, q.args) // pgx sends nothing and says why
 	}
 	q.ours = true
-	if err := c.plan(ctx, q); err != nil || c.inner.closed() {
+	if err := c.plan(ctx, q); err != nil || c.inner.Closed() {
 		return nil, c.unsent(ctx, err)
 	}
 	if result, queued, err := c.writeBehind(ctx, q); queued || err != nil {
@@ -67,7 +67,7 @@ func (c *Conn) exec(ctx context.Context, q *call) (driver.Result, error) {
 // a question of the driver's own has found the connection gone, database/sql may try another.
 func (c *Conn) unsent(ctx context.Context, err error) error {
 	switch {
-	case c.inner == nil || !c.inner.closed():
+	case c.inner == nil || !c.inner.Closed():
 		return err
 	case ctx.Err() != nil:
 		return ctx.Err()
@@ -84,7 +84,7 @@ func (c *Conn) check(ctx context.Context, q *call) error {
 	if !strings.ContainsAny(q.sql, " \t\r\n") {
 		return nil // the name of a statement that a hook has prepared on the pgx connection
 	}
-	err := c.inner.judge(ctx, q.sql)
+	err := c.inner.Judge(ctx, q.sql)
 	var refused *pgconn.PgError
 	switch {
 	case err == nil:

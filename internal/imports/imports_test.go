@@ -55,6 +55,7 @@ var rules = []rule{
 	{pattern: "invalidation/walfeed", project: []string{"invalidation", "store", "catalog", "internal/..."}, modules: []string{pgx, pglog}},
 	{pattern: "invalidation/...", project: []string{"invalidation/...", "store", "internal/..."}},
 	{pattern: "test/..."}, // tests alone
+	{pattern: "internal/backend", project: []string{"parser", "catalog", "keying", "internal/pgerr"}, modules: []string{pgx}},
 	{pattern: "internal/pgerr", modules: []string{pgx}},
 	{pattern: "internal/pgtest", project: []string{"internal/child"}, modules: []string{pgx}},
 	{pattern: "internal/redistest", project: []string{"internal/child"}, modules: []string{goRedis}},
@@ -136,6 +137,9 @@ func TestRulesCatchWhatTheyAreFor(t *testing.T) {
 		{"store/redis", goRedis, true},
 		{"store/memory", goRedis, false},
 		{"store/memory", module + "/store", true},
+		{"internal/backend", module + "/keying", true},
+		{"internal/backend", module, false},
+		{"internal/backend", module + "/store", false},
 		{"internal/redistest", goRedis, true},
 		{"internal/redistest", module + "/store", false},
 		{"internal/pgtest", goRedis, false},

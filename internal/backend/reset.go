@@ -1,4 +1,4 @@
-package cachedpg
+package backend
 
 import (
 	"bytes"
@@ -22,51 +22,51 @@ func hooked(conn *stdlib.Conn) bool {
 	if reset.Kind() != reflect.Func || ping.Kind() != reflect.Func {
 		return true
 	}
-	return !ping.IsNil() || !reset.IsNil() && !definedIn(reset, reflect.TypeFor[stdlib.Conn]().PkgPath())
+	return !ping.IsNil() || !reset.IsNil() && !DefinedIn(reset, reflect.TypeFor[stdlib.Conn]().PkgPath())
 }
 
-// definedIn reports that a function is written in the package. That of a closure
+// DefinedIn reports that a function is written in the package. That of a closure
 // which the compiler has inlined elsewhere is not told.
-func definedIn(function reflect.Value, pkg string) bool {
+func DefinedIn(function reflect.Value, pkg string) bool {
 	f := runtime.FuncForPC(function.Pointer())
 	return f != nil && strings.HasPrefix(f.Name(), pkg+".")
 }
 
-// reset is ResetSession. sent reports that it may have sent something other than pgx's own
+// Reset is ResetSession. sent reports that it may have sent something other than pgx's own
 // ping, so that the session may not be what it was.
-func (in *pgxInner) reset(ctx context.Context) (sent bool, err error) {
-	tap := newTap(in.pgxConn)
+func (in *Pgx) Reset(ctx context.Context) (sent bool, err error) {
+	tap := NewTap(in.pgxConn)
 	if tap == nil {
 		return true, in.Conn.ResetSession(ctx)
 	}
 	err = in.Conn.ResetSession(ctx)
-	if in.closed() {
+	if in.Closed() {
 		return true, err // pgx may still be reading from it
 	}
-	return !tap.end(), err
+	return !tap.End(), err
 }
 
-// tap notices that a connection is used for more than signs of life. pgx gives it one message at a time.
-type tap struct {
+// Tap notices that a connection is used for more than signs of life. pgx gives it one message at a time.
+type Tap struct {
 	frontend *pgproto3.Frontend
 	own      unsafe.Pointer // what pgx tells of messages; kept, so that no other one gets its place in memory
 	used     bool
 }
 
-// newTap returns nil where the place is taken by somebody who debugs, or where that cannot be told.
-func newTap(conn *pgx.Conn) *tap {
+// NewTap returns nil where the place is taken by somebody who debugs, or where that cannot be told.
+func NewTap(conn *pgx.Conn) *Tap {
 	frontend := conn.PgConn().Frontend()
 	if before, ok := tracerOf(frontend); !ok || before != nil {
 		return nil
 	}
-	t := &tap{frontend: frontend}
+	t := &Tap{frontend: frontend}
 	frontend.Trace(t, pgproto3.TracerOptions{SuppressTimestamps: true})
 	t.own, _ = tracerOf(frontend)
 	return t
 }
 
-// end gives the place up. It reports that there was nothing but signs of life, and nobody else in the place.
-func (t *tap) end() (quiet bool) {
+// End gives the place up. It reports that there was nothing but signs of life, and nobody else in the place.
+func (t *Tap) End() (quiet bool) {
 	if now, ok := tracerOf(t.frontend); !ok || now == nil || now != t.own {
 		return false
 	}
@@ -85,7 +85,7 @@ func tracerOf(frontend *pgproto3.Frontend) (tracer unsafe.Pointer, ok bool) {
 
 // Write gets a line that begins with the sender, the kind and the length. What pgx has written past its frontend,
 // as a batch in exec mode, shows by the answer.
-func (t *tap) Write(message []byte) (int, error) {
+func (t *Tap) Write(message []byte) (int, error) {
 	head, rest, _ := bytes.Cut(message, []byte("\t"))
 	kind, rest, _ := bytes.Cut(rest, []byte("\t"))
 	switch {

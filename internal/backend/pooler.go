@@ -1,14 +1,14 @@
-package cachedpg
+package backend
 
 import (
 	"context"
 	"database/sql/driver"
 	"fmt"
 
-	"github.com/cachedpg/cachedpg/internal/pgerr"
-
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/cachedpg/cachedpg/internal/pgerr"
 )
 
 // Behind a pooler each round trip outside a transaction may reach another backend.
@@ -34,19 +34,19 @@ import (
 // That describe_exec does so everywhere costs nothing, and no pooler has to be recognised
 // for it. Inside a transaction the backend stays, and it is pgx that sends.
 
-// learn also finds out whether the backend is the connection's own.
-func (in *pgxInner) learn(ctx context.Context) (*learned, uint32, error) {
-	s, pid, err := in.pgxSession.learn(ctx)
-	in.own = err == nil && pid == in.backend()
+// Learn also finds out whether the backend is the connection's own.
+func (in *Pgx) Learn(ctx context.Context) (*Session, uint32, error) {
+	s, pid, err := in.pgxSession.Learn(ctx)
+	in.own = err == nil && pid == in.PID()
 	return s, pid, err
 }
 
-// resumed takes in that the backend is the one that it was.
-func (in *pgxInner) resumed() { in.own = true }
+// Resumed takes in that the backend is the one that it was.
+func (in *Pgx) Resumed() { in.own = true }
 
-// read runs a query so that its rows are those of its text.
-func (in *pgxInner) read(ctx context.Context, q query) (wireRows, error) {
-	sql, mode := q.sql, q.mode
+// Read runs a query so that its rows are those of its text.
+func (in *Pgx) Read(ctx context.Context, q Query) (Rows, error) {
+	sql, mode := q.SQL, q.Mode
 	switch {
 	case mode == pgx.QueryExecModeCacheStatement && !in.own && in.describes:
 		// Not the text of a prepared statement, which pgx would take in any mode.
@@ -54,14 +54,14 @@ func (in *pgxInner) read(ctx context.Context, q query) (wireRows, error) {
 	case mode == pgx.QueryExecModeCacheStatement && !in.own, mode == pgx.QueryExecModeDescribeExec:
 		return in.together(ctx, q)
 	}
-	args := make([]any, 1, 2+len(q.args))
+	args := make([]any, 1, 2+len(q.Args))
 	args[0] = resultFormats
-	options := len(q.args) - len(q.values)
-	args = appendValues(args, q.args[:options])
-	if mode != q.mode {
+	options := len(q.Args) - len(q.Values)
+	args = appendValues(args, q.Args[:options])
+	if mode != q.Mode {
 		args = append(args, mode)
 	}
-	args = appendValues(args, q.args[options:])
+	args = appendValues(args, q.Args[options:])
 	rows, err := in.pgxConn.Query(ctx, sql, args...)
 	if err != nil {
 		return nil, err
@@ -70,19 +70,19 @@ func (in *pgxInner) read(ctx context.Context, q query) (wireRows, error) {
 }
 
 // ExecContext is pgx' stdlib's, but for describe_exec outside of a transaction.
-func (in *pgxInner) ExecContext(ctx context.Context, sql string, args []driver.NamedValue) (driver.Result, error) {
-	if len(args) == 0 || sql == "" || in.txStatus() != 'I' || in.closed() {
+func (in *Pgx) ExecContext(ctx context.Context, sql string, args []driver.NamedValue) (driver.Result, error) {
+	if len(args) == 0 || sql == "" || in.TxStatus() != 'I' || in.Closed() {
 		return in.Conn.ExecContext(ctx, sql, args)
 	}
-	q := query{sql: sql, args: args, values: args, mode: in.defaultMode}
-	for len(q.values) > 0 {
-		mode, ok := q.values[0].Value.(pgx.QueryExecMode)
+	q := Query{SQL: sql, Args: args, Values: args, Mode: in.defaultMode}
+	for len(q.Values) > 0 {
+		mode, ok := q.Values[0].Value.(pgx.QueryExecMode)
 		if !ok {
 			break
 		}
-		q.mode, q.values = mode, q.values[1:]
+		q.Mode, q.Values = mode, q.Values[1:]
 	}
-	if q.mode != pgx.QueryExecModeDescribeExec || len(q.values) == 0 {
+	if q.Mode != pgx.QueryExecModeDescribeExec || len(q.Values) == 0 {
 		return in.Conn.ExecContext(ctx, sql, args)
 	}
 	ctx = in.trace.start(ctx, sql, appendValues(nil, args))
@@ -91,45 +91,45 @@ func (in *pgxInner) ExecContext(ctx context.Context, sql string, args []driver.N
 	return driver.RowsAffected(tag.RowsAffected()), pgerr.AsStdlib(err)
 }
 
-func (in *pgxInner) execTogether(ctx context.Context, q query) (pgconn.CommandTag, error) {
-	sd, err := in.pgxConn.Prepare(ctx, "", q.sql)
+func (in *Pgx) execTogether(ctx context.Context, q Query) (pgconn.CommandTag, error) {
+	sd, err := in.pgxConn.Prepare(ctx, "", q.SQL)
 	if err != nil {
 		return pgconn.CommandTag{}, err
 	}
 	var b pgx.ExtendedQueryBuilder
-	if err := b.Build(in.typeMap(), sd, appendValues(nil, q.values)); err != nil {
+	if err := b.Build(in.TypeMap(), sd, appendValues(nil, q.Values)); err != nil {
 		return pgconn.CommandTag{}, err
 	}
-	result := in.pgxConn.PgConn().ExecParams(ctx, q.sql, b.ParamValues, sd.ParamOIDs, b.ParamFormats, b.ResultFormats).Read()
+	result := in.pgxConn.PgConn().ExecParams(ctx, q.SQL, b.ParamValues, sd.ParamOIDs, b.ParamFormats, b.ResultFormats).Read()
 	return result.CommandTag, result.Err
 }
 
 // together describes the text and then sends it with the values.
-func (in *pgxInner) together(ctx context.Context, q query) (wireRows, error) {
-	ctx = in.trace.start(ctx, q.sql, appendValues([]any{resultFormats}, q.args))
+func (in *Pgx) together(ctx context.Context, q Query) (Rows, error) {
+	ctx = in.trace.start(ctx, q.SQL, appendValues([]any{resultFormats}, q.Args))
 	reader, err := in.sendTogether(ctx, q)
 	if err != nil {
 		in.trace.end(ctx, pgconn.CommandTag{}, err)
 		return nil, err
 	}
-	return &tracedRows{Rows: pgx.RowsFromResultReader(in.typeMap(), reader), trace: in.trace, ctx: ctx}, nil
+	return &tracedRows{Rows: pgx.RowsFromResultReader(in.TypeMap(), reader), trace: in.trace, ctx: ctx}, nil
 }
 
-func (in *pgxInner) sendTogether(ctx context.Context, q query) (*pgconn.ResultReader, error) {
-	sd, err := in.pgxConn.Prepare(ctx, "", q.sql)
+func (in *Pgx) sendTogether(ctx context.Context, q Query) (*pgconn.ResultReader, error) {
+	sd, err := in.pgxConn.Prepare(ctx, "", q.SQL)
 	if err != nil {
 		return nil, err
 	}
-	values := appendValues(nil, q.values)
+	values := appendValues(nil, q.Values)
 	if len(sd.ParamOIDs) != len(values) {
 		return nil, fmt.Errorf("expected %d arguments, got %d", len(sd.ParamOIDs), len(values)) // as pgx says it
 	}
 	var b pgx.ExtendedQueryBuilder
-	if err := b.Build(in.typeMap(), sd, values); err != nil {
+	if err := b.Build(in.TypeMap(), sd, values); err != nil {
 		return nil, err
 	}
 	byOID := resultFormats
-	for _, option := range q.args[:len(q.args)-len(q.values)] {
+	for _, option := range q.Args[:len(q.Args)-len(q.Values)] {
 		if own, ok := option.Value.(pgx.QueryResultFormatsByOID); ok && own != nil {
 			byOID = own
 		}
@@ -138,7 +138,7 @@ func (in *pgxInner) sendTogether(ctx context.Context, q query) (*pgconn.ResultRe
 	for i, field := range sd.Fields {
 		formats[i] = byOID[field.DataTypeOID]
 	}
-	return in.pgxConn.PgConn().ExecParams(ctx, q.sql, b.ParamValues, sd.ParamOIDs, b.ParamFormats, formats), nil
+	return in.pgxConn.PgConn().ExecParams(ctx, q.SQL, b.ParamValues, sd.ParamOIDs, b.ParamFormats, formats), nil
 }
 
 func appendValues(values []any, args []driver.NamedValue) []any {

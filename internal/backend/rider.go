@@ -1,4 +1,4 @@
-package cachedpg
+package backend
 
 import (
 	"encoding/binary"
@@ -7,10 +7,11 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"github.com/cachedpg/cachedpg/internal/pgerr"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgproto3"
+
+	"github.com/cachedpg/cachedpg/internal/pgerr"
 )
 
 // rider lets a question of the driver's travel with a statement of the caller's. It stands between pgx and the
@@ -34,7 +35,7 @@ type rider struct {
 	mu    sync.Mutex // guards the fields below: while pgx writes it may read in another goroutine
 	due   []byte     // what goes with the next statement
 	stage riderStage
-	heard riderAnswer // of the last question
+	heard Heard // of the last question
 
 	// Of the message from PostgreSQL that is being read.
 	head [5]byte // its kind and length
@@ -54,15 +55,15 @@ const (
 	riderSkipped            // nor will it be
 )
 
-// riderAnswer is PostgreSQL's to a question: one value, or why there is none.
-type riderAnswer struct {
-	value   string
-	refused *pgconn.PgError
-	ok      bool // it was heard
+// Heard is PostgreSQL's to a question: one value, or why there is none.
+type Heard struct {
+	Value   string
+	Refused *pgconn.PgError
+	OK      bool // it was heard
 }
 
-// withRider has the connection that is dialled with config have a rider, once seat is given what was dialled.
-func withRider(config *pgx.ConnConfig) (seat func(*pgxInner)) {
+// WithRider has the connection that is dialled with config have a rider, once seat is given what was dialled.
+func WithRider(config *pgx.ConnConfig) (seat func(*Pgx)) {
 	var last atomic.Pointer[rider]
 	build := config.BuildFrontend
 	config.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {
@@ -70,7 +71,7 @@ func withRider(config *pgx.ConnConfig) (seat func(*pgxInner)) {
 		last.Store(x)
 		return build(x, x)
 	}
-	return func(in *pgxInner) { in.rider = last.Load() }
+	return func(in *Pgx) { in.rider = last.Load() }
 }
 
 // carry has messages go with the next statement. It reports false if some are under way.
@@ -80,16 +81,16 @@ func (x *rider) carry(messages []byte) bool {
 	if x.stage != riderWaits {
 		return false
 	}
-	x.due, x.heard = messages, riderAnswer{}
+	x.due, x.heard = messages, Heard{}
 	return true
 }
 
 // take returns what was answered since carry; ok is false if nothing was.
-func (x *rider) take() riderAnswer {
+func (x *rider) take() Heard {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	heard := x.heard
-	x.due, x.heard = nil, riderAnswer{}
+	x.due, x.heard = nil, Heard{}
 	return heard
 }
 
@@ -204,7 +205,7 @@ func (x *rider) received() {
 	switch {
 	case x.stage == riderWaits:
 	case kind == 'Z':
-		x.heard.ok = x.stage == riderListens
+		x.heard.OK = x.stage == riderListens
 		x.stage = riderWaits
 	case x.stage == riderFollows && (kind == 'C' || kind == 'I'): // CommandComplete, EmptyQueryResponse
 		x.stage = riderListens
@@ -213,14 +214,14 @@ func (x *rider) received() {
 	case x.kept && kind == 'D':
 		var row pgproto3.DataRow
 		if row.Decode(x.body) == nil && len(row.Values) == 1 {
-			x.heard.value = string(row.Values[0])
+			x.heard.Value = string(row.Values[0])
 		}
 	case x.kept && kind == 'E':
 		var response pgproto3.ErrorResponse
 		if response.Decode(x.body) != nil {
 			break
 		}
-		x.heard.refused = pgconn.ErrorResponseToPgError(&response)
+		x.heard.Refused = pgconn.ErrorResponseToPgError(&response)
 		if severity := response.SeverityUnlocalized; severity == "FATAL" || severity == "PANIC" { // the connection ends, which is pgx's affair
 			x.back = append(append(x.back, x.head[:]...), x.body...)
 		}
@@ -239,27 +240,27 @@ func message(messages ...pgproto3.FrontendMessage) (b []byte) {
 	return b
 }
 
-// along is a question of one value that may travel with a statement. It is asked within a savepoint, as by keepIn,
+// Along is a question of one value that may travel with a statement. It is asked within a savepoint, as by KeepIn,
 // by a prepared statement. Only the question itself is one: what the caller's DEALLOCATE ALL takes away is missed
 // inside of the savepoint.
-type along struct {
+type Along struct {
 	first, again []byte // messages: for the first time on a connection, and for later
 }
 
-// newAlong takes the name of the prepared statement, which has to be the question's own.
-func newAlong(name, question string) *along {
+// NewAlong takes the name of the prepared statement, which has to be the question's own.
+func NewAlong(name, question string) *Along {
 	begins := message(&pgproto3.Parse{Query: asideBegins}, &pgproto3.Bind{}, &pgproto3.Execute{})
 	asks := message(&pgproto3.Bind{PreparedStatement: name}, &pgproto3.Execute{})
 	ends := message(&pgproto3.Parse{Query: asideEnds}, &pgproto3.Bind{}, &pgproto3.Execute{})
 	prepares := message(&pgproto3.Parse{Name: name, Query: question})
-	return &along{slices.Concat(begins, prepares, asks, ends), slices.Concat(begins, asks, ends)}
+	return &Along{slices.Concat(begins, prepares, asks, ends), slices.Concat(begins, asks, ends)}
 }
 
-// carries reports that a question may travel with a statement on the connection.
-func (in *pgxInner) carries() bool { return in.rider != nil }
+// Carries reports that a question may travel with a statement on the connection.
+func (in *Pgx) Carries() bool { return in.rider != nil }
 
-// carry has the question travel with the next statement.
-func (in *pgxInner) carry(a *along) {
+// Carry has the question travel with the next statement.
+func (in *Pgx) Carry(a *Along) {
 	in.carried = a
 	if in.prepared == a {
 		in.rider.carry(a.again)
@@ -268,14 +269,14 @@ func (in *pgxInner) carry(a *along) {
 	}
 }
 
-// hear returns the answer, once the statement has ended. After a refusal undoAside is to follow.
-func (in *pgxInner) hear() riderAnswer {
+// Hear returns the answer, once the statement has ended. After a refusal undoAside is to follow.
+func (in *Pgx) Hear() Heard {
 	heard := in.rider.take()
 	switch {
-	case !heard.ok:
-	case heard.refused == nil, pgerr.Is(heard.refused, pgerr.DuplicateStatement):
+	case !heard.OK:
+	case heard.Refused == nil, pgerr.Is(heard.Refused, pgerr.DuplicateStatement):
 		in.prepared = in.carried
-	case pgerr.Is(heard.refused, pgerr.NoStatement):
+	case pgerr.Is(heard.Refused, pgerr.NoStatement):
 		in.prepared = nil
 	}
 	return heard

@@ -1,4 +1,4 @@
-package cachedpg
+package backend
 
 import (
 	"context"
@@ -8,9 +8,9 @@ import (
 	"sync"
 	"time"
 
-	"github.com/cachedpg/cachedpg/internal/pgerr"
-
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/cachedpg/cachedpg/internal/pgerr"
 )
 
 // What the driver asks in the caller's transaction must not cost it that transaction. An error
@@ -30,11 +30,11 @@ const (
 	asideEnds   = "RELEASE SAVEPOINT cachedpg_aside"
 )
 
-// rollbackTimeout bounds the ROLLBACK of what a context has ended.
-const rollbackTimeout = 5 * time.Second
+// RollbackTimeout bounds the ROLLBACK of what a context has ended.
+const RollbackTimeout = 5 * time.Second
 
-// refusedFor is how long a role's missing right is remembered.
-const refusedFor = time.Minute
+// RefusedFor is how long a role's missing right is remembered.
+const RefusedFor = time.Minute
 
 // asideRows asks a question of one row in the open transaction, and then runs lasting, whose effect on the
 // transaction stays, such as a setting or a lock. Either may be "". After an error of PostgreSQL's the transaction is as it was.
@@ -51,7 +51,7 @@ func (s *pgxSession) asideRows(ctx context.Context, question, lasting string) (a
 	results, err := conn.Exec(ctx, strings.Join(commands, "; ")).ReadAll()
 	if err != nil {
 		if refused := (*pgconn.PgError)(nil); errors.As(err, &refused) && !conn.IsClosed() && conn.TxStatus() == 'E' {
-			err = errors.Join(err, s.undoAside(ctx))
+			err = errors.Join(err, s.UndoAside(ctx))
 		}
 		return nil, nil, err
 	}
@@ -67,15 +67,15 @@ func (s *pgxSession) asideRows(ctx context.Context, question, lasting string) (a
 	return answer, kept, nil
 }
 
-// undoAside leads a transaction that a question has made fail back to where it was.
-func (s *pgxSession) undoAside(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), rollbackTimeout)
+// UndoAside leads a transaction that a question has made fail back to where it was. It takes RollbackTimeout at most.
+func (s *pgxSession) UndoAside(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), RollbackTimeout)
 	defer cancel()
 	return s.pgxConn.PgConn().Exec(ctx, asideReturn+"; "+asideEnds).Close()
 }
 
-// aside is asideRows for questions of one value.
-func (s *pgxSession) aside(ctx context.Context, question, lasting string) (answer, kept string, err error) {
+// Aside asks a question of one value, see Conn.
+func (s *pgxSession) Aside(ctx context.Context, question, lasting string) (answer, kept string, err error) {
 	asked, last, err := s.asideRows(ctx, question, lasting)
 	if err == nil && question != "" {
 		answer, err = only(asked)
@@ -97,42 +97,42 @@ func only(result *pgconn.Result) (string, error) {
 	return string(result.Rows[0][0]), nil
 }
 
-// askIn asks a question of one value over in, and in the transaction that is open there without
+// AskIn asks a question of one value over in, and in the transaction that is open there without
 // risk for it.
-func askIn(ctx context.Context, in inner, question string) (string, error) {
-	if in.txStatus() != 'T' {
-		return in.text(ctx, question)
+func AskIn(ctx context.Context, in Conn, question string) (string, error) {
+	if in.TxStatus() != 'T' {
+		return in.Ask(ctx, question)
 	}
-	answer, _, err := in.aside(ctx, question, "")
+	answer, _, err := in.Aside(ctx, question, "")
 	return answer, err
 }
 
-// keepIn is askIn of something that lasts until the transaction ends.
-func keepIn(ctx context.Context, in inner, statement string) (string, error) {
-	if in.txStatus() != 'T' {
-		return in.text(ctx, statement)
+// KeepIn is AskIn of something whose effect lasts until the transaction ends.
+func KeepIn(ctx context.Context, in Conn, statement string) (string, error) {
+	if in.TxStatus() != 'T' {
+		return in.Ask(ctx, statement)
 	}
-	_, kept, err := in.aside(ctx, "", statement)
+	_, kept, err := in.Aside(ctx, "", statement)
 	return kept, err
 }
 
-// unanswered reports that err is PostgreSQL's, to a question in the transaction that is open on in, and
+// Unanswered reports that err is PostgreSQL's, to a question in the transaction that is open on in, and
 // that the transaction has not suffered.
-func unanswered(in inner, err error) bool {
-	return errors.As(err, new(*pgconn.PgError)) && !in.closed() && in.txStatus() == 'T'
+func Unanswered(in Conn, err error) bool {
+	return errors.As(err, new(*pgconn.PgError)) && !in.Closed() && in.TxStatus() == 'T'
 }
 
-// denials remembers what a role may not ask, or the server cannot answer, so that it is not asked
+// Denials remembers what a role may not ask, or the server cannot answer, so that it is not asked
 // for over and over. It is safe for concurrent use.
-type denials struct {
+type Denials struct {
 	mu    sync.Mutex // guards stand
-	stand map[denial]denied
+	stand map[Denial]denied
 }
 
-// denial is of which question and role.
-type denial struct {
-	question string
-	role     string // "" if it is not known
+// Denial is of which question and role.
+type Denial struct {
+	Question string
+	Role     string // "" if it is not known
 }
 
 type denied struct {
@@ -142,21 +142,21 @@ type denied struct {
 
 const maxDenials = 256
 
-// add takes in an error. Only one that will come again is remembered.
-func (r *denials) add(what denial, err error) {
+// Add takes in an error. Only one that will come again is remembered.
+func (r *Denials) Add(what Denial, err error) {
 	if !pgerr.Is(err, pgerr.InsufficientPrivilege, pgerr.UndefinedFunction, pgerr.NotSupported) {
 		return
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.stand == nil || len(r.stand) >= maxDenials {
-		r.stand = make(map[denial]denied)
+		r.stand = make(map[Denial]denied)
 	}
-	r.stand[what] = denied{err, time.Now().Add(refusedFor)}
+	r.stand[what] = denied{err, time.Now().Add(RefusedFor)}
 }
 
-// of returns the error with which the question was refused lately, nil if it may be asked.
-func (r *denials) of(what denial) error {
+// Of returns the error with which the question was refused lately, nil if it may be asked.
+func (r *Denials) Of(what Denial) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if known, ok := r.stand[what]; ok && time.Now().Before(known.until) {

@@ -1,4 +1,4 @@
-package cachedpg
+package backend
 
 import (
 	"bytes"
@@ -18,42 +18,42 @@ import (
 	"github.com/cachedpg/cachedpg/parser"
 )
 
-// formatVersion goes into every key: results stored by a version that encodes
+// FormatVersion goes into every key: results stored by a version that encodes
 // them differently are never found. So does the start of the server: with it the
 // libraries change that order texts.
-const formatVersion = 3
+const FormatVersion = 3
 
-// learned is what a result depends on outside its text, arguments and tables,
-// as one connection had it when it was asked.
-type learned struct {
-	id      identity
-	standby bool
+// Session is what a result depends on outside its text, arguments and tables,
+// as one connection had it when it was asked. Once it is sealed nobody changes it.
+type Session struct {
+	ID      Identity
+	Standby bool
 
-	// commits, limit and schemas are of the connection that has learned it: they are in no key.
-	commits     commitMode
-	limit       time.Duration // PostgreSQL ends a statement after it, or after waiting so long for a lock; 0 is never
-	schemas     catalog.Schemas
-	level       isolation // of the transaction that it was asked in
+	// Commits, Limit and Schemas are of the connection that has learned it: they are in no key.
+	Commits     CommitMode
+	Limit       time.Duration // PostgreSQL ends a statement after it, or after waiting so long for a lock; 0 is never
+	Schemas     catalog.Schemas
+	Level       Isolation // of the transaction that it was asked in
 	temporary   bool      // there is a schema for temporaries
-	temporaries *keying.Temporaries
+	Temporaries *keying.Temporaries
 
-	state         string   // sessionState; "" of one that was never asked for, see derive
-	values        []string // of settingValues
-	path          []string // current_schemas(true), without temporary objects
-	pathKey       string
-	isolation     string // default_transaction_isolation
-	readCommitted bool   // what that is
-	placed        bool   // search_path says where temporary objects are looked for
-	reading
+	State         string   // StateSQL; "" of one that was never asked for, but derived
+	Values        []string // of settingValues, see ValueUser
+	Path          []string // current_schemas(true), without temporary objects
+	PathKey       string
+	Isolation     string // default_transaction_isolation
+	ReadCommitted bool   // what that is
+	Placed        bool   // search_path says where temporary objects are looked for
+	Reading
 
-	// digests goes into keys, one per pgx.QueryExecMode: the mode decides how
+	// Digests goes into keys, one per pgx.QueryExecMode: the mode decides how
 	// arguments are typed and in which format values come back.
-	digests [pgx.QueryExecModeSimpleProtocol + 1][32]byte
+	Digests [pgx.QueryExecModeSimpleProtocol + 1][32]byte
 }
 
-// sessionState is an expression that differs when settings of the session do. stateOf makes the same of their texts:
+// StateSQL is an expression that differs when settings of the session do. stateOf makes the same of their texts:
 // for a new connection PostgreSQL would take as long for it as for a quarter of the question.
-var sessionState = "pg_catalog.md5(pg_catalog.concat_ws(pg_catalog.chr(10), pg_catalog.current_schemas(false)::pg_catalog.text[]::pg_catalog.text," +
+var StateSQL = "pg_catalog.md5(pg_catalog.concat_ws(pg_catalog.chr(10), pg_catalog.current_schemas(false)::pg_catalog.text[]::pg_catalog.text," +
 	" pg_catalog.current_setting('default_transaction_isolation'), " + settingValues + "::pg_catalog.text))"
 
 func stateOf(schemas, isolation, values []byte) string {
@@ -71,7 +71,7 @@ var settingValues = "ARRAY[pg_catalog.current_database()::pg_catalog.text, sessi
 		return calls
 	}() + "]"
 
-var sessionQuery = questionOfSession + `, ` + timelineSQL + `, ` + databaseSQL + `, ` + nameSQL + `, ` + startedSQL + `,
+var sessionQuery = QuestionOfSession + `, ` + TimelineSQL + `, ` + DatabaseSQL + `, ` + nameSQL + `, ` + StartedSQL + `,
  pg_catalog.pg_backend_pid()::pg_catalog.int8,
  pg_catalog.current_schemas(true)::pg_catalog.text[],
  pg_catalog.current_setting('default_transaction_isolation'),
@@ -96,11 +96,11 @@ const temporariesQuery = "SELECT " + keying.TemporariesSQL
 // sessionQuery. That takes one round trip and no prepared statement, so that it works behind
 // a pooler too. pid is the backend's, which behind a pooler is not the one that
 // pgx was told.
-func readSession(conn *pgx.Conn, result *pgconn.Result) (s *learned, pid uint32, err error) {
-	s = &learned{}
+func readSession(conn *pgx.Conn, result *pgconn.Result) (s *Session, pid uint32, err error) {
+	s = &Session{}
 	var level, standardText, synchronous, limits string
-	for i, dest := range []any{&s.id.system, &s.id.timeline, &s.id.database, &s.id.name, &s.id.started, &pid, &s.path, &s.isolation, &standardText, &synchronous, &limits,
-		&s.state, &s.values, &s.schemas, &level, &s.temporary} {
+	for i, dest := range []any{&s.ID.System, &s.ID.Timeline, &s.ID.Database, &s.ID.Name, &s.ID.Started, &pid, &s.Path, &s.Isolation, &standardText, &synchronous, &limits,
+		&s.State, &s.Values, &s.Schemas, &level, &s.temporary} {
 		if result.Err == nil {
 			result.Err = conn.TypeMap().Scan(result.FieldDescriptions[i].DataTypeOID, pgx.TextFormatCode, result.Rows[0][i], dest)
 		}
@@ -108,66 +108,67 @@ func readSession(conn *pgx.Conn, result *pgconn.Result) (s *learned, pid uint32,
 	if result.Err != nil {
 		return nil, 0, result.Err
 	}
-	s.state = stateOf(result.Rows[0][columnSchemas], result.Rows[0][columnIsolation], result.Rows[0][columnValues])
-	s.standby = s.id.timeline == ""
-	s.readCommitted = isolationOf(s.isolation) == isolationReadCommitted
-	s.level = isolationOf(level)
-	s.reading = newReading(standardText == "on", s.setting("client_encoding"), conn.PgConn().ParameterStatus("server_encoding"))
-	s.commits, s.limit = commitModeOf(synchronous), shortest(limits)
-	s.path = slices.DeleteFunc(s.path, parser.IsTemporary)
-	s.seal()
+	s.State = stateOf(result.Rows[0][columnSchemas], result.Rows[0][columnIsolation], result.Rows[0][columnValues])
+	s.Standby = s.ID.Timeline == ""
+	s.ReadCommitted = IsolationOf(s.Isolation) == IsolationReadCommitted
+	s.Level = IsolationOf(level)
+	s.Reading = NewReading(standardText == "on", s.setting("client_encoding"), conn.PgConn().ParameterStatus("server_encoding"))
+	s.Commits, s.Limit = CommitModeOf(synchronous), shortest(limits)
+	s.Path = slices.DeleteFunc(s.Path, parser.IsTemporary)
+	s.Seal()
 	return s, pid, nil
 }
 
-// seal fixes what follows from the path and the values.
-func (s *learned) seal() {
-	s.pathKey = strings.Join(s.path, "\x00")
-	s.placed = len(s.values) > valuePath && placesTemporaries(s.values[valuePath])
-	b := []byte{formatVersion}
-	for _, v := range slices.Concat([]string{s.id.text(), s.pathKey, s.isolation}, s.values) {
+// Seal fixes what follows from the path and the values.
+func (s *Session) Seal() {
+	s.PathKey = strings.Join(s.Path, "\x00")
+	s.Placed = len(s.Values) > ValuePath && PlacesTemporaries(s.Values[ValuePath])
+	b := []byte{FormatVersion}
+	for _, v := range slices.Concat([]string{s.ID.Text(), s.PathKey, s.Isolation}, s.Values) {
 		b = binary.AppendUvarint(b, uint64(len(v)))
 		b = append(b, v...)
 	}
-	for mode := range s.digests {
-		s.digests[mode] = sha256.Sum256(append(b, byte(mode)))
+	for mode := range s.Digests {
+		s.Digests[mode] = sha256.Sum256(append(b, byte(mode)))
 	}
 }
 
 // setting is the value of one of keying.Settings.
-func (s *learned) setting(name string) string {
-	if i := slices.Index(keying.Settings, name); i >= 0 && firstSetting+i < len(s.values) {
-		return s.values[firstSetting+i]
+func (s *Session) setting(name string) string {
+	if i := slices.Index(keying.Settings, name); i >= 0 && FirstSetting+i < len(s.Values) {
+		return s.Values[FirstSetting+i]
 	}
 	return ""
 }
 
-// Where settingValues has what.
+// Where Values has what.
 const (
-	valueUser    = 2 // current_user, which SET ROLE changes
-	valuePath    = 3 // search_path
-	firstSetting = 5
+	ValueUser    = 2 // current_user, which SET ROLE changes
+	ValuePath    = 3 // search_path
+	FirstSetting = 5 // of keying.Settings, in their order
 )
 
-// placesTemporaries reports that a search_path may name the schema of temporary objects, which is
+// PlacesTemporaries reports that a search_path may name the schema of temporary objects, which is
 // the first otherwise.
-func placesTemporaries(path string) bool {
+func PlacesTemporaries(path string) bool {
 	return strings.Contains(strings.ToLower(path), "pg_temp")
 }
 
-type isolation uint8
+// Isolation is the isolation level of a transaction, as far as it matters to what may be cached.
+type Isolation uint8
 
 const (
-	isolationUnknown isolation = iota
-	isolationReadCommitted
-	isolationSnapshot // REPEATABLE READ or SERIALIZABLE
+	IsolationUnknown Isolation = iota
+	IsolationReadCommitted
+	IsolationSnapshot // REPEATABLE READ or SERIALIZABLE
 )
 
-// isolationOf reads a setting.
-func isolationOf(level string) isolation {
+// IsolationOf reads the setting.
+func IsolationOf(level string) Isolation {
 	if level == "read committed" || level == "read uncommitted" {
-		return isolationReadCommitted
+		return IsolationReadCommitted
 	}
-	return isolationSnapshot
+	return IsolationSnapshot
 }
 
 // limitsSQL is an expression with what ends a statement, in PostgreSQL's words.

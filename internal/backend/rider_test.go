@@ -1,4 +1,4 @@
-package cachedpg
+package backend
 
 import (
 	"bytes"
@@ -92,11 +92,11 @@ func TestARiderKeepsItsAnswer(t *testing.T) {
 				t.Fatalf("%s, by %d: pgx gets\n%q, %v, want\n%q", name, n, got, err, want)
 			}
 			heard := x.take()
-			said := heard.value
-			if heard.refused != nil {
-				said = heard.refused.Code
+			said := heard.Value
+			if heard.Refused != nil {
+				said = heard.Refused.Code
 			}
-			if said != tc.want || heard.ok != (tc.want != "") {
+			if said != tc.want || heard.OK != (tc.want != "") {
 				t.Errorf("%s, by %d: heard %+v, want %q", name, n, heard, tc.want)
 			}
 		}

@@ -1,4 +1,4 @@
-package cachedpg
+package backend
 
 import (
 	"context"
@@ -33,55 +33,55 @@ import (
 //     more, so its marks may stay as they are: nobody waits for them;
 //   - a standby, or a system of another name: no answer.
 
-// errServerReplaced: another server has taken the place of the one that knows.
-var errServerReplaced = errors.New("cachedpg: the PostgreSQL server that a commit was sent to has been replaced, or was started anew")
+// ErrServerReplaced: another server has taken the place of the one that knows.
+var ErrServerReplaced = errors.New("cachedpg: the PostgreSQL server that a commit was sent to has been replaced, or was started anew")
 
 const (
 	outcomeKnown    = "="
 	outcomeReplaced = "replaced"
 )
 
-// outcome makes of a question, a SELECT of one value, one that tells in the same
+// Outcome makes of a question, a SELECT of one value, one that tells in the same
 // statement who answers it. See readOutcome.
-func (id identity) outcome(question string) string {
-	if id == (identity{}) { // whichever server it is
+func (id Identity) Outcome(question string) string {
+	if id == (Identity{}) { // whichever server it is
 		return "SELECT pg_catalog.concat('" + outcomeKnown + "', (" + question + "))"
 	}
 	return "SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN 'standby'" +
-		" WHEN " + systemSQL + " OPERATOR(pg_catalog.<>) " + quoteText(id.system) + " THEN 'system'" +
-		" WHEN " + timelineSQL + " OPERATOR(pg_catalog.<>) " + quoteText(id.timeline) +
-		" OR " + startedSQL + " OPERATOR(pg_catalog.<>) " + quoteText(id.started) + " THEN '" + outcomeReplaced + "'" +
+		" WHEN " + systemSQL + " OPERATOR(pg_catalog.<>) " + quoteText(id.System) + " THEN 'system'" +
+		" WHEN " + TimelineSQL + " OPERATOR(pg_catalog.<>) " + quoteText(id.Timeline) +
+		" OR " + StartedSQL + " OPERATOR(pg_catalog.<>) " + quoteText(id.Started) + " THEN '" + outcomeReplaced + "'" +
 		" ELSE pg_catalog.concat('" + outcomeKnown + "', (" + question + ")) END"
 }
 
-// askOutcome asks a question about commits over a connection that may lead anywhere.
-func (id identity) askOutcome(ctx context.Context, in inner, question string) (string, error) {
-	answer, err := in.text(ctx, id.outcome(question))
+// AskOutcome asks a question about commits over a connection that may lead anywhere.
+func (id Identity) AskOutcome(ctx context.Context, in Conn, question string) (string, error) {
+	answer, err := in.Ask(ctx, id.Outcome(question))
 	if err != nil {
 		return "", err
 	}
-	return id.readOutcome(answer)
+	return id.ReadOutcome(answer)
 }
 
-// asker is askOutcome over in.
-func (id identity) asker(in inner) askFunc {
-	return func(ctx context.Context, question string) (string, error) { return id.askOutcome(ctx, in, question) }
+// Asker is askOutcome over in.
+func (id Identity) Asker(in Conn) AskFunc {
+	return func(ctx context.Context, question string) (string, error) { return id.AskOutcome(ctx, in, question) }
 }
 
-// readOutcome returns the answer to such a question. It is errServerReplaced if there
+// ReadOutcome returns the answer to such a question. It is ErrServerReplaced if there
 // will never be one, and another error if there is none now.
-func (id identity) readOutcome(answer string) (string, error) {
+func (id Identity) ReadOutcome(answer string) (string, error) {
 	if answer, ok := strings.CutPrefix(answer, outcomeKnown); ok {
 		return answer, nil
 	}
 	if answer == outcomeReplaced {
-		return "", errServerReplaced
+		return "", ErrServerReplaced
 	}
 	return "", fmt.Errorf("cachedpg: of the outcome of a commit a %s knows nothing: PostgreSQL is not %s", answer, id)
 }
 
-// isTrue reads a boolean as PostgreSQL writes it, alone or as a text.
-func isTrue(answer string) bool { return answer == "t" || answer == "true" }
+// IsTrue reads a boolean as PostgreSQL writes it, alone or as a text.
+func IsTrue(answer string) bool { return answer == "t" || answer == "true" }
 
-// askFunc asks PostgreSQL a question, a SELECT of one value.
-type askFunc func(ctx context.Context, question string) (string, error)
+// AskFunc asks PostgreSQL a question, a SELECT of one value.
+type AskFunc func(ctx context.Context, question string) (string, error)

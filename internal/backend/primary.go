@@ -1,4 +1,4 @@
-package cachedpg
+package backend
 
 import (
 	"context"
@@ -14,12 +14,13 @@ var errNotPrimary = errors.New("cachedpg: PostgreSQL is a standby, and knows no 
 // questions that a standby cannot answer. Of several hosts the DSN may name one first.
 type primaryOnly struct{}
 
-func toPrimary(ctx context.Context) context.Context {
+// ToPrimary returns a context in which AsPrimary has an effect.
+func ToPrimary(ctx context.Context) context.Context {
 	return context.WithValue(ctx, primaryOnly{}, true)
 }
 
-// asPrimary makes a dial of such a context look for a primary.
-func asPrimary(ctx context.Context, config *pgx.ConnConfig) {
+// AsPrimary has a dial with config, which it changes, look for a primary if ctx comes from ToPrimary.
+func AsPrimary(ctx context.Context, config *pgx.ConnConfig) {
 	if ctx.Value(primaryOnly{}) == nil {
 		return
 	}
