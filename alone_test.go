@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5/stdlib"
 
 	"github.com/cachedpg/cachedpg/internal/harness"
+	"github.com/cachedpg/cachedpg/internal/inside"
 	"github.com/cachedpg/cachedpg/internal/patience"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 	"github.com/cachedpg/cachedpg/internal/redistest"
@@ -98,7 +99,7 @@ func openWrapped(f *harness.Fixture, name string, config Config) harness.Via {
 	if err != nil {
 		f.Fatal(err)
 	}
-	c.(*connector).process = name
+	inside.Process(c, name)
 	db := harness.OpenDB(f, c)
 	f.Live(db)
 	return f.Asking(db)
@@ -263,7 +264,7 @@ func TestAPoolThatIsSmall(t *testing.T) {
 				if err != nil {
 					f.Fatal(err)
 				}
-				c.(*connector).process = "pool"
+				inside.Process(c, "pool")
 				db := sql.OpenDB(c)
 				db.SetMaxIdleConns(0)
 				f.Cleanup(func() { db.Close() })
@@ -315,7 +316,7 @@ func TestANewEpochWaitsForStatementsOfOtherRoles(t *testing.T) {
 		if err != nil {
 			f.Fatal(err)
 		}
-		c.(*connector).process = "low"
+		inside.Process(c, "low")
 		db := harness.OpenDB(f, c)
 		f.Live(db)
 		ctx, cancel := context.WithCancel(f.Ctx)

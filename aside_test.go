@@ -76,7 +76,7 @@ var affairs = []struct {
 	})},
 	{"transaction that reads", ownTransaction(func(ctx context.Context, x harness.Asker, value string) error {
 		for range 2 {
-			if got := ownerOf(ctx, x.(querier), "SELECT city FROM users WHERE id = $1", 2); got != "Rome" {
+			if got := harness.OwnerOf(ctx, x.(harness.Querier), "SELECT city FROM users WHERE id = $1", 2); got != "Rome" {
 				return fmt.Errorf("got %s", got)
 			}
 		}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/cachedpg/cachedpg/internal/backend"
 	"github.com/cachedpg/cachedpg/internal/harness"
+	"github.com/cachedpg/cachedpg/internal/inside"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 	"github.com/cachedpg/cachedpg/internal/redistest"
 )
@@ -158,7 +159,7 @@ func TestAPoolOfOneConnectionIsEnoughForTheQueue(t *testing.T) {
 		if err != nil {
 			f.Fatal(err)
 		}
-		c.(*connector).process = "pool"
+		inside.Process(c, "pool")
 		db := sql.OpenDB(c)
 		db.SetMaxIdleConns(0)
 		f.Cleanup(func() { db.Close() })

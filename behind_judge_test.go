@@ -13,6 +13,7 @@ import (
 	goredis "github.com/redis/go-redis/v9"
 
 	"github.com/cachedpg/cachedpg/internal/harness"
+	"github.com/cachedpg/cachedpg/internal/inside"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 	"github.com/cachedpg/cachedpg/internal/redistest"
 )
@@ -300,7 +301,7 @@ func TestKeysOfTheQueueAreRotated(t *testing.T) {
 		if err != nil {
 			f.Fatal(err)
 		}
-		c.(*connector).process = "none"
+		inside.Process(c, "none")
 		db := harness.OpenDB(f, c)
 		if _, err := db.ExecContext(f.Ctx, countHit, 1); err == nil || !strings.Contains(err.Error(), "cache_encryption") {
 			f.Errorf("without keys: %v", err)

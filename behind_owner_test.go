@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/cachedpg/cachedpg/internal/harness"
+	"github.com/cachedpg/cachedpg/internal/inside"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 	"github.com/cachedpg/cachedpg/internal/redistest"
 )
@@ -30,7 +31,7 @@ func at(f *harness.Fixture, s *pgtest.Server, name string) harness.Via {
 	if err != nil {
 		f.Fatal(err)
 	}
-	c.(*connector).process = name
+	inside.Process(c, name)
 	db := harness.OpenDB(f, c)
 	v := f.Asking(db)
 	v.Truth = f.Open("pgx", dsn)

@@ -4,13 +4,9 @@ import (
 	"context"
 	"database/sql"
 	"database/sql/driver"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
-	"net"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -248,7 +244,7 @@ func TestPreparedStatements(t *testing.T) {
 // must run there, and not before.
 func TestPreparingAgainCostsNothing(t *testing.T) {
 	harness.ScenarioOnce(t, harness.People, func(f *harness.Fixture) {
-		p := throughProxy(f)
+		p := harness.ThroughProxy(f)
 		v := p.Via
 		stmt, err := v.DB.PrepareContext(f.Ctx, harness.UserByID)
 		if err != nil {
@@ -257,7 +253,7 @@ func TestPreparingAgainCostsNothing(t *testing.T) {
 		defer stmt.Close()
 		v.On(harness.Prepared{Stmt: stmt}).Warm(harness.UserByID, 1)
 		f.Conn(v.DB) // takes the only connection that has dialled
-		p.cut()
+		p.Cut()
 		v.On(harness.Prepared{Stmt: stmt}).Hit(harness.UserByID, 1)
 		again, err := v.DB.PrepareContext(f.Ctx, harness.UserByID)
 		if err != nil {
@@ -271,7 +267,7 @@ func TestPreparingAgainCostsNothing(t *testing.T) {
 		if _, err := again.QueryContext(f.Ctx); err == nil || !strings.Contains(err.Error(), "expected 1 arguments, got 0") {
 			f.Errorf("too few arguments: %v", err)
 		}
-		p.restore()
+		p.Restore()
 		v.On(harness.Prepared{Stmt: again}).Warm(harness.UserByID, 2)
 	})
 }
@@ -491,101 +487,13 @@ type otherConn struct {
 
 func (c otherConn) Close() error { c.c.open--; return nil }
 
-// cancelRequest is what pgx sends, on a connection of its own, when it gives
-// up waiting. The proxy loses it: PostgreSQL goes on.
-const cancelRequest = 80877102
-
-// proxy is a TCP connection to PostgreSQL that can be cut.
-type proxy struct {
-	harness.Via
-	listener net.Listener
-	target   string
-
-	mu    sync.Mutex // guards the fields below
-	down  bool
-	conns []net.Conn
-}
-
-// throughProxy opens another cachedpg DB through a proxy.
-func throughProxy(f *harness.Fixture, keys ...string) *proxy {
-	f.Helper()
-	config, err := pgx.ParseConfig(f.DSN)
-	if err != nil {
-		f.Fatal(err)
-	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		f.Fatal(err)
-	}
-	p := &proxy{listener: l, target: net.JoinHostPort(config.Host, fmt.Sprint(config.Port))}
-	var running sync.WaitGroup
-	running.Go(func() { p.serve(&running) })
-	f.Cleanup(func() {
-		l.Close()
-		p.cut()
-		running.Wait()
-	})
-	_, port, _ := net.SplitHostPort(l.Addr().String())
-	p.Via = f.With(append(keys, "host=127.0.0.1", "port="+port)...)
-	return p
-}
-
-func (p *proxy) serve(running *sync.WaitGroup) {
-	for {
-		client, err := p.listener.Accept()
-		if err != nil {
-			return
-		}
-		var head [8]byte // a length, and a protocol version or what is none
-		_, err = io.ReadFull(client, head[:])
-		if err != nil || binary.BigEndian.Uint32(head[4:]) == cancelRequest {
-			client.Close()
-			continue
-		}
-		server, err := net.Dial("tcp", p.target)
-		if err != nil {
-			client.Close()
-			continue
-		}
-		p.mu.Lock()
-		if p.down {
-			client.Close()
-			server.Close()
-			p.mu.Unlock()
-			continue
-		}
-		p.conns = append(p.conns, client, server)
-		p.mu.Unlock()
-		server.Write(head[:])
-		running.Go(func() { io.Copy(server, client); server.Close() })
-		running.Go(func() { io.Copy(client, server); client.Close() })
-	}
-}
-
-// cut breaks every connection and refuses new ones.
-func (p *proxy) cut() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.down = true
-	for _, c := range p.conns {
-		c.Close()
-	}
-	p.conns = nil
-}
-
-func (p *proxy) restore() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.down = false
-}
-
 // A hit needs no PostgreSQL.
 func TestHitsWhilePostgreSQLIsUnreachable(t *testing.T) {
 	harness.Scenario(t, harness.People, func(f *harness.Fixture) {
-		p := throughProxy(f)
+		p := harness.ThroughProxy(f)
 		p.Warm(harness.UserByID, 1)
 		p.Warm("SELECT name FROM users ORDER BY id")
-		p.cut()
+		p.Cut()
 		for range 3 { // also on connections that have not dialled, or are broken
 			p.Hit(harness.UserByID, 1)
 			p.Hit("SELECT name FROM users ORDER BY id")
@@ -600,7 +508,7 @@ func TestHitsWhilePostgreSQLIsUnreachable(t *testing.T) {
 			f.Error("a ping without PostgreSQL succeeded")
 		}
 		p.Hit("SELECT name FROM users ORDER BY id")
-		p.restore()
+		p.Restore()
 		p.Fresh(harness.UserByID, 1)
 		p.Again(harness.UserByID, 2) // once it is known that nobody else has written meanwhile
 	})
@@ -631,7 +539,7 @@ func TestAHitDialsNothing(t *testing.T) {
 func TestTheAnswerToAWriteIsLost(t *testing.T) {
 	harness.ScenarioInMemory(t, harness.People+`CREATE FUNCTION wait(n text) RETURNS text LANGUAGE plpgsql AS
 		'BEGIN PERFORM pg_advisory_lock_shared(1), pg_advisory_unlock_shared(1); RETURN n; END'`, func(f *harness.Fixture) {
-		p := throughProxy(f)
+		p := harness.ThroughProxy(f)
 		f.Warm(harness.UserByID, 1)
 		f.Warm(harness.UserByID, 2)
 		g := f.CloseGate()
@@ -642,11 +550,11 @@ func TestTheAnswerToAWriteIsLost(t *testing.T) {
 		}()
 		g.Await(1)
 		f.Bypass(keying.DirtyTag, harness.UserByID, 1)
-		p.cut()
+		p.Cut()
 		if err := <-lost; err == nil || errors.Is(err, driver.ErrBadConn) {
 			f.Errorf("got %v, want the error of a broken connection", err)
 		}
-		p.restore()
+		p.Restore()
 		f.Bypass(keying.DirtyTag, harness.UserByID, 1).Is("1 ann Oslo")
 		if s := StatsOf(p.DB); s.UnknownOutcome != 1 || s.Unresolved != 1 {
 			f.Errorf("%d writes of unknown outcome, %d unresolved, want 1 and 1", s.UnknownOutcome, s.Unresolved)

@@ -266,7 +266,7 @@ func limits(f *harness.Fixture, how limited, keys ...string) harness.Via {
 	if err != nil {
 		f.Fatal(err)
 	}
-	c.(*connector).process = "limited " + rand.Text()
+	inside.Process(c, "limited "+rand.Text())
 	config, err := pgx.ParseConfig(f.DSN)
 	if err != nil {
 		f.Fatal(err)

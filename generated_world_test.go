@@ -18,6 +18,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/cachedpg/cachedpg/internal/harness"
+	"github.com/cachedpg/cachedpg/internal/inside"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 	"github.com/cachedpg/cachedpg/internal/sqlgen"
 )
@@ -89,7 +90,7 @@ func newWorld(tb testing.TB, dsn string, kind worldKind, ddl []string, strict bo
 		if err != nil {
 			tb.Fatal(err)
 		}
-		c.(*connector).process = process
+		inside.Process(c, process)
 		db := sql.OpenDB(c)
 		w.cached = append(w.cached, db)
 		harness.AwaitCaching(tb, db)
@@ -176,7 +177,7 @@ func answered(ctx context.Context, x harness.Asker, s sqlgen.Statement) (a reply
 		}
 		line := make([]string, len(values))
 		for i, v := range values {
-			line[i] = describe(v)
+			line[i] = harness.Describe(v)
 		}
 		a.rows = append(a.rows, strings.Join(line, "; "))
 	}

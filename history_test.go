@@ -67,32 +67,32 @@ func (h *history) value(kind string) (literal string, arg any, typ string) {
 		return pick("'{"+s+"}'", "ARRAY["+s+"]::int[]", "'{"+s+"}'::int[]"), list, "int[]"
 	case "code":
 		s := pick("a", "b", "c", "d", "e", "a ", "B", "")
-		return pick(quoted(s), quoted(s)+"::text", quoted(s)+"::varchar", quoted(s)+"::char(3)"), s, pick("text", "varchar", "varchar(5)", "char(3)")
+		return pick(harness.Quoted(s), harness.Quoted(s)+"::text", harness.Quoted(s)+"::varchar", harness.Quoted(s)+"::char(3)"), s, pick("text", "varchar", "varchar(5)", "char(3)")
 	case "text":
 		s := pick("note 0", "note 1", "note 2", "name 1", "", "ü")
-		return pick(quoted(s), "E"+quoted(s), quoted(s)+"::text"), s, "text"
+		return pick(harness.Quoted(s), "E"+harness.Quoted(s), harness.Quoted(s)+"::text"), s, "text"
 	case "letter":
 		s := pick("a", "A", "b", "B", "a ", "ab", "á")
-		return quoted(s), s, pick("text", "varchar", "bpchar", "char(4)")
+		return harness.Quoted(s), s, pick("text", "varchar", "bpchar", "char(4)")
 	case "region":
 		s := pick("eu", "us", "xx", "yy")
-		return quoted(s), s, "text"
+		return harness.Quoted(s), s, "text"
 	case "uuid":
 		s := fmt.Sprintf("00000000-0000-0000-0000-00000000000%d", 1+h.rng.IntN(3))
-		return pick(quoted(s), quoted("{"+strings.ReplaceAll(s, "-", "")+"}"), quoted(s)+"::uuid"), s, "uuid"
+		return pick(harness.Quoted(s), harness.Quoted("{"+strings.ReplaceAll(s, "-", "")+"}"), harness.Quoted(s)+"::uuid"), s, "uuid"
 	case "bool":
 		s := pick("true", "false")
-		return pick(s, quoted(s[:1]), s), s == "true", "bool"
+		return pick(s, harness.Quoted(s[:1]), s), s == "true", "bool"
 	case "num":
 		s := pick("1", "1.0", "1.00", "2.5", "2.50", "25e-1", "0", "-0.0")
-		return pick(s, quoted(s)), s, pick("numeric", "float8")
+		return pick(s, harness.Quoted(s)), s, pick("numeric", "float8")
 	case "time":
 		s := pick("2024-01-01T00:00:00Z", "2024-01-01T09:00:00+09:00", "2024-01-01T00:00:01Z")
 		t, err := time.Parse(time.RFC3339, s)
 		if err != nil {
 			h.Fatal(err)
 		}
-		return quoted(s), []any{t, t.UTC(), s}[h.rng.IntN(3)], "timestamptz"
+		return harness.Quoted(s), []any{t, t.UTC(), s}[h.rng.IntN(3)], "timestamptz"
 	}
 	h.Fatalf("no value of kind %q", kind)
 	return "", nil, ""
@@ -121,7 +121,7 @@ func rowsOf(ctx context.Context, on harness.Asker, q question) string {
 			return "error: " + err.Error()
 		}
 		for _, v := range values {
-			b.WriteString(describe(v) + " ")
+			b.WriteString(harness.Describe(v) + " ")
 		}
 		b.WriteByte('\n')
 	}

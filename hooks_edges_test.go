@@ -21,7 +21,7 @@ import (
 
 // counting returns how to dial connections that count what is sent.
 func counting(f *harness.Fixture) pgx.ConnConfig {
-	config := parsed(f, f.DSN)
+	config := harness.ParsedDSN(f, f.DSN)
 	dial := config.DialFunc
 	config.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
 		conn, err := dial(ctx, network, addr)
@@ -120,18 +120,18 @@ func TestAHookRefusesAsWithPgx(t *testing.T) {
 						}),
 					}
 				}
-				connector, err := WrapConnector(stdlib.GetConnector(parsed(f, f.DSN), hook(0)...), Config{})
+				connector, err := WrapConnector(stdlib.GetConnector(harness.ParsedDSN(f, f.DSN), hook(0)...), Config{})
 				if err != nil {
 					f.Fatal(err)
 				}
 				ours := openIdle(f.T, connector, 1)
-				plain := openIdle(f.T, stdlib.GetConnector(parsed(f, f.DSN), hook(1)...), 1)
+				plain := openIdle(f.T, stdlib.GetConnector(harness.ParsedDSN(f, f.DSN), hook(1)...), 1)
 				for i := range 6 {
 					ctx := f.Ctx
 					if i%2 == 1 {
 						ctx = asTenant(ctx, "nobody")
 					}
-					got, want := ownerOf(ctx, ours, "SELECT name FROM users WHERE id = $1", 1), ownerOf(ctx, plain, "SELECT name FROM users WHERE id = $1", 1)
+					got, want := harness.OwnerOf(ctx, ours, "SELECT name FROM users WHERE id = $1", 1), harness.OwnerOf(ctx, plain, "SELECT name FROM users WHERE id = $1", 1)
 					if got != want {
 						f.Errorf("read %d: got %s, pgx %s", i, got, want)
 					}
@@ -155,7 +155,7 @@ func TestAHookLeavesATransactionOpen(t *testing.T) {
 		}
 		for name, option := range map[string]stdlib.OptionOpenDB{"dialled": stdlib.OptionAfterConnect(begin), "taken again": stdlib.OptionResetSession(begin)} {
 			f.Step(name, func(f *harness.Fixture) {
-				connector, err := WrapConnector(stdlib.GetConnector(parsed(f, f.DSN), option), Config{})
+				connector, err := WrapConnector(stdlib.GetConnector(harness.ParsedDSN(f, f.DSN), option), Config{})
 				if err != nil {
 					f.Fatal(err)
 				}
@@ -172,7 +172,7 @@ func TestAHookLeavesATransactionOpen(t *testing.T) {
 					if err != nil {
 						f.Fatal(err)
 					}
-					own := ownerOf(f.Ctx, conn, "SELECT name FROM users WHERE id = $1", 1)
+					own := harness.OwnerOf(f.Ctx, conn, "SELECT name FROM users WHERE id = $1", 1)
 					if end == "COMMIT" {
 						_, err = conn.ExecContext(f.Ctx, "COMMIT")
 					} else if tx, begun := conn.BeginTx(f.Ctx, nil); begun != nil {
@@ -236,7 +236,7 @@ func TestAHookMayTraceItsConnection(t *testing.T) {
 		}
 		for _, option := range []stdlib.OptionOpenDB{stdlib.OptionAfterConnect(trace), stdlib.OptionResetSession(trace)} {
 			again := stdlib.OptionShouldPing(func(context.Context, stdlib.ShouldPingParams) bool { return false })
-			connector, err := WrapConnector(stdlib.GetConnector(parsed(f, f.DSN), again, option), Config{Store: storeOff})
+			connector, err := WrapConnector(stdlib.GetConnector(harness.ParsedDSN(f, f.DSN), again, option), Config{Store: storeOff})
 			if err != nil {
 				f.Fatal(err)
 			}

@@ -69,15 +69,6 @@ func onConn(ctx context.Context, conn *pgx.Conn) func(string) error {
 	return func(sql string) error { return conn.PgConn().Exec(ctx, sql).Close() }
 }
 
-func parsed(tb testing.TB, dsn string) pgx.ConnConfig {
-	tb.Helper()
-	config, err := pgx.ParseConfig(dsn)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	return *config
-}
-
 func pooled(tb testing.TB, dsn string, change func(*pgxpool.Config), options ...stdlib.OptionOpenDB) driver.Connector {
 	tb.Helper()
 	config, err := pgxpool.ParseConfig(dsn)
@@ -109,22 +100,22 @@ func setterOf(set func(context.Context, func(string) error) error) setter {
 // everyHook are all hooks of pgx's stdlib and pool packages.
 var everyHook = []hooks{
 	{"OptionResetSession", func(tb testing.TB, dsn string, set func(context.Context, func(string) error) error) driver.Connector {
-		return stdlib.GetConnector(parsed(tb, dsn), stdlib.OptionResetSession(setterOf(set)))
+		return stdlib.GetConnector(harness.ParsedDSN(tb, dsn), stdlib.OptionResetSession(setterOf(set)))
 	}, 2},
 	{"OptionResetSession and OptionAfterConnect", func(tb testing.TB, dsn string, set func(context.Context, func(string) error) error) driver.Connector {
-		return stdlib.GetConnector(parsed(tb, dsn), stdlib.OptionResetSession(setterOf(set)), stdlib.OptionAfterConnect(setterOf(set)))
+		return stdlib.GetConnector(harness.ParsedDSN(tb, dsn), stdlib.OptionResetSession(setterOf(set)), stdlib.OptionAfterConnect(setterOf(set)))
 	}, 2},
 	{"OptionAfterConnect", func(tb testing.TB, dsn string, set func(context.Context, func(string) error) error) driver.Connector {
-		return stdlib.GetConnector(parsed(tb, dsn), stdlib.OptionAfterConnect(setterOf(set)))
+		return stdlib.GetConnector(harness.ParsedDSN(tb, dsn), stdlib.OptionAfterConnect(setterOf(set)))
 	}, 0},
 	{"OptionBeforeConnect", func(tb testing.TB, dsn string, _ func(context.Context, func(string) error) error) driver.Connector {
-		return stdlib.GetConnector(parsed(tb, dsn), stdlib.OptionBeforeConnect(func(ctx context.Context, config *pgx.ConnConfig) error {
+		return stdlib.GetConnector(harness.ParsedDSN(tb, dsn), stdlib.OptionBeforeConnect(func(ctx context.Context, config *pgx.ConnConfig) error {
 			config.RuntimeParams = map[string]string{"search_path": tenantOf(ctx)}
 			return nil
 		}))
 	}, 0},
 	{"OptionShouldPing", func(tb testing.TB, dsn string, set func(context.Context, func(string) error) error) driver.Connector {
-		return stdlib.GetConnector(parsed(tb, dsn), stdlib.OptionShouldPing(func(ctx context.Context, p stdlib.ShouldPingParams) bool {
+		return stdlib.GetConnector(harness.ParsedDSN(tb, dsn), stdlib.OptionShouldPing(func(ctx context.Context, p stdlib.ShouldPingParams) bool {
 			return setterOf(set)(ctx, p.Conn) != nil
 		}), stdlib.OptionAfterConnect(setterOf(set)))
 	}, 2},
@@ -185,12 +176,12 @@ var everyHook = []hooks{
 		}, stdlib.OptionResetSession(setterOf(set)))
 	}, 2},
 	{"the config's AfterConnect", func(tb testing.TB, dsn string, set func(context.Context, func(string) error) error) driver.Connector {
-		config := parsed(tb, dsn)
+		config := harness.ParsedDSN(tb, dsn)
 		config.AfterConnect = configHook(set)
 		return plainConfig{stdlib.GetConnector(config), config}
 	}, 0},
 	{"the config's ValidateConnect", func(tb testing.TB, dsn string, set func(context.Context, func(string) error) error) driver.Connector {
-		config := parsed(tb, dsn)
+		config := harness.ParsedDSN(tb, dsn)
 		config.ValidateConnect = configHook(set)
 		return plainConfig{stdlib.GetConnector(config), config}
 	}, 0},
@@ -216,7 +207,7 @@ type plainConfig struct {
 func tenants(t *testing.T) (roles string, dsn [2]string) {
 	t.Helper()
 	dsn[0], dsn[1] = pgtest.Database(t), pgtest.Database(t)
-	roles = "tenant_" + strings.ToLower(strings.NewReplacer("-", "", "_", "").Replace(parsed(t, dsn[0]).Database))
+	roles = "tenant_" + strings.ToLower(strings.NewReplacer("-", "", "_", "").Replace(harness.ParsedDSN(t, dsn[0]).Database))
 	for _, tenant := range []string{"_a", "_b"} {
 		role := roles + tenant
 		pgtest.Exec(t, dsn[0], "CREATE ROLE "+role)
@@ -296,7 +287,7 @@ type tenantProgram struct {
 
 func newTenantProgram(t *testing.T, store string, h hooks, how tenancy) *tenantProgram {
 	roles, dsn := tenants(t)
-	names := [2]string{parsed(t, dsn[0]).Database, parsed(t, dsn[1]).Database}
+	names := [2]string{harness.ParsedDSN(t, dsn[0]).Database, harness.ParsedDSN(t, dsn[1]).Database}
 	set := func(ctx context.Context, exec func(string) error) error {
 		if tenantOf(ctx) == "nobody" {
 			return errNoTenant
@@ -312,18 +303,18 @@ func newTenantProgram(t *testing.T, store string, h hooks, how tenancy) *tenantP
 	p := &tenantProgram{T: t, names: names, random: rand.New(rand.NewPCG(seed, 0))}
 	p.dbs[0] = openHooked(t, h.open(t, dsn[0], set), config, h.idle)
 	p.dbs[1] = openIdle(t, h.open(t, dsn[1], set), h.idle)
-	others, err := NewConnector(parsed(t, dsn[0]), config)
+	others, err := NewConnector(harness.ParsedDSN(t, dsn[0]), config)
 	if err != nil {
 		t.Fatal(err)
 	}
 	p.others = openIdle(t, others, 2)
-	p.past = openIdle(t, stdlib.GetConnector(parsed(t, dsn[0])), 2)
+	p.past = openIdle(t, stdlib.GetConnector(harness.ParsedDSN(t, dsn[0])), 2)
 	if store == "redis" {
 		f := &harness.Fixture{T: t, Ctx: t.Context()}
 		f.Live(p.others)
 	}
 	for _, db := range p.dbs { // the schema is known from here on
-		ownerOf(asTenant(t.Context(), "a"), db, "SELECT owner FROM a.items WHERE id = $1", 1)
+		harness.OwnerOf(asTenant(t.Context(), "a"), db, "SELECT owner FROM a.items WHERE id = $1", 1)
 	}
 	return p
 }
@@ -345,31 +336,17 @@ func (p *tenantProgram) step(random *rand.Rand) {
 		p.Fatalf("%s: got %s, pgx %s", what, got[0], got[1])
 	}
 	for _, query := range []string{"SELECT owner FROM a.items WHERE id = $1", "SELECT owner FROM b.items WHERE id = $1"} {
-		if got, want := ownerOf(p.Context(), p.others, query, id), ownerOf(p.Context(), p.past, query, id); got != want {
+		if got, want := harness.OwnerOf(p.Context(), p.others, query, id), harness.OwnerOf(p.Context(), p.past, query, id); got != want {
 			p.Fatalf("%s: others read %s, pgx %s\nin: %s", what, got, want, query)
 		}
 	}
-}
-
-// querier is a *sql.DB, *sql.Conn or *sql.Tx.
-type querier interface {
-	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
-	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
-}
-
-func ownerOf(ctx context.Context, on querier, query string, args ...any) string {
-	var owner string
-	if err := on.QueryRowContext(ctx, query, args...).Scan(&owner); err != nil {
-		return err.Error()
-	}
-	return owner
 }
 
 func act(ctx context.Context, db *sql.DB, kind, id int, value string) string {
 	const read, write = "SELECT owner FROM items WHERE id = $1", "UPDATE items SET owner = $2 WHERE id = $1"
 	switch kind {
 	case 0, 1:
-		return ownerOf(ctx, db, read, id)
+		return harness.OwnerOf(ctx, db, read, id)
 	case 2:
 		stmt, err := db.PrepareContext(ctx, read)
 		if err != nil {
@@ -392,9 +369,9 @@ func act(ctx context.Context, db *sql.DB, kind, id int, value string) string {
 			return err.Error()
 		}
 		defer conn.Close()
-		before := ownerOf(ctx, conn, read, id)
+		before := harness.OwnerOf(ctx, conn, read, id)
 		_, err = conn.ExecContext(ctx, write, id, value)
-		return fmt.Sprint(before, err, ownerOf(ctx, conn, read, id))
+		return fmt.Sprint(before, err, harness.OwnerOf(ctx, conn, read, id))
 	case 5:
 		tx, err := db.BeginTx(ctx, nil)
 		if err != nil {
@@ -405,16 +382,16 @@ func act(ctx context.Context, db *sql.DB, kind, id int, value string) string {
 		if err != nil {
 			return err.Error()
 		}
-		return ownerOf(ctx, tx, read, id)
+		return harness.OwnerOf(ctx, tx, read, id)
 	case 6:
 		tx, err := db.BeginTx(ctx, nil)
 		if err != nil {
 			return err.Error()
 		}
 		defer tx.Rollback()
-		before := ownerOf(ctx, tx, read, id)
+		before := harness.OwnerOf(ctx, tx, read, id)
 		_, err = tx.ExecContext(ctx, write, id, value)
 		return fmt.Sprint(before, err, tx.Commit())
 	}
-	return ownerOf(ctx, db, "SELECT owner FROM b.items WHERE id = $1", id) // which a may not read as a role
+	return harness.OwnerOf(ctx, db, "SELECT owner FROM b.items WHERE id = $1", id) // which a may not read as a role
 }

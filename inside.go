@@ -21,12 +21,5 @@ func init() {
 		return sp.writes.Stats().Pending, !StatsOf(db).Shared.Down
 	}
 	inside.Warm = func(db *sql.DB) bool { return connectorOf(db).space().before.Load().warm.Load() }
-	inside.Process = func(dsn, name string) (driver.Connector, error) {
-		c, err := (&Driver{}).OpenConnector(dsn)
-		if err != nil {
-			return nil, err
-		}
-		c.(*connector).process = name
-		return c, nil
-	}
+	inside.Process = func(c driver.Connector, name string) { c.(*connector).process = name }
 }

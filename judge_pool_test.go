@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/cachedpg/cachedpg/catalog"
+	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/keying"
 	"github.com/cachedpg/cachedpg/store"
 )
@@ -226,7 +227,7 @@ func (j *judge) verify() {
 
 func values(args []driver.NamedValue) (list []string) {
 	for _, a := range args {
-		list = append(list, describe(a.Value))
+		list = append(list, harness.Describe(a.Value))
 	}
 	return list
 }

@@ -12,6 +12,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/cachedpg/cachedpg/internal/harness"
 )
 
 // plain runs a text on the session's own pgx connection, past the driver.
@@ -104,7 +106,7 @@ func (j *judge) transcript(q queryer, query string, args []driver.NamedValue) (l
 		}
 		values := make([]string, len(row))
 		for i, v := range row {
-			values[i] = describe(v)
+			values[i] = harness.Describe(v)
 		}
 		lines = append(lines, "row: "+strings.Join(values, "; "))
 	}

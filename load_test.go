@@ -19,6 +19,7 @@ import (
 	"github.com/cachedpg/cachedpg/catalog"
 	"github.com/cachedpg/cachedpg/internal/backend"
 	"github.com/cachedpg/cachedpg/internal/harness"
+	"github.com/cachedpg/cachedpg/internal/inside"
 	"github.com/cachedpg/cachedpg/internal/patience"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 	"github.com/cachedpg/cachedpg/internal/redistest"
@@ -128,7 +129,7 @@ func holdUp(f *harness.Fixture, keys ...string) (v harness.Via, loads *atomic.In
 	}
 	held := make(chan struct{})
 	loads = &atomic.Int64{}
-	c.(*connector).process = "held up " + rand.Text()
+	inside.Process(c, "held up "+rand.Text())
 	c.(*connector).connect = func(ctx context.Context, _ *link) (backend.Conn, error) {
 		in, err := dialPgx(ctx, stdlib.GetConnector(*config))
 		if err != nil {
@@ -331,7 +332,7 @@ func TestAColdStoreIsRarelyTriedFor(t *testing.T) {
 	v.DB.SetMaxOpenConns(1)
 	const queries, extra = 200, 10
 	for range queries {
-		if got := ownerOf(f.Ctx, v.DB, "SELECT name FROM users WHERE id = $1", 1); got != "ann" {
+		if got := harness.OwnerOf(f.Ctx, v.DB, "SELECT name FROM users WHERE id = $1", 1); got != "ann" {
 			t.Fatalf("got %s", got)
 		}
 	}

@@ -19,6 +19,7 @@ import (
 
 	"github.com/cachedpg/cachedpg/internal/child"
 	"github.com/cachedpg/cachedpg/internal/harness"
+	"github.com/cachedpg/cachedpg/internal/inside"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 	"github.com/cachedpg/cachedpg/internal/redistest"
 )
@@ -77,7 +78,7 @@ func (w *travel) open(name, dsn string) *visitor {
 	if err != nil {
 		w.Fatal(err)
 	}
-	c.(*connector).process = w.Name()
+	inside.Process(c, w.Name())
 	if w.shared() {
 		c.(*connector).process += name
 	}
@@ -395,7 +396,7 @@ func TestAServerThatWasReplacedAndIsAliveIsLeft(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c.(*connector).process = w.Name()
+		inside.Process(c, w.Name())
 		db := sql.OpenDB(c)
 		t.Cleanup(func() { db.Close() })
 		v := &visitor{w: w, name: "one", db: db, ask: db}
@@ -513,7 +514,7 @@ func TestShardsBehindOneConnectorAreCachedBesideEachOther(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			sharded.(*connector).process = fmt.Sprint(w.Name(), related)
+			inside.Process(sharded, fmt.Sprint(w.Name(), related))
 			db := sql.OpenDB(sharded)
 			t.Cleanup(func() { db.Close() })
 			v := &visitor{w: w, name: "shards", db: db, ask: db}

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/cachedpg/cachedpg/internal/harness"
+	"github.com/cachedpg/cachedpg/internal/inside"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 )
 
@@ -114,7 +115,7 @@ func TestNothingComesBeforeTheFirstStatementOfATransaction(t *testing.T) {
 					if err != nil {
 						f.Fatal(err)
 					}
-					c.(*connector).process = state.name
+					inside.Process(c, state.name)
 					f.DB = harness.OpenDB(f, c)
 					f.Via = f.Asking(f.DB)
 					for i, first := range firsts {
@@ -150,7 +151,7 @@ func begins(f *harness.Fixture, wire *pgtest.Wire, happen func(*harness.Fixture,
 			}
 		}
 		for _, query := range []string{"SHOW transaction_isolation", "SELECT name FROM users WHERE id = 1", "SELECT name FROM users WHERE id = 1"} {
-			outcome = append(outcome, ownerOf(f.Ctx, x.(querier), query))
+			outcome = append(outcome, harness.OwnerOf(f.Ctx, x.(harness.Querier), query))
 		}
 		outcome = append(outcome, fmt.Sprint(commit()))
 		return outcome

@@ -168,13 +168,13 @@ func TestArgumentsAreAsThroughPgx(t *testing.T) {
 	for _, mode := range harness.Modes {
 		t.Run(mode, func(t *testing.T) {
 			t.Parallel()
-			o := newOracle(t, database, mode)
-			o.dests = fewDestinations
+			o := harness.NewOracle(t, database, mode)
+			o.Dests = harness.FewDestinations
 			met := make(map[string]int)
 			for _, tc := range cases {
 				for _, arg := range tc.args {
 					query := fmt.Sprintf("SELECT $1::%s AS v, id FROM one", tc.typ)
-					if met[o.agree(t, query, arg)]++; t.Failed() {
+					if met[o.Agree(t, query, arg)]++; t.Failed() {
 						t.Fatalf("with a %T", arg)
 					}
 				}
@@ -196,7 +196,7 @@ func TestLiteralsAreAsThroughPgx(t *testing.T) {
 	t.Parallel()
 	database := pgtest.Database(t)
 	pgtest.Exec(t, database, "CREATE TABLE one (id int, name text); INSERT INTO one VALUES (1, NULL), (2, '')")
-	o := newOracle(t, database, "cache_statement")
+	o := harness.NewOracle(t, database, "cache_statement")
 	for _, query := range []string{
 		"SELECT id FROM one WHERE name IS NULL", "SELECT id FROM one WHERE name = ''", "SELECT id FROM one WHERE name = 'x'",
 		"SELECT name FROM one WHERE id = 1", "SELECT name FROM one WHERE id = 2", "SELECT name FROM one WHERE id = -1",
@@ -209,7 +209,7 @@ func TestLiteralsAreAsThroughPgx(t *testing.T) {
 		"SELECT '2024-01-01'::date, id FROM one", "SELECT date '2024-01-02', id FROM one", "SELECT 'a'::char(3), id FROM one", "SELECT 'a'::varchar(4), id FROM one",
 		"SELECT 1.5::numeric(5,1), id FROM one", "SELECT 1.5::numeric(6,2), id FROM one",
 	} {
-		if met := o.agree(t, query); !strings.HasSuffix(met, "hit") {
+		if met := o.Agree(t, query); !strings.HasSuffix(met, "hit") {
 			t.Errorf("%s: got %q", query, met)
 		}
 	}
@@ -261,12 +261,12 @@ func typeTables(t *testing.T, dsn string) (types []valueType) {
 		texts, known := samples[typ.Name]
 		if typ.Element != nil {
 			for _, text := range samples[*typ.Element] {
-				values = append(values, quoted(text)+"::"+strings.TrimSuffix(typ.Formatted, "[]"))
+				values = append(values, harness.Quoted(text)+"::"+strings.TrimSuffix(typ.Formatted, "[]"))
 			}
 			values = []string{"NULL", "'{}'", "ARRAY[" + strings.Join(values, ", ") + "]", "ARRAY[[NULL], [NULL]]"}
 		} else {
 			for _, text := range texts {
-				values = append(values, quoted(text))
+				values = append(values, harness.Quoted(text))
 			}
 			switch {
 			case typ.Kind == "c" && !known:
@@ -304,8 +304,6 @@ func typeTables(t *testing.T, dsn string) (types []valueType) {
 	return types
 }
 
-func quoted(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }
-
 // neverCached are the types whose text form depends on more than the value.
 var neverCached = []string{"aclitem", "regclass", "regcollation", "regconfig", "regdictionary", "regnamespace",
 	"regoper", "regoperator", "regproc", "regprocedure", "regrole", "regtype", "timetz"}
@@ -317,17 +315,17 @@ func TestEveryTypeIsAsThroughPgx(t *testing.T) {
 	for _, mode := range harness.Modes {
 		t.Run(mode, func(t *testing.T) {
 			t.Parallel()
-			o := newOracle(t, database, mode)
+			o := harness.NewOracle(t, database, mode)
 			var bypassed []string
 			for _, typ := range types {
 				if typ.row && mode != "cache_statement" {
 					continue // hundreds, and all alike
 				}
-				o.dests = destinations
+				o.Dests = harness.Destinations
 				if typ.row {
-					o.dests = fewDestinations
+					o.Dests = harness.FewDestinations
 				}
-				switch met := o.agree(t, "SELECT v FROM "+typ.table+" ORDER BY id"); {
+				switch met := o.Agree(t, "SELECT v FROM "+typ.table+" ORDER BY id"); {
 				case strings.HasPrefix(met, "bypass") && !typ.row:
 					bypassed = append(bypassed, typ.name)
 				case met != "miss, hit" && !typ.row:

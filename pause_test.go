@@ -10,6 +10,7 @@ import (
 
 	"github.com/cachedpg/cachedpg/internal/backend"
 	"github.com/cachedpg/cachedpg/internal/harness"
+	"github.com/cachedpg/cachedpg/internal/inside"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 	"github.com/cachedpg/cachedpg/internal/redistest"
 )
@@ -211,7 +212,7 @@ func TestLocksThatAPoolerTakesElsewhereShowNothing(t *testing.T) {
 		if err != nil {
 			w.Fatal(err)
 		}
-		c.(*connector).process = name
+		inside.Process(c, name)
 		db := sql.OpenDB(c)
 		w.Cleanup(func() { db.Close() })
 		return &visitor{w: w, name: name, db: db, ask: db}

@@ -346,7 +346,7 @@ func TestNothingIsAnsweredFromTheCacheWhileAPoolsWriteIsUnderWay(t *testing.T) {
 		}
 		conn.Release() // with its rows open, so the pool closes it
 		f.Until("PostgreSQL's answer", func() bool {
-			return connectorOf(db.DB).space().writes.Stats().Unresolved == 0 && pool.Stat().AcquiredConns() == 0
+			return StatsOf(db.DB).Unresolved == 0 && pool.Stat().AcquiredConns() == 0
 		})
 		db.Fresh(query, 1)
 		f.Until("a hit", func() bool {

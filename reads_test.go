@@ -25,9 +25,9 @@ func follow(f *harness.Fixture, list []dependency) {
 func followAnew(f *harness.Fixture, list []dependency) {
 	f.Helper()
 	for _, d := range list {
-		before := anew(f).Known(d.query).String()
+		before := harness.Anew(f).Known(d.query).String()
 		f.Exec(d.change)
-		d.moved(anew(f), before)
+		d.moved(harness.Anew(f), before)
 	}
 }
 
@@ -36,14 +36,6 @@ func (d dependency) moved(v harness.Via, before string) {
 	if after := v.Fresh(d.query).String(); after == before {
 		v.F.Errorf("%s: %s has changed nothing, so nothing was tested", d.query, d.change)
 	}
-}
-
-// anew asks on new connections, through the driver and past it.
-func anew(f *harness.Fixture) harness.Via {
-	f.Helper()
-	v := f.With()
-	v.Truth = f.Open("pgx", f.DSN)
-	return v
 }
 
 // What a SELECT depends on, beyond the tables that it names.
@@ -146,7 +138,7 @@ func TestReadsAfterTheSchemaHasChanged(t *testing.T) {
 		})
 
 		// What PostgreSQL refuses from now on.
-		f.Via = anew(f)
+		f.Via = harness.Anew(f)
 		f.Warm("SELECT 9::small")
 		f.Exec("ALTER DOMAIN small ADD CONSTRAINT smaller CHECK (VALUE < 5)")
 		f.Fails("SELECT 9::small")
@@ -347,8 +339,8 @@ func TestReadsUnderCollations(t *testing.T) {
 		}
 		f.Known("SELECT name FROM names ORDER BY name")
 		f.Exec("ALTER TABLE names ALTER COLUMN name TYPE text COLLATE \"C\"")
-		anew(f).Fresh("SELECT name FROM names ORDER BY name")
-		anew(f).Fresh("SELECT n FROM names WHERE name = $1", "ANN").Is("")
+		harness.Anew(f).Fresh("SELECT name FROM names ORDER BY name")
+		harness.Anew(f).Fresh("SELECT n FROM names WHERE name = $1", "ANN").Is("")
 	})
 }
 

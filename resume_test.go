@@ -168,7 +168,7 @@ func TestABatchOfAHookIsSeen(t *testing.T) {
 	harness.ScenarioInMemory(t, harness.People, func(f *harness.Fixture) {
 		const query = "SELECT (id / 3::float8)::text FROM users WHERE id = 1"
 		digits := "1"
-		connector, err := WrapConnector(stdlib.GetConnector(parsed(f, f.DSN), stdlib.OptionResetSession(func(ctx context.Context, conn *pgx.Conn) error {
+		connector, err := WrapConnector(stdlib.GetConnector(harness.ParsedDSN(f, f.DSN), stdlib.OptionResetSession(func(ctx context.Context, conn *pgx.Conn) error {
 			batch := &pgconn.Batch{}
 			batch.ExecParams("SELECT set_config('extra_float_digits', $1, false)", [][]byte{[]byte(digits)}, nil, nil, nil)
 			return conn.PgConn().ExecBatch(ctx, batch).Close()

@@ -10,6 +10,7 @@ import (
 
 	"github.com/cachedpg/cachedpg/internal/backend"
 	"github.com/cachedpg/cachedpg/internal/harness"
+	"github.com/cachedpg/cachedpg/internal/inside"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 	"github.com/cachedpg/cachedpg/keying"
 )
@@ -115,7 +116,7 @@ func TestLiteralsOfPreparedStatements(t *testing.T) {
 		s.Fresh(query).Is("false")
 		s.On(harness.Prepared{Stmt: stmt}).Fresh(query).Is("false")
 		f.DSN = harness.WithKey(f.DSN, "timezone", "Asia/Tokyo")
-		anew(f).Hit(query).Is("false")
+		harness.Anew(f).Hit(query).Is("false")
 		s.Both("BEGIN")
 		s.Both("SET LOCAL TimeZone = 'UTC'")
 		analysed(s)
@@ -124,7 +125,7 @@ func TestLiteralsOfPreparedStatements(t *testing.T) {
 		s.Both("COMMIT")
 		analysed(s)
 		s.On(harness.Prepared{Stmt: stmt}).Fresh(query).Is("false")
-		anew(f).Known(query).Is("false")
+		harness.Anew(f).Known(query).Is("false")
 	})
 }
 
@@ -346,7 +347,7 @@ func TestReloadOfTheConfiguration(t *testing.T) {
 	harness.ScenarioOnce(t, clocks, func(f *harness.Fixture) {
 		f.Known(clockText)
 		f.Runs(keying.SessionFunction, "SELECT pg_reload_conf()")
-		f.Until("it is on disk", func() bool { return connectorOf(f.DB).space().writes.Stats().Pending == 0 }) // what it may have written
+		f.Until("it is on disk", func() bool { n, _ := inside.Pending(f.DB); return n == 0 }) // what it may have written
 		f.Miss(clockText)
 	})
 }

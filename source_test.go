@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/cachedpg/cachedpg/internal/harness"
+	"github.com/cachedpg/cachedpg/internal/inside"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 	"github.com/cachedpg/cachedpg/invalidation"
 	"github.com/cachedpg/cachedpg/store"
@@ -69,7 +70,7 @@ func TestInvalidateByWhoHasCachedNothing(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		other.(*connector).process = "other"
+		inside.Process(other, "other")
 		if err := Invalidate(f.Ctx, harness.OpenDB(f, other)); err != nil {
 			t.Fatal(err)
 		}

@@ -368,18 +368,18 @@ func (s *stress) sweep(t *testing.T, cached bool) {
 				t.Fatal(err)
 			}
 		}
-		o := &oracle{plain: s.plain, cached: db, dests: fewDestinations}
+		o := &harness.Oracle{Plain: s.plain, Cached: db, Dests: harness.FewDestinations}
 		questions := s.everyRead()
 		if s.kind.views {
 			questions = swingReads
 		}
 		for _, q := range questions {
-			met, until := o.agree(t, q.text, q.args...), time.Now().Add(harness.Timeout)
+			met, until := o.Agree(t, q.text, q.args...), time.Now().Add(harness.Timeout)
 			for cached && !strings.HasSuffix(met, "hit") { // the catalog may still have to be loaded
 				if time.Now().After(until) {
 					t.Fatalf("%s: got %q, want a hit in the end\n%s", q.text, met, s.replay(t))
 				}
-				met = o.agree(t, q.text, q.args...)
+				met = o.Agree(t, q.text, q.args...)
 			}
 		}
 	}

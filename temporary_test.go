@@ -276,7 +276,7 @@ func TestTemporaryTablesBehindAPooler(t *testing.T) {
 				holder := f.Open("pgx", behind)
 				f.Via = harness.Via{F: f, DB: f.DB, Ask: f.DB, Truth: f.Plain}
 				const users = "SELECT count(*) FROM users"
-				count := func(in querier) (n int) {
+				count := func(in harness.Querier) (n int) {
 					t.Helper()
 					if err := in.QueryRowContext(f.Ctx, users).Scan(&n); err != nil {
 						t.Fatal(err)

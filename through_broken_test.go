@@ -14,7 +14,7 @@ func TestAWriteWhoseAnswerIsLostRefillsNothing(t *testing.T) {
 		'BEGIN PERFORM pg_advisory_lock_shared(1), pg_advisory_unlock_shared(1); RETURN NULL; END';
 		CREATE CONSTRAINT TRIGGER late AFTER UPDATE ON users DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION wait();`
 	harness.ScenarioOnce(t, setup, func(f *harness.Fixture) {
-		p := throughProxy(f, usersThrough)
+		p := harness.ThroughProxy(f, usersThrough)
 		harness.AwaitCaching(f, p.DB)
 		p.Known(harness.UserByID, 1)
 		g := f.CloseGate()
@@ -25,12 +25,12 @@ func TestAWriteWhoseAnswerIsLostRefillsNothing(t *testing.T) {
 			lost <- err
 		}()
 		g.Await(1)
-		p.cut()
+		p.Cut()
 		if err := <-lost; err == nil {
 			f.Error("the answer was not lost")
 		}
 		refills(p.Via, before, 0, 0, 0)
-		p.restore()
+		p.Restore()
 		g.Open()
 		p.Again(harness.UserByID, 1)
 		refills(p.Via, before, 0, 0, 0)
@@ -42,7 +42,7 @@ func TestAWriteWhoseAnswerIsLostRefillsNothing(t *testing.T) {
 func TestAConnectionThatBreaksInARefill(t *testing.T) {
 	const setup = harness.People + "CREATE TABLE cities (name text PRIMARY KEY)"
 	harness.ScenarioOnce(t, setup, func(f *harness.Fixture) {
-		p := throughProxy(f, usersThrough)
+		p := harness.ThroughProxy(f, usersThrough)
 		harness.AwaitCaching(f, p.DB)
 		p.Known(harness.UserByID, 1)
 		p.Known("SELECT count(*) FROM users JOIN cities ON cities.name = city")
@@ -69,11 +69,11 @@ func TestAConnectionThatBreaksInARefill(t *testing.T) {
 		f.Until("the refill to wait", func() bool {
 			return f.Read(f.Plain, "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'cities'::regclass", nil).String() == "1"
 		})
-		p.cut()
+		p.Cut()
 		if err := <-done; err != nil {
 			f.Errorf("the commit: %v", err)
 		}
-		p.restore()
+		p.Restore()
 		refills(p.Via, before, 0, 1, 1)
 		p.Fresh(harness.UserByID, 1).Is("1 ann Bergen")
 		p.Hit(harness.UserByID, 1)

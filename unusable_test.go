@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5/stdlib"
 
 	"github.com/cachedpg/cachedpg/internal/harness"
+	"github.com/cachedpg/cachedpg/internal/inside"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 	"github.com/cachedpg/cachedpg/internal/redistest"
 	"github.com/cachedpg/cachedpg/keying"
@@ -58,7 +59,7 @@ func TestAStoreThatCannotBeUsed(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			c.(*connector).process = tc.name
+			inside.Process(c, tc.name)
 			db := harness.OpenDB(f, c)
 			err = db.PingContext(ctx)
 			if err == nil {
@@ -104,7 +105,7 @@ func TestAWriterCutOffFromTheStoreWithoutAnotherConnection(t *testing.T) {
 		if err != nil {
 			f.Fatal(err)
 		}
-		c.(*connector).process = "pool"
+		inside.Process(c, "pool")
 		db := harness.OpenDB(f, c)
 		db.SetMaxIdleConns(0)
 		p.Cut()

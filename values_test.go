@@ -152,7 +152,7 @@ func TestATextIsReadAsItsSessionDoes(t *testing.T) {
 func encodingOf(t *testing.T, encoding string) (dsn string) {
 	t.Helper()
 	admin := pgtest.Connect(t, pgtest.DSN(t))
-	name := "e_" + strings.ToLower(encoding) + "_" + strings.ToLower(parsed(t, pgtest.Database(t)).Database)
+	name := "e_" + strings.ToLower(encoding) + "_" + strings.ToLower(harness.ParsedDSN(t, pgtest.Database(t)).Database)
 	if _, err := admin.Exec(t.Context(), fmt.Sprintf("CREATE DATABASE %s ENCODING '%s' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'", name, encoding)); err != nil {
 		t.Fatal(err)
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/cachedpg/cachedpg/internal/harness"
+	"github.com/cachedpg/cachedpg/internal/inside"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 	"github.com/cachedpg/cachedpg/invalidation"
 	"github.com/cachedpg/cachedpg/invalidation/walfeed"
@@ -100,7 +101,7 @@ func TestEachProcessSaysWhatTheFeedLacks(t *testing.T) {
 			return err != nil && strings.Contains(err.Error(), "SET (publish =")
 		})
 	}
-	f.Until("the end of the leases", func() bool { return !keeperOf(f.Via).live.Load() && !connectorOf(other.DB).space().keeper.live.Load() })
+	f.Until("the end of the leases", func() bool { return !inside.Live(f.DB) && !inside.Live(other.DB) })
 	f.Past("UPDATE users SET city = 'Bergen' WHERE id = 1")
 	other.Bypass(keying.FeedDown, harness.UserByID, 1).Is("1 ann Bergen")
 	f.Past("ALTER PUBLICATION cachedpg SET (publish = 'insert, update, delete, truncate')")

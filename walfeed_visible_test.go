@@ -11,6 +11,7 @@ import (
 	"github.com/cachedpg/cachedpg/catalog"
 	"github.com/cachedpg/cachedpg/internal/backend"
 	"github.com/cachedpg/cachedpg/internal/harness"
+	"github.com/cachedpg/cachedpg/internal/inside"
 	"github.com/cachedpg/cachedpg/invalidation"
 	"github.com/cachedpg/cachedpg/invalidation/walfeed"
 	"github.com/cachedpg/cachedpg/keying"
@@ -191,7 +192,7 @@ func TestFollowHandsOnWhatOthersChange(t *testing.T) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	c.(*connector).process = "region" // with a store that hears of events only
+	inside.Process(c, "region") // with a store that hears of events only
 	region := f.Asking(harness.OpenDB(f, c))
 	region.Warm(harness.UserByID, 1)
 	region.Warm(harness.UserByID, 2)

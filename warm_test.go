@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/cachedpg/cachedpg/internal/harness"
+	"github.com/cachedpg/cachedpg/internal/inside"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 )
 
@@ -48,7 +49,7 @@ func starting(t *testing.T, stores []string, story func(f *harness.Fixture, othe
 				if err != nil {
 					t.Fatal(err)
 				}
-				c.(*connector).process = "new"
+				inside.Process(c, "new")
 				return f.Asking(harness.OpenDB(f, c))
 			})
 		})
@@ -173,7 +174,7 @@ func TestANewProcessDoesNotWaitForAReport(t *testing.T) {
 		if err != nil {
 			f.Fatal(err)
 		}
-		c.(*connector).process = "new"
+		inside.Process(c, "new")
 		v := f.Asking(harness.OpenDB(f, c))
 		getsWarm(v)
 		if took := time.Since(began); took >= readsOver {
@@ -195,7 +196,7 @@ func TestAnotherServerSaysNothingOfWhatIsUnderWay(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.(*connector).process = "new"
+	inside.Process(c, "new")
 	v := f.Asking(harness.OpenDB(f, c))
 	v.Fresh(harness.UserByID, 1)
 	there, err := NewConnector(*pgtest.Connect(t, other.DSN()).Config(), Config{})

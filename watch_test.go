@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/cachedpg/cachedpg/internal/harness"
+	"github.com/cachedpg/cachedpg/internal/inside"
 	"github.com/cachedpg/cachedpg/internal/patience"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 	"github.com/cachedpg/cachedpg/internal/redistest"
@@ -98,7 +99,7 @@ func another(f *harness.Fixture, name string) harness.Via {
 	if err != nil {
 		f.Fatal(err)
 	}
-	c.(*connector).process = name
+	inside.Process(c, name)
 	return f.Asking(harness.OpenDB(f, c))
 }
 

@@ -103,11 +103,7 @@ func OpenDB(f *Fixture, c driver.Connector) *sql.DB {
 // Process returns the via of another process, once a lease stands for it.
 func (f *Fixture) Process(name string, keys ...string) Via {
 	f.Helper()
-	c, err := inside.Process(WithKeys(WithKeys(f.DSN, f.Keys), keys), name)
-	if err != nil {
-		f.Fatal(err)
-	}
-	db := OpenDB(f, c)
+	db := OpenDB(f, f.connector(WithKeys(WithKeys(f.DSN, f.Keys), keys), name))
 	f.Live(db)
 	return f.Asking(db)
 }
@@ -115,11 +111,18 @@ func (f *Fixture) Process(name string, keys ...string) Via {
 // Beside returns the via of another process, whatever store it has.
 func (f *Fixture) Beside(name string, keys ...string) Via {
 	f.Helper()
-	c, err := inside.Process(WithKeys(f.DSN, keys), name)
+	return f.Asking(OpenDB(f, f.connector(WithKeys(f.DSN, keys), name)))
+}
+
+// connector returns a connector of another process.
+func (f *Fixture) connector(dsn, name string) driver.Connector {
+	f.Helper()
+	c, err := f.DB.Driver().(driver.DriverContext).OpenConnector(dsn)
 	if err != nil {
 		f.Fatal(err)
 	}
-	return f.Asking(OpenDB(f, c))
+	inside.Process(c, name)
+	return c
 }
 
 // NewRole makes a role that may use everything in the fixture's schema.
@@ -172,6 +175,7 @@ func (f *Fixture) Past(query string, args ...any) {
 	}
 }
 
+// Count is the one number that a query past the driver gives.
 func (f *Fixture) Count(query string, args ...any) (n int) {
 	f.Helper()
 	if err := f.Plain.QueryRowContext(f.Ctx, query, args...).Scan(&n); err != nil {
@@ -189,6 +193,7 @@ func (f *Fixture) Session() (Via, *sql.Conn) {
 	return v, ours
 }
 
+// Conn takes a connection out of a DB.
 func (f *Fixture) Conn(db *sql.DB) *sql.Conn {
 	f.Helper()
 	conn, err := db.Conn(f.Ctx)
@@ -210,6 +215,7 @@ func (f *Fixture) Begin(opts *sql.TxOptions) (Via, *sql.Tx) {
 	return f.On(tx), tx
 }
 
+// Commit must succeed.
 func (f *Fixture) Commit(tx interface{ Commit() error }) {
 	f.Helper()
 	if err := tx.Commit(); err != nil {
@@ -217,6 +223,7 @@ func (f *Fixture) Commit(tx interface{ Commit() error }) {
 	}
 }
 
+// Rollback must succeed.
 func (f *Fixture) Rollback(tx interface{ Rollback() error }) {
 	f.Helper()
 	if err := tx.Rollback(); err != nil {
@@ -237,4 +244,22 @@ func (f *Fixture) LockedCatalog(table string) (unlock func()) {
 		f.Fatal(err)
 	}
 	return func() { f.Rollback(tx) }
+}
+
+// ParsedDSN is what pgx makes of a DSN.
+func ParsedDSN(tb testing.TB, dsn string) pgx.ConnConfig {
+	tb.Helper()
+	config, err := pgx.ParseConfig(dsn)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return *config
+}
+
+// Anew asks on new connections, through the driver and past it.
+func Anew(f *Fixture) Via {
+	f.Helper()
+	v := f.With()
+	v.Truth = f.Open("pgx", f.DSN)
+	return v
 }

@@ -135,6 +135,7 @@ func (v Via) AsPgx(query string, args ...any) {
 	}
 }
 
+// First is the first argument, nil if there is none.
 func First(args []any) any {
 	if len(args) == 0 {
 		return nil
@@ -142,6 +143,7 @@ func First(args []any) any {
 	return args[0]
 }
 
+// Expect reads, and checks how the query was answered and, where compare is set, with what.
 func (v Via) Expect(want string, compare bool, query string, args []any) Result {
 	v.F.Helper()
 	v.Released()
@@ -160,6 +162,7 @@ func (v Via) Expect(want string, compare bool, query string, args []any) Result 
 	return r
 }
 
+// Compare compares with what plain pgx gives now.
 func (v Via) Compare(got Result, query string, args []any) {
 	v.F.Helper()
 	want := v.Read(v.Truth, query, args)
@@ -208,4 +211,19 @@ func (v Via) Both(query string, args ...any) {
 	if _, err := v.Truth.ExecContext(v.F.Ctx, query, args...); err != nil {
 		v.F.Fatalf("plain pgx: %v\nin: %s", err, query)
 	}
+}
+
+// Querier is a *sql.DB, *sql.Conn or *sql.Tx.
+type Querier interface {
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
+}
+
+// OwnerOf returns the one value that a query gives, or its error in words.
+func OwnerOf(ctx context.Context, on Querier, query string, args ...any) string {
+	var owner string
+	if err := on.QueryRowContext(ctx, query, args...).Scan(&owner); err != nil {
+		return err.Error()
+	}
+	return owner
 }

@@ -103,24 +103,27 @@ const Gated = People + `
 		RETURN name;
 	END $$;`
 
+// GatedByID asks for one of Gated.
 const GatedByID = "SELECT gate(name) FROM users WHERE id = $1"
 
-// gate is held by a session that the SELECTs of GatedByID wait for.
-type gate struct {
+// Gate is held by a session that the SELECTs of GatedByID wait for.
+type Gate struct {
 	F    *Fixture
 	Conn *sql.Conn
 }
 
-func (f *Fixture) CloseGate() gate {
+// CloseGate has SELECTs of GatedByID wait.
+func (f *Fixture) CloseGate() Gate {
 	f.Helper()
 	conn := f.Conn(f.Plain)
 	if _, err := conn.ExecContext(f.Ctx, "SELECT pg_advisory_lock(1)"); err != nil {
 		f.Fatal(err)
 	}
-	return gate{f, conn}
+	return Gate{f, conn}
 }
 
-func (g gate) Open() {
+// Open lets them go on.
+func (g Gate) Open() {
 	g.F.Helper()
 	if _, err := g.Conn.ExecContext(g.F.Ctx, "SELECT pg_advisory_unlock(1)"); err != nil {
 		g.F.Fatal(err)
@@ -128,7 +131,7 @@ func (g gate) Open() {
 }
 
 // Await waits until so many sessions wait at the gate.
-func (g gate) Await(waiting int) {
+func (g Gate) Await(waiting int) {
 	g.F.Helper()
 	g.F.Until("sessions to wait at the gate", func() bool {
 		var n int
@@ -158,6 +161,7 @@ func (f *Fixture) AskAside(ctx context.Context, query string, args ...any) <-cha
 	return done
 }
 
+// Wants checks the answer to AskAside.
 func (f *Fixture) Wants(got <-chan Answer, want string) {
 	f.Helper()
 	select {

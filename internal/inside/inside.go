@@ -25,6 +25,6 @@ var (
 	Pending func(db *sql.DB) (releases int, shared bool)
 	// Warm reports that the cache has begun, see keying.Warming.
 	Warm func(db *sql.DB) bool
-	// Process returns a connector whose cache is of its own, as that of another process is.
-	Process func(dsn, name string) (driver.Connector, error)
+	// Process has a connector of the driver's play another process: its cache is of its own.
+	Process func(c driver.Connector, name string)
 )
