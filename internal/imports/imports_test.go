@@ -60,7 +60,7 @@ var rules = []rule{
 	{pattern: "internal/pgtest", project: []string{"internal/child"}, modules: []string{pgx}},
 	{pattern: "internal/redistest", project: []string{"internal/child"}, modules: []string{goRedis}},
 	{pattern: "internal/patience", project: []string{"store"}},
-	{pattern: "internal/harness", project: []string{"keying", "internal/..."}, modules: []string{pgx, goleak}},
+	{pattern: "internal/harness", project: []string{"keying", "store", "internal/..."}, modules: []string{pgx, goleak}},
 	{pattern: "internal/...", project: []string{"internal/..."}},
 	{pattern: "cmd/...", project: []string{".", "..."}, modules: []string{pgx}},
 	// They show what happens between two steps.
