@@ -152,7 +152,7 @@ func (g *guard) take(ctx context.Context, in backend.Conn, p post) error {
 func (g *guard) text(ctx context.Context, question string) (answer string, err error) {
 	err = g.with(ctx, func(in backend.Conn) error {
 		answer, err = g.ask(ctx, in, question)
-		return err // an elsewhere closes the connection: what is dialled next tells where it leads
+		return err // one of elsewhere closes the connection: what is dialled next tells where it leads
 	})
 	return answer, err
 }

@@ -48,17 +48,18 @@ const ConfigurationSQL = "pg_catalog.concat_ws(' ', pg_catalog.pg_backend_pid(),
 	" (SELECT pg_catalog.count(*) FROM pg_catalog.pg_db_role_setting" +
 	" WHERE pg_catalog.strpos(pg_catalog.array_to_string(setconfig, ' '), 'synchronous_commit=') OPERATOR(pg_catalog.>) 0))"
 
-// Configuration is what it has given.
+// Configuration is what ConfigurationSQL has given.
 type Configuration struct {
 	Mode   CommitMode
 	Direct bool // the session is always the same
 	Apart  bool // some role or database has a setting of its own
 }
 
-func ParseConfiguration(answer string, backend uint32) (c Configuration) {
+// ParseConfiguration reads an answer over a connection with that PID. It is zero if it cannot be read.
+func ParseConfiguration(answer string, pid uint32) (c Configuration) {
 	field := strings.Fields(answer)
 	if len(field) != 3 {
 		return c
 	}
-	return Configuration{Direct: field[0] == strconv.FormatUint(uint64(backend), 10), Mode: CommitModeOf(field[1]), Apart: field[2] != "0"}
+	return Configuration{Direct: field[0] == strconv.FormatUint(uint64(pid), 10), Mode: CommitModeOf(field[1]), Apart: field[2] != "0"}
 }

@@ -32,7 +32,7 @@ func (id Identity) String() string {
 	return id.Text()
 }
 
-// Text is what IdentitySQL gives there.
+// Text is what IdentitySQL gives on that server.
 func (id Identity) Text() string {
 	return strings.Join([]string{id.System, id.Timeline, id.Started, id.Name, id.Database}, "/")
 }
@@ -52,11 +52,11 @@ const (
 	nameSQL     = "pg_catalog.current_database()::pg_catalog.text"
 	StartedSQL  = "extract(epoch FROM pg_catalog.pg_postmaster_start_time())::pg_catalog.text"
 
-	// IdentitySQL is an SQL expression.
+	// IdentitySQL is an SQL expression that gives Identity.Text.
 	IdentitySQL = "pg_catalog.concat_ws('/', " + systemSQL + ", " + TimelineSQL + ", " + StartedSQL + ", " + nameSQL + ", " + DatabaseSQL + ")"
 
-	QuestionOfOne     = "SELECT CASE WHEN " + IdentitySQL // how those begin that only makes
-	QuestionOfSession = "SELECT " + systemSQL             // and sessionQuery
+	QuestionOfOne     = "SELECT CASE WHEN " + IdentitySQL // how those begin that Only makes
+	QuestionOfSession = "SELECT " + systemSQL             // and the one of Learn
 )
 
 // Only makes of a question, a SELECT of one value, one that is answered by the
@@ -68,8 +68,8 @@ func (id Identity) Only(question string) string {
 		" THEN pg_catalog.concat('=', (" + question + ")) ELSE '' END"
 }
 
-// Ask asks a question, see only, over a connection that may have come to another
-// server: then the error is an elsewhere. NULL is answered as "".
+// Ask asks a question, see Only, over a connection that may have come to another
+// server: then the error is an Elsewhere. NULL is answered as "".
 func (id Identity) Ask(ctx context.Context, in Conn, question string) (string, error) {
 	answer, err := in.Ask(ctx, id.Only(question))
 	if err != nil {
@@ -86,13 +86,13 @@ func WithIdentity(question string) string {
 	return "SELECT pg_catalog.concat(" + IdentitySQL + ", pg_catalog.chr(10), (" + question + "))"
 }
 
-// CutIdentity takes the answer to such a question apart. It has one line itself.
+// CutIdentity takes the answer to a question of WithIdentity apart. It has one line itself.
 func CutIdentity(answer string) (where, rest string) {
 	i := strings.LastIndexByte(answer, '\n')
 	return answer[:max(i, 0)], answer[i+1:]
 }
 
-// IsStandby reports that IdentitySQL gives this on a standby.
+// IsStandby reports that where, which IdentitySQL has given, is a standby.
 func IsStandby(where string) bool {
 	_, rest, _ := strings.Cut(where, "/")
 	return strings.HasPrefix(rest, "/")

@@ -42,7 +42,7 @@ const (
 )
 
 // Outcome makes of a question, a SELECT of one value, one that tells in the same
-// statement who answers it. See readOutcome.
+// statement who answers it. See ReadOutcome.
 func (id Identity) Outcome(question string) string {
 	if id == (Identity{}) { // whichever server it is
 		return "SELECT pg_catalog.concat('" + outcomeKnown + "', (" + question + "))"
@@ -63,12 +63,12 @@ func (id Identity) AskOutcome(ctx context.Context, in Conn, question string) (st
 	return id.ReadOutcome(answer)
 }
 
-// Asker is askOutcome over in.
+// Asker is AskOutcome over in.
 func (id Identity) Asker(in Conn) AskFunc {
 	return func(ctx context.Context, question string) (string, error) { return id.AskOutcome(ctx, in, question) }
 }
 
-// ReadOutcome returns the answer to such a question. It is ErrServerReplaced if there
+// ReadOutcome returns the answer to a question of Outcome. It is ErrServerReplaced if there
 // will never be one, and another error if there is none now.
 func (id Identity) ReadOutcome(answer string) (string, error) {
 	if answer, ok := strings.CutPrefix(answer, outcomeKnown); ok {

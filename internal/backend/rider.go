@@ -59,7 +59,7 @@ const (
 type Heard struct {
 	Value   string
 	Refused *pgconn.PgError
-	OK      bool // it was heard
+	OK      bool // it was heard: else nothing has travelled
 }
 
 // WithRider has the connection that is dialled with config have a rider, once seat is given what was dialled.

@@ -40,10 +40,10 @@ type Session struct {
 	State         string   // StateSQL; "" of one that was never asked for, but derived
 	Values        []string // of settingValues, see ValueUser
 	Path          []string // current_schemas(true), without temporary objects
-	PathKey       string
-	Isolation     string // default_transaction_isolation
-	ReadCommitted bool   // what that is
-	Placed        bool   // search_path says where temporary objects are looked for
+	PathKey       string   // of Path, for keys of plans
+	Isolation     string   // default_transaction_isolation
+	ReadCommitted bool     // what that is
+	Placed        bool     // search_path says where temporary objects are looked for
 	Reading
 
 	// Digests goes into keys, one per pgx.QueryExecMode: the mode decides how
