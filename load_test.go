@@ -217,7 +217,7 @@ func TestNoReadWaitsForTheFirstCatalog(t *testing.T) {
 	play(t, func(s *script) {
 		s.d.readPatience = 0
 		reader, writer := s.session(), s.session()
-		s.holdup.set()
+		s.Holdup.Set()
 		began := time.Now()
 		for range 3 {
 			reader.selects("ann").gets("ann")
@@ -229,8 +229,8 @@ func TestNoReadWaitsForTheFirstCatalog(t *testing.T) {
 			s.Errorf("%d bypasses, want 3", got)
 		}
 		for _, want := range []time.Duration{patience.Load, patience.Load} { // counted from when the load began
-			writer.mock.ExpectBegin()
-			writer.mock.ExpectRollback()
+			writer.Mock.ExpectBegin()
+			writer.Mock.ExpectRollback()
 			tx, err := writer.Conn.BeginTx(s.Context(), driver.TxOptions{})
 			if err != nil {
 				s.Fatal(err)
@@ -242,7 +242,7 @@ func TestNoReadWaitsForTheFirstCatalog(t *testing.T) {
 				s.Errorf("a transaction began after %v, want %v", waited, want)
 			}
 		}
-		s.holdup.let()
+		s.Holdup.Let()
 		synctest.Wait()
 		reader.selects("ann").gets("ann")
 		reader.gets("ann")
@@ -256,8 +256,8 @@ func TestAChangeOfTheSchemaStopsNoReaders(t *testing.T) {
 		reader.selects("ann").gets("ann")
 		reader.gets("ann")
 		s.d.readPatience = 0
-		s.holdup.set()
-		other.mock.ExpectExec(ddl).WillReturnResult(driver.ResultNoRows)
+		s.Holdup.Set()
+		other.Mock.ExpectExec(ddl).WillReturnResult(driver.ResultNoRows)
 		if _, err := other.Conn.ExecContext(s.Context(), ddl, nil); err != nil {
 			s.Fatal(err)
 		}
@@ -269,14 +269,14 @@ func TestAChangeOfTheSchemaStopsNoReaders(t *testing.T) {
 		if waited := time.Since(began); waited != 0 {
 			s.Errorf("they waited for %v", waited)
 		}
-		if n := reader.reanalysed; n != 0 {
+		if n := reader.Reanalysed; n != 0 {
 			s.Errorf("what was prepared was analysed %d times for a catalog that is not there", n)
 		}
-		s.holdup.let()
+		s.Holdup.Let()
 		synctest.Wait()
 		reader.selects("ann").gets("ann")
 		reader.gets("ann")
-		if n := reader.reanalysed; n != 1 {
+		if n := reader.Reanalysed; n != 1 {
 			s.Errorf("what was prepared was analysed %d times for a new catalog", n)
 		}
 	})

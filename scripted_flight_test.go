@@ -23,12 +23,12 @@ import (
 // when it is let.
 func (c player) asks() bool {
 	synctest.Wait()
-	return c.mock.ExpectationsWereMet() == nil
+	return c.Mock.ExpectationsWereMet() == nil
 }
 
 // held: the SELECT of the last expectation waits in PostgreSQL.
 func (c player) held() player {
-	c.selected.set()
+	c.Selected.Set()
 	return c
 }
 
@@ -66,7 +66,7 @@ func TestEqualQueriesThatFailDoNotWaitForEachOther(t *testing.T) {
 				if one.asks() || two.asks() || three.asks() {
 					s.Error("a follower did not wait")
 				}
-				leader.selected.let()
+				leader.Selected.Let()
 				if failed := s.failed(led); !errors.Is(failed, err) {
 					s.Errorf("the leader got %v", failed)
 				}
@@ -76,7 +76,7 @@ func TestEqualQueriesThatFailDoNotWaitForEachOther(t *testing.T) {
 				late := s.session()
 				joined := late.aside(s.Context()) // waits for those, as for any other
 				for _, f := range []player{one, two, three} {
-					f.selected.let()
+					f.Selected.Let()
 					synctest.Wait()
 				}
 				for _, failed := range got[:2] {
@@ -101,7 +101,7 @@ func TestAnErrorOfTheDataIsTheFollowersToo(t *testing.T) {
 				leader, follower := s.session(), s.session()
 				err := refusedWith(code)
 				led, got := s.following(leader.fails(err), follower)
-				leader.selected.let()
+				leader.Selected.Let()
 				theirs, ours := s.failed(led), s.failed(got[0])
 				var refused *pgconn.PgError
 				if !errors.As(ours, &refused) || refused.Code != code || ours.Error() != theirs.Error() {
@@ -122,7 +122,7 @@ func TestAnErrorNamesAPositionInItsOwnText(t *testing.T) {
 		leader, follower := s.session(), s.session()
 		led, _ := s.following(leader.fails(refusedWith("22012")))
 		text := strings.Replace(nameByID, " ", "  ", 1)
-		follower.mock.ExpectQuery(text).WithArgs(int64(1)).WillReturnRows(sqlmock.NewRows([]string{"name"}).AddRow("ann"))
+		follower.Mock.ExpectQuery(text).WithArgs(int64(1)).WillReturnRows(sqlmock.NewRows([]string{"name"}).AddRow("ann"))
 		got := make(chan error, 1)
 		go func() {
 			rows, err := follower.Conn.QueryContext(s.Context(), text, user1())
@@ -134,7 +134,7 @@ func TestAnErrorNamesAPositionInItsOwnText(t *testing.T) {
 		if follower.asks() {
 			s.Error("the follower did not wait")
 		}
-		leader.selected.let()
+		leader.Selected.Let()
 		s.failed(led)
 		if err := <-got; err != nil {
 			s.Error(err)
@@ -146,9 +146,9 @@ func TestAnErrorNamesAPositionInItsOwnText(t *testing.T) {
 func TestAnErrorAfterRowsIsTheFollowersToo(t *testing.T) {
 	play(t, func(s *script) {
 		leader, follower := s.session(), s.session()
-		leader.mock.ExpectQuery(nameByID).WithArgs(int64(1)).WillReturnRows(
+		leader.Mock.ExpectQuery(nameByID).WithArgs(int64(1)).WillReturnRows(
 			sqlmock.NewRows([]string{"name"}).AddRow("ann").AddRow("bob").RowError(1, refusedWith("22012")))
-		leader.selected.set()
+		leader.Selected.Set()
 		read := func(c player) <-chan string {
 			done := make(chan string, 1)
 			go func() {
@@ -167,7 +167,7 @@ func TestAnErrorAfterRowsIsTheFollowersToo(t *testing.T) {
 		synctest.Wait()
 		followed := read(follower)
 		synctest.Wait()
-		leader.selected.let()
+		leader.Selected.Let()
 		theirs, ours := <-led, <-followed
 		if want := "[ann] " + refusedWith("22012").Error(); theirs != want || ours != want {
 			s.Errorf("got %q and %q, want %q", theirs, ours, want)
@@ -185,7 +185,7 @@ func TestAFollowerHasALimitOfItsOwn(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			play(t, func(s *script) {
 				leader, patient := s.session(), s.session()
-				s.limit = tc.session
+				s.Limit = tc.session
 				follower := s.session()
 				led, got := s.following(leader.selects("ann"), patient)
 				ctx := s.Context()
@@ -204,10 +204,10 @@ func TestAFollowerHasALimitOfItsOwn(t *testing.T) {
 				if !follower.asks() {
 					s.Error("the follower still waits")
 				}
-				follower.selected.let() // its result is everybody's
+				follower.Selected.Let() // its result is everybody's
 				s.is(got[1], "ann")
 				s.is(got[0], "ann")
-				leader.selected.let()
+				leader.Selected.Let()
 				s.is(led, "ann")
 			})
 		})
@@ -231,11 +231,11 @@ func TestALeaderThatIsHeldUpDoesNotHoldUpTheRest(t *testing.T) {
 		got = append(got, two.aside(s.Context()), three.aside(s.Context()))
 		synctest.Wait()
 		time.Sleep(2*patience.Flight - 2*time.Millisecond) // a SELECT of theirs is not in the script
-		one.selected.let()
+		one.Selected.Let()
 		for _, answer := range got {
 			s.is(answer, "ann")
 		}
-		leader.selected.let()
+		leader.Selected.Let()
 		s.is(led, "ann")
 	})
 }
@@ -259,7 +259,7 @@ func TestALeaderThatIsCalledOffIsReplacedOnce(t *testing.T) {
 		}
 		got := third.aside(s.Context())
 		synctest.Wait()
-		second.selected.let()
+		second.Selected.Let()
 		s.is(first, "ann")
 		s.is(got, "ann")
 	})
@@ -275,7 +275,7 @@ func TestAResultThatIsTooLargeIsReadFirstOnce(t *testing.T) {
 			for range 3 {
 				rows.AddRow("12345678") // 12 bytes each as it is kept
 			}
-			c.mock.ExpectQuery(nameByID).WithArgs(int64(1)).WillReturnRows(rows)
+			c.Mock.ExpectQuery(nameByID).WithArgs(int64(1)).WillReturnRows(rows)
 			return c
 		}
 		read := func(c player, rows int) <-chan string {
@@ -310,12 +310,12 @@ func TestAResultThatIsTooLargeIsReadFirstOnce(t *testing.T) {
 		if sessions[1].asks() || sessions[2].asks() {
 			s.Error("a follower did not wait")
 		}
-		leader.selected.let()
+		leader.Selected.Let()
 		if !sessions[1].asks() || !sessions[2].asks() {
 			s.Error("a follower waits for another one")
 		}
-		sessions[1].selected.let()
-		sessions[2].selected.let()
+		sessions[1].Selected.Let()
+		sessions[2].Selected.Let()
 		for _, answer := range append(got, led, read(large(leader), 1)) {
 			if a := <-answer; a != "3 rows" {
 				s.Errorf("got %s", a)

@@ -16,32 +16,32 @@ func TestAFillThatBeganBeforeAWriteIsNeverUsed(t *testing.T) {
 		t.Run(end, func(t *testing.T) {
 			play(t, func(s *script) {
 				writer, slow, reader := s.session(), s.session(), s.session()
-				slow.selects("old").selected.set()
+				slow.selects("old").Selected.Set()
 				old := slow.aside(s.Context())
 				synctest.Wait()
 				tx := writer.transaction()
 				if end == "rolls back" {
-					writer.mock.ExpectRollback()
+					writer.Mock.ExpectRollback()
 					if err := tx.Rollback(); err != nil {
 						s.Fatal(err)
 					}
-					slow.selected.let()
+					slow.Selected.Let()
 					s.is(old, "old")
 					reader.gets("old") // nothing has changed: a rollback marks nothing
 					return
 				}
-				writer.mock.ExpectCommit()
+				writer.Mock.ExpectCommit()
 				s.is(commit(tx), "")
 				if end != "commits" {
 					tx = writer.transaction()
 				}
-				slow.selected.let()
+				slow.Selected.Let()
 				s.is(old, "old")
 				reader.selects("new").gets("new")
 				reader.gets("new")
 				slow.gets("new")
 				if end != "commits" {
-					writer.mock.ExpectCommit()
+					writer.Mock.ExpectCommit()
 					s.is(commit(tx), "")
 					reader.selects("newer").gets("newer")
 				}
@@ -55,16 +55,16 @@ func TestAFillBetweenIntentAndReleaseIsNeverUsed(t *testing.T) {
 	play(t, func(s *script) {
 		writer, slow, reader := s.session(), s.session(), s.session()
 		tx := writer.transaction()
-		writer.mock.ExpectCommit()
-		writer.committing.set()
+		writer.Mock.ExpectCommit()
+		writer.Committing.Set()
 		done := commit(tx)
 		synctest.Wait()
-		slow.selects("old").selected.set()
+		slow.selects("old").Selected.Set()
 		old := slow.aside(s.Context())
 		synctest.Wait()
-		writer.committing.let()
+		writer.Committing.Let()
 		s.is(done, "")
-		slow.selected.let()
+		slow.Selected.Let()
 		s.is(old, "old")
 		reader.selects("new").gets("new")
 		reader.gets("new")
@@ -75,14 +75,14 @@ func TestAFillBetweenIntentAndReleaseIsNeverUsed(t *testing.T) {
 func TestAFollowerDoesNotJoinAFlightFromBeforeAWrite(t *testing.T) {
 	play(t, func(s *script) {
 		writer, slow, reader := s.session(), s.session(), s.session()
-		slow.selects("old").selected.set()
+		slow.selects("old").Selected.Set()
 		old := slow.aside(s.Context())
 		synctest.Wait()
 		tx := writer.transaction()
-		writer.mock.ExpectCommit()
+		writer.Mock.ExpectCommit()
 		s.is(commit(tx), "")
 		s.is(reader.selects("new").aside(s.Context()), "new")
-		slow.selected.let()
+		slow.Selected.Let()
 		s.is(old, "old")
 		slow.gets("new")
 	})
@@ -92,12 +92,12 @@ func TestAFollowerDoesNotJoinAFlightFromBeforeAWrite(t *testing.T) {
 func TestFollowersShareTheLeadersSelect(t *testing.T) {
 	play(t, func(s *script) {
 		leader, one, two := s.session(), s.session(), s.session()
-		leader.selects("ann").selected.set()
+		leader.selects("ann").Selected.Set()
 		led := leader.aside(s.Context())
 		synctest.Wait()
 		first, second := one.aside(s.Context()), two.aside(s.Context())
 		synctest.Wait()
-		leader.selected.let()
+		leader.Selected.Let()
 		for _, got := range []<-chan harness.Answer{led, first, second} {
 			s.is(got, "ann")
 		}
@@ -115,8 +115,8 @@ func TestALeaderThatEndsWithoutAResultDoesNotHurtItsFollower(t *testing.T) {
 		want string
 	}{
 		{"cancelled", func(_ player, cancel func()) { cancel() }, "context canceled"},
-		{"refused", func(leader player, _ func()) { leader.selected.let() }, "refused"},
-		{"panicking", func(leader player, _ func()) { leader.panics = true; leader.selected.let() }, "panic: scripted"},
+		{"refused", func(leader player, _ func()) { leader.Selected.Let() }, "refused"},
+		{"panicking", func(leader player, _ func()) { leader.Panics = true; leader.Selected.Let() }, "panic: scripted"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			play(t, func(s *script) {
@@ -126,14 +126,14 @@ func TestALeaderThatEndsWithoutAResultDoesNotHurtItsFollower(t *testing.T) {
 				} else {
 					leader.selects("ann")
 				}
-				leader.selected.set()
+				leader.Selected.Set()
 				leading, cancel := context.WithCancel(s.Context())
 				defer cancel()
 				led := leader.aside(leading)
 				synctest.Wait()
 				got := follower.selects("ann").aside(s.Context())
 				synctest.Wait()
-				if follower.mock.ExpectationsWereMet() == nil {
+				if follower.Mock.ExpectationsWereMet() == nil {
 					s.Error("the follower did not wait")
 				}
 				tc.play(leader, cancel)
@@ -151,7 +151,7 @@ func TestALeaderThatEndsWithoutAResultDoesNotHurtItsFollower(t *testing.T) {
 func TestAFollowerHonoursItsOwnContext(t *testing.T) {
 	play(t, func(s *script) {
 		leader, follower := s.session(), s.session()
-		leader.selects("ann").selected.set()
+		leader.selects("ann").Selected.Set()
 		led := leader.aside(s.Context())
 		synctest.Wait()
 		following, cancel := context.WithCancel(s.Context())
@@ -161,7 +161,7 @@ func TestAFollowerHonoursItsOwnContext(t *testing.T) {
 		if err := s.failed(got); err != context.Canceled {
 			s.Errorf("the follower got %v, want context.Canceled", err)
 		}
-		leader.selected.let()
+		leader.Selected.Let()
 		s.is(led, "ann")
 	})
 }
@@ -171,18 +171,18 @@ func TestAFollowerHonoursItsOwnContext(t *testing.T) {
 func TestATransactionDoesNotWaitForALeader(t *testing.T) {
 	play(t, func(s *script) {
 		leader, other := s.session(), s.session()
-		leader.selects("ann").selected.set()
+		leader.selects("ann").Selected.Set()
 		led := leader.aside(s.Context())
 		synctest.Wait()
-		other.mock.ExpectBegin()
+		other.Mock.ExpectBegin()
 		tx, err := other.Conn.BeginTx(s.Context(), driver.TxOptions{})
 		if err != nil {
 			s.Fatal(err)
 		}
 		s.is(other.selects("ann").aside(s.Context()), "ann")
-		other.mock.ExpectCommit()
+		other.Mock.ExpectCommit()
 		s.is(commit(tx), "")
-		leader.selected.let()
+		leader.Selected.Let()
 		s.is(led, "ann")
 	})
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/cachedpg/cachedpg/internal/backend/backendtest"
 	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/invalidation"
 	"github.com/cachedpg/cachedpg/keying"
@@ -27,19 +28,19 @@ func TestAReaderBetweenCOMMITAndItsAnswer(t *testing.T) {
 		tx := writer.transaction()
 		two.gets("old")
 
-		writer.mock.ExpectCommit()
-		writer.committing.set()
-		writer.committed.set()
+		writer.Mock.ExpectCommit()
+		writer.Committing.Set()
+		writer.Committed.Set()
 		done := commit(tx)
 		synctest.Wait() // COMMIT is on its way
 		one.selects("old").gets("old")
 		two.selects("old").gets("old")
-		writer.committing.let()
+		writer.Committing.Let()
 		synctest.Wait() // it is visible; nobody has been told
 		one.selects("new").gets("new")
 		two.selects("new").gets("new")
 		s.bypassed(4)
-		writer.committed.let()
+		writer.Committed.Let()
 		s.is(done, "")
 		two.selects("new").gets("new")
 		one.gets("new")
@@ -53,12 +54,12 @@ func TestAReaderWhileAStatementCommits(t *testing.T) {
 	play(t, func(s *script) {
 		writer, reader := s.session(), s.session()
 		reader.selects("old").gets("old")
-		writer.updates().executed.set()
+		writer.updates().Executed.Set()
 		done := make(chan harness.Answer, 1)
 		go func() { done <- harness.Answer{Err: writer.update()} }()
 		synctest.Wait()
 		reader.selects("new").gets("new")
-		writer.executed.let()
+		writer.Executed.Let()
 		s.is(done, "")
 		reader.selects("new").gets("new")
 		reader.gets("new")
@@ -72,8 +73,8 @@ func TestTheAnswerToCOMMITIsLost(t *testing.T) {
 		writer, reader := s.session(), s.session()
 		reader.selects("old").gets("old")
 		tx := writer.transaction()
-		writer.mock.ExpectCommit()
-		writer.loseCommit = true
+		writer.Mock.ExpectCommit()
+		writer.LoseCommit = true
 		if err := tx.Commit(); err != io.ErrUnexpectedEOF {
 			s.Errorf("got %v, want the error of the connection", err)
 		}
@@ -99,13 +100,13 @@ func TestErrBadConnDoesNotProveThatNothingWasSent(t *testing.T) {
 	play(t, func(s *script) {
 		writer, reader := s.session(), s.session()
 		reader.selects("old").gets("old")
-		writer.mock.ExpectExec(rename).WillReturnError(driver.ErrBadConn)
-		writer.executed.set()
+		writer.Mock.ExpectExec(rename).WillReturnError(driver.ErrBadConn)
+		writer.Executed.Set()
 		done := make(chan harness.Answer, 1)
 		go func() { done <- harness.Answer{Err: writer.update()} }()
 		synctest.Wait()
-		writer.lost = true
-		writer.executed.let()
+		writer.Lost = true
+		writer.Executed.Let()
 		if err := s.failed(done); err != driver.ErrBadConn {
 			s.Errorf("got %v, want driver.ErrBadConn", err)
 		}
@@ -123,17 +124,17 @@ func TestTwoWritersOfOneRow(t *testing.T) {
 		first, second, reader := s.session(), s.session(), s.session()
 		reader.selects("old").gets("old")
 		one, two := first.transaction(), second.transaction() // of different rows, in PostgreSQL's eyes
-		first.mock.ExpectCommit()
-		second.mock.ExpectCommit()
-		first.committing.set()
-		second.committing.set()
+		first.Mock.ExpectCommit()
+		second.Mock.ExpectCommit()
+		first.Committing.Set()
+		second.Committing.Set()
 		firstDone, secondDone := commit(one), commit(two)
 		synctest.Wait()
-		first.committing.let()
+		first.Committing.Let()
 		s.is(firstDone, "")
 		reader.selects("first").gets("first")
 		reader.selects("first").gets("first")
-		second.committing.let()
+		second.Committing.Let()
 		s.is(secondDone, "")
 		reader.selects("second").gets("second")
 		reader.gets("second")
@@ -146,7 +147,7 @@ func TestTwoWritersOfOneRow(t *testing.T) {
 type faulty struct {
 	localStore
 	broken  atomic.Bool
-	looking hold
+	looking backendtest.Hold
 }
 
 var errStore = errors.New("the store is out of order")
@@ -162,7 +163,7 @@ func (f *faulty) Lookup(ctx context.Context, key store.Key, tags []store.Tag, st
 	if f.broken.Load() {
 		return nil, store.Miss, errStore
 	}
-	if err := f.looking.pass(ctx); err != nil {
+	if err := f.looking.Pass(ctx); err != nil {
 		return nil, store.Miss, err
 	}
 	return f.localStore.Lookup(ctx, key, tags, stamps)
@@ -188,7 +189,7 @@ func TestAWriteThatCannotBeMarkedIsRolledBack(t *testing.T) {
 		broken := s.breakable()
 		reader.selects("old").gets("old")
 		tx := writer.transaction()
-		writer.mock.ExpectRollback()
+		writer.Mock.ExpectRollback()
 		broken.broken.Store(true)
 		err := tx.Commit()
 		if !errors.Is(err, errStore) || errors.Is(err, driver.ErrBadConn) {
@@ -220,7 +221,7 @@ func TestAWriteThatPostgreSQLRefuses(t *testing.T) {
 		writer, reader := s.session(), s.session()
 		reader.selects("old").gets("old")
 		refused := &pgconn.PgError{Code: "23505"}
-		writer.mock.ExpectExec(rename).WillReturnError(refused)
+		writer.Mock.ExpectExec(rename).WillReturnError(refused)
 		if err := writer.update(); err != error(refused) {
 			s.Errorf("got %v, want PostgreSQL's error", err)
 		}
@@ -236,8 +237,8 @@ const ddl = "ALTER TABLE users OWNER TO somebody"
 func TestACatalogFromBeforeADDLIsNotUsedAfterIt(t *testing.T) {
 	play(t, func(s *script) {
 		reader, other := s.session(), s.session()
-		other.mock.ExpectBegin()
-		other.mock.ExpectExec(ddl).WillReturnResult(driver.ResultNoRows)
+		other.Mock.ExpectBegin()
+		other.Mock.ExpectExec(ddl).WillReturnResult(driver.ResultNoRows)
 		tx, err := other.Conn.BeginTx(s.Context(), driver.TxOptions{})
 		if err != nil {
 			s.Fatal(err)
@@ -246,13 +247,13 @@ func TestACatalogFromBeforeADDLIsNotUsedAfterIt(t *testing.T) {
 			s.Fatal(err)
 		}
 		s.d.space().dropView() // somebody else's DDL
-		s.holdup.set()
+		s.Holdup.Set()
 		got := reader.selects("before").aside(s.Context()) // loads the catalog first
 		synctest.Wait()
-		s.catalog.Store(usersTable(26385)) // another table of the name
-		other.mock.ExpectCommit()
+		s.Catalog.Store(usersTable(26385)) // another table of the name
+		other.Mock.ExpectCommit()
 		s.is(commit(tx), "")
-		s.holdup.let()
+		s.Holdup.Let()
 		s.is(got, "before") // planned with the catalog that was loaded after that one
 		reader.gets("before")
 		other.updates()
@@ -271,16 +272,16 @@ func TestAReaderThatPlannedBeforeADDLPlansAgain(t *testing.T) {
 		slow := s.breakable()
 		reader.selects("before").gets("before")
 		reader.gets("before")
-		slow.looking.set()
+		slow.looking.Set()
 		got := reader.aside(s.Context()) // has planned for table 16385
 		synctest.Wait()
-		s.catalog.Store(usersTable(26385))
-		other.mock.ExpectExec(ddl).WillReturnResult(driver.ResultNoRows)
+		s.Catalog.Store(usersTable(26385))
+		other.Mock.ExpectExec(ddl).WillReturnResult(driver.ResultNoRows)
 		if _, err := other.Conn.ExecContext(s.Context(), ddl, nil); err != nil {
 			s.Fatal(err)
 		}
 		reader.selects("before")
-		slow.looking.let()
+		slow.looking.Let()
 		s.is(got, "before")
 		reader.gets("before")
 		other.updates()
@@ -298,18 +299,18 @@ func TestAWriterThatPlannedBeforeADDLIsWaitedFor(t *testing.T) {
 	play(t, func(s *script) {
 		writer, reader, other := s.session(), s.session(), s.session()
 		reader.selects("old").gets("old")
-		writer.updates().executed.set() // planned for table 16385, and on its way
+		writer.updates().Executed.Set() // planned for table 16385, and on its way
 		done := make(chan harness.Answer, 1)
 		go func() { done <- harness.Answer{Err: writer.update()} }()
 		synctest.Wait()
-		s.catalog.Store(usersTable(26385)) // what it writes, by way of a new view, say
-		other.mock.ExpectExec(ddl).WillReturnResult(driver.ResultNoRows)
+		s.Catalog.Store(usersTable(26385)) // what it writes, by way of a new view, say
+		other.Mock.ExpectExec(ddl).WillReturnResult(driver.ResultNoRows)
 		if _, err := other.Conn.ExecContext(s.Context(), ddl, nil); err != nil {
 			s.Fatal(err)
 		}
 		reader.selects("old").gets("old")
 		reader.selects("old").gets("old") // not cached
-		writer.executed.let()
+		writer.Executed.Let()
 		s.is(done, "")
 		synctest.Wait()
 		reader.selects("new").gets("new")
@@ -324,15 +325,15 @@ func TestATransactionThatPlannedBeforeADDLPublishesNothing(t *testing.T) {
 	play(t, func(s *script) {
 		writer, reader, other := s.session(), s.session(), s.session()
 		tx := writer.transaction()         // planned for table 16385
-		s.catalog.Store(usersTable(26385)) // what it wrote, by way of a new view, say
-		other.mock.ExpectExec(ddl).WillReturnResult(driver.ResultNoRows)
+		s.Catalog.Store(usersTable(26385)) // what it wrote, by way of a new view, say
+		other.Mock.ExpectExec(ddl).WillReturnResult(driver.ResultNoRows)
 		if _, err := other.Conn.ExecContext(s.Context(), ddl, nil); err != nil {
 			s.Fatal(err)
 		}
 		writer.selects("draft").gets("draft")
 		reader.selects("old").gets("old")
 		writer.selects("draft").gets("draft") // and it reads nothing of others
-		writer.mock.ExpectRollback()
+		writer.Mock.ExpectRollback()
 		if err := tx.Rollback(); err != nil {
 			s.Fatal(err)
 		}

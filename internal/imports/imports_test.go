@@ -32,6 +32,7 @@ const (
 	pgx      = "github.com/jackc/pgx/v5"
 	pglog    = "github.com/jackc/pglogrepl"
 	goRedis  = "github.com/redis/go-redis/v9"
+	sqlmock  = "github.com/DATA-DOG/go-sqlmock"
 	goleak   = "go.uber.org/goleak"
 )
 
@@ -56,6 +57,7 @@ var rules = []rule{
 	{pattern: "invalidation/...", project: []string{"invalidation/...", "store", "internal/..."}},
 	{pattern: "test/..."}, // tests alone
 	{pattern: "internal/backend", project: []string{"parser", "catalog", "keying", "internal/pgerr"}, modules: []string{pgx}},
+	{pattern: "internal/backend/backendtest", project: []string{"catalog", "internal/backend"}, modules: []string{pgx, sqlmock}},
 	{pattern: "internal/pgerr", modules: []string{pgx}},
 	{pattern: "internal/pgtest", project: []string{"internal/child"}, modules: []string{pgx}},
 	{pattern: "internal/redistest", project: []string{"internal/child"}, modules: []string{goRedis}},
