@@ -45,7 +45,7 @@ test: cgo ## run every test, with the services that they need
 .PHONY: test-postgres
 test-postgres: export CACHEDPG_POSTGRES := $(POSTGRES)
 test-postgres: cgo ## run the tests that ask PostgreSQL on one that npm brings (POSTGRES=newest, 17, …)
-	@$(SERVICES) $(MAKE) test-root PACKAGES=". ./catalog ./cmd/... ./examples/... ./internal/..."
+	@$(SERVICES) $(MAKE) test-root PACKAGES=". ./catalog ./cmd/... ./examples/... ./internal/... ./test/..."
 
 .PHONY: test-kafka
 test-kafka: cgo ## run the tests of contrib/kafka on a real Kafka too, which Maven brings (120 MB)
@@ -55,23 +55,25 @@ test-kafka: cgo ## run the tests of contrib/kafka on a real Kafka too, which Mav
 # In these a missing service is a failure, not a skip.
 .PHONY: test-root test-bound test-budgets test-next test-nested
 test-root test-bound test-budgets test-next test-nested: export CACHEDPG_TEST_REQUIRE := 1
+# Two packages at a time with two tests each: leases do not stand more than four on a small machine.
 test-root:
-	$(GO) test -race -shuffle=on -parallel=4 -timeout=$(TIMEOUT) $(PACKAGES)
+	$(GO) test -race -shuffle=on -p=2 -parallel=2 -timeout=$(TIMEOUT) $(PACKAGES)
 
 # The specification holds as well where connections to PostgreSQL are bounded.
-BOUND = driver_test.go transactions_test.go idle_test.go sessionstate_test.go escape_test.go reads_test.go
+BOUND = ./driver_test.go ./escape_test.go ./sessionstate_test.go ./test/connections/escape_test.go ./test/connections/idle_test.go \
+	./test/reads/reads_test.go ./test/session/sessionstate_test.go ./test/session/transactions_test.go
 test-bound:
-	CACHEDPG_TEST_MAX_CONNS=8 $(GO) test -parallel=4 -timeout=$(TIMEOUT) \
-		-run="^($$(grep -ho '^func Test[A-Za-z0-9]*' $(BOUND) | cut -d' ' -f2 | paste -sd'|'))$$" .
+	CACHEDPG_TEST_MAX_CONNS=8 $(GO) test -p=2 -parallel=2 -timeout=$(TIMEOUT) \
+		-run="^($$(grep -ho '^func Test[A-Za-z0-9]*' $(BOUND) | cut -d' ' -f2 | paste -sd'|'))$$" $(sort $(dir $(BOUND)))
 
 # The race detector allocates too, so allocation budgets are kept without it.
 test-budgets:
-	$(GO) test -run='Budget|Allocation|ParsedTwice' -timeout=$(TIMEOUT) .
+	$(GO) test -run='Budget|Allocation|ParsedTwice' -timeout=$(TIMEOUT) . ./test/writes
 
 # database/sql asks drivers for more from the next Go release on. What most of it takes is to compile
 # PostgreSQL's parser for that one, which these tests use too little of to have it optimized.
 test-next:
-	GOTOOLCHAIN=$(NEXT_GO) CGO_CFLAGS=-O0 $(GO) test -run='^TestEvery(Type|Shape)' -timeout=$(TIMEOUT) .
+	GOTOOLCHAIN=$(NEXT_GO) CGO_CFLAGS=-O0 $(GO) test -run='^TestEvery(Type|Shape)' -timeout=$(TIMEOUT) . ./test/reads
 test-nested:
 	@for module in $(NESTED); do \
 		echo "$$module:"; \

@@ -9,7 +9,6 @@ import (
 
 	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
-	"github.com/cachedpg/cachedpg/internal/redistest"
 	"github.com/cachedpg/cachedpg/keying"
 )
 
@@ -39,37 +38,6 @@ func withheldBy(v harness.Via, who, query string, args ...any) {
 	if x := explain(v, query, args...); x.Cacheable || x.Reason != keying.OtherWriter.String() || x.Remedy == "" {
 		v.F.Errorf("Explain says:\n%s", x)
 	}
-}
-
-// I23: a process with its cache in memory that writes is seen by others, before
-// its first commit is visible. One that only reads keeps nobody from caching.
-func TestTwoProcessesInMemorySeeEachOther(t *testing.T) {
-	harness.ScenarioOnce(t, harness.People, func(f *harness.Fixture) {
-		a, b := f.Beside("a"), f.Beside("b")
-		a.Warm(harness.UserByID, 1)
-		b.Warm(harness.UserByID, 1)
-		a.Hit(harness.UserByID, 1)
-
-		a.Exec("UPDATE users SET city = 'Bergen' WHERE id = 1")
-		b.Fresh(harness.UserByID, 1).Is("1 ann Bergen") // at once, not at the next round
-		withheldBy(b, "in its own memory", harness.UserByID, 1)
-		a.Warm(harness.UserByID, 1).Is("1 ann Bergen")
-		if err := a.DB.PingContext(f.Ctx); err != nil {
-			f.Error(err)
-		}
-
-		b.Exec("UPDATE users SET city = 'Rome' WHERE id = 1")
-		a.Fresh(harness.UserByID, 1).Is("1 ann Rome")
-		withheldBy(a, "in its own memory", harness.UserByID, 1)
-
-		if err := b.DB.Close(); err != nil {
-			f.Fatal(err)
-		}
-		a.Caches(harness.UserByID, 1).Is("1 ann Rome")
-		if err := a.DB.PingContext(f.Ctx); err != nil || StatsOf(a.DB).Peers != (PeerStats{}) {
-			f.Errorf("alone: %v, %+v", err, StatsOf(a.DB).Peers)
-		}
-	})
 }
 
 // A lone process shows itself without waiting for anybody.
@@ -109,91 +77,6 @@ func TestTheWaitForOtherCachesEndsWithTheContext(t *testing.T) {
 	})
 }
 
-// With a process that cannot mark anything, and one that marks and does not read.
-func TestAProcessWithItsCacheOffIsSeen(t *testing.T) {
-	harness.ScenarioOnce(t, harness.People, func(f *harness.Fixture) {
-		a, off := f.Beside("a"), f.Beside("off", "cache_mode=off")
-		a.Warm(harness.UserByID, 1)
-		off.Bypass(keying.CacheOff, harness.UserByID, 1)
-		a.Hit(harness.UserByID, 1)
-		off.Exec("UPDATE users SET city = 'Bergen' WHERE id = 1")
-		a.Fresh(harness.UserByID, 1).Is("1 ann Bergen")
-		withheldBy(a, "cache_store=off", harness.UserByID, 1)
-		if err := off.DB.PingContext(f.Ctx); err != nil {
-			f.Error(err)
-		}
-		tx, err := off.DB.BeginTx(f.Ctx, nil)
-		if err != nil {
-			f.Fatal(err)
-		}
-		off.On(tx).Exec("UPDATE users SET city = 'Rome' WHERE id = 1")
-		a.Fresh(harness.UserByID, 1)
-		f.Commit(tx)
-		a.Fresh(harness.UserByID, 1).Is("1 ann Rome")
-		off.DB.Close()
-		a.Caches(harness.UserByID, 1)
-	})
-}
-
-func TestAProcessThatOnlyWritesLetsOthersCache(t *testing.T) {
-	for _, mode := range []string{"cache_mode=write-only", "cache_mode=off"} {
-		t.Run(mode, func(t *testing.T) {
-			harness.Shared(t, harness.People, func(f *harness.Fixture) {
-				writer := f.Process("writer", mode)
-				f.Warm(harness.UserByID, 1)
-				writer.Exec("UPDATE users SET city = 'Bergen' WHERE id = 1")
-				writer.Released()
-				f.Caches(harness.UserByID, 1).Is("1 ann Bergen")
-				reason := keying.WriteOnly
-				if strings.HasSuffix(mode, "off") {
-					reason = keying.CacheOff
-				}
-				writer.Bypass(reason, harness.UserByID, 1)
-				if x := explain(writer, harness.UserByID, 1); x.Cacheable || x.Reason != reason.String() {
-					f.Errorf("Explain says:\n%s", x)
-				}
-				if err := writer.DB.PingContext(f.Ctx); err != nil {
-					f.Error(err)
-				}
-				memory := f.Beside("memory")
-				memory.Fresh(harness.UserByID, 1)
-				withheldBy(memory, "another Redis", harness.UserByID, 1)
-				f.Hit(harness.UserByID, 1)
-			})
-		})
-	}
-}
-
-// Two URLs of one database of one Redis are the same cache; two databases are two.
-func TestProcessesWithAnotherRedisSeeEachOther(t *testing.T) {
-	harness.Shared(t, harness.People, func(f *harness.Fixture) {
-		server := redistest.Start(f.T)
-		same := f.Process("same", "cache_store="+harness.WithKey(pgtest.Redis(f.T), "client_name", "another"))
-		same.Exec("UPDATE users SET city = 'Bergen' WHERE id = 1")
-		f.Exec("UPDATE users SET city = 'Rome' WHERE id = 1")
-		f.Released()
-		same.Caches(harness.UserByID, 1).Is("1 ann Rome")
-		f.Caches(harness.UserByID, 1)
-
-		other := f.Beside("other", "cache_store="+server.URL())
-		other.Exec("UPDATE users SET city = 'Oslo' WHERE id = 1")
-		f.Fresh(harness.UserByID, 1).Is("1 ann Oslo")
-		withheldBy(f.Via, "another Redis", harness.UserByID, 1)
-		withheldBy(same, "another Redis", harness.UserByID, 1)
-		withheldBy(other, "another Redis", harness.UserByID, 1)
-		other.Exec("UPDATE users SET city = 'Rome' WHERE id = 1")
-		f.Fresh(harness.UserByID, 1).Is("1 ann Rome")
-		other.DB.Close()
-		f.Caches(harness.UserByID, 1).Is("1 ann Rome")
-
-		memory := f.Beside("memory")
-		memory.Exec("UPDATE users SET city = 'Turin' WHERE id = 1")
-		same.Fresh(harness.UserByID, 1).Is("1 ann Turin")
-		withheldBy(same, "in its own memory", harness.UserByID, 1)
-		withheldBy(memory, "another Redis", harness.UserByID, 1)
-	})
-}
-
 func TestBuildsOfAnotherFormatDoNotShare(t *testing.T) {
 	harness.Shared(t, harness.People, func(f *harness.Fixture) {
 		f.Warm(harness.UserByID, 1)
@@ -204,25 +87,6 @@ func TestBuildsOfAnotherFormatDoNotShare(t *testing.T) {
 		withheldBy(f.Via, "another format", harness.UserByID, 1)
 		next.DB.Close()
 		f.Caches(harness.UserByID, 1).Is("1 ann Bergen")
-	})
-}
-
-func TestPoliciesThatDifferAreTold(t *testing.T) {
-	harness.Shared(t, harness.People, func(f *harness.Fixture) {
-		f.Exec("UPDATE users SET city = 'Bergen' WHERE id = 1")
-		if s := StatsOf(f.DB).Peers.Differs; s != "" {
-			f.Errorf("alone: %s", s)
-		}
-		other := f.Process("other", "cache_policy=users:write-behind")
-		other.Exec("UPDATE users SET city = 'Rome' WHERE id > 1")
-		for _, v := range []harness.Via{f.Via, other} {
-			f.Until("the policies to differ", func() bool {
-				if err := v.DB.PingContext(f.Ctx); err != nil {
-					f.Fatal(err)
-				}
-				return strings.Contains(StatsOf(v.DB).Peers.Differs, "cache_policy")
-			})
-		}
 	})
 }
 
@@ -308,48 +172,6 @@ func TestProcessesBehindAPoolerSeeEachOther(t *testing.T) {
 	f.Until("the locks to go", func() bool { return shown(f) == 0 })
 }
 
-// Without a second connection nothing can be asked beside the statements: reads are
-// not cached and say so, and a commit shows itself on its own connection.
-func TestAProcessWithoutAnotherConnectionIsSeen(t *testing.T) {
-	harness.ScenarioOnce(t, harness.People, func(f *harness.Fixture) {
-		a := f.Beside("a")
-		a.Warm(harness.UserByID, 1)
-		role := "one_" + strings.ToLower(schemaless(f))
-		f.Past("CREATE ROLE " + role + " LOGIN CONNECTION LIMIT 1")
-		f.Cleanup(func() { f.Past("DROP OWNED BY " + role + "; DROP ROLE " + role) })
-		f.Past("GRANT USAGE ON SCHEMA cache_statement TO " + role + "; GRANT ALL ON users TO " + role)
-		limited := *f
-		limited.DSN = harness.WithKey(f.DSN, "user", role)
-		b := limited.Beside("b")
-		b.DB.SetMaxOpenConns(1)
-		f.Until("hits, or the reason why there are none", func() bool {
-			b.Fresh(harness.UserByID, 1)
-			s := StatsOf(b.DB)
-			return s.Hits > 0 || s.Peers.Withheld != ""
-		})
-		b.Exec("UPDATE users SET city = 'Bergen' WHERE id = 1")
-		a.Fresh(harness.UserByID, 1).Is("1 ann Bergen")
-		withheldBy(a, "in its own memory", harness.UserByID, 1)
-		b.DB.Close()
-		a.Caches(harness.UserByID, 1)
-	})
-}
-
-// schemaless is a name that no other test uses.
-func schemaless(f *harness.Fixture) string {
-	f.Helper()
-	var name string
-	if err := f.Plain.QueryRowContext(f.Ctx, "SELECT current_database()").Scan(&name); err != nil {
-		f.Fatal(err)
-	}
-	return strings.Map(func(r rune) rune {
-		if r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || r == '_' {
-			return r
-		}
-		return '_'
-	}, strings.ToLower(name))
-}
-
 // Who asks what a statement would do is nobody that others have to wait for.
 func TestExplainShowsNothingToOthers(t *testing.T) {
 	harness.ScenarioOnce(t, harness.People, func(f *harness.Fixture) {
@@ -364,24 +186,6 @@ func TestExplainShowsNothingToOthers(t *testing.T) {
 			f.Errorf("%d locks are held, want that of the cache", n)
 		}
 	})
-}
-
-func TestModes(t *testing.T) {
-	for keys, want := range map[string]string{
-		"cache_mode=write-only":                       "cache_mode=write-only: cache_store=memory is not shared, so there is nothing to mark in; name a Redis",
-		"cache_mode=write-only&cache_store=off":       "cache_mode=write-only: cache_store=off is not shared, so there is nothing to mark in; name a Redis",
-		"cache_mode=read":                             "cache_mode=read: want read-write or write-only or off",
-		"cache_mode=off":                              "",
-		"cache_mode=off&cache_store=off":              "",
-		"cache_mode=off&cache_store=redis://h":        "",
-		"cache_mode=write-only&cache_store=redis://h": "",
-		"cache_mode=read-write":                       "",
-	} {
-		_, _, err := ParseConfig("postgres://h/d?" + keys)
-		if got := strings.TrimPrefix(fmt.Sprint(err), "cachedpg: "); want == "" && err != nil || want != "" && got != want {
-			t.Errorf("%s: got %v, want %q", keys, err, want)
-		}
-	}
 }
 
 func TestCampsAreReadFromLocks(t *testing.T) {

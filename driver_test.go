@@ -13,10 +13,8 @@ import (
 // with those of plain pgx at that moment, so no story needs to say that an
 // answer is right, only where it came from.
 //
-// The specification goes on in peers_test.go (what other caches get wrong),
-// transactions_test.go, schema_test.go, session_test.go, settings_test.go,
-// escape_test.go and badinput_test.go; scripted_*_test.go plays what no real
-// server can be made to show on command.
+// The specification goes on below test/, by subjects: test/reads/peers_test.go has what
+// other caches get wrong; scripted_*_test.go plays what no real server can be made to show on command.
 
 func TestARepeatedSelectIsAnsweredFromTheCache(t *testing.T) {
 	harness.Scenario(t, harness.People, func(f *harness.Fixture) {

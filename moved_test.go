@@ -78,10 +78,11 @@ func (w *travel) open(name, dsn string) *visitor {
 	if err != nil {
 		w.Fatal(err)
 	}
-	inside.Process(c, w.Name())
+	process := w.Name()
 	if w.shared() {
-		c.(*connector).process += name
+		process += name
 	}
+	inside.Process(c, process)
 	db := sql.OpenDB(c)
 	w.Cleanup(func() { db.Close() })
 	return &visitor{w: w, name: name, db: db, ask: db}

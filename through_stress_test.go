@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachedpg/cachedpg/internal/inside"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 )
 
@@ -25,7 +26,7 @@ func TestStressWhileWritersRefill(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			s := newStress(t, tc.kind)
 			for _, db := range s.dbs {
-				for keeper := connectorOf(db).space().keeper; keeper != nil && !keeper.live.Load(); time.Sleep(time.Millisecond) {
+				for ; !inside.Live(db); time.Sleep(time.Millisecond) {
 					if t.Context().Err() != nil {
 						t.Fatal("no lease stands")
 					}

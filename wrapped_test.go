@@ -13,6 +13,8 @@ import (
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 )
 
+const renames = "UPDATE users SET name = 'ida' WHERE id = 1"
+
 // Wrappers of the shapes that drivers for tracing, logging and metrics have. They hide
 // that a connector is an io.Closer.
 

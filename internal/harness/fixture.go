@@ -263,3 +263,15 @@ func Anew(f *Fixture) Via {
 	v.Truth = f.Open("pgx", f.DSN)
 	return v
 }
+
+// Clocks is the setup of stories whose query shows which TimeZone holds.
+const Clocks = People + `CREATE TABLE clocks (id int PRIMARY KEY, at timestamptz); INSERT INTO clocks VALUES (1, '2024-05-01 12:00Z');
+	CREATE TABLE log (line text);`
+
+// UTC makes a DSN whose sessions begin with a known TimeZone.
+func UTC(f *Fixture) {
+	f.Helper()
+	f.DSN = WithKey(f.DSN, "timezone", "UTC")
+	f.DB, f.Plain = f.Open("cachedpg", WithKeys(f.DSN, f.Keys)), f.Open("pgx", f.DSN)
+	f.Via = Via{F: f, DB: f.DB, Ask: f.DB, Truth: f.Plain}
+}

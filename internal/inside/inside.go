@@ -18,13 +18,15 @@ type Counts struct {
 var (
 	// Counted returns what has been counted so far.
 	Counted func(db *sql.DB) Counts
-	// Live reports that a lease stands in the store that db shares with others.
+	// Live reports that a lease stands in the store that db shares with others, or that it shares none.
 	Live func(db *sql.DB) bool
 	// Pending returns how many releases of commits are under way; shared is false without a shared
 	// store and while it is down.
 	Pending func(db *sql.DB) (releases int, shared bool)
 	// Warm reports that the cache has begun, see keying.Warming.
 	Warm func(db *sql.DB) bool
+	// Followed returns up to which position of the log what others have committed is handled.
+	Followed func(db *sql.DB) (lsn uint64)
 	// Process has a connector of the driver's play another process: its cache is of its own.
 	Process func(c driver.Connector, name string)
 )

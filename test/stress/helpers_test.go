@@ -1,0 +1,23 @@
+package stress
+
+import (
+	"flag"
+	"time"
+)
+
+var (
+	stressDuration = flag.Duration("stress.duration", 5*time.Second, "TestARandomHistory… takes a third of it")
+	stressSeed     = flag.Uint64("stress.seed", 0, "seed of the first history; 0 takes one from the clock")
+)
+
+func newSeed() uint64 {
+	if *stressSeed != 0 {
+		return *stressSeed
+	}
+	return uint64(time.Now().UnixNano())
+}
+
+type question struct {
+	text string
+	args []any
+}

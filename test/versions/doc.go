@@ -1,0 +1,2 @@
+// Package versions tests what not every supported version of PostgreSQL has.
+package versions
