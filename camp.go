@@ -52,6 +52,9 @@ const campWrites = 1 << campBits
 func (c camp) cacheLock() int { return int(c.kind)<<(campBits+1) | int(c.id) }
 func (c camp) writeLock() int { return c.cacheLock() | campWrites }
 
+// writing is the lock that shows that a process of the camp writes.
+func (c camp) writing() post { return post{lockCamps, c.writeLock()} }
+
 func campOf(object int) (c camp, writes bool) {
 	return camp{campKind(object >> (campBits + 1)), uint32(object) & (campWrites - 1)}, object&campWrites != 0
 }

@@ -60,7 +60,7 @@ type link struct {
 	gone      atomic.Bool   // it was closed
 
 	announced int  // locks of statements that run alone, see alone.go
-	shown     post // the lock that shows that it writes, see peers.announceOn
+	shown     post // the lock that shows that it writes, see Conn.showOn
 }
 
 // dial connects and learns the state that the session starts in.

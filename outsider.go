@@ -103,34 +103,52 @@ var cachesQuestion = fmt.Sprintf("SELECT (EXISTS (SELECT FROM pg_catalog.pg_lock
 //
 // Behind a pooler it is the transaction that holds the lock; a statement outside of one cannot.
 func (c *Conn) showAnyway(ctx context.Context) error {
-	shown := post{lockCamps, newCamp(campOff).writeLock()}
-	if c.shown == shown {
+	own := newCamp(campOff)
+	if c.shown == own.writing() {
 		return nil
 	}
 	pid, err := backend.AskIn(ctx, c.inner, "SELECT pg_catalog.pg_backend_pid()::pg_catalog.text")
-	pooled := err == nil && pid != strconv.FormatUint(uint64(c.inner.PID()), 10)
-	switch {
-	case !pooled:
-		_, err = backend.AskIn(ctx, c.inner, shown.call("pg_advisory_lock_shared"))
-	case c.inner.TxStatus() == 'T':
-		_, err = backend.KeepIn(ctx, c.inner, shown.call("pg_advisory_xact_lock_shared"))
-	default:
+	lasts := err != nil || pid == strconv.FormatUint(uint64(c.inner.PID()), 10)
+	if !lasts && c.inner.TxStatus() == 'I' {
 		return nil
 	}
-	if err != nil {
+	return c.showOn(ctx, own, lasts, cachesQuestion, func(answer string) (bool, error) { return backend.IsTrue(answer), nil })
+}
+
+// showOn has others see, by a lock of the connection that commits, that a process of a camp writes, and waits until those have
+// no hits who may have a cache. lasts says that the connection has the same backend for as long as it lives. The
+// answer to the question, of which caches makes out whether there is anybody, comes after the lock (I23).
+func (c *Conn) showOn(ctx context.Context, own camp, lasts bool, question string, caches func(answer string) (bool, error)) error {
+	if c.inner.TxStatus() == 'E' || c.shown == own.writing() {
+		return nil
+	}
+	function := "pg_advisory_lock_shared"
+	if !lasts && !c.d.statementPool.Load() {
+		function = "pg_advisory_xact_lock_shared"
+	}
+	if _, err := backend.KeepIn(ctx, c.inner, own.writing().call(function)); err != nil {
 		return c.notShown(ctx, err)
 	}
-	if !pooled {
-		c.shown = shown
+	var some bool
+	answer, err := backend.AskIn(ctx, c.inner, question)
+	if err == nil {
+		some, err = caches(answer)
 	}
-	some, err := backend.AskIn(ctx, c.inner, cachesQuestion)
-	if c.inner.Closed() || ctx.Err() != nil {
-		return err
+	if err != nil {
+		if err := c.notShown(ctx, err); err != nil {
+			return err
+		}
+		some = true // as far as is known
 	}
-	if err == nil && !backend.IsTrue(some) {
-		return nil
+	if some {
+		if err := patiently(ctx, c.inner, campWait()); err != nil {
+			return err
+		}
 	}
-	return patiently(ctx, c.inner, campWait())
+	if lasts {
+		c.shown = own.writing()
+	}
+	return nil
 }
 
 func (o *outsider) announce(ctx context.Context, c *Conn) error {

@@ -221,7 +221,7 @@ func (p *peers) ask(ctx context.Context, hidden bool) error {
 	// taken while those of others have the same effect.
 	holds := !p.writing.IsZero() && !p.covered
 	if p.writes && p.camp.kind != campUnknown && (holds || !pooled || !p.mate && len(p.met) < 2) {
-		shown = append(shown, post{lockCamps, p.camp.writeLock()})
+		shown = append(shown, p.camp.writing())
 	}
 	if p.policies != "" && (len(shown) > 0 || p.told) {
 		shown = append(shown, p.policyPost())
@@ -241,7 +241,7 @@ func (p *peers) ask(ctx context.Context, hidden bool) error {
 	}
 	p.problem = nil
 	p.meetLocked(at, s)
-	p.sawWritingLocked(at, s, since[post{lockCamps, p.camp.writeLock()}], pooled)
+	p.sawWritingLocked(at, s, since[p.camp.writing()], pooled)
 	caching := since[post{lockCamps, p.camp.cacheLock()}]
 	if p.told {
 		caching = started
@@ -435,35 +435,13 @@ func (p *peers) announceOn(ctx context.Context, c *Conn, database string) error 
 	p.mu.Lock()
 	own := p.camp
 	p.mu.Unlock()
-	shown := post{lockCamps, own.writeLock()}
-	function := "pg_advisory_lock_shared"
-	if c.pid == 0 && !c.d.statementPool.Load() {
-		function = "pg_advisory_xact_lock_shared"
-	}
-	if c.inner.TxStatus() == 'E' || own.kind == campUnknown || c.shown == shown {
+	if own.kind == campUnknown {
 		return nil
 	}
-	if _, err := backend.KeepIn(ctx, c.inner, shown.call(function)); err != nil {
-		return c.notShown(ctx, err)
-	}
-	answer, err := backend.AskIn(ctx, c.inner, censusOf(database))
-	var s census
-	if err == nil {
-		s, err = parseCensus(answer)
-	}
-	if err != nil {
-		if err := c.notShown(ctx, err); err != nil {
-			return err
-		}
-		s.young = true // somebody may have a cache
-	}
-	if s.young || len(others(s.caches, own)) > 0 {
-		err = patiently(ctx, c.inner, campWait())
-	}
-	if err == nil && c.pid != 0 {
-		c.shown = shown
-	}
-	return err
+	return c.showOn(ctx, own, c.pid != 0, censusOf(database), func(answer string) (bool, error) {
+		s, err := parseCensus(answer)
+		return s.young || len(others(s.caches, own)) > 0, err
+	})
 }
 
 // notShown returns the error of showing others that the connection writes, unless it is that PostgreSQL
