@@ -63,8 +63,10 @@ func (e *effect) announce(ctx context.Context) error {
 // retract gives up the locks of statements that have ended. In a transaction it is put off
 // to its end.
 func (c *Conn) retract() {
-	defer func(raw bool) { c.raw = raw }(c.raw)
-	c.raw = false // what is asked here is the driver's own
+	if c.announced == 0 {
+		return
+	}
+	defer c.lent.pause()()
 	for c.announced > 0 && !c.inner.Closed() && c.inner.TxStatus() == 'I' {
 		ctx, cancel := context.WithTimeout(context.Background(), backend.RollbackTimeout)
 		_, err := c.inner.Ask(ctx, retractAlone)

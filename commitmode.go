@@ -61,8 +61,7 @@ func (c *Conn) commitDoubtful() backend.CommitMode {
 // that is not seen and has hardly set synchronous_commit: to ask at once costs less than
 // to keep everything marked that such code may have changed.
 func (c *Conn) onDisk(sp *space) bool {
-	defer func(raw bool) { c.raw = raw }(c.raw)
-	c.raw = false // what is asked here is the driver's own
+	defer c.lent.pause()()
 	if c.inner.Closed() || c.inner.TxStatus() != 'I' {
 		return false
 	}

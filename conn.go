@@ -38,10 +38,9 @@ type Conn struct {
 	*link          // never nil
 	undialled link // until it is dialled
 
-	raw       bool    // the pgx connection was handed out since the last call here, and is traced
-	rawEffect *effect // of an untraced hand-out
-	isClosed  bool
-	counted   bool // it is counted, see occupancy
+	lent     lending
+	isClosed bool
+	counted  bool // it is counted, see occupancy
 
 	// See places.go. Without Config.MaxConns nothing of this is ever set.
 	placed  bool // it has one of the connector's places
@@ -290,6 +289,28 @@ func PgxConn(ctx context.Context, conn *sql.Conn, f func(*pgx.Conn) error) error
 	})
 }
 
+// lending is the pgx connection in the hands of a caller, until the next call here.
+type lending struct {
+	seen   bool    // a tracer sees what he sends; false while the driver sends something of its own
+	unseen *effect // of a use that no tracer sees; nil if there is none
+}
+
+// end ends what is going on past the driver.
+func (l *lending) end() {
+	l.seen = false
+	if e := l.unseen; e != nil {
+		l.unseen = nil
+		e.done(nil)
+	}
+}
+
+// pause has the tracer take what is sent for the driver's own, until resume is called.
+func (l *lending) pause() (resume func()) {
+	seen := l.seen
+	l.seen = false
+	return func() { l.seen = seen }
+}
+
 func (c *Conn) handOut(ctx context.Context) (*pgx.Conn, error) {
 	if err := c.enter(); err != nil {
 		return nil, err
@@ -307,7 +328,7 @@ func (c *Conn) handOut(ctx context.Context) (*pgx.Conn, error) {
 		c.tx.found = found{}
 	}
 	if c.d.traced || in.Followed() {
-		c.raw = true
+		c.lent.seen = true
 		return in.Conn.Conn(), nil
 	}
 	if b := c.d.behind.Load(); b != nil {
@@ -319,7 +340,7 @@ func (c *Conn) handOut(ctx context.Context) (*pgx.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.rawEffect = e
+	c.lent.unseen = e
 	return in.Conn.Conn(), nil
 }
 
@@ -345,11 +366,7 @@ func (c *Conn) enter() error {
 	if c.idle.Load() != inUse {
 		c.d.idlers.awake(c)
 	}
-	c.raw = false
-	if e := c.rawEffect; e != nil {
-		c.rawEffect = nil
-		e.done(nil)
-	}
+	c.lent.end()
 	c.disown()
 	c.retract()
 	return nil

@@ -143,8 +143,7 @@ func (c *Conn) lookBack(e *effect) {
 	if e.space == nil && c.inStandby() == "on" {
 		return // it was a standby when the statement had ended
 	}
-	defer func(raw bool) { c.raw = raw }(c.raw)
-	c.raw = false // what is asked here is the driver's own
+	defer c.lent.pause()()
 	ctx, cancel := context.WithTimeout(context.Background(), backend.RollbackTimeout)
 	defer cancel()
 	answer, err := c.inner.Ask(ctx, backend.WithIdentity("SELECT ''"))

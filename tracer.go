@@ -56,11 +56,10 @@ func (t tracer) TraceCopyFromEnd(ctx context.Context, _ *pgx.Conn, data pgx.Trac
 // start marks what the statements, which run as one unit, will change.
 func (t tracer) start(ctx context.Context, queries ...*pgx.QueuedQuery) context.Context {
 	c := t.b.holder
-	if c == nil || !c.raw {
+	if c == nil || !c.lent.seen {
 		return ctx
 	}
-	c.raw = false // what planning asks of PostgreSQL is the driver's own
-	defer func() { c.raw = true }()
+	defer c.lent.pause()() // what planning asks of PostgreSQL is the driver's own
 	e, err := t.begin(ctx, queries)
 	if err != nil {
 		refused, cancel := context.WithCancelCause(ctx)
