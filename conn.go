@@ -42,12 +42,7 @@ type Conn struct {
 	isClosed bool
 	counted  bool // it is counted, see occupancy
 
-	// See places.go. Without Config.MaxConns nothing of this is ever set.
-	placed  bool // it has one of the connector's places
-	used    bool // for more than a question of the driver's own
-	waited  bool // it has waited for it
-	parked  bool // database/sql has no use for it, and the backend may be taken away
-	unswept bool // see sweep
+	placement placement // see places.go
 
 	idle atomic.Int32 // see idlers
 
@@ -195,11 +190,11 @@ func (c *Conn) Ping(ctx context.Context) error {
 // caller and the session is as a new one's, that waits until the inner connection is
 // needed: hits do without, and one that has ended is replaced, see ready.
 func (c *Conn) ResetSession(ctx context.Context) error {
-	wasParked := c.parked
+	wasParked := c.placement.parked
 	if err := c.enter(); err != nil {
 		return driver.ErrBadConn
 	}
-	if c.placed && !wasParked { // a wrapper has not passed IsValid on
+	if c.placement.has() && !wasParked { // a wrapper has not passed IsValid on
 		c.d.problems.note(workPool, errUnheard)
 		c.putBack(false)
 	}
@@ -225,7 +220,7 @@ func (c *Conn) Close() error {
 		return nil
 	}
 	_ = c.enter()
-	if c.placed {
+	if c.placement.has() {
 		c.putBack(false)
 	}
 	c.isClosed = true
@@ -360,7 +355,7 @@ func (c *Conn) enter() error {
 	if c.isClosed {
 		return errClosed
 	}
-	if c.parked {
+	if c.placement.parked {
 		c.d.places.unpark(c)
 	}
 	if c.idle.Load() != inUse {
@@ -378,7 +373,7 @@ func (c *Conn) enter() error {
 func (c *Conn) ready(ctx context.Context) error {
 	err := c.usable(ctx)
 	if err == nil {
-		c.used = true
+		c.placement.uses()
 	}
 	return err
 }
@@ -390,10 +385,10 @@ func (c *Conn) usable(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := c.reset(ctx); err != nil || !c.unswept {
+	if err := c.reset(ctx); err != nil || !c.placement.unswept {
 		return err
 	}
-	c.unswept = false
+	c.placement.unswept = false
 	c.sweep()
 	return nil
 }
@@ -420,7 +415,7 @@ func (c *Conn) reset(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	if c.placed {
+	if c.placement.has() {
 		c.d.places.suspect()
 	}
 	return c.redial(ctx)

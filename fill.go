@@ -138,7 +138,7 @@ func (c *Conn) fill(ctx context.Context, q *call, m *fetch, f *flight) (driver.R
 		}
 	}()
 	before := c.inner
-	c.waited = false
+	c.placement.waited = false
 	if err := c.readyFor(ctx, q); err != nil {
 		return nil, err
 	}
@@ -158,7 +158,7 @@ func (c *Conn) fill(ctx context.Context, q *call, m *fetch, f *flight) (driver.R
 		}
 		return c.direct(ctx, q, keying.SessionUnknown)
 	}
-	if c.waited {
+	if c.placement.waited {
 		f.begins()
 		if entry := c.lookAgain(ctx, q, m); entry != nil {
 			f.land(landing{entry: entry})

@@ -110,8 +110,8 @@ func (c *Conn) hangUp() {
 
 // vacate gives a place back in which there is no backend.
 func (c *Conn) vacate() {
-	if c.placed {
-		c.placed = false
+	if c.placement.has() {
+		c.placement.state = placementNone
 		c.d.places.leave()
 	}
 }

@@ -63,6 +63,33 @@ type places struct {
 	waited time.Duration
 }
 
+// placement is a Conn's share of them. Without Config.MaxConns it stays the zero value. The Conn's own goroutine
+// changes it; while it is parked others may take its place away, see places.evictLocked.
+type placement struct {
+	state  placementState
+	parked bool // database/sql has no use for the Conn, which keeps its place unless somebody waits for one
+
+	waited  bool // the Conn has waited for its place, since that was asked last (Conn.fill)
+	unswept bool // the backend was not in its hands until now, see sweep
+}
+
+type placementState uint8
+
+const (
+	placementNone  placementState = iota
+	placementTaken                // it has one, so far for the driver's own questions
+	placementUsed                 // and has run a statement of the caller's
+)
+
+func (p *placement) has() bool { return p.state != placementNone }
+
+// uses notes that a statement of the caller's is about to run.
+func (p *placement) uses() {
+	if p.state == placementTaken {
+		p.state = placementUsed
+	}
+}
+
 // waiter is served before ready is closed.
 type waiter struct {
 	ready chan struct{}
@@ -202,7 +229,7 @@ func (p *places) park(c *Conn) bool {
 
 // unpark is called before c is used again. Its backend may be gone.
 func (p *places) unpark(c *Conn) {
-	c.parked, c.unswept = false, true
+	c.placement.parked, c.placement.unswept = false, true
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if i := slices.Index(p.parked, c); i >= 0 {
@@ -258,14 +285,14 @@ func (p *places) closeFree(forGood bool) {
 
 // connect gives the connection a backend: a free one, or a new one.
 func (c *Conn) connect(ctx context.Context) error {
-	if p := c.d.places; p != nil && !c.placed && !c.applies { // who waits for what was queued may have the last place
+	if p := c.d.places; p != nil && !c.placement.has() && !c.applies { // who waits for what was queued may have the last place
 		b, waited, err := p.take(ctx)
-		if c.waited = c.waited || waited; err != nil {
+		if c.placement.waited = c.placement.waited || waited; err != nil {
 			return err
 		}
-		c.placed = true
+		c.placement.state = placementTaken
 		if b != nil {
-			c.link, b.holder, b.needsReset, c.unswept = b, c, true, true
+			c.link, b.holder, b.needsReset, c.placement.unswept = b, c, true, true
 			return nil
 		}
 	}
@@ -275,14 +302,14 @@ func (c *Conn) connect(ctx context.Context) error {
 // detach takes the backend from the connection, with its place.
 func (c *Conn) detach() *link {
 	b := c.link
-	c.link, c.placed, c.used = &c.undialled, false, false
+	c.link, c.placement.state = &c.undialled, placementNone
 	b.holder = nil
 	return b
 }
 
 // IsValid is called when database/sql puts the connection back into its pool.
 func (c *Conn) IsValid() bool {
-	if c.placed {
+	if c.placement.has() {
 		c.putBack(true)
 	} else {
 		c.rests()
@@ -303,7 +330,7 @@ func (c *Conn) putBack(keeps bool) {
 	case c.inner.TxStatus() != 'I':
 		p.end(c.detach())
 	case c.attached && keeps && p.park(c):
-		c.parked = true
+		c.placement.parked = true
 	case c.attached, c.outdated():
 		p.end(c.detach())
 	default:
@@ -330,10 +357,10 @@ func (c *Conn) attach() {
 // mayWait reports that the connection may wait for others who miss the same. Whoever has a place must not;
 // one that was only asked for the session is given back before.
 func (c *Conn) mayWait() bool {
-	if c.placed && !c.used && c.tx == nil && !c.attached && c.inner != nil && !c.inner.Closed() {
+	if c.placement.state == placementTaken && c.tx == nil && !c.attached && c.inner != nil && !c.inner.Closed() {
 		c.putBack(false)
 	}
-	return !c.placed
+	return !c.placement.has()
 }
 
 // lend has those without a backend go by what is known of b, which any of them may be given, if nothing else

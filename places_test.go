@@ -460,7 +460,7 @@ func TestStateOfASessionReachesNobodyElse(t *testing.T) {
 			for range p.most { // the last one has the parked backend closed
 				conn := p.Conn(p.DB)
 				if conn.Raw(func(c any) error {
-					if c.(*Conn).placed {
+					if c.(*Conn).placement.has() {
 						return errors.New("it is its own") // database/sql has given it to the same one again
 					}
 					return nil

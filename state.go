@@ -264,7 +264,7 @@ func (c *Conn) publish() {
 		known := c.known
 		c.d.known.Store(&known)
 		c.d.limit.Store(int64(c.limit))
-	case c.placed:
+	case c.placement.has():
 		c.d.lend(c.link)
 	}
 }

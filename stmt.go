@@ -81,7 +81,7 @@ func (s *Stmt) Close() (err error) {
 	for _, p := range s.on {
 		switch {
 		case p.b.gone.Load():
-		case !s.c.parked && p.b == s.c.link:
+		case !s.c.placement.parked && p.b == s.c.link:
 			err = p.inner.Close()
 		case s.c.d.places != nil:
 			s.c.d.places.discard(p.b, p.inner)
