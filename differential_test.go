@@ -242,11 +242,13 @@ func forgetOthers(p *actor, s sqlgen.Statement) {
 		if conn.tx == nil || conn.tx.view == nil || conn.tx.view.snapshot == nil {
 			return nil
 		}
-		for tag := range conn.tx.tags {
-			if rel := conn.tx.view.snapshot.ByOID(tag.Relation); rel != nil && !strings.Contains(s.SQL, rel.Name) {
-				delete(conn.tx.tags, tag)
+		var kept store.TagSet
+		for _, tag := range conn.tx.tags.Tags() {
+			if rel := conn.tx.view.snapshot.ByOID(tag.Relation); rel == nil || strings.Contains(s.SQL, rel.Name) {
+				kept.Add(tag)
 			}
 		}
+		conn.tx.tags = kept
 		return nil
 	})
 }

@@ -266,7 +266,7 @@ func (c *Conn) beginCommit(ctx context.Context) (*effect, error) {
 	if c.tx != nil && c.tx.unseen && e.space == nil && c.inner.TxStatus() == 'T' {
 		return e, c.showAnyway(ctx)
 	}
-	if c.tx == nil || e.space == nil && !e.where.drifts() || len(c.tx.tags) == 0 && !c.tx.asks || c.inner.TxStatus() == 'E' {
+	if c.tx == nil || e.space == nil && !e.where.drifts() || c.tx.tags.Len() == 0 && !c.tx.asks || c.inner.TxStatus() == 'E' {
 		return e, nil // nothing written, or PostgreSQL will answer ROLLBACK
 	}
 	if e.space != nil {

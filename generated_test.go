@@ -255,10 +255,10 @@ func (p *actor) covered(ctx context.Context, total *score) error {
 		}
 		total.covered++
 		known := make(map[uint32]bool)
-		for tag := range tx.tags {
+		for _, tag := range tx.tags.Tags() {
 			known[tag.Relation] = true
 		}
-		if _, all := tx.tags[store.Tag{Kind: store.TagSchema}]; all {
+		if tx.tags.Has(store.Tag{Kind: store.TagSchema}) {
 			return nil
 		}
 		for oid, name := range wrote {

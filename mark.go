@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -89,16 +90,10 @@ func (e *effect) gather() {
 		// Some statement was planned with a catalog that has changed since;
 		// its locks keep its own tables as they were, but not those that
 		// a new foreign key or view leads to.
-		if tx.tags == nil {
-			tx.tags = make(map[store.Tag]struct{})
-		}
-		tx.tags[store.Tag{Kind: store.TagSchema}] = struct{}{}
+		tx.tags.Add(store.Tag{Kind: store.TagSchema})
 	}
 	e.view, e.also.catalog = tx.view, e.also.catalog || tx.catalog
-	e.tags = make([]store.Tag, 0, len(tx.tags))
-	for tag := range tx.tags {
-		e.tags = append(e.tags, tag)
-	}
+	e.tags = slices.Clone(tx.tags.Tags())
 }
 
 // markHere is mark in a store in this process.

@@ -28,7 +28,7 @@ type txState struct {
 // txWrites is what the transaction has written so far, or may have. Nothing is taken away: a savepoint that is
 // rolled back leaves its tags.
 type txWrites struct {
-	tags    map[store.Tag]struct{}
+	tags    store.TagSet
 	view    *view // the catalog that the writes were planned with, the first one if mixed
 	mixed   bool  // there were several
 	catalog bool  // the catalog was changed
@@ -81,20 +81,8 @@ func (t *txWrites) add(v *view, tags []store.Tag) {
 		return
 	}
 	t.planned(v)
-	if t.tags == nil {
-		t.tags = make(map[store.Tag]struct{})
-	}
-	for _, tag := range tags {
-		t.tags[tag] = struct{}{}
-	}
-	if len(t.tags) <= maxTxTags {
-		return
-	}
-	for tag := range t.tags { // rows become all rows of their key
-		if tag.Kind == store.TagRow {
-			delete(t.tags, tag)
-			t.tags[store.Tag{Relation: tag.Relation, Kind: store.TagRows, Index: tag.Index}] = struct{}{}
-		}
+	if t.tags.Add(tags...); t.tags.Len() > maxTxTags {
+		t.tags.Widen()
 	}
 }
 
@@ -115,24 +103,19 @@ func (t *txWrites) wrote(v *view, tags []store.Tag) bool {
 	if t.asks {
 		return true
 	}
-	if len(t.tags) == 0 {
+	if t.tags.Len() == 0 {
 		return false
 	}
 	if t.mixed || !t.view.same(v) {
 		return true
 	}
 	for _, tag := range tags {
-		if _, ok := t.tags[tag]; ok {
-			return true
-		}
-		// A write that was widened to all rows of a key.
-		tag.Kind, tag.Value = store.TagRows, 0
-		if _, ok := t.tags[tag]; ok {
+		wide := tag // as of a write that was widened to all rows of a key
+		if wide.Kind, wide.Value = store.TagRows, 0; t.tags.Has(tag) || t.tags.Has(wide) {
 			return true
 		}
 	}
-	_, everything := t.tags[store.Tag{Kind: store.TagSchema}]
-	return everything
+	return t.tags.Has(store.Tag{Kind: store.TagSchema})
 }
 
 // mayRead reports why a read in the transaction must go to PostgreSQL.

@@ -173,7 +173,7 @@ func (c *Coordinator) retry(w *Write) {
 }
 
 func (c *Coordinator) release(ctx context.Context, w *Write) bool {
-	if err := c.store.Release(ctx, w.id, w.tags); err != nil {
+	if err := c.store.Release(ctx, w.id, w.tags.Tags()); err != nil {
 		c.failures.Add(1)
 		return false
 	}

@@ -3,7 +3,6 @@ package invalidation
 import (
 	"context"
 	"errors"
-	"slices"
 
 	"github.com/cachedpg/cachedpg/store"
 )
@@ -21,9 +20,8 @@ var errOver = errors.New("cachedpg: the write is over")
 type Write struct {
 	c    *Coordinator
 	id   store.WriterID
-	tags []store.Tag
-	seen map[store.Tag]struct{} // of tags, once there are many
-	told int                    // that many of tags the store has acknowledged
+	tags store.TagSet
+	sent int // that many of tags the store has acknowledged
 	over bool
 }
 
@@ -37,8 +35,8 @@ func (w *Write) ID() store.WriterID { return w.id }
 // After an error the tags may be marked or not. They stay part of the write: the
 // next Intend tries them again, and Release releases them (I11).
 func (w *Write) Intend(ctx context.Context, tags []store.Tag) error {
-	_, err := w.intend(tags, func(untold []store.Tag) (store.Marked, error) {
-		return store.Marked{Tags: untold}, w.c.store.Intend(ctx, w.id, untold)
+	_, err := w.intend(tags, func(unsent []store.Tag) (store.Marked, error) {
+		return store.Marked{Tags: unsent}, w.c.store.Intend(ctx, w.id, unsent)
 	})
 	return err
 }
@@ -46,32 +44,33 @@ func (w *Write) Intend(ctx context.Context, tags []store.Tag) error {
 // Mark is Intend in a store that processes share, see store.Shared. If the
 // store marks the schema tag as well, that becomes part of the write.
 func (w *Write) Mark(ctx context.Context, s store.Shared, tags []store.Tag, catalog store.Stamp) (store.Marked, error) {
-	return w.intend(tags, func(untold []store.Tag) (store.Marked, error) {
-		return s.Mark(ctx, w.id, untold, catalog)
+	return w.intend(tags, func(unsent []store.Tag) (store.Marked, error) {
+		return s.Mark(ctx, w.id, unsent, catalog)
 	})
 }
 
-func (w *Write) intend(tags []store.Tag, tell func(untold []store.Tag) (store.Marked, error)) (store.Marked, error) {
+func (w *Write) intend(tags []store.Tag, send func(unsent []store.Tag) (store.Marked, error)) (store.Marked, error) {
 	if w.over {
 		return store.Marked{}, errOver
 	}
 	// Remembered first: the store may have marked them although it fails.
-	w.tags = slices.Grow(w.tags, len(tags))
-	for _, t := range tags {
-		w.add(t)
-	}
-	if w.told == len(w.tags) {
+	w.tags.Add(tags...)
+	unsent := w.tags.Tags()[w.sent:]
+	if len(unsent) == 0 {
 		return store.Marked{}, nil
 	}
-	marked, err := tell(w.tags[w.told:])
+	marked, err := send(unsent)
 	if err != nil {
 		return store.Marked{}, err
 	}
-	w.tags = append(w.tags[:w.told], marked.Tags...) // what has no intent needs no release (I26)
-	if marked.Schema {
-		w.add(store.Tag{Kind: store.TagSchema})
+	if len(marked.Tags) < len(unsent) { // what has no intent needs no release (I26)
+		w.tags.Truncate(w.sent)
+		w.tags.Add(marked.Tags...)
 	}
-	w.told = len(w.tags)
+	if marked.Schema {
+		w.tags.Add(store.Tag{Kind: store.TagSchema})
+	}
+	w.sent = w.tags.Len()
 	w.c.intents.Add(1)
 	return marked, nil
 }
@@ -79,35 +78,11 @@ func (w *Write) intend(tags []store.Tag, tell func(untold []store.Tag) (store.Ma
 // Remember makes tags part of the write without marking them. Release then
 // gives them new stamps, which is all that cache-aside in its textbook form does.
 func (w *Write) Remember(tags []store.Tag) {
-	for _, t := range tags {
-		w.add(t)
-	}
-}
-
-// few is how many tags are searched faster one by one than in a map.
-const few = 64
-
-func (w *Write) add(t store.Tag) {
-	if len(w.tags) < few {
-		if !slices.Contains(w.tags, t) {
-			w.tags = append(w.tags, t)
-		}
-		return
-	}
-	if w.seen == nil {
-		w.seen = make(map[store.Tag]struct{}, 2*few)
-		for _, t := range w.tags {
-			w.seen[t] = struct{}{}
-		}
-	}
-	if _, ok := w.seen[t]; !ok {
-		w.seen[t] = struct{}{}
-		w.tags = append(w.tags, t)
-	}
+	w.tags.Add(tags...)
 }
 
 // Empty reports that nothing is to be released.
-func (w *Write) Empty() bool { return len(w.tags) == 0 }
+func (w *Write) Empty() bool { return w.tags.Len() == 0 }
 
 // Release ends a write whose outcome is known: committed, rolled back, or never
 // sent. Each tag gets a new stamp (I5), and is clean when no other writer has
@@ -115,14 +90,14 @@ func (w *Write) Empty() bool { return len(w.tags) == 0 }
 // does.
 func (w *Write) Release() { w.ReleaseTelling(nil) }
 
-// ReleaseTelling is Release, and closes told, unless it is nil, when the store has
+// ReleaseTelling is Release, and closes asked, unless it is nil, when the store has
 // been asked for the first time: it took the release, or will be asked again.
-func (w *Write) ReleaseTelling(told chan<- struct{}) {
+func (w *Write) ReleaseTelling(asked chan<- struct{}) {
 	switch {
 	case w.end():
-		w.c.settle(w, told)
-	case told != nil:
-		close(told)
+		w.c.settle(w, asked)
+	case asked != nil:
+		close(asked)
 	}
 }
 
@@ -156,6 +131,6 @@ func (w *Write) end() bool {
 	if w.over {
 		return false
 	}
-	w.over, w.seen = true, nil
-	return len(w.tags) > 0
+	w.over = true
+	return w.tags.Len() > 0
 }

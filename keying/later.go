@@ -116,9 +116,9 @@ func (p *Plan) MayWait(v Values, buf []byte) (bool, []byte) {
 		return false, buf
 	}
 	for i := range p.changes {
-		var l tagList
-		p.changes[i].tags(&l, v)
-		if !slices.ContainsFunc(l.tags, func(t store.Tag) bool { return t.Kind == store.TagRow }) {
+		var s store.TagSet
+		p.changes[i].tags(&s, v)
+		if !slices.ContainsFunc(s.Tags(), func(t store.Tag) bool { return t.Kind == store.TagRow }) {
 			return false, buf
 		}
 	}

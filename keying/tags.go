@@ -180,16 +180,20 @@ func (l *lookup) list(dst []store.Tag, v Values) (tags []store.Tag, always, rows
 // WriteTags appends the tags that executing the text invalidates: none unless
 // Writes. It does not allocate if dst has room.
 func (p *Plan) WriteTags(dst []store.Tag, v Values) []store.Tag {
-	l := tagList{tags: append(dst, p.written...), from: len(dst)}
+	s := store.NewTagSet(dst[len(dst):])
+	s.Add(p.written...)
 	for i := range p.changes {
-		p.changes[i].tags(&l, v)
+		p.changes[i].tags(&s, v)
 	}
-	return l.tags
+	if len(dst) == 0 {
+		return s.Tags()
+	}
+	return append(dst, s.Tags()...) // where dst has room they are there already
 }
 
-func (c *change) tags(l *tagList, v Values) {
+func (c *change) tags(s *store.TagSet, v Values) {
 	for _, index := range c.loose {
-		l.add(store.Tag{Relation: c.relation, Kind: store.TagRows, Index: index})
+		s.Add(store.Tag{Relation: c.relation, Kind: store.TagRows, Index: index})
 	}
 	for i := range c.keys {
 		k := &c.keys[i]
@@ -199,43 +203,15 @@ func (c *change) tags(l *tagList, v Values) {
 			_, fixed = k.value(v, j)
 		}
 		if !fixed {
-			l.add(store.Tag{Relation: c.relation, Kind: store.TagRows, Index: k.index})
+			s.Add(store.Tag{Relation: c.relation, Kind: store.TagRows, Index: k.index})
 			continue
 		}
 		for j := range n {
 			h, _ := k.value(v, j)
-			l.add(store.Tag{Relation: c.relation, Kind: store.TagRow, Index: k.index, Value: h})
+			s.Add(store.Tag{Relation: c.relation, Kind: store.TagRow, Index: k.index, Value: h})
 		}
 	}
 }
-
-// tagList is a list with each tag once.
-type tagList struct {
-	tags []store.Tag
-	from int                    // where it begins in tags
-	seen map[store.Tag]struct{} // nil while it is short
-}
-
-// add appends t unless it is there.
-func (l *tagList) add(t store.Tag) {
-	if len(l.tags)-l.from < shortList {
-		l.tags = addTag(l.tags, l.from, t)
-		return
-	}
-	if l.seen == nil {
-		l.seen = make(map[store.Tag]struct{}, 2*shortList)
-		for _, t := range l.tags[l.from:] {
-			l.seen[t] = struct{}{}
-		}
-	}
-	if _, ok := l.seen[t]; !ok {
-		l.seen[t] = struct{}{}
-		l.tags = append(l.tags, t)
-	}
-}
-
-// shortList is the length of a list that is searched by looking at all of it.
-const shortList = 128
 
 // addTag appends t unless it is among tags[from:].
 func addTag(tags []store.Tag, from int, t store.Tag) []store.Tag {
