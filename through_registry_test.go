@@ -16,7 +16,7 @@ import (
 
 // use has a registry remember that a result with one tag was read.
 func (rs *recipes) use(n byte, s *session, text string, tags ...store.Tag) {
-	q := &call{sql: text, session: s, text: &planned{shape: &shape{through: []uint32{1}}}}
+	q := &call{sql: text, meaning: meaning{session: s, text: &planned{shape: &shape{through: []uint32{1}}}}}
 	rs.remember(q, store.Key{n, byte(len(text))}, tags, &store.Entry{}, true, 0)
 }
 
@@ -63,7 +63,7 @@ func TestRecipesAreBounded(t *testing.T) {
 	var rs recipes
 	s := &session{}
 	for i := range 3 * maxRecipes {
-		q := &call{sql: "short", session: s, text: &planned{shape: &shape{through: []uint32{1}}}}
+		q := &call{sql: "short", meaning: meaning{session: s, text: &planned{shape: &shape{through: []uint32{1}}}}}
 		rs.remember(q, store.Key{1, byte(i), byte(i >> 8)}, []store.Tag{rowTag(uint64(i)), rowTag(uint64(i + 1))}, &store.Entry{}, true, 0)
 	}
 	if len(rs.byKey) != maxRecipes || rs.order.Len() != maxRecipes || len(rs.byTag) > maxRecipes+1 {
@@ -71,7 +71,7 @@ func TestRecipesAreBounded(t *testing.T) {
 	}
 	long := strings.Repeat("x", maxRecipe/2)
 	for i := range 2 * maxRecipeBytes / len(long) {
-		q := &call{sql: long, session: s, text: &planned{shape: &shape{through: []uint32{1}}}}
+		q := &call{sql: long, meaning: meaning{session: s, text: &planned{shape: &shape{through: []uint32{1}}}}}
 		rs.remember(q, store.Key{2, byte(i), byte(i >> 8)}, []store.Tag{rowTag(1)}, &store.Entry{}, true, 0)
 	}
 	if rs.bytes > maxRecipeBytes || rs.bytes < maxRecipeBytes/2 {
