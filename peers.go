@@ -63,9 +63,9 @@ type peers struct {
 
 	watches bool // by itself; else the keeper does, with what it asks anyway
 
-	// told says that the commits of other camps are told by events. So it is not
+	// byEvents says that the commits of other camps come as events. So it is not
 	// withheld for them, and no writer waits for it.
-	told bool
+	byEvents bool
 
 	turn  sync.Mutex // one asks at a time
 	began time.Time  // when the last one did; guarded by turn
@@ -214,7 +214,7 @@ func (p *peers) ask(ctx context.Context, hidden bool) error {
 	p.mu.Lock()
 	var shown []post
 	hidden = hidden || p.camp.kind == campUnknown
-	if !hidden && !p.told {
+	if !hidden && !p.byEvents {
 		shown = append(shown, post{lockCamps, p.camp.cacheLock()})
 	}
 	// Behind a pooler a lock takes one of few connections, so there it is not
@@ -223,7 +223,7 @@ func (p *peers) ask(ctx context.Context, hidden bool) error {
 	if p.writes && p.camp.kind != campUnknown && (holds || !pooled || !p.mate && len(p.met) < 2) {
 		shown = append(shown, p.camp.writing())
 	}
-	if p.policies != "" && (len(shown) > 0 || p.told) {
+	if p.policies != "" && (len(shown) > 0 || p.byEvents) {
 		shown = append(shown, p.policyPost())
 	}
 	p.mu.Unlock()
@@ -243,7 +243,7 @@ func (p *peers) ask(ctx context.Context, hidden bool) error {
 	p.meetLocked(at, s)
 	p.sawWritingLocked(at, s, since[p.camp.writing()], pooled)
 	caching := since[post{lockCamps, p.camp.cacheLock()}]
-	if p.told {
+	if p.byEvents {
 		caching = started
 	}
 	if hidden || caching.IsZero() || len(p.met) > 0 {
@@ -266,7 +266,7 @@ func (p *peers) ask(ctx context.Context, hidden bool) error {
 func (p *peers) meetLocked(at time.Time, s census) {
 	p.notice = s.notice
 	p.met = nil
-	if !p.told {
+	if !p.byEvents {
 		p.met = withoutKin(p.process, others(s.writers, p.camp))
 	}
 	p.mate = slices.Contains(s.writers, p.camp)

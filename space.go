@@ -199,7 +199,7 @@ func newSpace(d *connector, s *backend.Session) *space {
 	sp.before.Store(new(underWay))
 	if d.target == nil {
 		sp.peers = newPeers(sp.guard, d.process, newCamp(campMemory, rand.Text()).self(), "", sp.chill)
-		sp.peers.watches, sp.peers.told = true, d.config.External == externalEvents
+		sp.peers.watches, sp.peers.byEvents = true, d.config.External == externalEvents
 		sp.store = store.NewMemory(store.Options{Bytes: d.config.Memory})
 		sp.writes = invalidation.New(sp.store, invalidation.Options{Local: true})
 		if d.watches {
@@ -215,7 +215,7 @@ func newSpace(d *connector, s *backend.Session) *space {
 	sp.before.Load().warm.Store(true)
 	sp.keeper = newKeeper(shared, s.ID, d.config.External == externalWAL, &sp.log, func(g *guard) *peers {
 		p := newPeers(g, d.process, sharedCamp(shared), d.config.agreed(), nil)
-		p.told = d.config.External == externalEvents
+		p.byEvents = d.config.External == externalEvents
 		return p
 	})
 	sp.guard, sp.peers = &sp.keeper.guard, sp.keeper.peers
