@@ -67,7 +67,7 @@ func (c *Conn) onDisk(sp *space) bool {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), backend.RollbackTimeout)
 	defer cancel()
-	ok, err := new(flushPoint).forced(ctx, &sp.log, sp.key.Identity.Asker(c.inner))
+	ok, err := new(backend.FlushPoint).Forced(ctx, &sp.log, sp.key.Identity.Asker(c.inner))
 	return ok && err == nil
 }
 

@@ -51,7 +51,7 @@ func (g *guard) outcome(ctx context.Context, question string) (answer string, er
 func (d *connector) ended(sp *space, pid uint32, xid string, commits backend.CommitMode) func(context.Context) (bool, error) {
 	var seen string // PostgreSQL's clock at the first question
 	var over bool
-	var disk flushPoint
+	var disk backend.FlushPoint
 	return func(ctx context.Context) (bool, error) {
 		id := sp.key.Identity
 		in, err := d.dialOutcome(ctx, id)
@@ -64,8 +64,8 @@ func (d *connector) ended(sp *space, pid uint32, xid string, commits backend.Com
 		switch {
 		case over:
 		case xid != "":
-			answer, err = ask(ctx, "SELECT "+transactionOver(xid))
-			over = backend.IsTrue(answer) || isFuture(err)
+			answer, err = ask(ctx, "SELECT "+backend.TransactionOverSQL(xid))
+			over = backend.IsTrue(answer) || backend.IsFuture(err)
 		case pid == 0:
 			return false, nil // behind a pooler without an id nothing can be proved: the tags stay marked
 		case seen == "":
@@ -80,6 +80,6 @@ func (d *connector) ended(sp *space, pid uint32, xid string, commits backend.Com
 		if !over || commits == backend.CommitSync {
 			return over, err
 		}
-		return disk.forced(ctx, &sp.log, ask)
+		return disk.Forced(ctx, &sp.log, ask)
 	}
 }

@@ -281,7 +281,7 @@ func (f *follower) advance(ctx context.Context) error {
 	last := f.pending[len(f.pending)-1]
 	questions := make([]string, len(f.pending))
 	for i, t := range f.pending {
-		questions[i] = "CASE WHEN " + transactionOver(strconv.FormatUint(t.xid, 10)) + " THEN 't' ELSE 'f' END"
+		questions[i] = "CASE WHEN " + backend.TransactionOverSQL(strconv.FormatUint(t.xid, 10)) + " THEN 't' ELSE 'f' END"
 	}
 	answer, err := f.guard.text(ctx, fmt.Sprintf("SELECT pg_catalog.concat_ws(' ', pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), '%X/%X')::pg_catalog.int8,"+
 		" pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot()), pg_catalog.array_to_string(ARRAY[%s], ''))",

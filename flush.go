@@ -3,13 +3,10 @@ package cachedpg
 import (
 	"context"
 	"errors"
-	"fmt"
-	"strconv"
 	"sync"
 	"time"
 
 	"github.com/cachedpg/cachedpg/internal/backend"
-	"github.com/cachedpg/cachedpg/internal/pgerr"
 )
 
 // With synchronous_commit=off PostgreSQL answers a COMMIT, and shows it to everybody,
@@ -57,139 +54,6 @@ func (e *effect) releaseFlushed() {
 	e.unblock()
 	e.leaveNotice = notice // it stands as long as marks would
 	sp.flushed.after(e.release)
-}
-
-// walLog is what is known of how far a server's log can be asked.
-type walLog struct {
-	mu      sync.Mutex // guards the fields below
-	refused error      // by which it was refused
-	again   time.Time  // when it is asked next
-}
-
-const (
-	// flushMargin is added to the time in which PostgreSQL promises to flush.
-	flushMargin = time.Second
-)
-
-// positionQuestion asks where the log will go on and how far it is on disk. Where it
-// will go on at the beginning of a page, that is behind the page's header, which is
-// not there before the page is begun; of the first page of a file it is longer.
-const positionQuestion = "SELECT pg_catalog.concat_ws(' ', pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_insert_lsn(), '0/0')," +
-	" pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_flush_lsn(), '0/0')," +
-	" pg_catalog.current_setting('wal_block_size'), pg_catalog.pg_size_bytes(pg_catalog.current_setting('wal_segment_size')))"
-
-const (
-	pageHeader = 24
-	fileHeader = 40
-)
-
-func parsePosition(answer string) (insert, flushed uint64, err error) {
-	var page, file uint64
-	if _, err := fmt.Sscan(answer, &insert, &flushed, &page, &file); err != nil || page == 0 || file == 0 {
-		return 0, 0, fmt.Errorf("cachedpg: PostgreSQL answers %q when asked how far its log is", answer)
-	}
-	switch {
-	case insert%file == fileHeader:
-		insert -= fileHeader
-	case insert%file != 0 && insert%page == pageHeader:
-		insert -= pageHeader
-	}
-	return insert, flushed, nil
-}
-
-// position asks how far the log is. An error of which refusesPosition is true
-// stays for a while.
-func (l *walLog) position(ctx context.Context, ask backend.AskFunc) (insert, flushed uint64, err error) {
-	l.mu.Lock()
-	refused, again := l.refused, l.again
-	l.mu.Unlock()
-	if refused != nil && time.Now().Before(again) {
-		return 0, 0, refused
-	}
-	answer, err := ask(ctx, positionQuestion)
-	if err == nil {
-		insert, flushed, err = parsePosition(answer)
-	}
-	if err == nil || refusesPosition(err) {
-		l.mu.Lock()
-		l.refused, l.again = err, time.Now().Add(backend.RefusedFor)
-		l.mu.Unlock()
-	}
-	return insert, flushed, err
-}
-
-// problem is why the log cannot be asked how far it is, "" if it can.
-func (l *walLog) problem() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.refused == nil {
-		return ""
-	}
-	return "cachedpg: the role may not ask how far the write-ahead log is: grant it EXECUTE on pg_current_wal_insert_lsn()" +
-		" and pg_current_wal_flush_lsn(); until then a commit with synchronous_commit=off counts as being on disk" +
-		" after three times wal_writer_delay and a second: " + l.refused.Error()
-}
-
-// refusesPosition: the role lacks a right, or the server has no such log.
-func refusesPosition(err error) bool {
-	return pgerr.Is(err, pgerr.InsufficientPrivilege, pgerr.UndefinedFunction, pgerr.NotSupported)
-}
-
-// flushPoint is a place in the log: once it is on disk, so is everything that could
-// be seen when passed was called for the first time. It is not safe for concurrent use.
-type flushPoint struct {
-	lsn uint64    // 0: not known
-	due time.Time // where the log cannot be asked
-}
-
-// passed reports that the log is flushed past the point, or that the server has
-// crashed since: then it goes on before it, and what could be seen is on disk or gone.
-//
-// Where the role may not ask, it is the time in which PostgreSQL promises to
-// have flushed: three times wal_writer_delay, and flushMargin.
-func (p *flushPoint) passed(ctx context.Context, l *walLog, ask backend.AskFunc) (bool, error) {
-	insert, flushed, err := l.position(ctx, ask)
-	switch {
-	case err == nil && p.lsn == 0:
-		p.lsn = insert
-	case err == nil:
-	case !refusesPosition(err):
-		return false, err
-	case p.due.IsZero():
-		answer, err := ask(ctx, "SELECT setting FROM pg_catalog.pg_settings WHERE name OPERATOR(pg_catalog.=) 'wal_writer_delay'")
-		if err != nil {
-			return false, err
-		}
-		delay, err := strconv.Atoi(answer) // milliseconds
-		if err != nil {
-			return false, fmt.Errorf("cachedpg: PostgreSQL gives %q as wal_writer_delay", answer)
-		}
-		p.due = time.Now().Add(3*time.Duration(delay)*time.Millisecond + flushMargin)
-		return false, nil
-	default:
-		return !time.Now().Before(p.due), nil
-	}
-	return flushed >= p.lsn || insert < p.lsn, nil
-}
-
-// pushQuestion has PostgreSQL write a message, which means nothing to anybody who
-// follows the log, and wait for the disk: it is on it then with everything before.
-const pushQuestion = "SELECT pg_catalog.concat(pg_catalog.set_config('synchronous_commit', 'local', true)," +
-	" pg_catalog.pg_logical_emit_message(true, 'cachedpg-flush', ''))"
-
-// forced is passed for what is asked so rarely that PostgreSQL is made to flush the log
-// instead of being waited for. A transaction that goes on writing may keep the end
-// of the log from the disk for seconds.
-func (p *flushPoint) forced(ctx context.Context, l *walLog, ask backend.AskFunc) (bool, error) {
-	ok, err := p.passed(ctx, l, ask)
-	if ok || err != nil || !p.due.IsZero() {
-		return ok, err
-	}
-	_, err = ask(ctx, pushQuestion)
-	if refusesPosition(err) {
-		return false, nil // it is waited for
-	}
-	return err == nil, err
 }
 
 // flusher runs what has to wait until the log is flushed past everything that could
@@ -253,7 +117,7 @@ func (f *flusher) pending() int {
 
 // flushGroup is what arrived between two questions.
 type flushGroup struct {
-	point    flushPoint
+	point    backend.FlushPoint
 	releases []func()
 }
 
@@ -305,14 +169,14 @@ func (f *flusher) round(ctx context.Context, groups []*flushGroup) ([]*flushGrou
 	position := f.once()
 	for len(groups) > 0 {
 		g := groups[0]
-		ok, err := g.point.passed(ctx, &f.sp.log, position)
+		ok, err := g.point.Passed(ctx, &f.sp.log, position)
 		replaced := errors.Is(err, backend.ErrServerReplaced)
 		if err != nil && !replaced {
 			return groups, err
 		}
 		if !ok && !replaced {
 			for _, g := range groups[1:] { // those that have just arrived
-				if _, err := g.point.passed(ctx, &f.sp.log, position); err != nil {
+				if _, err := g.point.Passed(ctx, &f.sp.log, position); err != nil {
 					return groups, err
 				}
 			}

@@ -367,7 +367,7 @@ func TestAnEpochBeginsWithWhatIsOnDisk(t *testing.T) {
 		if !isUnflushed(f) {
 			t.Error("the log is on disk before it shall be")
 		}
-		k := &keeper{log: new(walLog), peers: keeperOf(f.Via).peers} // not the one that is at work
+		k := &keeper{log: new(backend.Log), peers: keeperOf(f.Via).peers} // not the one that is at work
 		k.guard.id, k.watch.guard = keeperOf(f.Via).guard.id, &k.guard
 		k.guard.add(connectorOf(f.DB))
 		f.Until("a lease", func() bool {
@@ -499,27 +499,5 @@ func TestALogThatMayNotBeAskedIsWaitedFor(t *testing.T) {
 				f.Errorf("Stats say %q of the missing right", problem)
 			}
 		})
-	}
-}
-
-func TestPositionsOfTheLog(t *testing.T) {
-	const file, page = 16 << 20, 8 << 10
-	for insert, want := range map[uint64]uint64{
-		file + 40:            file, // nothing stands behind the headers
-		3*page + 24:          3 * page,
-		3*page + 40:          3*page + 40, // the rest of a record
-		file + page - 8:      file + page - 8,
-		file:                 file,
-		5*file + 7*page + 24: 5*file + 7*page,
-	} {
-		got, flushed, err := parsePosition(fmt.Sprint(insert, " 5 ", page, " ", file))
-		if err != nil || got != want || flushed != 5 {
-			t.Errorf("%d: got %d, %d, %v, want %d", insert, got, flushed, err, want)
-		}
-	}
-	for _, answer := range []string{"", "1 2 3", "1 2 0 0", "a 2 8192 " + strconv.Itoa(file)} {
-		if _, _, err := parsePosition(answer); err == nil {
-			t.Errorf("%q: no error", answer)
-		}
 	}
 }

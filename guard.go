@@ -15,6 +15,7 @@ import (
 
 	"github.com/cachedpg/cachedpg/internal/backend"
 	"github.com/cachedpg/cachedpg/internal/pgerr"
+	"github.com/cachedpg/cachedpg/internal/turnstile"
 	"github.com/cachedpg/cachedpg/store"
 )
 
@@ -28,7 +29,7 @@ type guard struct {
 	list       sync.Mutex // guards connectors
 	connectors []*connector
 
-	mu    turnstile // guards the fields below, and is held while PostgreSQL answers
+	mu    turnstile.Mutex // guards the fields below, and is held while PostgreSQL answers
 	in    backend.Conn
 	used  time.Time
 	stale bool // see lost
@@ -170,7 +171,7 @@ func (g *guard) write(ctx context.Context, sql string) (answer string, err error
 // with lends the connection, dialled if need be. After an error that is not
 // PostgreSQL's it is closed.
 func (g *guard) with(ctx context.Context, f func(backend.Conn) error) error {
-	if err := g.mu.lock(ctx); err != nil {
+	if err := g.mu.LockContext(ctx); err != nil {
 		return err
 	}
 	defer g.mu.Unlock()
@@ -225,7 +226,7 @@ func (g *guard) over(ctx context.Context, writers []store.WriterID) []store.Writ
 	for _, w := range writers {
 		if xid, ok := w.Transaction(); ok {
 			asked = append(asked, w)
-			questions = append(questions, transactionOver(strconv.FormatUint(xid, 10)))
+			questions = append(questions, backend.TransactionOverSQL(strconv.FormatUint(xid, 10)))
 		} else if pid, start, ok := w.Backend(); ok {
 			asked = append(asked, w)
 			questions = append(questions, fmt.Sprintf("NOT EXISTS (SELECT FROM pg_catalog.pg_stat_activity WHERE pid OPERATOR(pg_catalog.=) %d"+
@@ -236,14 +237,14 @@ func (g *guard) over(ctx context.Context, writers []store.WriterID) []store.Writ
 		return nil
 	}
 	answers, err := g.text(ctx, "SELECT pg_catalog.array_to_string(ARRAY["+strings.Join(questions, ", ")+"], '')")
-	if err != nil && len(asked) > 1 && isFuture(err) { // one by one
+	if err != nil && len(asked) > 1 && backend.IsFuture(err) { // one by one
 		var over []store.WriterID
 		for _, w := range asked {
 			over = append(over, g.over(ctx, []store.WriterID{w})...)
 		}
 		return over
 	}
-	if isFuture(err) {
+	if backend.IsFuture(err) {
 		return asked
 	}
 	if err != nil || len(answers) != len(asked) {
@@ -257,14 +258,3 @@ func (g *guard) over(ctx context.Context, writers []store.WriterID) []store.Writ
 	}
 	return over
 }
-
-// transactionOver is an SQL expression. Of a transaction from long ago
-// PostgreSQL remembers nothing, not even when it was.
-func transactionOver(xid string) string {
-	return "coalesce(pg_catalog.pg_xact_status('" + xid + "'::pg_catalog.xid8), 'forgotten') OPERATOR(pg_catalog.<>) 'in progress'"
-}
-
-// isFuture reports that PostgreSQL has not given out the transaction id yet. It
-// had: a crash has taken the transaction, before anything of it was on disk,
-// and the id will be given out again.
-func isFuture(err error) bool { return pgerr.Is(err, pgerr.InvalidValue) }

@@ -21,7 +21,7 @@ import (
 // resolves the intents of writers that died.
 type keeper struct {
 	store  store.Shared
-	log    *walLog
+	log    *backend.Log
 	guard  guard
 	watch  watch
 	notice notice
@@ -66,7 +66,7 @@ const (
 	askTimeout = 2 * time.Second
 )
 
-func newKeeper(s store.Shared, id backend.Identity, feeds bool, log *walLog, peers func(*guard) *peers) *keeper {
+func newKeeper(s store.Shared, id backend.Identity, feeds bool, log *backend.Log, peers func(*guard) *peers) *keeper {
 	ctx, cancel := context.WithCancel(context.Background())
 	k := &keeper{store: s, log: log, nudged: make(chan struct{}, 1), first: make(chan struct{}), cancel: cancel, done: make(chan struct{}),
 		suspects: make(map[store.WriterID]time.Time)}
@@ -194,7 +194,7 @@ func (k *keeper) sure(ctx context.Context, fresh store.Fresh) (bool, error) {
 		if ok, err := k.guard.yes(ctx, "SELECT "+nobodyPast); err != nil || !ok {
 			return false, err
 		}
-		return new(flushPoint).forced(ctx, k.log, k.guard.text) // who committed past the store may have died since
+		return new(backend.FlushPoint).Forced(ctx, k.log, k.guard.text) // who committed past the store may have died since
 	}
 	if k.horizon.epoch != fresh.Epoch {
 		h, err := k.newHorizon(ctx, fresh.Epoch)
@@ -224,7 +224,7 @@ func (k *keeper) sure(ctx context.Context, fresh store.Fresh) (bool, error) {
 type horizon struct {
 	epoch string
 	bound string // the id of a transaction: those below it were under way
-	disk  flushPoint
+	disk  backend.FlushPoint
 }
 
 // nobodyPast is an SQL expression: nobody commits past the store, nor runs a
@@ -243,7 +243,7 @@ func (k *keeper) newHorizon(ctx context.Context, epoch string) (horizon, error) 
 // over asks whether all of it is over, but for marked, and on disk (I21). Prepared
 // transactions are under way like any other. One that is known to belong to another
 // database, where it stays to its end, is not waited for; every role sees that.
-func (h *horizon) over(ctx context.Context, g *guard, log *walLog, marked []store.WriterID) (bool, error) {
+func (h *horizon) over(ctx context.Context, g *guard, log *backend.Log, marked []store.WriterID) (bool, error) {
 	var known []string
 	for _, w := range marked {
 		if xid, ok := w.Transaction(); ok {
@@ -260,7 +260,7 @@ func (h *horizon) over(ctx context.Context, g *guard, log *walLog, marked []stor
 	if err != nil || !ok {
 		return false, err
 	}
-	return h.disk.forced(ctx, log, g.text)
+	return h.disk.Forced(ctx, log, g.text)
 }
 
 // sweep resolves the intents of writers that are over and did not say so:
@@ -300,7 +300,7 @@ func (k *keeper) sweep(ctx context.Context) {
 // unflushed are writers that are over, but for a crash of PostgreSQL.
 type unflushed struct {
 	writers []store.WriterID
-	disk    flushPoint
+	disk    backend.FlushPoint
 }
 
 // onDisk returns of writers that are over, now or at a call before, those that a
@@ -318,7 +318,7 @@ func (k *keeper) onDisk(ctx context.Context, over []store.WriterID) (sure []stor
 		k.unsure = append(k.unsure, &unflushed{writers: unsure})
 	}
 	k.unsure = slices.DeleteFunc(k.unsure, func(u *unflushed) bool {
-		ok, err := u.disk.forced(ctx, k.log, k.guard.text)
+		ok, err := u.disk.Forced(ctx, k.log, k.guard.text)
 		if err != nil || !ok {
 			return false
 		}

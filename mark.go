@@ -167,7 +167,7 @@ func (e *effect) markShared(ctx context.Context) error {
 		e.space.loads.begin()
 	}
 	if marked.Wait > 0 && e.kind != writeAlone {
-		if err := patient(ctx, e.c.inner); err != nil {
+		if err := backend.Patient(ctx, e.c.inner); err != nil {
 			return err
 		}
 	}

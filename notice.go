@@ -106,7 +106,7 @@ func (n *notice) stand(ctx context.Context, in backend.Conn, retry func() bool) 
 	}()
 	for {
 		if in != nil && !n.stands() {
-			if err := patient(ctx, in); err != nil {
+			if err := backend.Patient(ctx, in); err != nil {
 				return nil, err
 			}
 		}
@@ -134,7 +134,7 @@ func (n *notice) stand(ctx context.Context, in backend.Conn, retry func() bool) 
 // standIn is stand in the transaction open on in, which is about to commit: the
 // notice is the transaction's own, and there is only one commit under it.
 func standIn(ctx context.Context, in backend.Conn, retry func() bool) error {
-	if err := patient(ctx, in); err != nil {
+	if err := backend.Patient(ctx, in); err != nil {
 		return err
 	}
 	if _, err := backend.KeepIn(ctx, in, lockInTx(lockNotice)); err != nil {
@@ -225,19 +225,6 @@ func (n *notice) rounds() {
 		close(r.done)
 	}
 	n.asking = false
-}
-
-// patient keeps PostgreSQL from ending a transaction that does nothing while it
-// has to wait.
-func patient(ctx context.Context, in backend.Conn) error {
-	_, err := backend.KeepIn(ctx, in, "SELECT pg_catalog.concat("+unlimited("idle_in_transaction_session_timeout")+", "+unlimited("transaction_timeout")+")")
-	return err
-}
-
-// unlimited is an SQL expression that lifts a limit, if the server has it, until the transaction ends.
-func unlimited(setting string) string {
-	return "CASE WHEN pg_catalog.current_setting('" + setting + "', true) OPERATOR(pg_catalog.<>) '0'" +
-		" THEN pg_catalog.set_config('" + setting + "', '0', true) END"
 }
 
 // hold reports that the notice posted at that time is still there.

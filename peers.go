@@ -457,7 +457,7 @@ func (c *Conn) notShown(ctx context.Context, err error) error {
 // patiently waits in a transaction, if there is one.
 func patiently(ctx context.Context, in backend.Conn, d time.Duration) error {
 	if d > 0 && in.TxStatus() == 'T' {
-		if err := patient(ctx, in); err != nil {
+		if err := backend.Patient(ctx, in); err != nil {
 			return err
 		}
 	}
@@ -482,7 +482,7 @@ func (p *peers) trouble() error {
 		return nil // it may not have noticed yet that the server was replaced
 	case len(p.met) > 0:
 		return fmt.Errorf("%w: cache_store: %s writes to this database; name the same Redis in all, set cache_external=events if Kafka or Apply tells this cache, or see docs/rollout.md", ErrWithheld, p.met[0])
-	case errors.Is(p.problem, errStatementPool):
+	case errors.Is(p.problem, backend.ErrStatementPool):
 		return fmt.Errorf("%w: %w", ErrWithheld, p.problem)
 	case p.problem != nil && refused(p.problem):
 		return fmt.Errorf("%w: PostgreSQL does not let the driver ask who else writes to this database: %w", ErrWithheld, p.problem)

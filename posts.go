@@ -43,7 +43,7 @@ func (g *guard) holding(ctx context.Context, wanted []post, question string) (an
 
 // posting is holding where no pooler is between; else direct is false.
 func (g *guard) posting(ctx context.Context, wanted []post, question string) (direct bool, answer string, since map[post]time.Time, err error) {
-	if err = g.mu.lock(ctx); err != nil {
+	if err = g.mu.LockContext(ctx); err != nil {
 		return false, "", nil, err
 	}
 	defer g.mu.Unlock()
@@ -87,7 +87,7 @@ func (g *guard) postLocked(ctx context.Context, wanted []post) error {
 // refused reports that PostgreSQL, or a pooler, has answered and will not let
 // this process in or ask, rather than that nobody answers.
 func refused(err error) bool {
-	if errors.Is(err, errStatementPool) {
+	if errors.Is(err, backend.ErrStatementPool) {
 		return true
 	}
 	var answer *pgconn.PgError

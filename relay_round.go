@@ -8,6 +8,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/cachedpg/cachedpg/internal/backend"
 	"github.com/cachedpg/cachedpg/internal/step"
 	"github.com/cachedpg/cachedpg/invalidation"
 	"github.com/cachedpg/cachedpg/store"
@@ -108,12 +109,12 @@ func (r *relay) deliver(ctx context.Context, reachable bool) (n int, err error) 
 		if n = len(rows); err != nil || n == 0 {
 			return err
 		}
-		if err := patient(ctx, r.in); err != nil {
+		if err := backend.Patient(ctx, r.in); err != nil {
 			return err
 		}
 		// What a crash of PostgreSQL undoes must not have been told: a cache would be
 		// filled from it (I21).
-		if ok, err := new(flushPoint).forced(ctx, &r.space.log, r.space.guard.text); err != nil || !ok {
+		if ok, err := new(backend.FlushPoint).Forced(ctx, &r.space.log, r.space.guard.text); err != nil || !ok {
 			n = 0 // later
 			return err
 		}

@@ -147,7 +147,7 @@ func (r *rotation) holdLocked(ctx context.Context, question string) (answer stri
 			return "", err
 		}
 	}
-	return answer, forgetSnapshot(ctx, r.holder)
+	return answer, backend.ForgetSnapshot(ctx, r.holder)
 }
 
 // bounded is ctx, but not for longer than the transaction may last.
@@ -213,7 +213,7 @@ func (r *rotation) passLocked(ctx context.Context, next *seat) error {
 			return err
 		}
 	}
-	if err := forgetSnapshot(ctx, next); err != nil {
+	if err := backend.ForgetSnapshot(ctx, next); err != nil {
 		_ = next.Close()
 		return err
 	}
@@ -246,7 +246,7 @@ func (r *rotation) again() {
 // begin returns a connection with an open transaction.
 func (r *rotation) begin(ctx context.Context, spare *seat) (*seat, error) {
 	if time.Since(time.Unix(0, r.guard.statementPool.Load())) < guardRest {
-		return nil, errStatementPool // each try costs a connection of the pooler's
+		return nil, backend.ErrStatementPool // each try costs a connection of the pooler's
 	}
 	in, err := r.idle(ctx, spare)
 	if err != nil {
@@ -257,7 +257,7 @@ func (r *rotation) begin(ctx context.Context, spare *seat) (*seat, error) {
 	}
 	if err != nil {
 		_ = in.Close()
-		if err = ofStatementPool(err); err == errStatementPool {
+		if err = backend.OfStatementPool(err); err == backend.ErrStatementPool {
 			r.guard.statementPool.Store(time.Now().UnixNano())
 		}
 		return nil, err
@@ -277,23 +277,15 @@ func (r *rotation) idle(ctx context.Context, spare *seat) (*seat, error) {
 	return &seat{in, pooled}, nil
 }
 
-// lasting is patient, but that PostgreSQL ends a transaction which takes turns if
+// lasting is backend.Patient, but that PostgreSQL ends a transaction which takes turns if
 // the process does nothing for long, because it was stopped or is cut off.
 func lasting(ctx context.Context, in backend.Conn, turns bool) error {
 	if !turns {
-		return patient(ctx, in)
+		return backend.Patient(ctx, in)
 	}
 	_, err := in.Ask(ctx, "SELECT pg_catalog.count(pg_catalog.set_config(name, CASE WHEN name OPERATOR(pg_catalog.=) 'transaction_timeout' THEN '0' ELSE '"+
 		strconv.FormatInt((2*turnEnd).Milliseconds(), 10)+"' END, true))::pg_catalog.text FROM pg_catalog.pg_settings"+
 		" WHERE name OPERATOR(pg_catalog.=) ANY ('{idle_in_transaction_session_timeout,transaction_timeout}')")
-	return err
-}
-
-// forgetSnapshot has a transaction keep no snapshot, so that it is in nobody's way
-// for as long as it lasts: a portal keeps its own until the next one is there, and
-// CREATE INDEX CONCURRENTLY would wait for it. A text without arguments leaves none.
-func forgetSnapshot(ctx context.Context, in backend.Conn) error {
-	_, err := in.ExecContext(ctx, "SELECT ''", nil)
 	return err
 }
 

@@ -30,7 +30,7 @@ type space struct {
 	peers   *peers               // the keeper's, if there is one
 	lease   *watchLease          // of a store in memory; nil where a test plays PostgreSQL
 	flushed flusher              // what waits for the log to be on disk
-	log     walLog               // of PostgreSQL
+	log     backend.Log          // of PostgreSQL
 	feed    atomic.Pointer[feed] // from the write-ahead log; nil if nobody has asked for it
 	writes  *invalidation.Coordinator
 	gens    *invalidation.Generations

@@ -61,7 +61,7 @@ func (d *connector) makesRoom() (some bool) {
 
 // makesRoom closes the guard's connection unless a question is under way.
 func (g *guard) makesRoom() bool {
-	if !g.mu.tryLock() {
+	if !g.mu.TryLock() {
 		return true // it ends soon, and with it perhaps the need
 	}
 	defer g.mu.Unlock()

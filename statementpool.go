@@ -3,11 +3,9 @@ package cachedpg
 import (
 	"context"
 	"database/sql/driver"
-	"errors"
-	"strings"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/cachedpg/cachedpg/internal/backend"
 )
 
 // A pooler in statement mode closes a connection on which a transaction stays open
@@ -23,18 +21,6 @@ import (
 //
 // PostgreSQL does not tell how it is pooled. It is found out when a transaction of the
 // driver's own has cost it the connection, which was before its COMMIT.
-
-// errStatementPool is what a transaction fails with that is not even tried.
-var errStatementPool = errors.New("cachedpg: a pooler in statement mode ends what holds a transaction open; use pool_mode=transaction")
-
-// ofStatementPool gives an error of BEGIN by its name.
-func ofStatementPool(err error) error {
-	var refused *pgconn.PgError
-	if errors.As(err, &refused) && refused.Code == "08P01" && strings.Contains(refused.Message, "statement pooling mode") {
-		return errStatementPool
-	}
-	return err
-}
 
 // statementPoolTimeout bounds the question for a statement that waits for the answer.
 const statementPoolTimeout = 5 * time.Second
@@ -52,7 +38,7 @@ func (c *Conn) losesTransactions() bool {
 		return false
 	}
 	defer in.Close()
-	if _, err = in.ExecContext(ctx, "BEGIN", nil); ofStatementPool(err) != errStatementPool {
+	if _, err = in.ExecContext(ctx, "BEGIN", nil); backend.OfStatementPool(err) != backend.ErrStatementPool {
 		return false
 	}
 	c.d.statementPool.Store(true)

@@ -222,7 +222,7 @@ func StatsOf(db Database) Stats {
 		s.Peers = sp.peers.stats()
 		s.Feed = sp.feed.Load().report()
 		s.Unresolved = sp.writes.Stats().Unresolved
-		s.Unflushed, s.UnflushedProblem = sp.flushed.pending(), sp.log.problem()
+		s.Unflushed, s.UnflushedProblem = sp.flushed.pending(), sp.log.Problem()
 	}
 	return s
 }

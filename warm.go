@@ -54,7 +54,7 @@ type underWay struct {
 	over     bool       // they are
 	prepared []string   // ids, once the running are over
 	settled  bool       // those are over
-	disk     flushPoint
+	disk     backend.FlushPoint
 }
 
 // readsOver is how long a transaction is waited for that runs something but has
@@ -147,7 +147,7 @@ func onlyReads(text string, s *session, v *view) bool {
 	return !plan.Writes && !plan.Asks && !plan.Calls && !plan.Opaque && !plan.Catalog && !plan.Session && !plan.Unknown
 }
 
-func (u *underWay) isOver(ctx context.Context, log *walLog, onlyReads func(string) bool, ask backend.AskFunc) (bool, error) {
+func (u *underWay) isOver(ctx context.Context, log *backend.Log, onlyReads func(string) bool, ask backend.AskFunc) (bool, error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if !u.over {
@@ -175,7 +175,7 @@ func (u *underWay) isOver(ctx context.Context, log *walLog, onlyReads func(strin
 		}
 		u.settled = true
 	}
-	return u.disk.forced(ctx, log, ask)
+	return u.disk.Forced(ctx, log, ask)
 }
 
 // seen takes an answer to runningQuestion.

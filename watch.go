@@ -7,6 +7,7 @@ import (
 
 	"github.com/cachedpg/cachedpg/catalog"
 	"github.com/cachedpg/cachedpg/internal/backend"
+	"github.com/cachedpg/cachedpg/internal/turnstile"
 )
 
 // watch asks PostgreSQL, over a guard's connection, whether anybody has changed
@@ -17,8 +18,8 @@ type watch struct {
 	guard        *guard
 	reconfigured func(ctx context.Context, before, now backend.Configuration) // nil if nobody wants to know
 
-	asking     turnstile    // guards the fields below
-	in         backend.Conn // that of over
+	asking     turnstile.Mutex // guards the fields below
+	in         backend.Conn    // that of over
 	over       *catalog.Watch
 	configured backend.Configuration
 
@@ -50,7 +51,7 @@ func (w *watch) saw(number uint64, digest catalog.Digest) {
 
 // ask returns the number that holds at a moment after it was called.
 func (w *watch) ask(ctx context.Context) (number uint64, err error) {
-	if err := w.asking.lock(ctx); err != nil {
+	if err := w.asking.LockContext(ctx); err != nil {
 		return 0, err
 	}
 	defer w.asking.Unlock()

@@ -7,6 +7,7 @@
 //	Identity              which database on which server answers; questions that hold the check of it
 //	AskIn, KeepIn, Along  questions in the caller's transaction, at no risk for that
 //	CommitMode            whether a commit waits for the disk
+//	Log, FlushPoint       whether what was committed is on disk
 //	Tap                   whether anybody has used a connection meanwhile
 //
 // Texts name the schema of every function, operator, type and relation: what is on the session's
