@@ -1,6 +1,6 @@
 //go:build unix
 
-package cachedpg
+package outages
 
 import (
 	"database/sql"
@@ -11,26 +11,27 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/cachedpg/cachedpg"
 	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 )
 
 // swapped is a server with two databases, of which one has the name that a pooler leads to.
 type swapped struct {
-	w      *travel
+	w      *harness.Travel
 	server *pgtest.Server
 	pooler *pgtest.Bouncer
 }
 
-func (w *travel) swapped() *swapped {
+func newSwapped(w *harness.Travel) *swapped {
 	w.Helper()
 	server := pgtest.StartServer(w.T)
 	server.Exec("CREATE DATABASE app", "CREATE DATABASE next")
 	at := func(name string) string { return strings.Replace(server.DSN(), "/postgres?", "/"+name+"?", 1) }
 	for _, name := range []string{"app", "next"} {
-		pgtest.Exec(w.T, at(name), placesTable+"; INSERT INTO places VALUES (1, '"+name+"')")
+		pgtest.Exec(w.T, at(name), harness.PlacesTable+"; INSERT INTO places VALUES (1, '"+name+"')")
 	}
-	return &swapped{w, server, w.pooled(at("app"))}
+	return &swapped{w, server, w.Pooled(at("app"))}
 }
 
 // swap gives each database the other's name.
@@ -43,22 +44,22 @@ func (n *swapped) swap() {
 
 // A name that was given to another database is given back, again and again.
 func TestANameThatGoesThereAndBack(t *testing.T) {
-	travels(t, func(w *travel) {
-		n := w.swapped()
-		var all []*visitor
+	harness.Travels(t, func(w *harness.Travel) {
+		n := newSwapped(w)
+		var all []*harness.Visitor
 		for _, name := range []string{"one", "two", "three"} {
-			all = append(all, w.open(name, through(n.pooler)))
+			all = append(all, w.Open(name, harness.ThroughPooler(n.pooler)))
 		}
 		for _, v := range all {
-			v.hits("app")
+			v.Hits("app")
 		}
 		for round := range 4 {
 			n.swap()
 			to := fmt.Sprint("after ", round)
-			all[round%2].moves(to)
+			all[round%2].Moves(to)
 			for _, v := range all {
-				v.sees(to)
-				v.hits(to)
+				v.Sees(to)
+				v.Hits(to)
 			}
 		}
 	})
@@ -66,20 +67,20 @@ func TestANameThatGoesThereAndBack(t *testing.T) {
 
 // Who was idle while another database had the name goes on where it was.
 func TestANameThatCameBackUnnoticed(t *testing.T) {
-	travels(t, func(w *travel) {
-		n := w.swapped()
-		idle, other := w.open("one", through(n.pooler)).conn(), w.open("two", through(n.pooler))
-		idle.hits("app")
-		other.hits("app")
+	harness.Travels(t, func(w *harness.Travel) {
+		n := newSwapped(w)
+		idle, other := w.Open("one", harness.ThroughPooler(n.pooler)).Conn(), w.Open("two", harness.ThroughPooler(n.pooler))
+		idle.Hits("app")
+		other.Hits("app")
 		n.swap()
-		other.moves("next, written")
-		other.hits("next, written")
+		other.Moves("next, written")
+		other.Hits("next, written")
 		n.swap()
-		idle.moves("app, written")
-		other.sees("app, written")
-		idle.sees("app, written")
-		other.hits("app, written")
-		idle.hits("app, written")
+		idle.Moves("app, written")
+		other.Sees("app, written")
+		idle.Sees("app, written")
+		other.Hits("app, written")
+		idle.Hits("app, written")
 	})
 }
 
@@ -88,33 +89,36 @@ func TestANameThatCameBackUnnoticed(t *testing.T) {
 func TestThePgxConnectionOfAStandbyThatIsPromotedInvalidates(t *testing.T) {
 	for _, way := range []struct {
 		name  string
-		write func(w *travel, conn *pgx.Conn) error
+		write func(w *harness.Travel, conn *pgx.Conn) error
 	}{
-		{"exec", func(w *travel, conn *pgx.Conn) error { _, err := conn.Exec(w.ctx, movePlace, 1, "second"); return err }},
-		{"batch", func(w *travel, conn *pgx.Conn) error {
+		{"exec", func(w *harness.Travel, conn *pgx.Conn) error {
+			_, err := conn.Exec(w.Ctx, harness.MovePlace, 1, "second")
+			return err
+		}},
+		{"batch", func(w *harness.Travel, conn *pgx.Conn) error {
 			b := &pgx.Batch{}
-			b.Queue(movePlace, 1, "second")
-			return conn.SendBatch(w.ctx, b).Close()
+			b.Queue(harness.MovePlace, 1, "second")
+			return conn.SendBatch(w.Ctx, b).Close()
 		}},
 	} {
 		t.Run(way.name, func(t *testing.T) {
-			travels(t, func(w *travel) {
-				primary := w.server()
+			harness.Travels(t, func(w *harness.Travel) {
+				primary := w.Server()
 				standby := primary.Standby()
 				primary.Await(standby)
 				both := primary.DSNAt(standby.Addr() + "," + primary.Addr())
-				reader := w.open("reader", harness.WithKey(both, "target_session_attrs", "read-write"))
-				reader.hits("first")
-				writer := w.open("writer", both).conn()
-				writer.sees("first")
+				reader := w.Open("reader", harness.WithKey(both, "target_session_attrs", "read-write"))
+				reader.Hits("first")
+				writer := w.Open("writer", both).Conn()
+				writer.Sees("first")
 				primary.Stop()
 				standby.Promote()
-				reader.sees("first")
-				if err := PgxConn(w.ctx, writer.ask.(*sql.Conn), func(conn *pgx.Conn) error { return way.write(w, conn) }); err != nil {
+				reader.Sees("first")
+				if err := cachedpg.PgxConn(w.Ctx, writer.Ask.(*sql.Conn), func(conn *pgx.Conn) error { return way.write(w, conn) }); err != nil {
 					w.Fatal(err)
 				}
-				reader.sees("second")
-				reader.hits("second")
+				reader.Sees("second")
+				reader.Hits("second")
 			})
 		})
 	}
@@ -122,36 +126,36 @@ func TestThePgxConnectionOfAStandbyThatIsPromotedInvalidates(t *testing.T) {
 
 // A role to which PostgreSQL does not say which server it is gets what it gets from pgx.
 func TestARoleThatMayNotAskForTheServerHasItsTransactions(t *testing.T) {
-	travels(t, func(w *travel) {
-		server := w.server()
+	harness.Travels(t, func(w *harness.Travel) {
+		server := w.Server()
 		server.Exec("REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC", "CREATE ROLE app LOGIN", "GRANT ALL ON places TO app")
-		v := w.open("one", harness.WithKey(server.DSN(), "user", "app")).conn()
-		conn := v.ask.(*sql.Conn)
-		if err := conn.PingContext(w.ctx); err != nil && !errors.Is(err, ErrWithheld) { // which tells the right that is missing
+		v := w.Open("one", harness.WithKey(server.DSN(), "user", "app")).Conn()
+		conn := v.Ask.(*sql.Conn)
+		if err := conn.PingContext(w.Ctx); err != nil && !errors.Is(err, cachedpg.ErrWithheld) { // which tells the right that is missing
 			w.Error(err)
 		}
 		for i, way := range journeys {
-			v.sees([]string{"first", "second"}[min(i, 1)])
-			if err := way.write(w.ctx, conn, "second"); err != nil {
+			v.Sees([]string{"first", "second"}[min(i, 1)])
+			if err := way.write(w.Ctx, conn, "second"); err != nil {
 				w.Error(way.name, err)
 			}
 		}
-		tx, err := conn.BeginTx(w.ctx, nil)
+		tx, err := conn.BeginTx(w.Ctx, nil)
 		if err != nil {
 			w.Fatal(err)
 		}
 		inside := *v
-		inside.ask = tx
-		inside.sees("second")
-		if _, err := tx.ExecContext(w.ctx, "SET LOCAL work_mem = '4MB'"); err != nil {
+		inside.Ask = tx
+		inside.Sees("second")
+		if _, err := tx.ExecContext(w.Ctx, "SET LOCAL work_mem = '4MB'"); err != nil {
 			w.Error(err)
 		}
-		inside.sees("second")
-		inside.moves("third")
-		inside.sees("third")
+		inside.Sees("second")
+		inside.Moves("third")
+		inside.Sees("third")
 		if err := tx.Commit(); err != nil {
 			w.Error(err)
 		}
-		v.sees("third")
+		v.Sees("third")
 	})
 }
