@@ -23,6 +23,7 @@ import (
 	"github.com/cachedpg/cachedpg/internal/backend"
 	"github.com/cachedpg/cachedpg/internal/clock"
 	"github.com/cachedpg/cachedpg/internal/patience"
+	"github.com/cachedpg/cachedpg/internal/pgerr"
 	"github.com/cachedpg/cachedpg/internal/redact"
 	"github.com/cachedpg/cachedpg/store/redis"
 )
@@ -210,6 +211,36 @@ func (d *connector) ways(id backend.Identity) (dial []func(context.Context) (bac
 		})
 	}
 	return append(dial, d.dial)
+}
+
+// waysFor are those for a guard: callers come first, and where PostgreSQL has no place more a connection that is
+// idle in their pool does for what is to last.
+func (d *connector) waysFor(id backend.Identity, lasts bool) (dial []func(context.Context) (backend.Conn, error), err error) {
+	if d.waiting.Load() > 0 {
+		return nil, errCallersFirst
+	}
+	for _, way := range d.ways(id) {
+		dial = append(dial, func(ctx context.Context) (backend.Conn, error) {
+			in, err := way(backend.ToPrimary(ctx))
+			if pgerr.Is(err, pgerr.TooManyConnections) && lasts {
+				if idle := d.idlers.takeOwn(); idle != nil {
+					return idle, nil
+				}
+			}
+			return in, noPlace(err)
+		})
+	}
+	return dial, nil
+}
+
+func (d *connector) replicates() *pgconn.Config {
+	if own := d.own.Load(); own != nil {
+		return &own.Config
+	}
+	if d.base != nil {
+		return &d.base.Config
+	}
+	return nil
 }
 
 // isHome takes in that the wrapped connector has come to the database of id with in.

@@ -2,7 +2,6 @@ package cachedpg
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/cachedpg/cachedpg/internal/backend"
@@ -17,30 +16,6 @@ func (d *connector) dialOutcome(ctx context.Context, id backend.Identity) (in ba
 		}
 	}
 	return nil, err
-}
-
-// outcome asks a question about commits, see backend.Identity.Outcome.
-func (g *guard) outcome(ctx context.Context, question string) (answer string, err error) {
-	err = g.with(ctx, func(in backend.Conn) error {
-		answer, err = g.id.AskOutcome(ctx, in, question)
-		return err // if it is not PostgreSQL's it closes the connection: what is dialled next may be the one
-	})
-	if gone := (backend.Elsewhere{}); !errors.As(err, &gone) {
-		return answer, err
-	}
-	// Somebody else has the place. The guard keeps no connection to that.
-	for _, d := range g.all() {
-		in, failed := d.dialOutcome(ctx, g.id)
-		if failed != nil {
-			continue
-		}
-		answer, err = g.id.AskOutcome(ctx, in, question)
-		_ = in.Close()
-		if err == nil || errors.Is(err, backend.ErrServerReplaced) {
-			break
-		}
-	}
-	return answer, err
 }
 
 // ended returns how to find out that a transaction has ended whose answer did

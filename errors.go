@@ -11,5 +11,4 @@ var (
 	errUnheard    = errors.New("cachedpg: cache_max_conns: the driver that is wrapped around this one does not pass IsValid on, so connections to PostgreSQL stay taken while nobody uses them")
 	errNoRelation = errors.New("relation does not exist")
 	errOtherStore = errors.New("cachedpg: cache_store: another sql.DB of this process has the same database in another store, so this one reads from none; name the same store in both, where parameters such as pool_size may differ")
-	errNoGuard    = errors.New("cachedpg: no connector is open to ask PostgreSQL with")
 )

@@ -248,7 +248,7 @@ func (f *feed) inspect(ctx context.Context) error {
 	f.mu.Lock()
 	before := f.found
 	f.mu.Unlock()
-	found, err := f.guard.inspect(ctx, before, false)
+	found, err := inspect(ctx, &f.guard, before, false)
 	if err != nil {
 		return err
 	}
@@ -324,7 +324,7 @@ func (f *feed) check(ctx context.Context) error {
 	var altered *badConfig
 	switch {
 	case errors.As(problem, &altered):
-		_, err := f.guard.inspect(ctx, inspection{}, false)
+		_, err := inspect(ctx, &f.guard, inspection{}, false)
 		if !errors.As(err, &altered) { // mended since
 			select {
 			case f.again <- struct{}{}:
@@ -351,7 +351,7 @@ func (f *feed) checkAll(ctx context.Context) error {
 	found := f.found
 	f.mu.Unlock()
 	if found.refused != nil { // perhaps not any more
-		if again, err := f.guard.inspect(ctx, found, true); err == nil {
+		if again, err := inspect(ctx, &f.guard, found, true); err == nil {
 			found = again
 		}
 	}

@@ -128,14 +128,3 @@ func (f *follower) sameKeys(ctx context.Context, tables []uint32) (bool, error) 
 	return f.guard.yes(ctx, fmt.Sprintf("SELECT pg_catalog.count(*) OPERATOR(pg_catalog.=) %d FROM pg_catalog.pg_index"+
 		" WHERE indislive AND indexrelid OPERATOR(pg_catalog.=) ANY ('{%s}')", len(indexes), strings.Join(indexes, ",")))
 }
-
-// loadCatalogAside loads it over a connection of its own, so that questions are
-// answered meanwhile; where none is to be had, over the guard's.
-func (g *guard) loadCatalogAside(ctx context.Context, before *catalog.Snapshot) (*catalog.Snapshot, error) {
-	in, err := g.dial(ctx)
-	if err != nil {
-		return g.loadCatalog(ctx, before)
-	}
-	defer in.Close()
-	return in.LoadCatalog(ctx, before)
-}

@@ -8,8 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgconn"
-
 	"github.com/cachedpg/cachedpg/catalog"
 	"github.com/cachedpg/cachedpg/internal/backend"
 	"github.com/cachedpg/cachedpg/internal/step"
@@ -63,7 +61,7 @@ type followed struct {
 }
 
 func (f *follower) run(ctx context.Context) error {
-	if _, err := f.guard.inspect(ctx, inspection{}, false); err != nil {
+	if _, err := inspect(ctx, f.guard, inspection{}, false); err != nil {
 		return err
 	}
 	config, err := f.guard.replication()
@@ -376,28 +374,4 @@ func (f *follower) plan(ctx context.Context) error {
 // bits: the one nearest to top, where ids are about now.
 func extend(xid uint32, top uint64) uint64 {
 	return top + uint64(int64(int32(xid-uint32(top))))
-}
-
-// replication returns how to connect for replication.
-func (g *guard) replication() (*pgconn.Config, error) {
-	g.list.Lock()
-	defer g.list.Unlock()
-	for _, d := range g.connectors {
-		if own := d.own.Load(); own != nil {
-			return &own.Config, nil
-		}
-		if d.base != nil {
-			return &d.base.Config, nil
-		}
-	}
-	return nil, errNoGuard
-}
-
-// loadCatalog is that of the guard's connection.
-func (g *guard) loadCatalog(ctx context.Context, before *catalog.Snapshot) (snapshot *catalog.Snapshot, err error) {
-	err = g.with(ctx, func(in backend.Conn) error {
-		snapshot, err = in.LoadCatalog(ctx, before)
-		return err
-	})
-	return snapshot, err
 }

@@ -56,7 +56,7 @@ var errAltered = errors.New("cachedpg: what the feed needs was altered, so what 
 
 // inspect asks whether the log can be followed. Before is what was found the
 // last time, the zero inspection if nothing was; all looks at every table.
-func (g *guard) inspect(ctx context.Context, before inspection, all bool) (inspection, error) {
+func inspect(ctx context.Context, g *guard, before inspection, all bool) (inspection, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	found := inspection{refused: before.refused, looked: before.looked}
@@ -108,14 +108,14 @@ func (i inspection) returns(before inspection) bool {
 
 // inspect looks again, for a follower that has looked before.
 func (f *follower) inspect(ctx context.Context, all bool) error {
-	found, err := f.guard.inspect(ctx, f.found, all)
+	found, err := inspect(ctx, f.guard, f.found, all)
 	if err != nil {
 		var wrong *badConfig
 		if errors.As(err, &wrong) || ctx.Err() != nil {
 			return err
 		}
 		// The connection may have been closed for lack of use.
-		if found, err = f.guard.inspect(ctx, f.found, all); err != nil {
+		if found, err = inspect(ctx, f.guard, f.found, all); err != nil {
 			return err
 		}
 	}

@@ -13,8 +13,8 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/cachedpg/cachedpg/catalog"
 	"github.com/cachedpg/cachedpg/internal/backend"
-	"github.com/cachedpg/cachedpg/internal/pgerr"
 	"github.com/cachedpg/cachedpg/internal/turnstile"
 	"github.com/cachedpg/cachedpg/store"
 )
@@ -27,7 +27,7 @@ type guard struct {
 	id backend.Identity
 
 	list       sync.Mutex // guards connectors
-	connectors []*connector
+	connectors []dialler
 
 	mu    turnstile.Mutex // guards the fields below, and is held while PostgreSQL answers
 	in    backend.Conn
@@ -42,9 +42,29 @@ type guard struct {
 	statementPool atomic.Int64 // when a pooler in statement mode was in between, see statementpool.go
 }
 
-const guardRest = 10 * time.Second
+const (
+	guardRest = 10 * time.Second
 
-func (g *guard) add(d *connector) {
+	// askTimeout bounds one question to PostgreSQL.
+	askTimeout = 2 * time.Second
+)
+
+var errNoGuard = errors.New("cachedpg: no connector is open to ask PostgreSQL with")
+
+// dialler dials for a guard. It is a connector.
+type dialler interface {
+	// waysFor are those in which the database of id may be reached, for a connection that lasts or for one
+	// question. The error says why there is to be none now.
+	waysFor(id backend.Identity, lasts bool) ([]func(context.Context) (backend.Conn, error), error)
+	// dialOutcome dials who may know the outcome of a commit on the server of id.
+	dialOutcome(ctx context.Context, id backend.Identity) (backend.Conn, error)
+	// replicates is how to connect for replication, nil if it does not know.
+	replicates() *pgconn.Config
+	// heard is told what a connection has found out about where it leads.
+	heard(s *backend.Session)
+}
+
+func (g *guard) add(d dialler) {
 	g.list.Lock()
 	defer g.list.Unlock()
 	if !slices.Contains(g.connectors, d) {
@@ -52,11 +72,14 @@ func (g *guard) add(d *connector) {
 	}
 }
 
-func (g *guard) remove(d *connector) {
+func (g *guard) remove(d dialler) {
 	g.list.Lock()
 	defer g.list.Unlock()
-	g.connectors = slices.DeleteFunc(g.connectors, func(other *connector) bool { return other == d })
+	g.connectors = slices.DeleteFunc(g.connectors, func(other dialler) bool { return other == d })
 }
+
+// isPooled reports that a pooler is between it and PostgreSQL, as far as is known.
+func (g *guard) isPooled() bool { return g.pooled.Load() }
 
 // rest closes the connection if it was not used for a while.
 func (g *guard) rest(while time.Duration) {
@@ -87,7 +110,7 @@ func (g *guard) dropLocked() {
 	}
 }
 
-func (g *guard) all() []*connector {
+func (g *guard) all() []dialler {
 	g.list.Lock()
 	defer g.list.Unlock()
 	return slices.Clone(g.connectors)
@@ -105,18 +128,13 @@ func (g *guard) dial(ctx context.Context) (backend.Conn, error) {
 func (g *guard) dialKnowing(ctx context.Context, lasts bool) (in backend.Conn, pooled bool, err error) {
 	err = errNoGuard
 	for _, d := range g.all() {
-		if d.waiting.Load() > 0 {
-			err = errCallersFirst
+		ways, withheld := d.waysFor(g.id, lasts)
+		if withheld != nil {
+			err = withheld
 			continue
 		}
-		for _, dial := range d.ways(g.id) {
-			if in, err = dial(backend.ToPrimary(ctx)); pgerr.Is(err, pgerr.TooManyConnections) && lasts {
-				if idle := d.idlers.takeOwn(); idle != nil {
-					in, err = idle, nil
-				}
-			}
-			if err != nil {
-				err = noPlace(err)
+		for _, dial := range ways {
+			if in, err = dial(ctx); err != nil {
 				continue
 			}
 			var s *backend.Session
@@ -257,4 +275,71 @@ func (g *guard) over(ctx context.Context, writers []store.WriterID) []store.Writ
 		}
 	}
 	return over
+}
+
+// outcome asks a question about commits, see backend.Identity.Outcome.
+func (g *guard) outcome(ctx context.Context, question string) (answer string, err error) {
+	err = g.with(ctx, func(in backend.Conn) error {
+		answer, err = g.id.AskOutcome(ctx, in, question)
+		return err // if it is not PostgreSQL's it closes the connection: what is dialled next may be the one
+	})
+	if gone := (backend.Elsewhere{}); !errors.As(err, &gone) {
+		return answer, err
+	}
+	// Somebody else has the place. The guard keeps no connection to that.
+	for _, d := range g.all() {
+		in, failed := d.dialOutcome(ctx, g.id)
+		if failed != nil {
+			continue
+		}
+		answer, err = g.id.AskOutcome(ctx, in, question)
+		_ = in.Close()
+		if err == nil || errors.Is(err, backend.ErrServerReplaced) {
+			break
+		}
+	}
+	return answer, err
+}
+
+// makesRoom closes the guard's connection unless a question is under way.
+func (g *guard) makesRoom() bool {
+	if !g.mu.TryLock() {
+		return true // it ends soon, and with it perhaps the need
+	}
+	defer g.mu.Unlock()
+	if g.in == nil {
+		return false
+	}
+	g.dropLocked()
+	return true
+}
+
+// loadCatalog is that of the guard's connection.
+func (g *guard) loadCatalog(ctx context.Context, before *catalog.Snapshot) (snapshot *catalog.Snapshot, err error) {
+	err = g.with(ctx, func(in backend.Conn) error {
+		snapshot, err = in.LoadCatalog(ctx, before)
+		return err
+	})
+	return snapshot, err
+}
+
+// loadCatalogAside loads the catalog over a connection of its own, so that questions are
+// answered meanwhile; where none is to be had, over the guard's.
+func (g *guard) loadCatalogAside(ctx context.Context, before *catalog.Snapshot) (*catalog.Snapshot, error) {
+	in, err := g.dial(ctx)
+	if err != nil {
+		return g.loadCatalog(ctx, before)
+	}
+	defer in.Close()
+	return in.LoadCatalog(ctx, before)
+}
+
+// replication returns how to connect for replication.
+func (g *guard) replication() (*pgconn.Config, error) {
+	for _, d := range g.all() {
+		if config := d.replicates(); config != nil {
+			return config, nil
+		}
+	}
+	return nil, errNoGuard
 }

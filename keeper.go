@@ -61,9 +61,6 @@ const (
 
 	// A commit takes milliseconds: an intent that is older is worth a question.
 	suspectAfter = time.Second
-
-	// askTimeout bounds one question to PostgreSQL.
-	askTimeout = 2 * time.Second
 )
 
 func newKeeper(s store.Shared, id backend.Identity, feeds bool, log *backend.Log, peers func(*guard) *peers) *keeper {

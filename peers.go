@@ -210,7 +210,7 @@ func (p *peers) restedLocked() bool { return p.metAt.IsZero() || time.Since(p.me
 // ask shows what there is to show, asks, and draws the conclusions. Who answers
 // nothing from a cache hides it: nobody needs to wait for it.
 func (p *peers) ask(ctx context.Context, hidden bool) error {
-	pooled := p.guard.pooled.Load()
+	pooled := p.guard.isPooled()
 	p.mu.Lock()
 	var shown []post
 	hidden = hidden || p.camp.kind == campUnknown

@@ -243,7 +243,7 @@ func (q *questioned) keeps() {
 		q.Errorf("%d writers of two are over", len(over))
 	}
 	ours := &keeper{store: k.store, log: k.log}
-	ours.guard.id, ours.guard.connectors = k.guard.id, k.guard.connectors
+	ours.guard.id, ours.guard.connectors = k.guard.id, k.guard.all()
 	ours.watch.guard, ours.life = &ours.guard, q.Ctx
 	ours.peers = newPeers(&ours.guard, "", k.peers.self, "", nil)
 	defer ours.guard.close()

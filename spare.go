@@ -58,16 +58,3 @@ func (d *connector) makesRoom() (some bool) {
 	}
 	return some
 }
-
-// makesRoom closes the guard's connection unless a question is under way.
-func (g *guard) makesRoom() bool {
-	if !g.mu.TryLock() {
-		return true // it ends soon, and with it perhaps the need
-	}
-	defer g.mu.Unlock()
-	if g.in == nil {
-		return false
-	}
-	g.dropLocked()
-	return true
-}
