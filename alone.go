@@ -42,7 +42,7 @@ func (e *effect) announce(ctx context.Context) error {
 		if _, err := backend.AskIn(ctx, c.inner, announceAlone); err != nil { // a lock of the session's stays
 			return err
 		}
-		c.announced++
+		c.aloneLocks++
 		e.lock.conn = c
 		return nil
 	}
@@ -63,11 +63,11 @@ func (e *effect) announce(ctx context.Context) error {
 // retract gives up the locks of statements that have ended. In a transaction it is put off
 // to its end.
 func (c *Conn) retract() {
-	if c.announced == 0 {
+	if c.aloneLocks == 0 {
 		return
 	}
 	defer c.lent.pause()()
-	for c.announced > 0 && !c.inner.Closed() && c.inner.TxStatus() == 'I' {
+	for c.aloneLocks > 0 && !c.inner.Closed() && c.inner.TxStatus() == 'I' {
 		ctx, cancel := context.WithTimeout(context.Background(), backend.RollbackTimeout)
 		_, err := c.inner.Ask(ctx, retractAlone)
 		cancel()
@@ -75,6 +75,6 @@ func (c *Conn) retract() {
 			_ = c.inner.Close() // the lock ends with it
 			return
 		}
-		c.announced--
+		c.aloneLocks--
 	}
 }

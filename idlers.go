@@ -71,7 +71,7 @@ func (l *idlers) remove(c *Conn) {
 // rests notes that database/sql has c idle.
 func (c *Conn) rests() {
 	if c.inner == nil || c.d.eager || c.d.places != nil || !c.pristine || c.attached || c.handedOut || c.prepared ||
-		c.misread || c.applies || c.enter() != nil || c.tx != nil || c.announced > 0 || c.shown != (post{}) || c.inner.Closed() || c.inner.TxStatus() != 'I' {
+		c.misread || c.applies || c.enter() != nil || c.tx != nil || c.aloneLocks > 0 || c.shown != (post{}) || c.inner.Closed() || c.inner.TxStatus() != 'I' {
 		return
 	}
 	c.idle.Store(isIdle)

@@ -59,8 +59,8 @@ type link struct {
 	discarded []driver.Stmt // that are to be closed; guarded by places.mu
 	gone      atomic.Bool   // it was closed
 
-	announced int  // locks of statements that run alone, see alone.go
-	shown     post // the lock that shows that it writes, see Conn.showOn
+	aloneLocks int  // how many it holds for statements that run alone, see alone.go
+	shown      post // the lock by which it shows that it writes, see Conn.showOn
 }
 
 // dial connects and learns the state that the session starts in.

@@ -23,7 +23,7 @@ const maxLeft = 1024
 func (c *Conn) leavesInPool() {
 	in, ok := c.inner.(*backend.Pgx)
 	if !ok || c.d.wrapped == nil || c.known.session == nil || c.known.space == nil || c.known.session.Standby || c.pid == 0 ||
-		c.handedOut || c.misread || c.unsettled != nil || c.announced > 0 || c.tx != nil || in.Closed() || in.TxStatus() != 'I' {
+		c.handedOut || c.misread || c.unsettled != nil || c.aloneLocks > 0 || c.tx != nil || in.Closed() || in.TxStatus() != 'I' {
 		return
 	}
 	left := backend.NewTap(in.PgxConn())
