@@ -5,6 +5,8 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/cachedpg/cachedpg/internal/psql"
 )
 
 // The grammar takes STDOUT for STDIN.
@@ -12,8 +14,8 @@ var plainCopy = regexp.MustCompile(`(?is)^copy\s+([\w."]+)\s*(?:\(([^)]*)\))?\s*
 
 // copyIn sends the data behind a COPY … FROM STDIN in the way that a program
 // has: by pgx's CopyFrom on the connection that was lent out.
-func (j *judge) copyIn(st psqlStep) error {
-	m := plainCopy.FindStringSubmatch(withoutComments(st.sql))
+func (j *judge) copyIn(st psql.Step) error {
+	m := plainCopy.FindStringSubmatch(psql.WithoutComments(st.SQL))
 	if m == nil {
 		j.tally[nSkipped]++ // a format that pgx does not speak
 		return nil
@@ -29,7 +31,7 @@ func (j *judge) copyIn(st psqlStep) error {
 		}
 	}
 	var rows [][]any
-	for _, line := range st.data {
+	for _, line := range st.Data {
 		var row []any
 		for _, field := range strings.Split(line, "\t") {
 			if field == `\N` {

@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/cachedpg/cachedpg/internal/pgtest"
+	"github.com/cachedpg/cachedpg/internal/psql"
 )
 
 // The corpus in testdata/judge is SQL as psql reads it. Every file has a
@@ -75,20 +76,20 @@ func (j *judge) file(path string) {
 	if err != nil {
 		j.Fatal(err)
 	}
-	s := newPsqlScript(string(text))
+	s := psql.New(string(text))
 	for _, name := range []string{"role_a", "role_b"} { // roles are the server's, not the database's
-		s.vars[name] = "judge_" + strings.ToLower(rand.Text()[:12])
+		s.Vars[name] = "judge_" + strings.ToLower(rand.Text()[:12])
 	}
 	for {
-		st, ok := s.next()
+		st, ok := s.Next()
 		if !ok {
 			break
 		}
-		j.where = fmt.Sprintf("%s:%d", path, st.line)
-		if st.command != "" {
-			j.Fatalf("%s: %s: only psql understands this", j.where, st.command)
+		j.where = fmt.Sprintf("%s:%d", path, st.Line)
+		if st.Command != "" {
+			j.Fatalf("%s: %s: only psql understands this", j.where, st.Command)
 		}
-		if j.runnable(st.notes) {
+		if j.runnable(st.Notes) {
 			j.step(st)
 		} else {
 			j.tally[nSkipped]++
@@ -127,34 +128,34 @@ func (j *judge) runnable(notes []string) bool {
 }
 
 // step runs a statement and compares with what the file expects.
-func (j *judge) step(st psqlStep) {
+func (j *judge) step(st psql.Step) {
 	want := ""
-	for _, note := range st.notes {
+	for _, note := range st.Notes {
 		if codes, ok := strings.CutPrefix(note, "expect: error "); ok {
 			want = codes
 		}
 	}
 	before := j.tally
 	var err error
-	if st.data != nil {
+	if st.Data != nil {
 		err = j.copyIn(st)
 	} else {
-		err = j.run(st.sql)
+		err = j.run(st.SQL)
 	}
 	if got := code(err); got != want && !slices.Contains(strings.Fields(want), got) || err != nil && got == "" {
-		j.defect("got error %q (%v), want %q\nin: %s", got, err, want, st.sql)
+		j.defect("got error %q (%v), want %q\nin: %s", got, err, want, st.SQL)
 	}
-	for _, note := range st.notes {
+	for _, note := range st.Notes {
 		words := strings.Fields(strings.TrimPrefix(note, "expect: "))
 		switch words[0] {
 		case "run:", "error":
 		case "cached":
 			if j.tally[nCached] == before[nCached] {
-				j.defect("not cached: %s", st.sql)
+				j.defect("not cached: %s", st.SQL)
 			}
 		case "bypass":
 			if j.tally[nBypassed] == before[nBypassed] {
-				j.defect("looked up in the cache: %s", st.sql)
+				j.defect("looked up in the cache: %s", st.SQL)
 			}
 		case "kept", "rows":
 			if words[1] == "since" {

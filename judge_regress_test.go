@@ -13,6 +13,7 @@ import (
 
 	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
+	"github.com/cachedpg/cachedpg/internal/psql"
 )
 
 // PostgreSQL's own regression tests, whose sources are not ours to ship, are the
@@ -84,14 +85,14 @@ func prepare(t *testing.T, database, dir string) {
 	for _, file := range []string{"test_setup", "create_index"} {
 		r := openRegression(t, dir, file)
 		for {
-			st, ok := r.next()
+			st, ok := r.Next()
 			if !ok {
 				break
 			}
-			if st.command != "" && !r.sends(st.command) {
+			if st.Command != "" && !r.sends(st.Command) {
 				r.meta(st)
-			} else if st.command == "" { // some need what is compiled beside the sources, and are refused
-				_ = conn.Exec(context.Background(), st.sql).Close()
+			} else if st.Command == "" { // some need what is compiled beside the sources, and are refused
+				_ = conn.Exec(context.Background(), st.SQL).Close()
 			}
 		}
 	}
@@ -99,7 +100,7 @@ func prepare(t *testing.T, database, dir string) {
 
 // regression is one file while it runs.
 type regression struct {
-	*psqlScript
+	*psql.Script
 	j       *judge
 	skips   []bool // of the \if around: whether it is skipped
 	ignored map[string]int
@@ -111,9 +112,9 @@ func openRegression(t testing.TB, dir, file string) *regression {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &regression{psqlScript: newPsqlScript(string(text)), ignored: make(map[string]int)}
+	r := &regression{Script: psql.New(string(text)), ignored: make(map[string]int)}
 	for name, value := range map[string]string{"PG_ABS_SRCDIR": dir, "PG_ABS_BUILDDIR": t.TempDir(), "PG_LIBDIR": "/nonexistent", "PG_DLSUFFIX": ".so"} {
-		r.vars["env "+name] = value
+		r.Vars["env "+name] = value
 	}
 	return r
 }
@@ -123,28 +124,28 @@ func (j *judge) regress(dir, file string) {
 	r := openRegression(j, dir, file)
 	r.j = j
 	for {
-		st, ok := r.next()
-		if !ok || st.command == `\quit` || st.command == `\q` {
+		st, ok := r.Next()
+		if !ok || st.Command == `\quit` || st.Command == `\q` {
 			break
 		}
-		j.where = fmt.Sprintf("%s.sql:%d", file, st.line)
-		if st.command != "" && !r.sends(st.command) {
+		j.where = fmt.Sprintf("%s.sql:%d", file, st.Line)
+		if st.Command != "" && !r.sends(st.Command) {
 			r.meta(st)
 			continue
 		}
 		switch {
-		case r.skipped() || st.sql == "":
-		case st.command != "":
+		case r.skipped() || st.SQL == "":
+		case st.Command != "":
 			r.meta(st)
-		case st.data != nil:
+		case st.Data != nil:
 			_ = j.copyIn(st)
-		case copyFromStdin.MatchString(withoutComments(st.sql)):
+		case psql.CopyFromStdin.MatchString(psql.WithoutComments(st.SQL)):
 			j.tally[nSkipped]++ // refused, and without data
 		default:
-			_ = j.run(st.sql)
+			_ = j.run(st.SQL)
 		}
 		if j.c.inner.Closed() || j.other.inner.Closed() {
-			j.Errorf("%s: the connection is lost after %s", j.where, st.sql)
+			j.Errorf("%s: the connection is lost after %s", j.where, st.SQL)
 			return
 		}
 	}
@@ -171,7 +172,7 @@ func (j *judge) forgetPrepared() {
 }
 
 func (r *regression) sends(command string) bool {
-	return slices.Contains([]string{`\g`, `\gx`, `\gset`, `\gexec`, `\crosstabview`}, firstWord(command))
+	return slices.Contains([]string{`\g`, `\gx`, `\gset`, `\gexec`, `\crosstabview`}, psql.FirstWord(command))
 }
 
 func (r *regression) skipped() bool { return slices.Contains(r.skips, true) }
@@ -179,13 +180,13 @@ func (r *regression) skipped() bool { return slices.Contains(r.skips, true) }
 var trueWords = regexp.MustCompile(`(?i)^(t|tr|tru|true|on|1|y|ye|yes)$`)
 
 // meta follows psql's own commands as far as statements depend on them.
-func (r *regression) meta(st psqlStep) {
+func (r *regression) meta(st psql.Step) {
 	j := r.j
-	words := strings.Fields(st.command)
+	words := strings.Fields(st.Command)
 	condition := func() bool {
 		text := strings.Join(words[1:], " ")
 		var b strings.Builder
-		if n := r.variable(&b, text); n > 0 {
+		if n := r.Variable(&b, text); n > 0 {
 			text = b.String() + text[n:]
 		}
 		return trueWords.MatchString(text)
@@ -211,24 +212,24 @@ func (r *regression) meta(st psqlStep) {
 	switch words[0] {
 	case `\set`:
 		if len(words) > 1 {
-			r.vars[words[1]] = r.value(strings.Join(words[2:], " "))
+			r.Vars[words[1]] = r.value(strings.Join(words[2:], " "))
 		}
 	case `\getenv`:
-		if value, ok := r.vars["env "+words[len(words)-1]]; ok {
-			r.vars[words[1]] = value
+		if value, ok := r.Vars["env "+words[len(words)-1]]; ok {
+			r.Vars[words[1]] = value
 		}
 	case `\c`, `\connect`:
 		r.reconnect(words[1:])
 	case `\g`, `\gx`, `\crosstabview`:
-		_ = j.run(st.sql)
+		_ = j.run(st.SQL)
 	case `\gset`:
-		_ = j.run(st.sql)
+		_ = j.run(st.SQL)
 		if j.c.inner.TxStatus() == 'E' {
 			return
 		}
 		ctx, cancel := j.context()
 		defer cancel()
-		names, rows, err := plain(ctx, j.c, st.sql)
+		names, rows, err := plain(ctx, j.c, st.SQL)
 		if err != nil || len(rows) != 1 {
 			return
 		}
@@ -237,13 +238,13 @@ func (r *regression) meta(st psqlStep) {
 				name = words[1] + name
 			}
 			if rows[0][i] != nil {
-				r.vars[name] = fmt.Sprint(rows[0][i])
+				r.Vars[name] = fmt.Sprint(rows[0][i])
 			}
 		}
 	case `\gexec`:
 		ctx, cancel := j.context()
 		defer cancel()
-		_, rows, err := plain(ctx, j.c, st.sql)
+		_, rows, err := plain(ctx, j.c, st.SQL)
 		if err != nil {
 			return
 		}
@@ -263,13 +264,13 @@ func (r *regression) meta(st psqlStep) {
 func (r *regression) value(text string) string {
 	var b strings.Builder
 	for text != "" {
-		switch n := r.variable(&b, text); {
+		switch n := r.Variable(&b, text); {
 		case n > 0:
 			text = text[n:]
 		case text[0] == ' ':
 			text = text[1:]
 		case text[0] == '\'':
-			n := quotedLength(text, '\'', true)
+			n := psql.QuotedLength(text, '\'', true)
 			if unquoted, err := strconv.Unquote(`"` + strings.ReplaceAll(strings.Trim(text[:n], "'"), `"`, `\"`) + `"`); err == nil {
 				b.WriteString(unquoted)
 			} else {

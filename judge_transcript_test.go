@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/cachedpg/cachedpg/internal/harness"
+	"github.com/cachedpg/cachedpg/internal/psql"
 )
 
 // plain runs a text on the session's own pgx connection, past the driver.
@@ -143,7 +144,7 @@ var rowCommands = regexp.MustCompile(`(?i)^(select|values|table|with|show|explai
 
 // givesRows is a guess from the first word; it only chooses between Query and Exec.
 func givesRows(query string) bool {
-	query = withoutComments(query)
+	query = psql.WithoutComments(query)
 	return rowCommands.MatchString(query) || strings.Contains(strings.ToLower(query), "returning")
 }
 

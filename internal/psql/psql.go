@@ -1,50 +1,52 @@
-package cachedpg
+// Package psql reads scripts for PostgreSQL's psql, so that tests can use them without it.
+package psql
 
 import (
 	"regexp"
 	"slices"
 	"strings"
-	"testing"
 )
 
-// psqlScript cuts a text for psql into what psql would send, one step at a time,
+// Script cuts a text for psql into what psql would send, one step at a time,
 // because what a step does decides how the next one is read: \gset sets
 // variables, and data follows a COPY.
-type psqlScript struct {
+type Script struct {
 	text string
 	pos  int
 	line int // of pos, from 1
-	vars map[string]string
+	Vars map[string]string
 
 	backslashes bool // standard_conforming_strings is off
 }
 
-// psqlStep is one statement, or one command of psql's own.
-type psqlStep struct {
-	line    int
-	sql     string   // without the semicolon; statements joined by \; are one
-	command string   // such as \gset; sql is then what it is about, if anything
-	data    []string // what follows a COPY … FROM STDIN
-	notes   []string // the comments "-- expect: …" and "-- run: …" above it
+// Step is one statement, or one command of psql's own.
+type Step struct {
+	Line    int
+	SQL     string   // without the semicolon; statements joined by \; are one
+	Command string   // such as \gset; SQL is then what it is about, if anything
+	Data    []string // what follows a COPY … FROM STDIN
+	Notes   []string // the comments "-- expect: …" and "-- run: …" above it
 }
 
-func newPsqlScript(text string) *psqlScript {
-	return &psqlScript{text: text, line: 1, vars: make(map[string]string)}
+// New returns a script that is read from its beginning.
+func New(text string) *Script {
+	return &Script{text: text, line: 1, Vars: make(map[string]string)}
 }
 
 var (
-	copyFromStdin = regexp.MustCompile(`(?is)^copy\b.*\bfrom\s+std(?:in|out)\b`)
+	// CopyFromStdin matches a COPY that is followed by data.
+	CopyFromStdin = regexp.MustCompile(`(?is)^copy\b.*\bfrom\s+std(?:in|out)\b`)
 	conforming    = regexp.MustCompile(`(?i)^\s*set\s+(?:session\s+|local\s+)?standard_conforming_strings\s*(?:=|to)\s*'?(\w+)`)
 	notData       = regexp.MustCompile(`^\s*(--|\\[a-z]|(?i:copy|select|create|drop|insert|update|delete|truncate|alter|set|reset|begin)\b.*;)`)
 	noteComment   = regexp.MustCompile(`^-- ((?:expect|run): .*)$`)
 )
 
-// next reads one step; false at the end of the text.
-func (s *psqlScript) next() (st psqlStep, ok bool) {
+// Next reads one step; false at the end of the text.
+func (s *Script) Next() (st Step, ok bool) {
 	var b strings.Builder
 	var words []string // the first ones, to know the body of a BEGIN ATOMIC
 	parens, blocks := 0, 0
-	st.line = 0
+	st.Line = 0
 	blank := func() bool { return strings.TrimSpace(b.String()) == "" }
 	for s.pos < len(s.text) {
 		rest := s.text[s.pos:]
@@ -52,7 +54,7 @@ func (s *psqlScript) next() (st psqlStep, ok bool) {
 		case strings.HasPrefix(rest, "--"):
 			comment, _, _ := strings.Cut(rest, "\n")
 			if m := noteComment.FindStringSubmatch(comment); m != nil && blank() {
-				st.notes = append(st.notes, m[1])
+				st.Notes = append(st.Notes, m[1])
 			}
 			s.take(&b, len(comment), !blank())
 			continue
@@ -66,10 +68,10 @@ func (s *psqlScript) next() (st psqlStep, ok bool) {
 					escapes = true
 				}
 			}
-			s.take(&b, quotedLength(rest, '\'', escapes), true)
+			s.take(&b, QuotedLength(rest, '\'', escapes), true)
 			continue
 		case ch == '"':
-			s.take(&b, quotedLength(rest, '"', false), true)
+			s.take(&b, QuotedLength(rest, '"', false), true)
 			continue
 		case ch == '$' && !endsInWord(b.String()):
 			if m := dollarTag.FindString(rest); m != "" {
@@ -78,7 +80,7 @@ func (s *psqlScript) next() (st psqlStep, ok bool) {
 					n = end + 2*len(m)
 				}
 				if blank() {
-					st.line = s.line
+					st.Line = s.line
 				}
 				s.take(&b, n, true)
 				continue
@@ -91,18 +93,18 @@ func (s *psqlScript) next() (st psqlStep, ok bool) {
 			command, _, _ := strings.Cut(rest, "\n")
 			line := s.line
 			s.take(&b, len(command), false)
-			st.command = strings.TrimSpace(command)
-			if st.line == 0 {
-				st.line = line
+			st.Command = strings.TrimSpace(command)
+			if st.Line == 0 {
+				st.Line = line
 			}
-			if sends := slices.Contains([]string{`\g`, `\gx`, `\gset`, `\gexec`, `\gdesc`, `\crosstabview`}, firstWord(command)); sends || blank() {
-				st.sql = strings.TrimSpace(b.String())
+			if sends := slices.Contains([]string{`\g`, `\gx`, `\gset`, `\gexec`, `\gdesc`, `\crosstabview`}, FirstWord(command)); sends || blank() {
+				st.SQL = strings.TrimSpace(b.String())
 				return st, true
 			}
-			st.command = "" // one that prints or sets, in the middle of a statement
+			st.Command = "" // one that prints or sets, in the middle of a statement
 			continue
 		case ch == ':' && !strings.HasPrefix(rest, "::"):
-			if n := s.variable(&b, rest); n > 0 {
+			if n := s.Variable(&b, rest); n > 0 {
 				s.take(&b, n, false)
 				continue
 			}
@@ -120,13 +122,13 @@ func (s *psqlScript) next() (st psqlStep, ok bool) {
 				words = nil
 				continue
 			}
-			st.sql = strings.TrimSpace(b.String())
+			st.SQL = strings.TrimSpace(b.String())
 			s.after(&st)
 			return st, true
 		case isWord(ch) && !endsInWord(b.String()):
 			if blank() {
 				b.Reset()
-				st.line = s.line
+				st.Line = s.line
 			}
 			n := 1
 			for n < len(rest) && isWord(rest[n]) {
@@ -153,14 +155,14 @@ func (s *psqlScript) next() (st psqlStep, ok bool) {
 		}
 		s.take(&b, 1, true)
 	}
-	if st.sql = strings.TrimSpace(b.String()); st.sql == "" {
+	if st.SQL = strings.TrimSpace(b.String()); st.SQL == "" {
 		return st, false
 	}
 	return st, true
 }
 
 // take moves over n bytes, and keeps them if they are part of the statement.
-func (s *psqlScript) take(b *strings.Builder, n int, keep bool) {
+func (s *Script) take(b *strings.Builder, n int, keep bool) {
 	part := s.text[s.pos : s.pos+n]
 	if keep {
 		b.WriteString(part)
@@ -170,11 +172,11 @@ func (s *psqlScript) take(b *strings.Builder, n int, keep bool) {
 }
 
 // after reads what follows a statement in the text because of it.
-func (s *psqlScript) after(st *psqlStep) {
-	if m := conforming.FindStringSubmatch(st.sql); m != nil {
+func (s *Script) after(st *Step) {
+	if m := conforming.FindStringSubmatch(st.SQL); m != nil {
 		s.backslashes = strings.EqualFold(m[1], "off")
 	}
-	if !copyFromStdin.MatchString(withoutComments(st.sql)) {
+	if !CopyFromStdin.MatchString(WithoutComments(st.SQL)) {
 		return
 	}
 	// A COPY that PostgreSQL refuses has no data behind it.
@@ -184,10 +186,10 @@ func (s *psqlScript) after(st *psqlStep) {
 		text := strings.TrimRight(line, "\r\n")
 		if text == `\.` {
 			for _, data := range lines[:i] {
-				st.data = append(st.data, strings.TrimSuffix(data, "\n"))
+				st.Data = append(st.Data, strings.TrimSuffix(data, "\n"))
 			}
-			if st.data == nil {
-				st.data = []string{}
+			if st.Data == nil {
+				st.Data = []string{}
 			}
 			var nothing strings.Builder
 			s.take(&nothing, len(s.text)-s.pos-len(rest)+len(strings.Join(lines[:i+1], "")), false)
@@ -201,13 +203,13 @@ func (s *psqlScript) after(st *psqlStep) {
 
 var variableName = regexp.MustCompile(`^:(?:'(\w+)'|"(\w+)"|(\w+))`)
 
-// variable writes the value of a variable and returns the length of its name.
-func (s *psqlScript) variable(b *strings.Builder, rest string) int {
+// Variable writes the value of a variable and returns the length of its name.
+func (s *Script) Variable(b *strings.Builder, rest string) int {
 	m := variableName.FindStringSubmatch(rest)
 	if m == nil {
 		return 0
 	}
-	value, set := s.vars[m[1]+m[2]+m[3]]
+	value, set := s.Vars[m[1]+m[2]+m[3]]
 	switch {
 	case !set:
 		return 0
@@ -235,7 +237,8 @@ func makesRoutine(words []string) bool {
 	return len(words) > i && (words[i] == "function" || words[i] == "procedure")
 }
 
-func quotedLength(s string, quote byte, escapes bool) int {
+// QuotedLength is the length of what a quote begins, up to the one that ends it.
+func QuotedLength(s string, quote byte, escapes bool) int {
 	for i := 1; i < len(s); i++ {
 		switch {
 		case escapes && s[i] == '\\':
@@ -271,15 +274,16 @@ func isWord(b byte) bool {
 
 func endsInWord(s string) bool { return s != "" && isWord(s[len(s)-1]) }
 
-func firstWord(s string) string {
+// FirstWord is the first word of a statement, "" if there is none.
+func FirstWord(s string) string {
 	if fields := strings.Fields(s); len(fields) > 0 {
 		return fields[0]
 	}
 	return ""
 }
 
-// withoutComments is good enough to know a statement by its first words.
-func withoutComments(s string) string {
+// WithoutComments is good enough to know a statement by its first words.
+func WithoutComments(s string) string {
 	for {
 		s = strings.TrimLeft(s, " \t\r\n(")
 		switch {
@@ -289,76 +293,6 @@ func withoutComments(s string) string {
 			s = s[commentLength(s):]
 		default:
 			return s
-		}
-	}
-}
-
-func TestAScriptIsCutAsPsqlCutsIt(t *testing.T) {
-	t.Parallel()
-	text := `
--- a comment; with a semicolon
-SELECT 1;
--- expect: error 22012
--- run: alone
-SELECT 'a;b', "c;d", $$e;f$$, $x$g;$$h$x$ /* ; /* ; */ */ , E'it\'s;' -- ;
-  , (SELECT 2;);;
-CREATE FUNCTION f() RETURNS int LANGUAGE sql BEGIN ATOMIC SELECT CASE WHEN true THEN 1 END; SELECT 2; END;
-BEGIN; SELECT 'x' \; SELECT a[1:2]::text; END;
-\set n 5
-\pset null x
-SELECT :n, :'n', :unset, x::n FROM t \gset p_
-COPY t (a) FROM STDIN;
-1	one
-\N	;
-\.
-COPY t FROM STDIN; -- refused
-SELECT 3;
-CREATE RULE r AS ON INSERT TO t DO (SELECT 1; SELECT 2);
-last`
-	var got []string
-	s := newPsqlScript(text)
-	for {
-		st, ok := s.next()
-		if !ok {
-			break
-		}
-		if st.command == `\set n 5` {
-			s.vars["n"] = "5"
-		}
-		line := st.sql
-		if st.command != "" {
-			line += " → " + st.command
-		}
-		for _, d := range st.data {
-			line += " ← " + d
-		}
-		for _, n := range st.notes {
-			line = n + ": " + line
-		}
-		got = append(got, line)
-	}
-	want := []string{
-		"SELECT 1",
-		"run: alone: expect: error 22012: SELECT 'a;b', \"c;d\", $$e;f$$, $x$g;$$h$x$ /* ; /* ; */ */ , E'it\\'s;' -- ;\n  , (SELECT 2;)",
-		"CREATE FUNCTION f() RETURNS int LANGUAGE sql BEGIN ATOMIC SELECT CASE WHEN true THEN 1 END; SELECT 2; END",
-		"BEGIN", "SELECT 'x' ; SELECT a[1:2]::text", "END",
-		` → \set n 5`, ` → \pset null x`,
-		`SELECT 5, '5', :unset, x::n FROM t → \gset p_`,
-		"COPY t (a) FROM STDIN ← 1\tone ← \\N\t;",
-		"COPY t FROM STDIN", "SELECT 3",
-		"CREATE RULE r AS ON INSERT TO t DO (SELECT 1; SELECT 2)",
-		"last",
-	}
-	for i := range max(len(got), len(want)) {
-		var g, w string
-		if i < len(got) {
-			g = got[i]
-		}
-		if i < len(want) {
-			w = want[i]
-		}
-		if g != w {
-			t.Errorf("step %d:\ngot  %q\nwant %q", i, g, w)
 		}
 	}
 }
