@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachedpg/cachedpg/internal/behind"
 	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 	"github.com/cachedpg/cachedpg/internal/redistest"
@@ -23,7 +24,7 @@ func queueBench(b *testing.B, fsync string) (cached, plain *sql.DB) {
 	r := redistest.Start(b, "--appendonly", "yes", "--appendfsync", fsync)
 	database := pgtest.Database(b)
 	pgtest.Exec(b, database, fmt.Sprintf("CREATE SCHEMA cachedpg; %s; CREATE TABLE hits (id int PRIMARY KEY, n int NOT NULL);"+
-		"INSERT INTO hits SELECT i, 0 FROM generate_series(0, %d) i", queueTable, behindBenchRows-1))
+		"INSERT INTO hits SELECT i, 0 FROM generate_series(0, %d) i", behind.TableSQL, behindBenchRows-1))
 	open := func(driver, dsn string) *sql.DB {
 		db, err := sql.Open(driver, dsn)
 		if err != nil {
@@ -84,7 +85,7 @@ func BenchmarkWriteBehind(b *testing.B) {
 				if side == "pgx" {
 					return
 				}
-				if err := connectorOf(cached).behind.Load().drain(ctx, false); err != nil {
+				if err := connectorOf(cached).behind.Load().Drain(ctx, false); err != nil {
 					b.Fatal(err)
 				}
 				b.ReportMetric(float64(b.N)/time.Since(begin).Seconds(), "applied/s")

@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5/stdlib"
 
 	"github.com/cachedpg/cachedpg/internal/backend"
+	"github.com/cachedpg/cachedpg/internal/behind"
 	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/inside"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
@@ -188,7 +189,7 @@ func TestALargeWriteIsNotQueued(t *testing.T) {
 		if !queues(f.Via, update, 1, "small") {
 			f.Error("a small one is not")
 		}
-		if queues(f.Via, update, 1, strings.Repeat("x", maxQueued)) {
+		if queues(f.Via, update, 1, strings.Repeat("x", behind.MaxEntry)) {
 			f.Error("a large one is")
 		}
 		f.Fresh("SELECT length(note) FROM hits WHERE id = 1").Is("65536")

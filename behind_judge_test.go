@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	goredis "github.com/redis/go-redis/v9"
 
+	"github.com/cachedpg/cachedpg/internal/behind"
 	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/inside"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
@@ -37,7 +38,7 @@ func sealedQueue(t *testing.T, key string, story func(f *harness.Fixture, r *red
 // planted is an entry as somebody could make it who knows the format, and not the keys.
 func planted(f *harness.Fixture, sql string, settings map[string]string, args ...any) string {
 	f.Helper()
-	of := settingsOf(connectorOf(f.Via.DB).known.Load().session)
+	of := behind.SettingsOf(&connectorOf(f.Via.DB).known.Load().session.Session)
 	for name, value := range settings {
 		of[name] = value
 	}
@@ -45,25 +46,17 @@ func planted(f *harness.Fixture, sql string, settings map[string]string, args ..
 	if err != nil {
 		f.Fatal(err)
 	}
-	w := wireWrite{Format: queuedFormat, SQL: []byte(sql), Mode: int32(pgx.QueryExecModeCacheStatement), Settings: raw}
-	for _, v := range args {
-		a, ok := encodeArg(v)
-		if !ok {
-			f.Fatalf("%T", v)
-		}
-		w.Args = append(w.Args, a)
+	payload, ok := behind.Entry{SQL: sql, Mode: int32(pgx.QueryExecModeCacheStatement), Settings: string(raw), Args: args}.Encode()
+	if !ok {
+		f.Fatalf("%T", args)
 	}
-	payload, err := encodingjson.Marshal(w)
-	if err != nil {
-		f.Fatal(err)
-	}
-	return string(payload)
+	return payload
 }
 
 // plantIn puts an entry into the stream, behind all that were queued.
 func plantIn(f *harness.Fixture, r *redistest.Server, payload string) {
 	f.Helper()
-	name := writeQueueOf(f.Via).queue.QueueName()
+	name := writeQueueOf(f.Via).Store().QueueName()
 	server, err := r.Client().HGet(f.Ctx, name+":owner", "server").Result()
 	if err != nil {
 		f.Fatal(err)
@@ -154,7 +147,7 @@ func TestASealedEntryIsGoodForItsPlaceOnly(t *testing.T) {
 	sealedQueue(t, newKey(1), func(f *harness.Fixture, r *redistest.Server) {
 		f.Exec(countHit, 1)
 		held := heldQueue(f)
-		stream := writeQueueOf(f.Via).queue.QueueName()
+		stream := writeQueueOf(f.Via).Store().QueueName()
 		for id := 1; id < 4; id++ {
 			f.Exec("UPDATE hits SET n = n * 10 + $2 WHERE id = $1", 1, id)
 		}
@@ -231,11 +224,11 @@ func TestASealedEntryIsGoodForItsQueueOnly(t *testing.T) {
 		drained(g.Via)
 		held := heldQueue(f)
 		f.Exec("UPDATE hits SET n = 99 WHERE id = 1")
-		entries, err := r.Client().XRange(f.Ctx, writeQueueOf(f.Via).queue.QueueName(), "-", "+").Result()
+		entries, err := r.Client().XRange(f.Ctx, writeQueueOf(f.Via).Store().QueueName(), "-", "+").Result()
 		if err != nil || len(entries) != 1 {
 			t.Fatalf("%d entries, %v", len(entries), err)
 		}
-		if err := r.Client().XAdd(f.Ctx, &goredis.XAddArgs{Stream: writeQueueOf(g.Via).queue.QueueName(), Values: entries[0].Values}).Err(); err != nil {
+		if err := r.Client().XAdd(f.Ctx, &goredis.XAddArgs{Stream: writeQueueOf(g.Via).Store().QueueName(), Values: entries[0].Values}).Err(); err != nil {
 			f.Fatal(err)
 		}
 		held()

@@ -78,7 +78,7 @@ func TestAProcessKilledAtAnyStepLosesNoQueuedWriteAndRepeatsNone(t *testing.T) {
 	r := redistest.Start(t)
 	f := harness.New(t, pgtest.Database(t), "cache_statement", counters3, "cache_store="+r.URL(), "cache_policy=hits:write-behind")
 	drained(f.Via)
-	dead := writeQueueOf(f.Via).queue.DeadLetters()
+	dead := writeQueueOf(f.Via).Store().DeadLetters()
 	f.DB.Close()
 	steps := []string{step.Queued, step.Executed, step.Marked, step.Applied, step.Committed, step.Recorded, step.Released}
 	refused := 0
@@ -101,7 +101,7 @@ func TestAProcessKilledAtAnyStepLosesNoQueuedWriteAndRepeatsNone(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		queued, err := r.Client().XLen(f.Ctx, writeQueueOf(v).queue.QueueName()).Result()
+		queued, err := r.Client().XLen(f.Ctx, writeQueueOf(v).Store().QueueName()).Result()
 		if err != nil || queued != 0 {
 			t.Errorf("%s: %d are left in the queue, %v", at, queued, err)
 		}

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/cachedpg/cachedpg/internal/behind"
 	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/inside"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
@@ -39,12 +40,12 @@ func at(f *harness.Fixture, s *pgtest.Server, name string) harness.Via {
 }
 
 // stands returns when the process knows how its server stands to the queue.
-func stands(v harness.Via, want standing) {
+func stands(v harness.Via, want behind.Standing) {
 	v.F.Helper()
 	v.F.Until("the process to know whose the queue is", func() bool {
 		_, _ = v.DB.ExecContext(v.F.Ctx, "SELECT")
 		b := writeQueueOf(v)
-		return b != nil && standingOf(b.stopped()) == want && (want != 0 || b.ready.Load())
+		return b != nil && b.Standing() == want
 	})
 }
 
@@ -71,7 +72,7 @@ func TestACloneDoesNotApplyTheQueueOfProduction(t *testing.T) {
 		}
 		group.Wait()
 		drained(f.Via)
-		stands(clone, foreign)
+		stands(clone, behind.Foreign)
 		for _, v := range []harness.Via{f.Via, clone} {
 			if got := askPast(v, readHit[:len(readHit)-2]+"1"); got != fmt.Sprint(each+1) {
 				f.Errorf("n is %s, want %d", got, each+1)
@@ -108,7 +109,7 @@ func TestACloneWaitsForAPersonWhenProductionIsGone(t *testing.T) {
 		s.Crash()
 		f.DB.Close()
 		c := at(f, clone, "clone")
-		stands(c, doubtful)
+		stands(c, behind.Doubtful)
 		for _, query := range []string{"SELECT n FROM hits WHERE id = 1", "UPDATE hits SET n = 9 WHERE id = 1"} {
 			if _, err := c.DB.ExecContext(f.Ctx, query); err == nil || !strings.Contains(err.Error(), "cachedpg queue take-over") {
 				f.Errorf("%s: %v", query, err)
@@ -116,7 +117,7 @@ func TestACloneWaitsForAPersonWhenProductionIsGone(t *testing.T) {
 		}
 		s.Start()
 		v := at(f, s, "restarted")
-		stands(v, 0)
+		stands(v, behind.Owns)
 		drained(v)
 		if got := askPast(v, "SELECT n FROM hits WHERE id = 1"); got != "5" {
 			f.Errorf("production has %s, want 5", got)
@@ -142,7 +143,7 @@ func TestAPromotedStandbyGoesOnWithTheQueue(t *testing.T) {
 		standby.Promote()
 		f.DB.Close()
 		v := at(f, standby, "promoted")
-		stands(v, 0)
+		stands(v, behind.Owns)
 		v.Fresh("SELECT n FROM hits WHERE id = 1").Is("6")
 		f.Live(v.DB) // without a lease the schema is not loaded, and what is not understood is not queued
 		if !queues(v, countHit, 1) {
@@ -172,7 +173,7 @@ func TestAStandbyThatWasPromotedWithoutTheLastBatchWaitsForAPerson(t *testing.T)
 		standby.Promote()
 		f.DB.Close()
 		v := at(f, standby, "promoted")
-		stands(v, doubtful)
+		stands(v, behind.Doubtful)
 		if _, err := v.DB.ExecContext(f.Ctx, countHit, 1); err == nil || !strings.Contains(err.Error(), "does not have") {
 			f.Errorf("%v", err)
 		}
@@ -193,7 +194,7 @@ func TestARestoredServerTakesTheQueueOverWhenItIsTold(t *testing.T) {
 			f.Exec(countHit, 1)
 		}
 		drained(f.Via)
-		stands(restored, foreign)
+		stands(restored, behind.Foreign)
 		if _, err := TakeOverQueue(f.Ctx, restored.DB); err == nil || !strings.Contains(err.Error(), "stop its processes") {
 			f.Errorf("while the owner is alive: %v", err)
 		}
@@ -218,7 +219,7 @@ func TestARestoredServerTakesTheQueueOverWhenItIsTold(t *testing.T) {
 		}
 		s.Start()
 		production := at(f, s, "production")
-		stands(production, foreign)
+		stands(production, behind.Foreign)
 		if got := askPast(production, "SELECT n FROM hits WHERE id = 1"); got != "4" {
 			f.Errorf("the server that was replaced has %s, want 4", got)
 		}
@@ -230,7 +231,7 @@ func TestAWriteIsQueuedForTheOwnerOnly(t *testing.T) {
 	queueing(t, func(f *harness.Fixture, r *redistest.Server) {
 		f.Exec(countHit, 1)
 		drained(f.Via)
-		if err := r.Client().HSet(f.Ctx, writeQueueOf(f.Via).queue.QueueName()+":owner", "server", "1000000000.0", "beat", "99999999999999").Err(); err != nil {
+		if err := r.Client().HSet(f.Ctx, writeQueueOf(f.Via).Store().QueueName()+":owner", "server", "1000000000.0", "beat", "99999999999999").Err(); err != nil {
 			f.Fatal(err)
 		}
 		before := StatsOf(f.DB).Queue.Queued

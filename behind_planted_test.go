@@ -8,6 +8,7 @@ import (
 
 	goredis "github.com/redis/go-redis/v9"
 
+	"github.com/cachedpg/cachedpg/internal/behind"
 	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 	"github.com/cachedpg/cachedpg/internal/redistest"
@@ -39,7 +40,7 @@ func TestAnIdOfTheFarFutureDoesNotEndTheQueue(t *testing.T) {
 			inBothQueues(t, func(f *harness.Fixture, r *redistest.Server) {
 				f.Exec(countHit, 1)
 				drained(f.Via)
-				name := writeQueueOf(f.Via).queue.QueueName()
+				name := writeQueueOf(f.Via).Store().QueueName()
 				for _, taken := range []bool{false, true} {
 					plant := &goredis.XAddArgs{Stream: name, ID: id, Values: []any{"w", planted(f, "UPDATE hits SET n = 7 WHERE id = 1", nil), "n", 2, "s", "x"}}
 					if err := r.Client().XAdd(f.Ctx, plant).Err(); err != nil {
@@ -73,7 +74,7 @@ func TestDeadLettersOfTheFarFutureDoNotEndTheQueue(t *testing.T) {
 	queueing(t, func(f *harness.Fixture, r *redistest.Server) {
 		f.Exec(countHit, 1)
 		drained(f.Via)
-		name := writeQueueOf(f.Via).queue.QueueName()
+		name := writeQueueOf(f.Via).Store().QueueName()
 		plant := &goredis.XAddArgs{Stream: name + ":dead", ID: "18446744073709551615-18446744073709551615", Values: []any{"id", "1-1"}}
 		if err := r.Client().XAdd(f.Ctx, plant).Err(); err != nil {
 			f.Fatal(err)
@@ -95,7 +96,7 @@ func TestANumberOfTheFarFutureIsNotBelieved(t *testing.T) {
 		drained(f.Via)
 		defer bounded(f)()
 		for _, given := range []string{"9007199254740992", "9223372036854775807", "1e300", "nan", "-1", "x"} {
-			r.Client().HSet(f.Ctx, writeQueueOf(f.Via).queue.QueueName()+":owner", "given", given)
+			r.Client().HSet(f.Ctx, writeQueueOf(f.Via).Store().QueueName()+":owner", "given", given)
 			for range 3 {
 				f.Exec(countHit, 2)
 			}
@@ -113,9 +114,9 @@ func TestATurnThatNeverEndsIsNotWaitedFor(t *testing.T) {
 		f.Exec(countHit, 1)
 		drained(f.Via)
 		defer bounded(f)()
-		r.Client().Set(f.Ctx, writeQueueOf(f.Via).queue.QueueName()+":turn", "x", 0)
+		r.Client().Set(f.Ctx, writeQueueOf(f.Via).Store().QueueName()+":turn", "x", 0)
 		f.Exec(countHit, 1)
-		r.Client().Set(f.Ctx, writeQueueOf(f.Via).queue.QueueName()+":turn", "x", time.Hour)
+		r.Client().Set(f.Ctx, writeQueueOf(f.Via).Store().QueueName()+":turn", "x", time.Hour)
 		f.Exec(countHit, 1)
 		f.Fresh(readHit, 1).Is("3")
 	})
@@ -150,7 +151,7 @@ func TestAnOwnerIsSilentWhateverTheClockOfRedisSays(t *testing.T) {
 	served(t, func(f *harness.Fixture, s *pgtest.Server) {
 		f.Exec(countHit, 1)
 		drained(f.Via)
-		queue := writeQueueOf(f.Via).queue
+		queue := writeQueueOf(f.Via).Store()
 		s.Crash()
 		f.DB.Close()
 		r, err := goredis.ParseURL(f.Keys[0][len("cache_store="):])
@@ -164,7 +165,7 @@ func TestAnOwnerIsSilentWhateverTheClockOfRedisSays(t *testing.T) {
 		}
 		s.Start()
 		v := at(f, s, "restarted")
-		stands(v, 0)
+		stands(v, behind.Owns)
 		v.Exec(countHit, 1)
 		v.Fresh(readHit, 1).Is("2")
 	})
@@ -177,8 +178,8 @@ func TestAProcessThatStoodAsideSeesWhatItsServerHasTakenOver(t *testing.T) {
 		drained(f.Via)
 		clone := s.Clone()
 		aside, other := at(f, clone, "aside"), at(f, clone, "other")
-		stands(aside, foreign)
-		stands(other, foreign)
+		stands(aside, behind.Foreign)
+		stands(other, behind.Foreign)
 		s.Crash()
 		f.DB.Close()
 		f.Until("the owner to be silent", func() bool {
@@ -198,10 +199,7 @@ func TestAProcessThatStoodAsideSeesWhatItsServerHasTakenOver(t *testing.T) {
 			f.Error("it does not queue")
 		}
 		// As if its last round had been before the take-over.
-		b := writeQueueOf(aside)
-		b.mu.Lock()
-		b.barred = &notOwner{standing: foreign, owner: "the server that is gone"}
-		b.mu.Unlock()
+		writeQueueOf(aside).StandAside("the server that is gone")
 		drains, read := StatsOf(aside.DB).Queue.Drains, make(chan string, 1)
 		go func() { read <- aside.Read(aside.DB, readHit, []any{1}).String() }()
 		f.Until("the reader to wait, or not to", func() bool { return len(read) > 0 || StatsOf(aside.DB).Queue.Drains > drains })

@@ -3,12 +3,9 @@ package cachedpg
 import (
 	"context"
 	"database/sql"
-	encodingjson "encoding/json"
 	"errors"
 	"fmt"
-	"math"
 	"net/url"
-	"reflect"
 	"strings"
 	"sync"
 	"testing"
@@ -17,13 +14,14 @@ import (
 	"github.com/jackc/pgx/v5"
 	goredis "github.com/redis/go-redis/v9"
 
+	"github.com/cachedpg/cachedpg/internal/behind"
 	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 	"github.com/cachedpg/cachedpg/internal/redistest"
 )
 
 const counters3 = `
-	CREATE SCHEMA IF NOT EXISTS cachedpg;` + queueTable + `;
+	CREATE SCHEMA IF NOT EXISTS cachedpg;` + behind.TableSQL + `;
 	CREATE TABLE hits (id int PRIMARY KEY, n int NOT NULL CHECK (n < 1000000), seen timestamptz DEFAULT now());
 	INSERT INTO hits VALUES (1, 0), (2, 0), (3, 0);
 	CREATE TABLE others (id int PRIMARY KEY, n int);
@@ -43,7 +41,7 @@ func queueing(t *testing.T, story func(f *harness.Fixture, r *redistest.Server))
 		"cache_store="+r.URL(), "cache_policy=hits:write-behind"), r)
 }
 
-func writeQueueOf(v harness.Via) *writeQueue { return connectorOf(v.DB).behind.Load() }
+func writeQueueOf(v harness.Via) *behind.Queue { return connectorOf(v.DB).behind.Load() }
 
 // held keeps PostgreSQL from recording a position until release is called.
 func heldQueue(f *harness.Fixture) (release func()) {
@@ -63,10 +61,13 @@ func heldQueue(f *harness.Fixture) (release func()) {
 // drained returns when the queue is empty.
 func drained(v harness.Via) {
 	v.F.Helper()
-	if err := writeQueueOf(v).ask(v.F.Ctx, false, func() bool { return writeQueueOf(v).ready.Load() }); err != nil {
-		v.F.Fatal(err)
-	}
-	if err := writeQueueOf(v).drain(v.F.Ctx, false); err != nil {
+	v.F.Until("the queue to be ready", func() bool {
+		if err := writeQueueOf(v).Check(v.F.Ctx); err != nil {
+			v.F.Fatal(err)
+		}
+		return writeQueueOf(v).Standing() == behind.Owns
+	})
+	if err := writeQueueOf(v).Drain(v.F.Ctx, false); err != nil {
 		v.F.Fatal(err)
 	}
 }
@@ -80,7 +81,7 @@ func TestAQueuedWriteIsAcknowledgedBeforePostgreSQLHasIt(t *testing.T) {
 	queueing(t, func(f *harness.Fixture, r *redistest.Server) {
 		f.Warm(readHit, 1).Is("0")
 		release := heldQueue(f)
-		if n, err := f.Exec(countHit, 1).RowsAffected(); n != 0 || !errors.Is(err, errRowsAffected) {
+		if n, err := f.Exec(countHit, 1).RowsAffected(); n != 0 || !errors.Is(err, behind.ErrRowsAffected) {
 			f.Errorf("RowsAffected: %d, %v", n, err)
 		}
 		if got := inPostgres(f, readHit, 1); got != "0" {
@@ -324,7 +325,7 @@ func TestAStatementThatFailsGoesToTheDeadLetters(t *testing.T) {
 		f.Exec("UPDATE hits SET n = $2 WHERE id = $1", 1, 2000000) // the check
 		f.Exec("UPDATE hits SET n = $2 WHERE id = $1", 2, "ten")   // no number
 		f.Exec(countHit, 1)
-		if _, err := r.Client().XAdd(f.Ctx, &goredis.XAddArgs{Stream: writeQueueOf(f.Via).queue.QueueName(), Values: []string{"w", "poison"}}).Result(); err != nil {
+		if _, err := r.Client().XAdd(f.Ctx, &goredis.XAddArgs{Stream: writeQueueOf(f.Via).Store().QueueName(), Values: []string{"w", "poison"}}).Result(); err != nil {
 			f.Fatal(err)
 		}
 		f.Exec(countHit, 2)
@@ -393,7 +394,7 @@ func TestATransactionThatHoldsALockDoesNotWaitForTheQueueForEver(t *testing.T) {
 		in, tx := f.Begin(nil)
 		in.Exec("UPDATE hits SET n = 10 WHERE id = 1")
 		f.Exec(countHit, 1)
-		if _, err := tx.ExecContext(f.Ctx, "SELECT n FROM hits WHERE id = 1"); !errors.Is(err, errBehindLock) {
+		if _, err := tx.ExecContext(f.Ctx, "SELECT n FROM hits WHERE id = 1"); !errors.Is(err, behind.ErrLock) {
 			f.Errorf("%v", err)
 		}
 		f.Commit(tx)
@@ -405,11 +406,11 @@ func TestWithoutItsTableNothingIsQueued(t *testing.T) {
 	t.Parallel()
 	r := redistest.Start(t)
 	f := harness.New(t, pgtest.Database(t), "cache_statement", harness.People, "cache_store="+r.URL(), "cache_policy=users:write-behind")
-	if _, err := f.DB.ExecContext(f.Ctx, "UPDATE users SET city = 'x' WHERE id = 1"); !errors.Is(err, errNoQueueTable) {
+	if _, err := f.DB.ExecContext(f.Ctx, "UPDATE users SET city = 'x' WHERE id = 1"); !errors.Is(err, behind.ErrNoTable) {
 		t.Errorf("%v", err)
 	}
 	f.Fresh(harness.UserByID, 1).Is("1 ann Oslo")
-	f.Past("CREATE SCHEMA cachedpg; " + queueTable)
+	f.Past("CREATE SCHEMA cachedpg; " + behind.TableSQL)
 	f.Exec("UPDATE users SET city = 'x' WHERE id = 1")
 	f.Fresh(harness.UserByID, 1).Is("1 ann x")
 }
@@ -508,51 +509,6 @@ func TestAQueuedWriteRunsUnderTheSettingsOfItsSession(t *testing.T) {
 }
 
 func roleOf(f *harness.Fixture) string { return "behind_" + connectorOf(f.DB).space().key.Database }
-
-func TestArgumentsComeOutOfTheQueueAsTheyWentIn(t *testing.T) {
-	zone := time.FixedZone("", -3600)
-	for _, v := range []any{nil, int64(math.MinInt64), 7, int32(-1), int16(3), true, false, math.Inf(-1), math.Copysign(0, -1), "", "a\xff\x00b", []byte(nil), []byte{}, []byte{0, 255},
-		[16]byte{1, 2}, time.Date(2026, 1, 2, 3, 4, 5, 999999999, time.UTC), time.Date(1, 1, 1, 0, 0, 0, 1, zone), time.Time{}} {
-		a, ok := encodeArg(v)
-		if !ok {
-			t.Fatalf("%T has no form", v)
-		}
-		text, err := encodingjson.Marshal(a)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var b wireArg
-		if err := encodingjson.Unmarshal(text, &b); err != nil {
-			t.Fatal(err)
-		}
-		got, ok := b.value()
-		if at, isTime := v.(time.Time); isTime && ok {
-			then := got.(time.Time)
-			_, o1 := at.Zone()
-			_, o2 := then.Zone()
-			ok = then.Equal(at) && o1 == o2
-		} else {
-			ok = ok && reflect.DeepEqual(got, v)
-		}
-		if !ok {
-			t.Errorf("%#v comes out as %#v", v, got)
-		}
-	}
-	type own int
-	for _, v := range []any{own(1), []string{"a"}, &struct{}{}, uint64(1)} {
-		if _, ok := encodeArg(v); ok {
-			t.Errorf("%T is queued, and would come out as something else", v)
-		}
-	}
-}
-
-func TestBytesInTheQueueThatAreNoWriteAreRefused(t *testing.T) {
-	for _, payload := range []string{"", "x", "{}", `{"f":2}`, `{"f":1,"a":[{"t":"own"}]}`, `{"f":1,"a":[{"t":"uuid","b":"AA=="}]}`, `{"f":1,"a":[{"t":"time","u":9999999999}]}`} {
-		if w, err := decodeQueued(payload); err == nil {
-			t.Errorf("%s: %+v", payload, w)
-		}
-	}
-}
 
 func TestWriteBehindNeedsARedisOfOnePiece(t *testing.T) {
 	for store, want := range map[string]string{"memory": "queues writes in a Redis", "redis+cluster://127.0.0.1:1": "Cluster"} {

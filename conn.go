@@ -46,7 +46,7 @@ type Conn struct {
 
 	idle atomic.Int32 // see idlers
 
-	applies bool // it is the one that runs what was queued, see behind_apply.go
+	applies bool // it runs what was queued, see applier
 
 	owed *debt // of strategy write-through, see refill.go
 
@@ -183,10 +183,8 @@ func (c *Conn) Ping(ctx context.Context) error {
 			return err
 		}
 	}
-	if b := c.d.behind.Load(); b != nil {
-		if err := b.check(ctx); err != nil {
-			return err
-		}
+	if err := c.d.checkQueue(ctx); err != nil {
+		return err
 	}
 	if err := c.withheld(); err != nil {
 		return err
@@ -335,10 +333,8 @@ func (c *Conn) handOut(ctx context.Context) (*pgx.Conn, error) {
 		c.lent.seen = true
 		return in.Conn.Conn(), nil
 	}
-	if b := c.d.behind.Load(); b != nil {
-		if err := b.drain(ctx, c.tx != nil); err != nil {
-			return nil, err
-		}
+	if err := c.drain(ctx, c.tx != nil); err != nil {
+		return nil, err
 	}
 	e, err := c.beginUnseen(ctx)
 	if err != nil {

@@ -21,6 +21,7 @@ import (
 	"github.com/jackc/pgx/v5/stdlib"
 
 	"github.com/cachedpg/cachedpg/internal/backend"
+	"github.com/cachedpg/cachedpg/internal/behind"
 	"github.com/cachedpg/cachedpg/internal/clock"
 	"github.com/cachedpg/cachedpg/internal/patience"
 	"github.com/cachedpg/cachedpg/internal/pgerr"
@@ -327,7 +328,7 @@ type connector struct {
 	limit atomic.Int64               // and what PostgreSQL gives a statement there, a time.Duration
 
 	// behind is nil until the database is known, and without strategy "write-behind".
-	behind atomic.Pointer[writeQueue]
+	behind atomic.Pointer[behind.Queue]
 
 	mu       sync.Mutex // guards the fields below
 	sessions map[[32]byte]*session
@@ -398,10 +399,7 @@ func (d *connector) Close() error {
 // giveUp leaves everything that the connector has joined. An error is of what could not
 // be applied of a queue.
 func (d *connector) giveUp() error {
-	var undrained error
-	if b := d.behind.Load(); b != nil {
-		undrained = b.close()
-	}
+	undrained := d.closeQueue()
 	d.mu.Lock()
 	spaces, kept := d.spaces, d.kept
 	d.spaces, d.kept = make(map[backend.Identity]*space), nil
@@ -455,9 +453,7 @@ func (d *connector) adopt(learned *backend.Session, p sighting) (*session, *spac
 		return s, nil, err
 	}
 	d.spaces[s.ID] = next
-	if queue, ok := next.store.(*redis.Store); ok && d.config.writesBehind() && d.behind.Load() == nil {
-		d.behind.Store(newWriteQueue(d, queue))
-	}
+	d.openQueueLocked(next)
 	return s, next, nil
 }
 

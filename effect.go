@@ -36,7 +36,7 @@ type effect struct {
 
 // writeKind says in which transaction a write commits, and so when it is marked. begin decides
 // it; only one that was wrapped becomes another, where PostgreSQL refuses to run it so (goAlone). A write
-// that is queued (behind_enqueue.go) is of none: it is a write when it is applied.
+// that is queued (queue.go) is of none: it is a write when it is applied.
 type writeKind uint8
 
 const (

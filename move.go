@@ -125,7 +125,7 @@ func (d *connector) moveLocked(id backend.Identity, p sighting) (ended []*space,
 func (d *connector) forsakeLocked(sp *space) {
 	delete(d.spaces, sp.key.Identity)
 	sp.forget(d)
-	if b := d.behind.Load(); b != nil && sp.store == b.queue {
+	if d.queuesIn(sp) {
 		d.kept = append(d.kept, sp) // the queue outlives it
 		return
 	}

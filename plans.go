@@ -11,6 +11,7 @@ import (
 
 	"github.com/cachedpg/cachedpg/catalog"
 	"github.com/cachedpg/cachedpg/internal/backend"
+	"github.com/cachedpg/cachedpg/internal/behind"
 	"github.com/cachedpg/cachedpg/internal/clock"
 	"github.com/cachedpg/cachedpg/keying"
 	"github.com/cachedpg/cachedpg/parser"
@@ -89,9 +90,8 @@ type shape struct {
 	excused bool          // their policies are all that it takes to cache it by age
 	policy  string        // the strategy of its relations; the last in strategies counts
 	ttl     time.Duration // of an entry, before jitter
-	drains  bool          // it comes after what is queued, see behind.go
-	behind  bool          // it may be queued itself
-	through []uint32      // relations whose writers refill it, see through.go
+	queue   behind.Place
+	through []uint32 // relations whose writers refill it, see through.go
 	// inputs is the number of parameters once PostgreSQL has accepted the
 	// text, and -1 before; a Prepare of an accepted text sends nothing.
 	inputs atomic.Int32

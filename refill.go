@@ -209,7 +209,7 @@ func (r *refiller) one(ctx context.Context, recipe *recipe) refillResult {
 		return refillFailed
 	}
 	l, reason := c.lookup(ctx, &q)
-	if reason != keying.NoReason || l.key != recipe.key || len(q.text.through) == 0 || q.text.drains {
+	if reason != keying.NoReason || l.key != recipe.key || len(q.text.through) == 0 || q.text.queue.Drains {
 		return refillSkipped
 	}
 	stamps := make([]store.Stamp, len(l.tags))

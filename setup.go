@@ -9,6 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/cachedpg/cachedpg/internal/behind"
 	"github.com/cachedpg/cachedpg/internal/pgerr"
 )
 
@@ -26,7 +27,7 @@ type setupPiece struct {
 
 var setupPieces = []setupPiece{
 	{"cachedpg.outbox", outboxTable, "", "SELECT, INSERT, UPDATE, DELETE"},
-	{"cachedpg.queue", queueTable, "known", "SELECT, INSERT, UPDATE"},
+	{"cachedpg.queue", behind.TableSQL, "known", "SELECT, INSERT, UPDATE"},
 }
 
 const createSchema = "CREATE SCHEMA IF NOT EXISTS " + ownSchema

@@ -2,7 +2,6 @@ package cachedpg
 
 import (
 	"context"
-	encodingjson "encoding/json"
 	"errors"
 	"sync/atomic"
 	"time"
@@ -11,6 +10,7 @@ import (
 
 	"github.com/cachedpg/cachedpg/catalog"
 	"github.com/cachedpg/cachedpg/internal/backend"
+	"github.com/cachedpg/cachedpg/internal/behind"
 	"github.com/cachedpg/cachedpg/keying"
 )
 
@@ -19,7 +19,7 @@ type session struct {
 	backend.Session
 
 	plans  atomic.Pointer[planSet]
-	queued atomic.Pointer[encodingjson.RawMessage] // see queuedSettings
+	queued behind.Settings
 }
 
 // same reports whether keys made in s and in other mean the same.

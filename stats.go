@@ -205,9 +205,7 @@ func StatsOf(db Database) Stats {
 		s.Saved += st.Saved
 	}
 	s.Statements = s.Statements[:min(len(s.Statements), maxStatements)]
-	if b := d.behind.Load(); b != nil {
-		s.Queue = b.stats()
-	}
+	s.Queue = d.queueStats()
 	if sp := d.space(); sp != nil {
 		switch st := sp.store.(type) {
 		case localStore:

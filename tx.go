@@ -177,9 +177,9 @@ func (c *Conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, e
 		return nil, err
 	}
 	c.settle()
-	if b := c.d.behind.Load(); b != nil && !c.applies && sql.IsolationLevel(opts.Isolation) != sql.LevelReadCommitted {
+	if sql.IsolationLevel(opts.Isolation) != sql.LevelReadCommitted {
 		// Its snapshot may be older than the statement that reads what is queued.
-		if err := b.drain(ctx, false); err != nil {
+		if err := c.drain(ctx, false); err != nil {
 			return nil, err
 		}
 	}

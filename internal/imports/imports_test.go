@@ -58,6 +58,7 @@ var rules = []rule{
 	{pattern: "test/..."}, // tests alone
 	{pattern: "internal/backend", project: []string{"parser", "catalog", "keying", "internal/pgerr"}, modules: []string{pgx}},
 	{pattern: "internal/backend/backendtest", project: []string{"catalog", "internal/backend"}, modules: []string{pgx, sqlmock}},
+	{pattern: "internal/behind", project: []string{"parser", "catalog", "keying", "store", "store/redis", "internal/backend", "internal/pgerr", "internal/step"}, modules: []string{pgx}},
 	{pattern: "internal/pgerr", modules: []string{pgx}},
 	{pattern: "internal/pgtest", project: []string{"internal/child"}, modules: []string{pgx}},
 	{pattern: "internal/redistest", project: []string{"internal/child"}, modules: []string{goRedis}},
@@ -143,6 +144,9 @@ func TestRulesCatchWhatTheyAreFor(t *testing.T) {
 		{"internal/backend", module + "/keying", true},
 		{"internal/backend", module, false},
 		{"internal/backend", module + "/store", false},
+		{"internal/behind", module + "/store/redis", true},
+		{"internal/behind", module, false},
+		{"internal/behind", goRedis, false},
 		{"internal/redistest", goRedis, true},
 		{"internal/redistest", module + "/store", false},
 		{"internal/pgtest", goRedis, false},

@@ -1,8 +1,8 @@
-package cachedpg
+package behind
 
 import (
 	"context"
-	encodingjson "encoding/json"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -27,40 +27,59 @@ import (
 //	                                another server owns the queue, and is alive: stands aside
 //	applies, records, takes it out
 
-// standing is how a server stands to the queue.
-type standing uint8
+// Standing is how a server stands to the queue.
+type Standing uint8
 
 const (
-	waiting  standing = iota + 1 // another owned it a moment ago, and may be gone
-	foreign                      // another owns it, and is alive
-	doubtful                     // nobody can tell but a person
+	Unknown  Standing = iota
+	Owns              // and what is queued here can be applied
+	Waiting           // another owned it a moment ago, and may be gone
+	Foreign           // another owns it, and is alive
+	Doubtful          // nobody can tell but a person
 )
 
 // notOwner is why a process does not apply the queue.
 type notOwner struct {
-	standing standing
+	standing Standing
 	reason   string
 	owner    string // if foreign
 }
 
 func (e *notOwner) Error() string { return "cachedpg: write-behind: " + e.reason }
 
-func isNotOwner(err error) bool { return errors.As(err, new(*notOwner)) }
-func isForeign(err error) bool  { return standingOf(err) == foreign }
-func isWaiting(err error) bool  { return standingOf(err) == waiting }
+// IsNotOwner reports that the queue belongs to another server than this one, or may do so.
+func IsNotOwner(err error) bool { return errors.As(err, new(*notOwner)) }
+func isForeign(err error) bool  { return standingOf(err) == Foreign }
+func isWaiting(err error) bool  { return standingOf(err) == Waiting }
 
-func standingOf(err error) standing {
+func standingOf(err error) Standing {
 	var e *notOwner
 	if errors.As(err, &e) {
 		return e.standing
 	}
-	return 0
+	return Unknown
 }
 
 const takeOver = "; if this one is to take its place run \"cachedpg queue take-over\" with the DSN of the application, or else give it a Redis of its own"
 
+// Standing is how the server stands to the queue, by the last round that knew it.
+func (b *Queue) Standing() Standing {
+	err := b.stopped()
+	if err == nil && b.ready.Load() {
+		return Owns
+	}
+	return standingOf(err)
+}
+
+// StandAside makes the queue owner's, as if the last round had found that. It is for tests.
+func (b *Queue) StandAside(owner string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.barred = &notOwner{standing: Foreign, owner: owner}
+}
+
 // stopped says why this process neither queues nor applies.
-func (b *writeQueue) stopped() error {
+func (b *Queue) stopped() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.barred
@@ -76,13 +95,13 @@ func (b *writeQueue) stopped() error {
 //	read: the queue is not empty
 //	(on its old finding: SELECT → old)
 //	another owner: asks anew
-func (b *writeQueue) foreignTo(owner string) bool {
+func (b *Queue) foreignTo(owner string) bool {
 	var e *notOwner
-	return errors.As(b.stopped(), &e) && e.standing == foreign && e.owner == owner
+	return errors.As(b.stopped(), &e) && e.standing == Foreign && e.owner == owner
 }
 
-// check is what Ping says: whose the queue is, and nothing that passes.
-func (b *writeQueue) check(ctx context.Context) error {
+// Check is what Ping says: whose the queue is, and nothing that passes.
+func (b *Queue) Check(ctx context.Context) error {
 	if b.ready.Load() && b.stopped() == nil {
 		return nil
 	}
@@ -90,11 +109,11 @@ func (b *writeQueue) check(ctx context.Context) error {
 		err := b.once(ctx)
 		switch {
 		case isWaiting(err):
-			if err := sleep(ctx, behindWaiting); err != nil {
+			if err := sleep(ctx, waitingPause); err != nil {
 				return err
 			}
 			continue
-		case isNotOwner(err), errors.Is(err, errQueueSealed):
+		case IsNotOwner(err), errors.Is(err, errSealed):
 			return err
 		case err != nil: // such as a lock that another has
 			return b.stopped()
@@ -104,8 +123,8 @@ func (b *writeQueue) check(ctx context.Context) error {
 }
 
 // place is where the connection was dialled to, as the configuration says it. "" is unknown.
-func (c *Conn) place() string {
-	in, ok := c.inner.(*backend.Pgx)
+func place(c backend.Conn) string {
+	in, ok := c.(*backend.Pgx)
 	if !ok {
 		return ""
 	}
@@ -113,8 +132,8 @@ func (c *Conn) place() string {
 	return net.JoinHostPort(config.Host, strconv.Itoa(int(config.Port)))
 }
 
-// queueRecord is the row of the queue, and the server that it was read from.
-type queueRecord struct {
+// record is the row of the queue, and the server that it was read from.
+type record struct {
 	Server   string
 	Timeline string
 	Row      *struct { // nil if there is none
@@ -130,7 +149,7 @@ type queueRecord struct {
 	refused  []redis.Refused
 	fence    int64
 	sequence int64
-	known    queueKnown
+	known    known
 	changed  bool // something is to be recorded though nothing was applied
 	lost     int64
 }
@@ -149,37 +168,37 @@ func recordQuestion(stream string, lock bool) string {
 		" FROM cachedpg.queue WHERE stream OPERATOR(pg_catalog.=) " + quoteLiteral(stream) + end + ")" + roles + ")"
 }
 
-func (a *applier) ask(ctx context.Context, lock bool) (*queueRecord, error) {
-	answer, err := a.c.inner.Ask(ctx, recordQuestion(a.b.queue.QueueName(), lock))
+func (a *applier) ask(ctx context.Context, lock bool) (*record, error) {
+	answer, err := a.c.Inner().Ask(ctx, recordQuestion(a.b.store.QueueName(), lock))
 	if err != nil {
-		return nil, queueTableError(err)
+		return nil, tableError(err)
 	}
-	r := &queueRecord{}
-	if err := encodingjson.Unmarshal([]byte(answer), r); err != nil {
+	r := &record{}
+	if err := json.Unmarshal([]byte(answer), r); err != nil {
 		return nil, fmt.Errorf("cachedpg: write-behind: cachedpg.queue: %w", err)
 	}
 	return r, nil
 }
 
-func queueTableError(err error) error {
+func tableError(err error) error {
 	switch {
 	case pgerr.Is(err, pgerr.UndefinedTable, pgerr.UndefinedSchema):
-		return errNoQueueTable
+		return ErrNoTable
 	case pgerr.Is(err, pgerr.UndefinedColumn):
-		return errOldQueueTable
+		return errOldTable
 	}
 	return fmt.Errorf("cachedpg: write-behind: cachedpg.queue: %w", err)
 }
 
 // record locks the row of the queue, and makes it if there is none.
-func (a *applier) record(ctx context.Context) (*queueRecord, error) {
-	if _, err := a.c.inner.Ask(ctx, behindSettings); err != nil {
+func (a *applier) record(ctx context.Context) (*record, error) {
+	if _, err := a.c.Inner().Ask(ctx, settingsSQL); err != nil {
 		return nil, err
 	}
 	r, err := a.ask(ctx, true)
 	if err == nil && r.Row == nil {
 		if _, err = a.c.ExecContext(ctx, "INSERT INTO cachedpg.queue (stream, position) VALUES ($1, '0-0') ON CONFLICT DO NOTHING",
-			named(a.b.queue.QueueName())); err == nil {
+			named(a.b.store.QueueName())); err == nil {
 			r, err = a.ask(ctx, true)
 		}
 	}
@@ -193,17 +212,17 @@ func (a *applier) record(ctx context.Context) (*queueRecord, error) {
 	if _, _, ok := redis.ParseQueueID(r.position); !ok {
 		return nil, fmt.Errorf("cachedpg: write-behind: cachedpg.queue: %.40q is no position", r.position)
 	}
-	if err := encodingjson.Unmarshal([]byte(r.Row.Refused), &r.refused); err != nil {
+	if err := json.Unmarshal([]byte(r.Row.Refused), &r.refused); err != nil {
 		return nil, fmt.Errorf("cachedpg: write-behind: cachedpg.queue: column refused: %w", err)
 	}
-	if err := encodingjson.Unmarshal([]byte(r.Row.Known), &r.known); err != nil {
+	if err := json.Unmarshal([]byte(r.Row.Known), &r.known); err != nil {
 		return nil, fmt.Errorf("cachedpg: write-behind: cachedpg.queue: column known: %w", err)
 	}
 	return r, nil
 }
 
 // owner is the server as it claims the queue.
-func (a *applier) owner(r *queueRecord) redis.Owner {
+func (a *applier) owner(r *record) redis.Owner {
 	a.b.mu.Lock()
 	given := a.b.given
 	a.b.mu.Unlock()
@@ -215,13 +234,13 @@ func (a *applier) owner(r *queueRecord) redis.Owner {
 func (a *applier) look(ctx context.Context) bool {
 	r, err := a.ask(ctx, false)
 	if err != nil || r.Row == nil || r.Timeline == "" {
-		if a.c.inner == nil || a.c.inner.Closed() {
+		if a.isClosed() {
 			a.close()
 		}
 		return false
 	}
 	r.fence, r.sequence = r.Row.Fence, r.Row.Sequence
-	claim, err := a.b.queue.Look(ctx, a.owner(r))
+	claim, err := a.b.store.Look(ctx, a.owner(r))
 	return err == nil && claim.Owns
 }
 
@@ -234,8 +253,8 @@ type rival struct {
 }
 
 // claim makes sure that the queue is the server's whose row is locked, or says why it is not.
-func (a *applier) claim(ctx context.Context, r *queueRecord) (redis.Claim, error) {
-	c, err := a.b.queue.Claim(ctx, a.owner(r))
+func (a *applier) claim(ctx context.Context, r *record) (redis.Claim, error) {
+	c, err := a.b.store.Claim(ctx, a.owner(r))
 	if err != nil {
 		return c, err
 	}
@@ -252,9 +271,9 @@ func (a *applier) claim(ctx context.Context, r *queueRecord) (redis.Claim, error
 }
 
 // standing says why the queue is not this server's, if it cannot be taken over.
-func (a *applier) standing(ctx context.Context, r *queueRecord, c *redis.Claim) (err error) {
+func (a *applier) standing(ctx context.Context, r *record, c *redis.Claim) (err error) {
 	if c.Orphan {
-		return &notOwner{standing: doubtful, reason: "Redis does not know which server of PostgreSQL owns the queue, and writes in it were queued for another one" + takeOver}
+		return &notOwner{standing: Doubtful, reason: "Redis does not know which server of PostgreSQL owns the queue, and writes in it were queued for another one" + takeOver}
 	}
 	if a.rival.server != c.Server {
 		a.rival = rival{server: c.Server, beat: c.Beat}
@@ -263,33 +282,33 @@ func (a *applier) standing(ctx context.Context, r *queueRecord, c *redis.Claim) 
 		a.rival.last, a.rival.since = c.Beat, time.Now()
 	}
 	// Redis' clock may have been put back, which makes no silence shorter.
-	switch alive := c.Silent < behindSilent && time.Since(a.rival.since) < behindSilent; {
+	switch alive := c.Silent < silent && time.Since(a.rival.since) < silent; {
 	case alive && c.Beat != a.rival.beat:
 		a.rival.behind = a.rival.behind || c.Behind
 		fallthrough
 	case a.rival.behind:
-		return &notOwner{standing: foreign, owner: c.Server, reason: "another server of PostgreSQL, of which this is a copy, owns the queue (" + c.Server + ", this is " + r.Server +
+		return &notOwner{standing: Foreign, owner: c.Server, reason: "another server of PostgreSQL, of which this is a copy, owns the queue (" + c.Server + ", this is " + r.Server +
 			"); writes go to this server at once; give it a Redis of its own"}
 	case alive:
-		return &notOwner{standing: waiting, reason: "another server of PostgreSQL owned the queue a moment ago; this one takes it over when that is gone"}
+		return &notOwner{standing: Waiting, reason: "another server of PostgreSQL owned the queue a moment ago; this one takes it over when that is gone"}
 	case c.Behind:
-		return &notOwner{standing: doubtful, reason: fmt.Sprintf("the server of PostgreSQL that owns the queue was not seen for %v, and has applied writes that this one does not have",
+		return &notOwner{standing: Doubtful, reason: fmt.Sprintf("the server of PostgreSQL that owns the queue was not seen for %v, and has applied writes that this one does not have",
 			c.Silent.Round(time.Second)) + takeOver}
 	case !c.Known:
-		return &notOwner{standing: doubtful, reason: fmt.Sprintf("the server of PostgreSQL that owns the queue was not seen for %v, and this one may be it or its copy",
+		return &notOwner{standing: Doubtful, reason: fmt.Sprintf("the server of PostgreSQL that owns the queue was not seen for %v, and this one may be it or its copy",
 			c.Silent.Round(time.Second)) + takeOver}
 	}
-	taken, err := a.b.queue.Take(ctx, a.owner(r), *c)
+	taken, err := a.b.store.Take(ctx, a.owner(r), *c)
 	if err == nil && !taken.Owns {
-		err = &notOwner{standing: waiting, reason: "another server of PostgreSQL has just taken the queue over"}
+		err = &notOwner{standing: Waiting, reason: "another server of PostgreSQL has just taken the queue over"}
 	}
 	*c = taken
 	return err
 }
 
-// queueKnown is what PostgreSQL knows of those who queue. Redis may hold anything; what
+// known is what PostgreSQL knows of those who queue. Redis may hold anything; what
 // runs is only what a process could have queued that was able to write this.
-type queueKnown struct {
+type known struct {
 	Tables []string `json:"tables,omitempty"` // relations of the strategy, as policies name them
 	Keys   []string `json:"keys,omitempty"`   // that entries are sealed with, see redis.Store.QueueKey
 	Sealed bool     `json:"sealed,omitempty"`
@@ -304,9 +323,10 @@ const maxRoles = 512
 func (a *applier) enroll(ctx context.Context) error {
 	b := a.b
 	if !a.seen { // the applier's own is the usual one
-		if s, err := a.c.state(ctx); err == nil && s.session != nil {
+		if s, err := a.c.Session(ctx); err == nil && s != nil {
+			role := SettingsOf(s)["role"]
 			b.mu.Lock()
-			b.roles[s.session.role()] = b.roles[s.session.role()]
+			b.roles[role] = b.roles[role]
 			b.mu.Unlock()
 		}
 	}
@@ -319,9 +339,9 @@ func (a *applier) enroll(ctx context.Context) error {
 	}
 	b.mu.Unlock()
 	for _, role := range fresh {
-		if _, err := a.c.inner.ExecContext(ctx, "INSERT INTO cachedpg.queue (stream, position) VALUES ($1, '0-0') ON CONFLICT DO NOTHING",
-			named(roleRow(b.queue.QueueName())+role)); err != nil {
-			return queueTableError(err)
+		if _, err := a.c.Inner().ExecContext(ctx, "INSERT INTO cachedpg.queue (stream, position) VALUES ($1, '0-0') ON CONFLICT DO NOTHING",
+			named(roleRow(b.store.QueueName())+role)); err != nil {
+			return tableError(err)
 		}
 		b.mu.Lock()
 		b.roles[role] = true
@@ -335,22 +355,20 @@ func (a *applier) enroll(ctx context.Context) error {
 func roleRow(queue string) string { return queue + " role " }
 
 // learn makes what this process is about to queue known.
-func (a *applier) learn(ctx context.Context, r *queueRecord, c redis.Claim) error {
+func (a *applier) learn(ctx context.Context, r *record, c redis.Claim) error {
 	b, k := a.b, &r.known
 	add := func(list *[]string, v string, most int) {
 		if !slices.Contains(*list, v) && len(*list) < most {
 			*list, r.changed = append(*list, v), true
 		}
 	}
-	for _, p := range b.d.config.Policies {
-		if p.Strategy == strategyWriteBehind {
-			add(&k.Tables, p.Relation, 4096)
-		}
+	for _, relation := range b.host.Relations {
+		add(&k.Tables, relation, 4096)
 	}
-	key := b.queue.QueueKey()
+	key := b.store.QueueKey()
 	if key == "" {
 		if k.Sealed {
-			return errQueueSealed
+			return errSealed
 		}
 		return nil
 	}
@@ -358,11 +376,11 @@ func (a *applier) learn(ctx context.Context, r *queueRecord, c redis.Claim) erro
 	if k.Sealed && c.Sealed {
 		return nil
 	}
-	plain, err := b.queue.SealQueue(ctx)
+	plain, err := b.store.SealQueue(ctx)
 	if err == nil && !k.Sealed {
 		k.Sealed, k.Plain, r.changed = true, plain, true
 	}
 	return err
 }
 
-var errQueueSealed = errors.New("cachedpg: write-behind: the queue is encrypted, because another process has cache_encryption; give this one the same keys")
+var errSealed = errors.New("cachedpg: write-behind: the queue is encrypted, because another process has cache_encryption; give this one the same keys")

@@ -1,9 +1,9 @@
-package cachedpg
+package behind
 
 import (
 	"context"
 	"database/sql/driver"
-	encodingjson "encoding/json"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -26,8 +26,8 @@ import (
 const mostNumbers = 1 << 33
 
 // open gives what an entry says, if it is the next one of the queue's.
-func (a *applier) open(e redis.Queued, r *queueRecord, given int64) (w queuedWrite, err error) {
-	queue := a.b.queue
+func (a *applier) open(e redis.Queued, r *record, given int64) (w Entry, err error) {
+	queue := a.b.store
 	payload, err := queue.OpenQueued(e, r.known.Plain != "" && !queueLess(r.known.Plain, e.ID))
 	switch {
 	case redis.IsUnknownKey(err) && slices.Contains(r.known.Keys, e.Key()):
@@ -43,7 +43,7 @@ func (a *applier) open(e redis.Queued, r *queueRecord, given int64) (w queuedWri
 	}
 	r.lost += e.Sequence - r.sequence - 1
 	r.sequence = e.Sequence
-	if w, err = decodeQueued(payload); err != nil {
+	if w, err = Decode(payload); err != nil {
 		err = &refusedWrite{err}
 	}
 	return w, err
@@ -51,7 +51,7 @@ func (a *applier) open(e redis.Queued, r *queueRecord, given int64) (w queuedWri
 
 // maySet reports whether an entry may ask for the settings, and why not. Names and roles
 // are of those that this driver's processes queue with; values become parameters.
-func (r *queueRecord) maySet(wanted map[string]string) error {
+func (r *record) maySet(wanted map[string]string) error {
 	for name := range wanted {
 		if name != "role" && name != "search_path" && !slices.Contains(keying.Settings, name) {
 			return fmt.Errorf("cachedpg: write-behind: an entry of the queue sets %.40q", name)
@@ -71,36 +71,27 @@ func readable(settings map[string]string) bool {
 	return settings["client_encoding"] == "UTF8" && settings["standard_conforming_strings"] == "on"
 }
 
-// mayQueue reports that what is written in the session may be queued.
-func (s *session) mayQueue() bool { return s.StandardText && readable(settingsOf(s)) }
-
-func (s *session) role() string { return settingsOf(s)["role"] }
-
-// judge reports whether a call is what the strategy queues. What an old catalog refuses is
+// judge reports whether a statement is what the strategy queues. What an old catalog refuses is
 // looked at again with the one of now.
-func (a *applier) judge(ctx context.Context, q *call, k *queueKnown) error {
-	c := a.c
-	if err := c.plan(ctx, q); err != nil {
-		return err
-	}
-	if q.session == unknownSession {
+func (a *applier) judge(ctx context.Context, sql string, s Statement, k *known) error {
+	if s.Session == nil {
 		return errors.New("cachedpg: write-behind: the session's settings cannot be read")
 	}
-	if q.view != noCatalog && c.mayRun(q.text.plan, q.view.snapshot, q.keyingValues(), k) {
+	if s.Snapshot != nil && a.mayRun(s.Plan, s.Snapshot, s.Values, k) {
 		return nil
 	}
 	if a.catalog == nil {
-		snapshot, err := c.inner.LoadCatalog(ctx, nil)
+		snapshot, err := a.c.Inner().LoadCatalog(ctx, nil)
 		if err != nil {
 			return err
 		}
 		a.catalog = snapshot
 	}
-	if scanned, ok := parser.Scan(q.sql); ok && q.session.StandardText {
-		statements, err := parser.Parse(q.sql, scanned.Literals)
+	if scanned, ok := parser.Scan(sql); ok && s.Session.StandardText {
+		statements, err := parser.Parse(sql, scanned.Literals)
 		if err == nil {
-			plan := keying.New(scanned.Text, statements, a.catalog, q.session.Path)
-			if c.mayRun(plan, a.catalog, keying.Values{Args: q.values, Literals: scanned.Literals}, k) {
+			plan := keying.New(scanned.Text, statements, a.catalog, s.Session.Path)
+			if a.mayRun(plan, a.catalog, keying.Values{Args: s.Values.Args, Literals: scanned.Literals}, k) {
 				return nil
 			}
 		}
@@ -109,27 +100,27 @@ func (a *applier) judge(ctx context.Context, q *call, k *queueKnown) error {
 }
 
 // mayRun reports that a plan is that of a write which one of those that queue could have queued.
-func (c *Conn) mayRun(plan *keying.Plan, snapshot *catalog.Snapshot, v keying.Values, k *queueKnown) bool {
+func (a *applier) mayRun(plan *keying.Plan, snapshot *catalog.Snapshot, v keying.Values, k *known) bool {
 	if len(plan.Kinds) != 1 || !plan.Later || len(plan.WritesTo()) != 1 {
 		return false
 	}
 	rel := snapshot.ByOID(plan.WritesTo()[0])
-	if rel == nil || rel.Schema == ownSchema || !slices.ContainsFunc(k.Tables, func(table string) bool { return isNamed(table, rel) }) {
+	if rel == nil || rel.Schema == schema || !slices.ContainsFunc(k.Tables, func(table string) bool { return a.b.host.Names(table, rel) }) {
 		return false
 	}
-	may, buf := plan.MayWait(v, c.keyBuf)
-	c.keyBuf = buf[:0]
+	may, buf := plan.MayWait(v, a.keyBuf)
+	a.keyBuf = buf[:0]
 	return may
 }
 
 // run runs one statement in the session that it was written for.
-func (a *applier) run(ctx context.Context, w queuedWrite, r *queueRecord) error {
+func (a *applier) run(ctx context.Context, w Entry, r *record) error {
 	c := a.c
 	if w.Mode < int32(pgx.QueryExecModeCacheStatement) || w.Mode > int32(pgx.QueryExecModeSimpleProtocol) {
 		return &refusedWrite{fmt.Errorf("cachedpg: write-behind: an entry of the queue has the execution mode %d", w.Mode)}
 	}
 	var wanted map[string]string
-	err := encodingjson.Unmarshal([]byte(w.Settings), &wanted)
+	err := json.Unmarshal([]byte(w.Settings), &wanted)
 	if err == nil {
 		err = r.maySet(wanted)
 	}
@@ -143,22 +134,17 @@ func (a *applier) run(ctx context.Context, w queuedWrite, r *queueRecord) error 
 	for i := range args {
 		args[i].Ordinal = i + 1
 	}
-	if err := c.enter(); err != nil {
+	ran := false
+	err = c.Run(ctx, w.SQL, args, func(s Statement) error {
+		err := a.judge(ctx, w.SQL, s, &r.known)
+		ran = err == nil
 		return err
-	}
-	q, err := c.newCall(ctx, w.SQL, args)
-	if err != nil {
-		return err
-	}
-	if err := a.judge(ctx, &q, &r.known); err != nil {
-		return err
-	}
-	_, err = c.exec(ctx, &q)
+	})
 	switch {
-	case c.inner.Closed() || ctx.Err() != nil:
+	case !ran || isClosed(c) || ctx.Err() != nil:
 		return err
-	case c.inner.TxStatus() == 'I':
-		_ = c.inner.Close() // the position must not be recorded outside of what it is of
+	case c.Inner().TxStatus() == 'I':
+		_ = c.Inner().Close() // the position must not be recorded outside of what it is of
 		return errors.Join(errors.New("cachedpg: write-behind: a queued write has ended the transaction that it ran in"), driver.ErrBadConn)
 	case err != nil && isFinal(err):
 		return &refusedWrite{err}

@@ -1,10 +1,9 @@
-package cachedpg
+package behind
 
 import (
 	"context"
-	"database/sql"
 	"database/sql/driver"
-	encodingjson "encoding/json"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -32,13 +31,14 @@ import (
 // Killed before COMMIT, nothing has happened. Killed after it, the next one
 // finds the position, begins behind it and repeats the last line.
 type applier struct {
-	b    *writeQueue
-	c    *Conn
+	b    *Queue
+	c    Conn // nil when it is given up
 	seen bool // the queue was compared with the position on this connection
 
 	place   string
 	rival   rival
 	catalog *catalog.Snapshot // of now, for the batch
+	keyBuf  []byte            // scratch space
 }
 
 func (a *applier) close() {
@@ -48,22 +48,27 @@ func (a *applier) close() {
 	}
 }
 
+// isClosed reports that there is no connection that could be used.
+func (a *applier) isClosed() bool { return a.c == nil || isClosed(a.c) }
+
+func isClosed(c Conn) bool { return c.Inner() == nil || c.Inner().Closed() }
+
 // round applies one batch. more says that there may be others.
 func (a *applier) round(ctx context.Context) (more bool, pos string, err error) {
 	refusing, again := false, a.c != nil
 	for {
 		more, pos, err = a.batch(ctx, refusing)
-		if err != nil && again && ctx.Err() == nil && (a.c.inner == nil || a.c.inner.Closed()) {
+		if err != nil && again && ctx.Err() == nil && a.isClosed() {
 			again = false // the connection may have been gone for long
 			a.close()
 			continue
 		}
-		if err == nil || ctx.Err() != nil || refusing || !isRefusal(err) || a.c == nil || a.c.inner == nil || a.c.inner.Closed() {
+		if err == nil || ctx.Err() != nil || refusing || !isRefusal(err) || a.isClosed() {
 			break
 		}
 		refusing = true // some statement of the batch is at fault: find out which
 	}
-	if err != nil && (a.c == nil || a.c.inner == nil || a.c.inner.Closed()) {
+	if err != nil && a.isClosed() {
 		a.close()
 	}
 	return more, pos, err
@@ -74,17 +79,16 @@ func (a *applier) round(ctx context.Context) (more bool, pos string, err error) 
 func (a *applier) batch(ctx context.Context, refusing bool) (more bool, pos string, err error) {
 	b := a.b
 	if a.c == nil {
-		a.c = b.d.newConn()
-		a.c.applies = true
+		a.c = b.host.NewConn()
 	}
 	c := a.c
-	if err := errors.Join(c.enter(), c.ready(ctx)); err != nil {
+	if err := c.Ready(ctx); err != nil {
 		return false, "", err
 	}
 	if err := a.enroll(ctx); err != nil {
 		return false, "", err
 	}
-	tx, err := c.BeginTx(ctx, driver.TxOptions{Isolation: driver.IsolationLevel(sql.LevelReadCommitted)}) // to see the position of others
+	tx, err := c.Begin(ctx)
 	if err != nil {
 		return false, "", err
 	}
@@ -93,10 +97,9 @@ func (a *applier) batch(ctx context.Context, refusing bool) (more bool, pos stri
 			_ = tx.Rollback()
 		}
 	}()
-	c.tx.queried = true // there is no caller whose query must come first
 	a.catalog = nil
 	if a.place == "" {
-		a.place = c.place()
+		a.place = place(c.Inner())
 	}
 	rec, err := a.record(ctx)
 	if err != nil {
@@ -108,14 +111,14 @@ func (a *applier) batch(ctx context.Context, refusing bool) (more bool, pos stri
 		return false, "", err
 	}
 	if !a.seen {
-		lost, err := b.queue.Revive(ctx, pos)
+		lost, err := b.store.Revive(ctx, pos)
 		if err != nil {
 			return false, "", err
 		}
 		if lost {
 			b.lost.Add(1)
 		}
-		if risk, err := b.queue.QueueRisk(ctx); err == nil {
+		if risk, err := b.store.QueueRisk(ctx); err == nil {
 			b.risk.Store(&risk)
 		}
 		a.seen = true
@@ -124,16 +127,16 @@ func (a *applier) batch(ctx context.Context, refusing bool) (more bool, pos stri
 		return false, "", err
 	}
 	if len(rec.refused) > 0 { // before they are forgotten
-		if err := b.queue.Applied(ctx, a.owner(rec), pos, rec.refused); err != nil {
+		if err := b.store.Applied(ctx, a.owner(rec), pos, rec.refused); err != nil {
 			return false, "", err
 		}
 	}
-	entries, err := b.queue.After(ctx, pos, behindBatch)
+	entries, err := b.store.After(ctx, pos, batchMost)
 	if err != nil {
 		return false, "", err
 	}
 	if slices.ContainsFunc(entries, func(e redis.Queued) bool { return e.Sequence > claim.Given }) { // queued since then, if it was
-		if claim, err = b.queue.Look(ctx, a.owner(rec)); err != nil {
+		if claim, err = b.store.Look(ctx, a.owner(rec)); err != nil {
 			return false, "", err
 		}
 	}
@@ -141,7 +144,7 @@ func (a *applier) batch(ctx context.Context, refusing bool) (more bool, pos stri
 		err := tx.Commit() // it may have made the row
 		tx = nil
 		if err == nil {
-			err = b.queue.Applied(ctx, a.owner(rec), pos, nil)
+			err = b.store.Applied(ctx, a.owner(rec), pos, nil)
 		}
 		return false, pos, err
 	}
@@ -150,11 +153,11 @@ func (a *applier) batch(ctx context.Context, refusing bool) (more bool, pos stri
 		return false, "", err
 	}
 	// What is deferred to COMMIT would fail the whole batch there, again and again.
-	if _, err := c.inner.ExecContext(ctx, setImmediate, nil); err != nil {
+	if _, err := c.Inner().ExecContext(ctx, "SET CONSTRAINTS ALL IMMEDIATE", nil); err != nil {
 		return false, "", err
 	}
 	var dead []redis.Refused
-	var letters []DeadLetter
+	var letters []Letter
 	for _, e := range entries {
 		letter, err := a.apply(ctx, e, rec, claim.Given, refusing)
 		if err != nil {
@@ -169,11 +172,11 @@ func (a *applier) batch(ctx context.Context, refusing bool) (more bool, pos stri
 		pos = entries[len(entries)-1].ID
 	}
 	rec.fence++
-	known, err := encodingjson.Marshal(rec.known)
+	known, err := json.Marshal(rec.known)
 	if err != nil {
 		return false, "", err
 	}
-	refused, err := encodingjson.Marshal(append([]redis.Refused{}, dead...))
+	refused, err := json.Marshal(append([]redis.Refused{}, dead...))
 	if err != nil {
 		return false, "", err
 	}
@@ -182,7 +185,7 @@ func (a *applier) batch(ctx context.Context, refusing bool) (more bool, pos stri
 	}
 	_, err = c.ExecContext(ctx, "UPDATE cachedpg.queue SET position = $2, refused = $3, fence = $4, sequence = $5, known = $6,"+
 		" applied = pg_catalog.clock_timestamp() WHERE stream OPERATOR(pg_catalog.=) $1",
-		named(b.queue.QueueName(), pos, string(refused), rec.fence, rec.sequence, string(known)))
+		named(b.store.QueueName(), pos, string(refused), rec.fence, rec.sequence, string(known)))
 	if err != nil {
 		return false, "", err
 	}
@@ -198,13 +201,13 @@ func (a *applier) batch(ctx context.Context, refusing bool) (more bool, pos stri
 	b.lost.Add(uint64(rec.lost))
 	b.gave(rec.sequence)
 	for _, letter := range letters {
-		if hook := b.d.config.OnDeadLetter; hook != nil {
-			hook(letter)
+		if b.host.DeadLetter != nil {
+			b.host.DeadLetter(letter)
 		}
 	}
 	// If this fails the next round repeats it.
-	err = b.queue.Applied(ctx, a.owner(rec), pos, dead)
-	return len(entries) == behindBatch, pos, err
+	err = b.store.Applied(ctx, a.owner(rec), pos, dead)
+	return len(entries) == batchMost, pos, err
 }
 
 func named(values ...any) []driver.NamedValue {
@@ -215,12 +218,12 @@ func named(values ...any) []driver.NamedValue {
 	return args
 }
 
-// behindSettings are those of the transaction that applies. A process that is stopped,
+// settingsSQL are those of the transaction that applies. A process that is stopped,
 // and not dead, must not keep the position from others for long, and a transaction
 // that PostgreSQL may forget must not take writes out of the queue.
-const behindSettings = "SELECT pg_catalog.set_config('lock_timeout', '" + behindLock + "', true)" +
+const settingsSQL = "SELECT pg_catalog.set_config('lock_timeout', '" + lockTimeout + "', true)" +
 	" OPERATOR(pg_catalog.||) pg_catalog.set_config('statement_timeout', '0', true)" +
-	" OPERATOR(pg_catalog.||) pg_catalog.set_config('idle_in_transaction_session_timeout', '" + behindIdle + "', true)" +
+	" OPERATOR(pg_catalog.||) pg_catalog.set_config('idle_in_transaction_session_timeout', '" + idleTimeout + "', true)" +
 	" OPERATOR(pg_catalog.||) CASE WHEN pg_catalog.current_setting('synchronous_commit') OPERATOR(pg_catalog.=) 'off' THEN pg_catalog.set_config('synchronous_commit', 'local', true) ELSE '' END"
 
 // refusedWrite is a statement that PostgreSQL does not take, now or ever.
@@ -232,10 +235,10 @@ func (r *refusedWrite) Unwrap() error { return r.cause }
 func isRefusal(err error) bool { return errors.As(err, new(*refusedWrite)) }
 
 // apply runs one entry. With refusing, one that is refused gives a letter.
-func (a *applier) apply(ctx context.Context, e redis.Queued, rec *queueRecord, given int64, refusing bool) (*DeadLetter, error) {
+func (a *applier) apply(ctx context.Context, e redis.Queued, rec *record, given int64, refusing bool) (*Letter, error) {
 	c := a.c
 	if refusing {
-		if _, err := c.inner.ExecContext(ctx, "SAVEPOINT cachedpg", nil); err != nil {
+		if _, err := c.Inner().ExecContext(ctx, "SAVEPOINT cachedpg", nil); err != nil {
 			return nil, err
 		}
 	}
@@ -250,15 +253,14 @@ func (a *applier) apply(ctx context.Context, e redis.Queued, rec *queueRecord, g
 	if err != nil {
 		end = "ROLLBACK TO cachedpg"
 	}
-	if _, ending := c.inner.ExecContext(ctx, end, nil); ending != nil {
+	if _, ending := c.Inner().ExecContext(ctx, end, nil); ending != nil {
 		return nil, ending
 	}
 	if err == nil {
 		return nil, nil
 	}
-	c.settle()
-	c.forget() // the savepoint has undone what apply has set
-	letter := &DeadLetter{ID: e.ID, Message: err.Error(), SQL: w.SQL, Args: w.Args}
+	c.Forget() // the savepoint has undone what apply has set
+	letter := &Letter{ID: e.ID, Message: err.Error(), SQL: w.SQL, Args: w.Args}
 	var refused *pgconn.PgError
 	if errors.As(err, &refused) {
 		letter.SQLState = refused.Code
@@ -268,14 +270,14 @@ func (a *applier) apply(ctx context.Context, e redis.Queued, rec *queueRecord, g
 
 // session is the session that the transaction is in, as entries give it.
 func (a *applier) session(ctx context.Context) (settings map[string]string, err error) {
-	known, err := a.c.state(ctx)
+	s, err := a.c.Session(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if known.session == nil {
+	if s == nil {
 		return nil, errors.New("cachedpg: write-behind: the session's settings cannot be read")
 	}
-	return settingsOf(known.session), nil
+	return SettingsOf(s), nil
 }
 
 // enterSession gives the transaction the settings under which the write was
@@ -304,7 +306,7 @@ func (a *applier) enterSession(ctx context.Context, wanted map[string]string) er
 		}
 		return err
 	}
-	c.forget()
+	c.Forget()
 	return nil
 }
 

@@ -1,32 +1,33 @@
-package cachedpg
+package behind
 
 import (
-	encodingjson "encoding/json"
+	"encoding/json"
 	"fmt"
 	"math"
+	"sync/atomic"
 	"time"
 
 	"github.com/cachedpg/cachedpg/internal/backend"
 	"github.com/cachedpg/cachedpg/keying"
 )
 
-// queuedWrite is a statement as it lies in the queue: what PostgreSQL needs to do
+// Entry is a statement as it lies in the queue: what PostgreSQL needs to do
 // later what it would have done now.
-type queuedWrite struct {
+type Entry struct {
 	SQL      string
 	Mode     int32
 	Args     []any
-	Settings string // JSON of settingsOf
+	Settings string // JSON of SettingsOf
 }
 
 // wireWrite is its form in Redis. Texts are bytes, because JSON would mend what is
 // not UTF-8.
 type wireWrite struct {
-	Format   int                     `json:"f"`
-	SQL      []byte                  `json:"q"`
-	Mode     int32                   `json:"m"`
-	Args     []wireArg               `json:"a,omitempty"`
-	Settings encodingjson.RawMessage `json:"s"`
+	Format   int             `json:"f"`
+	SQL      []byte          `json:"q"`
+	Mode     int32           `json:"m"`
+	Args     []wireArg       `json:"a,omitempty"`
+	Settings json.RawMessage `json:"s"`
 }
 
 // wireArg is an argument with its Go type, by which pgx encodes it.
@@ -41,22 +42,19 @@ type wireArg struct {
 
 const queuedFormat = 1
 
-// encodeQueued gives the entry of a call; false if an argument has a type of which
-// the bytes in the queue could not be made into the same value again.
-func encodeQueued(q *call) (string, bool) {
-	w := wireWrite{Format: queuedFormat, SQL: []byte(q.sql), Mode: int32(q.mode), Settings: q.session.queuedSettings()}
-	for _, v := range q.values {
-		if v.Name != "" {
-			return "", false
-		}
-		a, ok := encodeArg(v.Value)
+// Encode gives the bytes that go into the queue; false if an argument has a type of which
+// they could not be made into the same value again.
+func (e Entry) Encode() (payload string, ok bool) {
+	w := wireWrite{Format: queuedFormat, SQL: []byte(e.SQL), Mode: e.Mode, Settings: json.RawMessage(e.Settings)}
+	for _, v := range e.Args {
+		a, ok := encodeArg(v)
 		if !ok {
 			return "", false
 		}
 		w.Args = append(w.Args, a)
 	}
-	payload, err := encodingjson.Marshal(w)
-	return string(payload), err == nil
+	b, err := json.Marshal(w)
+	return string(b), err == nil
 }
 
 func encodeArg(v any) (a wireArg, ok bool) {
@@ -95,16 +93,16 @@ func encodeArg(v any) (a wireArg, ok bool) {
 	return a, false
 }
 
-// decodeQueued reads an entry. Its bytes may be anybody's.
-func decodeQueued(payload string) (queuedWrite, error) {
+// Decode reads an entry. Its bytes may be anybody's.
+func Decode(payload string) (Entry, error) {
 	var w wireWrite
-	if err := encodingjson.Unmarshal([]byte(payload), &w); err != nil {
-		return queuedWrite{}, fmt.Errorf("cachedpg: write-behind: an entry of the queue cannot be read: %w", err)
+	if err := json.Unmarshal([]byte(payload), &w); err != nil {
+		return Entry{}, fmt.Errorf("cachedpg: write-behind: an entry of the queue cannot be read: %w", err)
 	}
 	if w.Format != queuedFormat {
-		return queuedWrite{}, fmt.Errorf("cachedpg: write-behind: an entry of the queue has format %d; this version knows %d", w.Format, queuedFormat)
+		return Entry{}, fmt.Errorf("cachedpg: write-behind: an entry of the queue has format %d; this version knows %d", w.Format, queuedFormat)
 	}
-	q := queuedWrite{SQL: string(w.SQL), Mode: w.Mode, Settings: string(w.Settings)}
+	q := Entry{SQL: string(w.SQL), Mode: w.Mode, Settings: string(w.Settings)}
 	for _, a := range w.Args {
 		v, ok := a.value()
 		if !ok {
@@ -152,19 +150,33 @@ func (a wireArg) value() (any, bool) {
 	return nil, false
 }
 
-// queuedSettings is settingsOf as it goes into entries, made once for a session.
-func (s *session) queuedSettings() encodingjson.RawMessage {
-	if known := s.queued.Load(); known != nil {
-		return *known
-	}
-	text, _ := encodingjson.Marshal(settingsOf(s)) // of strings; it cannot fail
-	raw := encodingjson.RawMessage(text)
-	s.queued.Store(&raw)
-	return raw
+// Settings is what the entries of a session say of it, made once. The zero value is ready for use.
+type Settings struct{ made atomic.Pointer[settings] }
+
+type settings struct {
+	text     string // JSON of SettingsOf
+	role     string
+	readable bool
 }
 
-// settingsOf gives what a statement's effect may depend on in a session, by name.
-func settingsOf(s *session) map[string]string {
+// of works without a place to keep it too.
+func (k *Settings) of(s *backend.Session) *settings {
+	if k != nil {
+		if made := k.made.Load(); made != nil {
+			return made
+		}
+	}
+	of := SettingsOf(s)
+	text, _ := json.Marshal(of) // of strings; it cannot fail
+	made := &settings{text: string(text), role: of["role"], readable: s.StandardText && readable(of)}
+	if k != nil {
+		k.made.Store(made)
+	}
+	return made
+}
+
+// SettingsOf gives what a statement's effect may depend on in a session, by name.
+func SettingsOf(s *backend.Session) map[string]string {
 	of := map[string]string{"role": s.Values[backend.ValueUser], "search_path": s.Values[backend.ValuePath]}
 	for i, name := range keying.Settings {
 		if v := s.Values[backend.FirstSetting+i]; v != "" {

@@ -1,25 +1,27 @@
-package cachedpg
+package behind
 
 import (
 	"context"
 	"errors"
 	"strings"
 	"time"
+
+	"github.com/cachedpg/cachedpg/store/redis"
 )
 
-// queuedResult is that of a statement which has not run.
-type queuedResult struct{}
+// Result is that of a statement which has not run.
+type Result struct{}
 
-func (queuedResult) LastInsertId() (int64, error) {
+// LastInsertId is an error, as pgx's is.
+func (Result) LastInsertId() (int64, error) {
 	return 0, errors.New("LastInsertId is not supported by this driver")
 }
 
-func (queuedResult) RowsAffected() (int64, error) { return 0, errRowsAffected }
+// RowsAffected is ErrRowsAffected.
+func (Result) RowsAffected() (int64, error) { return 0, ErrRowsAffected }
 
-// DeadLetter is a queued write that was refused for good, by PostgreSQL or because no
-// process of the application can have queued it. It is kept in the Redis stream that
-// Stats.Queue.DeadLetters names, encrypted as the queue is; see DeadLetters.
-type DeadLetter struct {
+// Letter is a queued write that was refused for good. It is kept in a stream of its own, see Stats.DeadLetters.
+type Letter struct {
 	ID       string // in the queue
 	SQLState string // "" if it was not PostgreSQL that refused it
 	Message  string // may hold values, as PostgreSQL's errors do
@@ -27,8 +29,8 @@ type DeadLetter struct {
 	Args     []any
 }
 
-// QueueStats counts what strategy "write-behind" did in this sql.DB.
-type QueueStats struct {
+// Stats counts what a Queue did.
+type Stats struct {
 	Queued  uint64 // writes that were acknowledged by the queue
 	Applied uint64 // that this process has applied, of whichever process
 	Dead    uint64 // of which PostgreSQL has refused
@@ -47,9 +49,10 @@ type QueueStats struct {
 	Risk string
 }
 
-func (b *writeQueue) stats() QueueStats {
-	s := QueueStats{Queued: b.queued.Load(), Applied: b.applied.Load(), Dead: b.dead.Load(), Drains: b.drains.Load(),
-		Lost: b.lost.Load(), Length: -1, DeadLetters: b.queue.DeadLetters()}
+// Stats asks Redis for the length, for a second at most.
+func (b *Queue) Stats() Stats {
+	s := Stats{Queued: b.queued.Load(), Applied: b.applied.Load(), Dead: b.dead.Load(), Drains: b.drains.Load(),
+		Lost: b.lost.Load(), Length: -1, DeadLetters: b.store.DeadLetters()}
 	if risk := b.risk.Load(); risk != nil {
 		s.Risk = *risk
 	}
@@ -58,38 +61,42 @@ func (b *writeQueue) stats() QueueStats {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	if n, err := b.queue.QueueLength(ctx); err == nil {
+	if n, err := b.store.QueueLength(ctx); err == nil {
 		s.Length = n
 	}
 	return s
 }
 
-// explainQueue says of a statement that is queued what Redis may do to it.
-func (c *Conn) explainQueue(q *call, x *Explanation) {
-	if !q.text.behind || c.tx != nil {
-		return
+// Store is where the queue is.
+func (b *Queue) Store() *redis.Store { return b.store }
+
+// Explain says of a statement that may be queued what becomes of it, in sentences. A nil Queue is one that is
+// not open yet.
+func (b *Queue) Explain() (notes []string) {
+	const queued = "It is queued, and runs later: strategy write-behind."
+	if b == nil {
+		return []string{queued}
 	}
-	b := c.d.behind.Load()
-	if b != nil {
-		if err := b.stopped(); err != nil {
-			x.Notes = append(x.Notes, "It is not queued: "+strings.TrimPrefix(err.Error(), "cachedpg: write-behind: ")+".")
-			return
-		}
+	if err := b.stopped(); err != nil {
+		return []string{"It is not queued: " + strings.TrimPrefix(err.Error(), "cachedpg: write-behind: ") + "."}
 	}
-	x.Notes = append(x.Notes, "It is queued, and runs later: strategy write-behind.")
-	if b != nil {
-		if risk := b.risk.Load(); risk != nil && *risk != "" {
-			x.Notes = append(x.Notes, "What is queued may be lost: "+*risk+".")
-		}
+	notes = []string{queued}
+	if risk := b.risk.Load(); risk != nil && *risk != "" {
+		notes = append(notes, "What is queued may be lost: "+*risk+".")
 	}
+	return notes
 }
 
-var errOldQueueTable = errors.New("cachedpg: strategy \"write-behind\": the table cachedpg.queue lacks columns that this version needs; run \"cachedpg setup\" again")
+var errOldTable = errors.New("cachedpg: strategy \"write-behind\": the table cachedpg.queue lacks columns that this version needs; run \"cachedpg setup\" again")
 
-var errNoQueueTable = errors.New("cachedpg: strategy \"write-behind\" needs the table cachedpg.queue, which \"cachedpg setup\" makes")
+// ErrNoTable is what a write gets before cachedpg.queue was made.
+var ErrNoTable = errors.New("cachedpg: strategy \"write-behind\" needs the table cachedpg.queue, which \"cachedpg setup\" makes")
 
-// queueTable makes the table in which the position in the queue is recorded.
-const queueTable = `CREATE TABLE IF NOT EXISTS cachedpg.queue (
+// schema is where that is.
+const schema = "cachedpg"
+
+// TableSQL makes the table in which the position in the queue is recorded.
+const TableSQL = `CREATE TABLE IF NOT EXISTS cachedpg.queue (
 	stream   pg_catalog.text PRIMARY KEY,
 	position pg_catalog.text NOT NULL,
 	refused  pg_catalog.text NOT NULL DEFAULT '[]',
