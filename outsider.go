@@ -134,11 +134,12 @@ func (c *Conn) showOn(ctx context.Context, own camp, lasts bool, question string
 	if err == nil {
 		some, err = caches(answer)
 	}
-	if err != nil {
-		if err := c.notShown(ctx, err); err != nil {
-			return err
-		}
-		some = true // as far as is known
+	if c.inner.Closed() || ctx.Err() != nil {
+		return err
+	}
+	if err != nil { // then it waits for those who may be there
+		c.d.problems.note(workCommit, err)
+		some = true
 	}
 	if some {
 		if err := patiently(ctx, c.inner, campWait()); err != nil {
