@@ -5,6 +5,7 @@ import (
 	"strconv"
 
 	"github.com/cachedpg/cachedpg/catalog"
+	"github.com/cachedpg/cachedpg/internal/guard"
 	"github.com/cachedpg/cachedpg/store"
 )
 
@@ -104,7 +105,7 @@ func (sp *space) watched(ctx context.Context) (w *watch, number uint64) {
 		return nil, 0
 	}
 	if number = w.now(); number != 0 { // else it is not this process that asks
-		ctx, cancel := context.WithTimeout(ctx, askTimeout)
+		ctx, cancel := context.WithTimeout(ctx, guard.AskTimeout)
 		defer cancel()
 		number, _ = w.ask(ctx)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/cachedpg/cachedpg/internal/backend"
+	"github.com/cachedpg/cachedpg/internal/guard"
 )
 
 // A statement that runs alone has no transaction id by which a new epoch could
@@ -18,8 +19,8 @@ var (
 
 // aloneLock says who holds the lock of a write until that is over. The zero value is nobody.
 type aloneLock struct {
-	conn  *Conn     // whose backend holds it
-	other *rotation // holds it where that cannot
+	conn  *Conn           // whose backend holds it
+	other *guard.Rotation // holds it where that cannot
 }
 
 // release gives the lock up.
@@ -29,7 +30,7 @@ func (l *aloneLock) release() {
 		l.conn = nil
 	}
 	if l.other != nil {
-		l.other.close()
+		l.other.Close()
 		l.other = nil
 	}
 }
@@ -51,9 +52,9 @@ func (e *effect) announce(ctx context.Context) error {
 	}
 	// What it waits for may be PAUSE, which waits for the lock: while the statement
 	// has not begun it can be lost. Then it is taken as soon as there is a connection.
-	other := newRotation(&e.space.keeper.guard, 0, true)
-	if _, _, err := other.hold(ctx, []post{{lockClass, lockAlone}}, ""); err != nil {
-		other.close()
+	other := guard.NewRotation(&e.space.keeper.guard, 0, true)
+	if _, _, err := other.Hold(ctx, []guard.Lock{{Class: lockClass, Object: lockAlone}}, ""); err != nil {
+		other.Close()
 		return err
 	}
 	e.lock.other = other

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/cachedpg/cachedpg/internal/backend"
+	"github.com/cachedpg/cachedpg/internal/guard"
 	"github.com/cachedpg/cachedpg/store"
 )
 
@@ -53,7 +54,7 @@ func (c camp) cacheLock() int { return int(c.kind)<<(campBits+1) | int(c.id) }
 func (c camp) writeLock() int { return c.cacheLock() | campWrites }
 
 // writing is the lock that shows that a process of the camp writes.
-func (c camp) writing() post { return post{lockCamps, c.writeLock()} }
+func (c camp) writing() guard.Lock { return guard.Lock{Class: lockCamps, Object: c.writeLock()} }
 
 func campOf(object int) (c camp, writes bool) {
 	return camp{campKind(object >> (campBits + 1)), uint32(object) & (campWrites - 1)}, object&campWrites != 0

@@ -119,7 +119,7 @@ func TestWhatIsKeptOpenHoldsNoSnapshot(t *testing.T) {
 		free := func(when string) {
 			f.Helper()
 			const held = "SELECT count(*) FROM pg_stat_activity WHERE pid = $1::int8 AND backend_xmin IS NOT NULL"
-			if f.Count(held, int64(n.held.holder.PID())) != 0 {
+			if f.Count(held, int64(n.held.PID())) != 0 {
 				f.Errorf("a snapshot is held %s", when)
 			}
 		}

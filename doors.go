@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/cachedpg/cachedpg/internal/guard"
 	"github.com/cachedpg/cachedpg/store"
 )
 
@@ -110,7 +111,7 @@ func (d *doorkeeper) tick(ctx context.Context) (soon bool) {
 	if d.store == nil {
 		return false
 	}
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	ctx, cancel := context.WithTimeout(ctx, guard.AskTimeout)
 	defer cancel()
 	if time.Since(d.counted) >= countEvery {
 		window, err := d.store.Count(ctx, d.take())

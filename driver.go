@@ -214,9 +214,9 @@ func (d *connector) ways(id backend.Identity) (dial []func(context.Context) (bac
 	return append(dial, d.dial)
 }
 
-// waysFor are those for a guard: callers come first, and where PostgreSQL has no place more a connection that is
+// WaysFor are those for a guard: callers come first, and where PostgreSQL has no place more a connection that is
 // idle in their pool does for what is to last.
-func (d *connector) waysFor(id backend.Identity, lasts bool) (dial []func(context.Context) (backend.Conn, error), err error) {
+func (d *connector) WaysFor(id backend.Identity, lasts bool) (dial []func(context.Context) (backend.Conn, error), err error) {
 	if d.waiting.Load() > 0 {
 		return nil, errCallersFirst
 	}
@@ -234,7 +234,7 @@ func (d *connector) waysFor(id backend.Identity, lasts bool) (dial []func(contex
 	return dial, nil
 }
 
-func (d *connector) replicates() *pgconn.Config {
+func (d *connector) Replicates() *pgconn.Config {
 	if own := d.own.Load(); own != nil {
 		return &own.Config
 	}

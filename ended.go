@@ -7,9 +7,9 @@ import (
 	"github.com/cachedpg/cachedpg/internal/backend"
 )
 
-// dialOutcome dials somebody who may know the outcome of a commit on the server of id,
+// DialOutcome dials somebody who may know the outcome of a commit on the server of id,
 // past the standbys among the hosts of the DSN. The question will tell who answers.
-func (d *connector) dialOutcome(ctx context.Context, id backend.Identity) (in backend.Conn, err error) {
+func (d *connector) DialOutcome(ctx context.Context, id backend.Identity) (in backend.Conn, err error) {
 	for _, dial := range d.ways(id) {
 		if in, err = dial(backend.ToPrimary(ctx)); err == nil {
 			return in, nil
@@ -29,7 +29,7 @@ func (d *connector) ended(sp *space, pid uint32, xid string, commits backend.Com
 	var disk backend.FlushPoint
 	return func(ctx context.Context) (bool, error) {
 		id := sp.key.Identity
-		in, err := d.dialOutcome(ctx, id)
+		in, err := d.DialOutcome(ctx, id)
 		if err != nil {
 			return false, err
 		}

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/cachedpg/cachedpg/internal/guard"
 	"github.com/cachedpg/cachedpg/internal/step"
 	"github.com/cachedpg/cachedpg/invalidation/walfeed"
 	"github.com/cachedpg/cachedpg/keying"
@@ -61,7 +62,7 @@ type FeedStats struct {
 // leader that is stopped and not dead loses them within walfeed.Silence.
 type feed struct {
 	space *space
-	guard guard
+	guard guard.Guard
 	live  atomic.Bool
 
 	out     atomic.Pointer[walfeed.Out] // the tables that are not followed
@@ -98,8 +99,8 @@ const (
 func newFeed(sp *space, d *connector) *feed {
 	ctx, cancel := context.WithCancel(context.Background())
 	f := &feed{space: sp, checked: make(chan struct{}), again: make(chan struct{}, 1), cancel: cancel, done: make(chan struct{})}
-	f.guard.id = sp.key.Identity
-	f.guard.add(d)
+	f.guard.ID = sp.key.Identity
+	f.guard.Add(d)
 	go f.run(ctx)
 	return f
 }
@@ -107,7 +108,7 @@ func newFeed(sp *space, d *connector) *feed {
 func (f *feed) close() {
 	f.cancel()
 	<-f.done
-	f.guard.close()
+	f.guard.Close()
 }
 
 // run follows until ctx ends, and begins again after each gap.
@@ -168,10 +169,10 @@ func (f *feed) follow(ctx context.Context) error {
 		if err := f.inspect(ctx); err != nil {
 			return err
 		}
-		if taken, err := f.guard.yes(ctx, "SELECT "+held(lockLeader)); err != nil {
+		if taken, err := f.guard.Yes(ctx, "SELECT "+held(lockLeader)); err != nil {
 			return err
 		} else if taken {
-			live, err := f.guard.yes(ctx, "SELECT "+held(lockFeed))
+			live, err := f.guard.Yes(ctx, "SELECT "+held(lockFeed))
 			if err != nil {
 				return err
 			}
@@ -186,7 +187,7 @@ func (f *feed) follow(ctx context.Context) error {
 	fl = &follower{
 		guard: &f.guard, elect: shared,
 		cold: func(ctx context.Context) error {
-			ctx, cancel := context.WithTimeout(ctx, askTimeout)
+			ctx, cancel := context.WithTimeout(ctx, guard.AskTimeout)
 			defer cancel()
 			if err := f.space.invalidateAll(ctx); err != nil {
 				return err
@@ -200,12 +201,12 @@ func (f *feed) follow(ctx context.Context) error {
 			return nil
 		},
 		intend: func(ctx context.Context, w store.WriterID, tags []store.Tag) error {
-			ctx, cancel := context.WithTimeout(ctx, askTimeout)
+			ctx, cancel := context.WithTimeout(ctx, guard.AskTimeout)
 			defer cancel()
 			return f.space.store.Intend(ctx, w, tags)
 		},
 		release: func(ctx context.Context, w store.WriterID, tags []store.Tag) error {
-			ctx, cancel := context.WithTimeout(ctx, askTimeout)
+			ctx, cancel := context.WithTimeout(ctx, guard.AskTimeout)
 			defer cancel()
 			err := f.space.store.Release(ctx, w, tags)
 			f.mu.Lock()
@@ -259,7 +260,7 @@ func (f *feed) inspect(ctx context.Context) error {
 // apply invalidates what visible transactions have changed. The cache is used
 // after it, unless the follower withholds it.
 func (f *feed) apply(ctx context.Context, txs []*followed, behind int64, used bool) error {
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	ctx, cancel := context.WithTimeout(ctx, guard.AskTimeout)
 	defer cancel()
 	if slices.ContainsFunc(txs, func(t *followed) bool { return t.everything }) {
 		if err := f.space.invalidateAll(ctx); err != nil {
@@ -381,7 +382,7 @@ func (sp *space) joinFeed(d *connector) {
 		sp.keeper.feeds.Store(true)
 	}
 	if f := sp.feed.Load(); f != nil {
-		f.guard.add(d)
+		f.guard.Add(d)
 		return
 	}
 	sp.feed.Store(newFeed(sp, d))

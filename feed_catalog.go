@@ -57,14 +57,14 @@ func (f *follower) reload(ctx context.Context) error {
 	}
 	c.due = false
 	if f.writer == nil { // nobody could be kept from what is behind
-		snapshot, err := f.guard.loadCatalog(ctx, f.snapshot)
+		snapshot, err := f.guard.LoadCatalog(ctx, f.snapshot)
 		return f.loaded(ctx, loadedCatalog{snapshot, err})
 	}
 	loading := make(chan loadedCatalog, 1)
 	c.loading = loading
 	before := f.snapshot
 	go func() {
-		snapshot, err := f.guard.loadCatalogAside(ctx, before)
+		snapshot, err := f.guard.LoadCatalogAside(ctx, before)
 		step.At(step.Reloaded)
 		loading <- loadedCatalog{snapshot, err}
 	}()
@@ -125,6 +125,6 @@ func (f *follower) sameKeys(ctx context.Context, tables []uint32) (bool, error) 
 	if len(indexes) == 0 {
 		return true, nil
 	}
-	return f.guard.yes(ctx, fmt.Sprintf("SELECT pg_catalog.count(*) OPERATOR(pg_catalog.=) %d FROM pg_catalog.pg_index"+
+	return f.guard.Yes(ctx, fmt.Sprintf("SELECT pg_catalog.count(*) OPERATOR(pg_catalog.=) %d FROM pg_catalog.pg_index"+
 		" WHERE indislive AND indexrelid OPERATOR(pg_catalog.=) ANY ('{%s}')", len(indexes), strings.Join(indexes, ",")))
 }

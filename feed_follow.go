@@ -10,6 +10,7 @@ import (
 
 	"github.com/cachedpg/cachedpg/catalog"
 	"github.com/cachedpg/cachedpg/internal/backend"
+	"github.com/cachedpg/cachedpg/internal/guard"
 	"github.com/cachedpg/cachedpg/internal/step"
 	"github.com/cachedpg/cachedpg/invalidation/walfeed"
 	"github.com/cachedpg/cachedpg/keying"
@@ -21,8 +22,8 @@ import (
 // any ends it, and with it the slot and the locks: what was not handed on then is
 // made up for by the cold of the next one.
 type follower struct {
-	guard *guard // what PostgreSQL is asked over
-	elect bool   // there is to be one follower of all processes
+	guard *guard.Guard // what PostgreSQL is asked over
+	elect bool         // there is to be one follower of all processes
 
 	cold    func(context.Context) error
 	intend  func(context.Context, store.WriterID, []store.Tag) error
@@ -64,7 +65,7 @@ func (f *follower) run(ctx context.Context) error {
 	if _, err := inspect(ctx, f.guard, inspection{}, false); err != nil {
 		return err
 	}
-	config, err := f.guard.replication()
+	config, err := f.guard.Replication()
 	if err != nil {
 		return err
 	}
@@ -83,8 +84,8 @@ func (f *follower) run(ctx context.Context) error {
 func (f *follower) start(ctx context.Context, stream *walfeed.Stream) error {
 	if where, err := stream.Text(ctx, "SELECT "+backend.IdentitySQL); err != nil {
 		return err
-	} else if where != f.guard.id.Text() {
-		return backend.Elsewhere{ID: f.guard.id}
+	} else if where != f.guard.ID.Text() {
+		return backend.Elsewhere{ID: f.guard.ID}
 	}
 	if f.elect {
 		if taken, err := stream.Text(ctx, lock("pg_try_advisory_lock", lockLeader)); err != nil {
@@ -106,7 +107,7 @@ func (f *follower) start(ctx context.Context, stream *walfeed.Stream) error {
 		return err
 	}
 	// The id of the question is above all that were given out, see keeper.newHorizon.
-	xid, err := f.guard.text(ctx, "SELECT pg_catalog.pg_current_xact_id()::pg_catalog.text")
+	xid, err := f.guard.Text(ctx, "SELECT pg_catalog.pg_current_xact_id()::pg_catalog.text")
 	if err != nil {
 		return err
 	}
@@ -115,7 +116,7 @@ func (f *follower) start(ctx context.Context, stream *walfeed.Stream) error {
 	}
 	over := "SELECT pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot()) OPERATOR(pg_catalog.>=) '" + xid + "'::pg_catalog.xid8"
 	for wait := time.Millisecond; ; wait = min(2*wait, 200*time.Millisecond) {
-		if ok, err := f.guard.yes(ctx, over); err != nil {
+		if ok, err := f.guard.Yes(ctx, over); err != nil {
 			return err
 		} else if ok {
 			break
@@ -127,7 +128,7 @@ func (f *follower) start(ctx context.Context, stream *walfeed.Stream) error {
 	if err := f.inspect(ctx, true); err != nil { // from now on, all that is altered is noticed
 		return err
 	}
-	if f.snapshot, err = f.guard.loadCatalog(ctx, f.snapshot); err != nil {
+	if f.snapshot, err = f.guard.LoadCatalog(ctx, f.snapshot); err != nil {
 		return err
 	}
 	if err := f.cold(ctx); err != nil {
@@ -281,7 +282,7 @@ func (f *follower) advance(ctx context.Context) error {
 	for i, t := range f.pending {
 		questions[i] = "CASE WHEN " + backend.TransactionOverSQL(strconv.FormatUint(t.xid, 10)) + " THEN 't' ELSE 'f' END"
 	}
-	answer, err := f.guard.text(ctx, fmt.Sprintf("SELECT pg_catalog.concat_ws(' ', pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), '%X/%X')::pg_catalog.int8,"+
+	answer, err := f.guard.Text(ctx, fmt.Sprintf("SELECT pg_catalog.concat_ws(' ', pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), '%X/%X')::pg_catalog.int8,"+
 		" pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot()), pg_catalog.array_to_string(ARRAY[%s], ''))",
 		last.LSN>>32, uint32(last.LSN), strings.Join(questions, ", ")))
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/cachedpg/cachedpg/internal/guard"
 	"github.com/cachedpg/cachedpg/invalidation/walfeed"
 	"github.com/cachedpg/cachedpg/keying"
 	"github.com/cachedpg/cachedpg/store"
@@ -56,11 +57,11 @@ var errAltered = errors.New("cachedpg: what the feed needs was altered, so what 
 
 // inspect asks whether the log can be followed. Before is what was found the
 // last time, the zero inspection if nothing was; all looks at every table.
-func inspect(ctx context.Context, g *guard, before inspection, all bool) (inspection, error) {
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+func inspect(ctx context.Context, g *guard.Guard, before inspection, all bool) (inspection, error) {
+	ctx, cancel := context.WithTimeout(ctx, guard.AskTimeout)
 	defer cancel()
 	found := inspection{refused: before.refused, looked: before.looked}
-	answer, err := g.text(ctx, walfeed.CheckSQL)
+	answer, err := g.Text(ctx, walfeed.CheckSQL)
 	if err != nil {
 		return found, err
 	}
@@ -69,7 +70,7 @@ func inspect(ctx context.Context, g *guard, before inspection, all bool) (inspec
 	}
 	var lists bool
 	if found.version, lists = walfeed.State(answer); lists {
-		if answer, err = g.text(ctx, walfeed.ListSQL); err != nil {
+		if answer, err = g.Text(ctx, walfeed.ListSQL); err != nil {
 			return found, err
 		}
 		if found.out, err = walfeed.CheckList(answer); err != nil {
@@ -77,7 +78,7 @@ func inspect(ctx context.Context, g *guard, before inspection, all bool) (inspec
 		}
 	}
 	if all || time.Since(found.looked) > refusedEvery {
-		if answer, err = g.text(ctx, walfeed.RefusedSQL); err != nil {
+		if answer, err = g.Text(ctx, walfeed.RefusedSQL); err != nil {
 			return found, err
 		}
 		found.refused, found.looked = walfeed.CheckRefused(answer), time.Now()
@@ -139,7 +140,7 @@ func (f *feed) noticed(ctx context.Context, found inspection) error {
 	if !before.returns(found) { // nothing was left out that was not before
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	ctx, cancel := context.WithTimeout(ctx, guard.AskTimeout)
 	defer cancel()
 	return f.space.invalidateAll(ctx)
 }

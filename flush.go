@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/cachedpg/cachedpg/internal/backend"
+	"github.com/cachedpg/cachedpg/internal/guard"
 )
 
 // With synchronous_commit=off PostgreSQL answers a COMMIT, and shows it to everybody,
@@ -132,7 +133,7 @@ func (f *flusher) run(ctx context.Context, wake <-chan struct{}, done chan<- str
 			groups = append(groups, &flushGroup{releases: arrived})
 		}
 		f.mu.Unlock()
-		asking, cancel := context.WithTimeout(ctx, askTimeout)
+		asking, cancel := context.WithTimeout(ctx, guard.AskTimeout)
 		left, err := f.round(asking, groups)
 		cancel()
 		groups = left
@@ -205,7 +206,7 @@ func (f *flusher) once() backend.AskFunc {
 	return func(ctx context.Context, question string) (string, error) {
 		a, ok := known[question]
 		if !ok {
-			a.text, a.err = f.sp.guard.outcome(ctx, question)
+			a.text, a.err = f.sp.guard.Outcome(ctx, question)
 			known[question] = a
 		}
 		return a.text, a.err
@@ -214,7 +215,7 @@ func (f *flusher) once() backend.AskFunc {
 
 // idle waits for more; false when the goroutine has to end.
 func (f *flusher) idle(ctx context.Context, wake <-chan struct{}) bool {
-	timer := time.NewTimer(guardRest)
+	timer := time.NewTimer(guard.Rest)
 	defer timer.Stop()
 	select {
 	case <-wake:

@@ -368,8 +368,8 @@ func TestAnEpochBeginsWithWhatIsOnDisk(t *testing.T) {
 			t.Error("the log is on disk before it shall be")
 		}
 		k := &keeper{log: new(backend.Log), peers: keeperOf(f.Via).peers} // not the one that is at work
-		k.guard.id, k.watch.guard = keeperOf(f.Via).guard.id, &k.guard
-		k.guard.add(connectorOf(f.DB))
+		k.guard.ID, k.watch.guard = keeperOf(f.Via).guard.ID, &k.guard
+		k.guard.Add(connectorOf(f.DB))
 		f.Until("a lease", func() bool {
 			ok, err := k.sure(f.Ctx, fresh)
 			if err != nil {
@@ -377,7 +377,7 @@ func TestAnEpochBeginsWithWhatIsOnDisk(t *testing.T) {
 			}
 			return ok
 		})
-		k.guard.close()
+		k.guard.Close()
 		if isUnflushed(f) {
 			t.Errorf("%+v begins with what a crash may undo", fresh)
 		}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/cachedpg/cachedpg/internal/backend"
+	"github.com/cachedpg/cachedpg/internal/guard"
 	"github.com/cachedpg/cachedpg/invalidation"
 	"github.com/cachedpg/cachedpg/invalidation/walfeed"
 	"github.com/cachedpg/cachedpg/store"
@@ -36,13 +37,13 @@ func Follow(ctx context.Context, db *sql.DB, sink invalidation.Sink) error {
 	if err != nil {
 		return err
 	}
-	g := &guard{id: s.ID}
-	g.add(d)
-	defer func() { g.close() }()
+	g := &guard.Guard{ID: s.ID}
+	g.Add(d)
+	defer func() { g.Close() }()
 	wait := feedMinWait
 	for {
 		began := time.Now()
-		source := g.id.String()
+		source := g.ID.String()
 		err := (&follower{
 			guard: g,
 			cold: func(ctx context.Context) error {
@@ -71,10 +72,10 @@ func Follow(ctx context.Context, db *sql.DB, sink invalidation.Sink) error {
 		}
 		_ = sleep(ctx, wait)
 		wait = min(2*wait, feedMaxWait)
-		if s, err := d.askPrimary(ctx); err == nil && s.ID != g.id { // it was restarted, or promoted
-			g.close()
-			g = &guard{id: s.ID}
-			g.add(d)
+		if s, err := d.askPrimary(ctx); err == nil && s.ID != g.ID { // it was restarted, or promoted
+			g.Close()
+			g = &guard.Guard{ID: s.ID}
+			g.Add(d)
 		}
 	}
 }

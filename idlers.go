@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/cachedpg/cachedpg/internal/backend"
+	"github.com/cachedpg/cachedpg/internal/guard"
 	"github.com/cachedpg/cachedpg/internal/pgerr"
 )
 
@@ -71,7 +72,7 @@ func (l *idlers) remove(c *Conn) {
 // rests notes that database/sql has c idle.
 func (c *Conn) rests() {
 	if c.inner == nil || c.d.eager || c.d.places != nil || !c.pristine || c.attached || c.handedOut || c.prepared ||
-		c.misread || c.applies || c.enter() != nil || c.tx != nil || c.aloneLocks > 0 || c.shown != (post{}) || c.inner.Closed() || c.inner.TxStatus() != 'I' {
+		c.misread || c.applies || c.enter() != nil || c.tx != nil || c.aloneLocks > 0 || c.shown != (guard.Lock{}) || c.inner.Closed() || c.inner.TxStatus() != 'I' {
 		return
 	}
 	c.idle.Store(isIdle)

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/cachedpg/cachedpg/internal/backend"
+	"github.com/cachedpg/cachedpg/internal/guard"
 	"github.com/cachedpg/cachedpg/keying"
 	"github.com/cachedpg/cachedpg/store"
 )
@@ -22,7 +23,7 @@ import (
 type keeper struct {
 	store  store.Shared
 	log    *backend.Log
-	guard  guard
+	guard  guard.Guard
 	watch  watch
 	notice notice
 	peers  *peers
@@ -63,11 +64,11 @@ const (
 	suspectAfter = time.Second
 )
 
-func newKeeper(s store.Shared, id backend.Identity, feeds bool, log *backend.Log, peers func(*guard) *peers) *keeper {
+func newKeeper(s store.Shared, id backend.Identity, feeds bool, log *backend.Log, peers func(*guard.Guard) *peers) *keeper {
 	ctx, cancel := context.WithCancel(context.Background())
 	k := &keeper{store: s, log: log, nudged: make(chan struct{}, 1), first: make(chan struct{}), cancel: cancel, done: make(chan struct{}),
 		suspects: make(map[store.WriterID]time.Time)}
-	k.guard.id = id
+	k.guard.ID = id
 	k.feeds.Store(feeds)
 	k.notice.guard, k.watch.guard = &k.guard, &k.guard
 	k.life = ctx
@@ -88,7 +89,7 @@ func (k *keeper) close() {
 	k.peers.close()
 	<-k.done
 	k.notice.close()
-	k.guard.close()
+	k.guard.Close()
 }
 
 func (k *keeper) run(ctx context.Context) {
@@ -113,7 +114,7 @@ func (k *keeper) run(ctx context.Context) {
 			pause = min(wait, flushMaxWait)
 		}
 		k.peers.keep()
-		k.guard.rest(guardRest)
+		k.guard.Rest(guard.Rest)
 		nudged := k.nudged
 		if !live {
 			nudged = nil // it is tried as often as makes sense
@@ -133,7 +134,7 @@ func (k *keeper) run(ctx context.Context) {
 
 // renew keeps the lease, or begins one. It reports whether one stands.
 func (k *keeper) renew(ctx context.Context) bool {
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	ctx, cancel := context.WithTimeout(ctx, guard.AskTimeout)
 	defer cancel()
 	if k.notice.unused() || k.notice.idle() && k.answers && k.store.Check(ctx) == nil {
 		k.notice.lift() // nobody commits past the store any more
@@ -169,7 +170,7 @@ func (k *keeper) renew(ctx context.Context) bool {
 // sure implements what store.Shared.Renew asks for.
 func (k *keeper) sure(ctx context.Context, fresh store.Fresh) (bool, error) {
 	if k.feeds.Load() {
-		led, err := k.guard.yes(ctx, "SELECT "+held(lockFeed))
+		led, err := k.guard.Yes(ctx, "SELECT "+held(lockFeed))
 		if err == nil {
 			k.feedless.Store(!led)
 		}
@@ -188,10 +189,10 @@ func (k *keeper) sure(ctx context.Context, fresh store.Fresh) (bool, error) {
 		_, _ = k.watch.ask(ctx) // the catalog that is loaded next need not be loaded again
 	}
 	if fresh.Kept && !k.peers.hasMet() {
-		if ok, err := k.guard.yes(ctx, "SELECT "+nobodyPast); err != nil || !ok {
+		if ok, err := k.guard.Yes(ctx, "SELECT "+nobodyPast); err != nil || !ok {
 			return false, err
 		}
-		return new(backend.FlushPoint).Forced(ctx, k.log, k.guard.text) // who committed past the store may have died since
+		return new(backend.FlushPoint).Forced(ctx, k.log, k.guard.Text) // who committed past the store may have died since
 	}
 	if k.horizon.epoch != fresh.Epoch {
 		h, err := k.newHorizon(ctx, fresh.Epoch)
@@ -233,21 +234,21 @@ var nobodyPast = "NOT " + held(lockNotice) + " AND NOT " + held(lockAlone)
 // is above all that are. Statements that run outside of transactions may have
 // no id yet; their backends hold a lock.
 func (k *keeper) newHorizon(ctx context.Context, epoch string) (horizon, error) {
-	xid, err := k.guard.text(ctx, "SELECT pg_catalog.pg_current_xact_id()::pg_catalog.text")
+	xid, err := k.guard.Text(ctx, "SELECT pg_catalog.pg_current_xact_id()::pg_catalog.text")
 	return horizon{epoch: epoch, bound: xid}, err
 }
 
 // over asks whether all of it is over, but for marked, and on disk (I21). Prepared
 // transactions are under way like any other. One that is known to belong to another
 // database, where it stays to its end, is not waited for; every role sees that.
-func (h *horizon) over(ctx context.Context, g *guard, log *backend.Log, marked []store.WriterID) (bool, error) {
+func (h *horizon) over(ctx context.Context, g *guard.Guard, log *backend.Log, marked []store.WriterID) (bool, error) {
 	var known []string
 	for _, w := range marked {
 		if xid, ok := w.Transaction(); ok {
 			known = append(known, strconv.FormatUint(xid, 10))
 		}
 	}
-	ok, err := g.yes(ctx, "SELECT "+nobodyPast+" AND NOT EXISTS (SELECT FROM pg_catalog.pg_snapshot_xip(pg_catalog.pg_current_snapshot()) AS under_way(xid)"+
+	ok, err := g.Yes(ctx, "SELECT "+nobodyPast+" AND NOT EXISTS (SELECT FROM pg_catalog.pg_snapshot_xip(pg_catalog.pg_current_snapshot()) AS under_way(xid)"+
 		" WHERE xid OPERATOR(pg_catalog.<) '"+h.bound+"'::pg_catalog.xid8"+
 		" AND xid OPERATOR(pg_catalog.<>) ALL ('{"+strings.Join(known, ",")+"}'::pg_catalog.xid8[])"+
 		" AND NOT EXISTS (SELECT FROM pg_catalog.pg_stat_activity WHERE backend_xid OPERATOR(pg_catalog.=) xid::pg_catalog.xid"+
@@ -257,14 +258,14 @@ func (h *horizon) over(ctx context.Context, g *guard, log *backend.Log, marked [
 	if err != nil || !ok {
 		return false, err
 	}
-	return h.disk.Forced(ctx, log, g.text)
+	return h.disk.Forced(ctx, log, g.Text)
 }
 
 // sweep resolves the intents of writers that are over and did not say so:
 // their process died, or its release is still on its way. It asks about a
 // writer that it has met for a while; only PostgreSQL's answer counts, not that time.
 func (k *keeper) sweep(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	ctx, cancel := context.WithTimeout(ctx, guard.AskTimeout)
 	defer cancel()
 	writers, err := k.store.Writers(ctx)
 	if err != nil {
@@ -288,7 +289,7 @@ func (k *keeper) sweep(ctx context.Context) {
 	due = slices.DeleteFunc(due, func(w store.WriterID) bool {
 		return slices.ContainsFunc(k.unsure, func(u *unflushed) bool { return slices.Contains(u.writers, w) })
 	})
-	over := append(k.guard.over(ctx, due), k.orphaned(ctx, due)...)
+	over := append(k.guard.Over(ctx, due), k.orphaned(ctx, due)...)
 	if over = k.onDisk(ctx, over); len(over) > 0 {
 		_ = k.store.Resolve(ctx, over) // what it does not take is met again
 	}
@@ -315,7 +316,7 @@ func (k *keeper) onDisk(ctx context.Context, over []store.WriterID) (sure []stor
 		k.unsure = append(k.unsure, &unflushed{writers: unsure})
 	}
 	k.unsure = slices.DeleteFunc(k.unsure, func(u *unflushed) bool {
-		ok, err := u.disk.Forced(ctx, k.log, k.guard.text)
+		ok, err := u.disk.Forced(ctx, k.log, k.guard.Text)
 		if err != nil || !ok {
 			return false
 		}
@@ -347,7 +348,7 @@ func (k *keeper) orphaned(ctx context.Context, due []store.WriterID) (over []sto
 	if len(orphans) == 0 {
 		return nil
 	}
-	if ok, err := k.guard.yes(ctx, "SELECT NOT "+held(lockAlone)); err != nil || !ok {
+	if ok, err := k.guard.Yes(ctx, "SELECT NOT "+held(lockAlone)); err != nil || !ok {
 		return nil
 	}
 	if h, err := k.newHorizon(ctx, ""); err == nil {
@@ -389,7 +390,7 @@ func (k *keeper) warmUp(ctx context.Context) bool {
 	}
 	first := k.first
 	k.mu.Unlock()
-	return within(ctx, first, patientFor(ctx, askTimeout)) && k.live.Load()
+	return within(ctx, first, patientFor(ctx, guard.AskTimeout)) && k.live.Load()
 }
 
 // check says what is wrong with a store that was never reached, or that answers and

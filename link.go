@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/cachedpg/cachedpg/internal/backend"
+	"github.com/cachedpg/cachedpg/internal/guard"
 )
 
 // link is a connection to PostgreSQL, with everything that is known of it. The zero
@@ -59,8 +60,8 @@ type link struct {
 	discarded []driver.Stmt // that are to be closed; guarded by places.mu
 	gone      atomic.Bool   // it was closed
 
-	aloneLocks int  // how many it holds for statements that run alone, see alone.go
-	shown      post // the lock by which it shows that it writes, see Conn.showOn
+	aloneLocks int        // how many it holds for statements that run alone, see alone.go
+	shown      guard.Lock // the lock by which it shows that it writes, see Conn.showOn
 }
 
 // dial connects and learns the state that the session starts in.

@@ -209,7 +209,7 @@ func (sp *space) loadOnce(ctx context.Context, generation *uint64) (v *view, use
 		return nil, false, err
 	}
 	watch, number := sp.watched(ctx)
-	snapshot, err := sp.guard.loadCatalogAside(ctx, sp.loads.last)
+	snapshot, err := sp.guard.LoadCatalogAside(ctx, sp.loads.last)
 	sp.loads.last = snapshot
 	if err != nil {
 		return nil, false, err

@@ -93,9 +93,9 @@ func (sp *space) settled(id backend.Identity) bool {
 	return sp.adrift.Load() == 0 && (sp.key.Identity != id || sp.underway.Load() == 0 && sp.writes.Stats().Unresolved == 0)
 }
 
-// heard is told what a connection of the driver's own has found out about where
+// Heard is told what a connection of the driver's own has found out about where
 // the connector leads now.
-func (d *connector) heard(s *backend.Session) {
+func (d *connector) Heard(s *backend.Session) {
 	if !s.Standby {
 		_, _, _ = d.adopt(s, sighting{})
 	}
@@ -134,9 +134,9 @@ func (d *connector) forsakeLocked(sp *space) {
 
 // forget has nothing asked through the connector any more.
 func (sp *space) forget(d *connector) {
-	sp.guard.remove(d)
+	sp.guard.Remove(d)
 	if f := sp.feed.Load(); f != nil {
-		f.guard.remove(d)
+		f.guard.Remove(d)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/cachedpg/cachedpg/internal/backend"
+	"github.com/cachedpg/cachedpg/internal/guard"
 	"github.com/cachedpg/cachedpg/internal/patience"
 	"github.com/cachedpg/cachedpg/store"
 )
@@ -30,16 +31,16 @@ import (
 //
 // See docs/decisions/shared-store.md (D49).
 type notice struct {
-	guard *guard
+	guard *guard.Guard
 	group sync.WaitGroup // of rounds
 
-	mu      sync.Mutex // guards the fields below; nobody asks PostgreSQL under it
-	held    *rotation  // nil: there is no notice
-	posted  time.Time  // as PostgreSQL has said last
-	holders int        // commits under way
-	left    time.Time  // when the last of them ended
-	next    *round     // that has not begun; nil: nobody wants one
-	asking  bool       // one is under way
+	mu      sync.Mutex      // guards the fields below; nobody asks PostgreSQL under it
+	held    *guard.Rotation // nil: there is no notice
+	posted  time.Time       // as PostgreSQL has said last
+	holders int             // commits under way
+	left    time.Time       // when the last of them ended
+	next    *round          // that has not begun; nil: nobody wants one
+	asking  bool            // one is under way
 }
 
 // round is one question whether the notice is there, which posts it if it is not, for all
@@ -88,7 +89,7 @@ func lock(function string, object int) string {
 	return fmt.Sprintf("SELECT pg_catalog.%s(%d, %d)::pg_catalog.text", function, lockClass, object)
 }
 
-var noticePost = post{lockClass, lockNotice}
+var noticePost = guard.Lock{Class: lockClass, Object: lockNotice}
 
 // lockInTx takes the lock until the open transaction ends.
 func lockInTx(object int) string { return lock("pg_advisory_xact_lock_shared", object) }
@@ -210,12 +211,12 @@ func (n *notice) rounds() {
 		r := n.next
 		n.next = nil
 		if n.held == nil {
-			n.held = newRotation(n.guard, 0, false)
+			n.held = guard.NewRotation(n.guard, 0, false)
 		}
 		held := n.held
 		n.mu.Unlock()
-		ctx, cancel := context.WithTimeout(context.Background(), askTimeout)
-		_, since, err := held.hold(ctx, []post{noticePost}, "")
+		ctx, cancel := context.WithTimeout(context.Background(), guard.AskTimeout)
+		_, since, err := held.Hold(ctx, []guard.Lock{noticePost}, "")
 		cancel()
 		n.mu.Lock()
 		r.posted, r.err = since[noticePost], err
@@ -284,7 +285,7 @@ func (n *notice) lift() {
 	held := n.held
 	n.held, n.posted = nil, time.Time{}
 	n.mu.Unlock()
-	held.close()
+	held.Close()
 }
 
 func sleep(ctx context.Context, d time.Duration) error {

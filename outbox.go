@@ -278,7 +278,7 @@ func (e *effect) postAlone(ctx context.Context, tags []store.Tag) error {
 // postApart writes an event outside of the transaction that it tells of: a
 // read-only one, which may have written before it was made so, or none.
 func (e *effect) postApart(ctx context.Context, tags []store.Tag, xid string) error {
-	_, err := e.space.keeper.guard.write(ctx, fmt.Sprintf("INSERT INTO cachedpg.outbox (tags, local, alone, xid) VALUES (%s, %t, %t, %s) RETURNING ''",
+	_, err := e.space.keeper.guard.Write(ctx, fmt.Sprintf("INSERT INTO cachedpg.outbox (tags, local, alone, xid) VALUES (%s, %t, %t, %s) RETURNING ''",
 		encodeTags(tags), e.marking() == markedAfterwards, e.kind == writeAlone || e.nameless, xid))
 	switch {
 	case err == nil:
@@ -351,7 +351,7 @@ var (
 // request writes a request, unless no relay is there, and waits for the answer.
 func (e *effect) request(ctx context.Context, w store.WriterID, xid uint64, tags []store.Tag, planned store.Stamp) error {
 	g := &e.space.keeper.guard
-	id, err := g.write(ctx, fmt.Sprintf("WITH request AS (INSERT INTO cachedpg.outbox (tags, xid, writer, catalog)"+
+	id, err := g.Write(ctx, fmt.Sprintf("WITH request AS (INSERT INTO cachedpg.outbox (tags, xid, writer, catalog)"+
 		" SELECT %s, '%d', pg_catalog.decode('%x', 'hex'), %d WHERE %s RETURNING id::pg_catalog.text OPERATOR(pg_catalog.||) pg_catalog.pg_notify('%s', '')::pg_catalog.text AS id)"+
 		" SELECT coalesce((SELECT id FROM request), '')", encodeTags(tags), xid, w[:], int64(planned), held(lockRelay), outboxChannel))
 	switch {
@@ -366,7 +366,7 @@ func (e *effect) request(ctx context.Context, w store.WriterID, xid uint64, tags
 		return fmt.Errorf("cachedpg: cache_outbox: PostgreSQL gives %q as a row's id", id)
 	}
 	for wait := time.Millisecond; ; wait = min(2*wait, 20*time.Millisecond) {
-		answer, err := g.text(ctx, "SELECT coalesce((SELECT marked::pg_catalog.text FROM cachedpg.outbox WHERE id OPERATOR(pg_catalog.=) "+id+"), '')")
+		answer, err := g.Text(ctx, "SELECT coalesce((SELECT marked::pg_catalog.text FROM cachedpg.outbox WHERE id OPERATOR(pg_catalog.=) "+id+"), '')")
 		switch {
 		case answer == "true":
 			return nil

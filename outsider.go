@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/cachedpg/cachedpg/internal/backend"
+	"github.com/cachedpg/cachedpg/internal/guard"
 	"github.com/cachedpg/cachedpg/keying"
 )
 
@@ -14,7 +15,7 @@ import (
 // no space and nothing to mark in, so that all it can do for those who cache
 // elsewhere is to be seen before it writes.
 type outsider struct {
-	guard guard
+	guard guard.Guard
 	peers *peers
 	users int // guarded by spacesMu
 }
@@ -27,14 +28,14 @@ func (d *connector) standOutside(key spaceKey) {
 	if o == nil {
 		if o = outsiders[key]; o == nil {
 			o = &outsider{}
-			o.guard.id = key.Identity
+			o.guard.ID = key.Identity
 			own := newCamp(campOff)
 			o.peers = newPeers(&o.guard, key.process, func() camp { return own }, "", nil)
 			o.peers.watches = true
 			outsiders[key] = o
 		}
 		o.users++
-		o.guard.add(d)
+		o.guard.Add(d)
 		if d.outside == nil {
 			d.outside = make(map[spaceKey]*outsider)
 		}
@@ -60,7 +61,7 @@ func (d *connector) goAway() {
 	d.outside = nil
 	var last []*outsider
 	for key, o := range outside {
-		o.guard.remove(d)
+		o.guard.Remove(d)
 		if o.users--; o.users == 0 && outsiders[key] == o {
 			delete(outsiders, key)
 			last = append(last, o)
@@ -126,7 +127,7 @@ func (c *Conn) showOn(ctx context.Context, own camp, lasts bool, question string
 	if !lasts && !c.d.statementPool.Load() {
 		function = "pg_advisory_xact_lock_shared"
 	}
-	if _, err := backend.KeepIn(ctx, c.inner, own.writing().call(function)); err != nil {
+	if _, err := backend.KeepIn(ctx, c.inner, own.writing().Call(function)); err != nil {
 		return c.notShown(ctx, err)
 	}
 	var some bool
@@ -161,7 +162,7 @@ func (o *outsider) announce(ctx context.Context, c *Conn) error {
 		if err != nil {
 			return err
 		}
-		if where != o.guard.id.Text() {
+		if where != o.guard.ID.Text() {
 			return o.peers.announceOn(ctx, c, where[strings.LastIndexByte(where, '/')+1:])
 		}
 	}
@@ -170,7 +171,7 @@ func (o *outsider) announce(ctx context.Context, c *Conn) error {
 
 func (o *outsider) close() {
 	o.peers.close()
-	o.guard.close()
+	o.guard.Close()
 }
 
 // bypass is why a mode that reads nothing reads nothing.

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/cachedpg/cachedpg/internal/backend"
+	"github.com/cachedpg/cachedpg/internal/guard"
 	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/redistest"
 )
@@ -14,7 +15,7 @@ import (
 // PAUSE of pgbouncer lets no transaction begin, and ends when none is open. A test
 // fails when it does not end.
 
-func guardOf(v *harness.Visitor) *guard { return connectorOf(v.DB).space().guard }
+func guardOf(v *harness.Visitor) *guard.Guard { return connectorOf(v.DB).space().guard }
 
 // What shows a process is not held for longer because another question of the process
 // has to wait for the pooler.
@@ -23,14 +24,14 @@ func TestPauseEndsWhileAQuestionWaitsForIt(t *testing.T) {
 		pooler, all := w.Crowd(5)
 		var waiting, done sync.WaitGroup
 		resumed := make(chan struct{})
-		guards := make(map[*guard]bool) // in memory they are one process
+		guards := make(map[*guard.Guard]bool) // in memory they are one process
 		for _, v := range all {
 			guards[guardOf(v)] = true
 		}
 		waiting.Add(len(guards))
 		for g := range guards {
 			done.Go(func() {
-				err := g.with(w.Ctx, func(in backend.Conn) error {
+				err := g.With(w.Ctx, func(in backend.Conn) error {
 					waiting.Done()
 					<-resumed
 					return nil
@@ -65,10 +66,10 @@ func agree(all []*harness.Visitor) {
 func TestPauseEndsWhileAProcessIsStopped(t *testing.T) {
 	harness.Travels(t, func(w *harness.Travel) {
 		pooler, all := w.Crowd(1)
-		r := guardOf(all[0]).rotation()
-		r.mu.Lock()
+		r := guardOf(all[0]).Rotation()
+		goOn := r.Still()
 		pooler.Pause()
-		r.mu.Unlock()
+		goOn()
 		pooler.Resume()
 		all[0].Hits("first")
 	})
@@ -114,16 +115,16 @@ func TestWhatIsShownOfAStatementThatRunsAloneComesBackAfterPause(t *testing.T) {
 	w.Keys = []string{"cache_store=" + redistest.Start(t).URL()}
 	pooler, all := w.Crowd(1)
 	g := guardOf(all[0])
-	r := newRotation(g, 0, true)
-	defer r.close()
-	if _, _, err := r.hold(w.Ctx, []post{{lockClass, lockAlone}}, ""); err != nil {
+	r := guard.NewRotation(g, 0, true)
+	defer r.Close()
+	if _, _, err := r.Hold(w.Ctx, []guard.Lock{{Class: lockClass, Object: lockAlone}}, ""); err != nil {
 		t.Fatal(err)
 	}
 	pooler.Pause()
 	pooler.Resume()
 	for shown := false; !shown; {
 		var err error
-		if shown, err = g.yes(w.Ctx, "SELECT "+held(lockAlone)); err != nil {
+		if shown, err = g.Yes(w.Ctx, "SELECT "+held(lockAlone)); err != nil {
 			t.Fatal(err)
 		}
 	}

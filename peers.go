@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/cachedpg/cachedpg/internal/backend"
+	"github.com/cachedpg/cachedpg/internal/guard"
 	"github.com/cachedpg/cachedpg/internal/patience"
 	"github.com/cachedpg/cachedpg/internal/pgerr"
 	"github.com/cachedpg/cachedpg/keying"
@@ -52,7 +53,7 @@ import (
 // A process with a cache in memory asks by itself. A shared store has a lease, which
 // nobody extends who sees a writer of another camp; then its epoch ends, see keeper.sure.
 type peers struct {
-	guard    *guard
+	guard    *guard.Guard
 	self     func() camp // of now
 	process  string      // see spaceKey
 	policies string      // what all of a camp must agree on
@@ -110,7 +111,7 @@ var started = time.Now()
 
 func elapsed(t time.Time) int64 { return int64(t.Sub(started)) }
 
-func newPeers(g *guard, process string, self func() camp, policies string, cold func(ctx context.Context, first bool)) *peers {
+func newPeers(g *guard.Guard, process string, self func() camp, policies string, cold func(ctx context.Context, first bool)) *peers {
 	p := &peers{guard: g, process: process, self: self, policies: policies, cold: cold, first: true, nudged: make(chan struct{}, 1), answered: make(chan struct{})}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	return p
@@ -180,7 +181,7 @@ func (p *peers) round(enough func() bool) (err error) {
 	}
 	p.began = time.Now()
 	defer func() { p.last = err }()
-	ctx, cancel := context.WithTimeout(p.ctx, askTimeout)
+	ctx, cancel := context.WithTimeout(p.ctx, guard.AskTimeout)
 	defer cancel()
 	p.mu.Lock()
 	was := p.camp
@@ -189,7 +190,7 @@ func (p *peers) round(enough func() bool) (err error) {
 	hidden := p.camp.kind == campOff || p.camp.kind == campUnknown || len(p.met) > 0 || !p.restedLocked()
 	p.mu.Unlock()
 	err = p.ask(ctx, hidden)
-	if err != nil && !refused(err) { // PostgreSQL may have ended the connection
+	if err != nil && !guard.Refused(err) { // PostgreSQL may have ended the connection
 		err = p.ask(ctx, hidden)
 	}
 	p.mu.Lock()
@@ -210,12 +211,12 @@ func (p *peers) restedLocked() bool { return p.metAt.IsZero() || time.Since(p.me
 // ask shows what there is to show, asks, and draws the conclusions. Who answers
 // nothing from a cache hides it: nobody needs to wait for it.
 func (p *peers) ask(ctx context.Context, hidden bool) error {
-	pooled := p.guard.isPooled()
+	pooled := p.guard.IsPooled()
 	p.mu.Lock()
-	var shown []post
+	var shown []guard.Lock
 	hidden = hidden || p.camp.kind == campUnknown
 	if !hidden && !p.byEvents {
-		shown = append(shown, post{lockCamps, p.camp.cacheLock()})
+		shown = append(shown, guard.Lock{Class: lockCamps, Object: p.camp.cacheLock()})
 	}
 	// Behind a pooler a lock takes one of few connections, so there it is not
 	// taken while those of others have the same effect.
@@ -229,7 +230,7 @@ func (p *peers) ask(ctx context.Context, hidden bool) error {
 	p.mu.Unlock()
 	at := time.Now()
 	var s census
-	answer, since, err := p.guard.holding(ctx, shown, censusOf(p.guard.id.Database))
+	answer, since, err := p.guard.Holding(ctx, shown, censusOf(p.guard.ID.Database))
 	if err == nil {
 		s, err = parseCensus(answer)
 	}
@@ -242,7 +243,7 @@ func (p *peers) ask(ctx context.Context, hidden bool) error {
 	p.problem = nil
 	p.meetLocked(at, s)
 	p.sawWritingLocked(at, s, since[p.camp.writing()], pooled)
-	caching := since[post{lockCamps, p.camp.cacheLock()}]
+	caching := since[guard.Lock{Class: lockCamps, Object: p.camp.cacheLock()}]
 	if p.byEvents {
 		caching = started
 	}
@@ -280,7 +281,7 @@ func (p *peers) meetLocked(at time.Time, s census) {
 	}
 	p.rivals = false
 	if p.policies != "" {
-		own := p.policyPost().object
+		own := p.policyPost().Object
 		p.rivals = slices.ContainsFunc(s.policies, func(o int) bool { return o != own && o>>16 == own>>16 })
 	}
 }
@@ -312,7 +313,7 @@ func (p *peers) sawWritingLocked(at time.Time, s census, since time.Time, pooled
 func (p *peers) failedLocked(err error) {
 	switch {
 	case errors.Is(err, context.Canceled): // of who asked
-	case refused(err) || errors.As(err, new(backend.Elsewhere)):
+	case guard.Refused(err) || errors.As(err, new(backend.Elsewhere)):
 		p.problem, p.asked, p.first = err, time.Time{}, false
 		p.hits.Store(0)
 	case !p.asked.IsZero():
@@ -337,7 +338,7 @@ func (p *peers) mayHit(ctx context.Context) keying.Reason {
 		case p.nudged <- struct{}{}:
 		default:
 		}
-		timer := time.NewTimer(patientFor(ctx, askTimeout))
+		timer := time.NewTimer(patientFor(ctx, guard.AskTimeout))
 		defer timer.Stop()
 		select {
 		case <-answered:
@@ -356,7 +357,7 @@ func (p *peers) mayHit(ctx context.Context) keying.Reason {
 func (p *peers) reason() keying.Reason {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(p.met) > 0 || p.problem != nil && refused(p.problem) {
+	if len(p.met) > 0 || p.problem != nil && guard.Refused(p.problem) {
 		return keying.OtherWriter
 	}
 	return keying.Warming
@@ -415,7 +416,7 @@ func (p *peers) announce(ctx context.Context, c *Conn) error {
 		case mayCommit() || p.ctx.Err() != nil:
 			return nil
 		case err != nil:
-			return p.announceOn(ctx, c, p.guard.id.Database)
+			return p.announceOn(ctx, c, p.guard.ID.Database)
 		}
 		p.mu.Lock()
 		unknown, due := p.camp.kind == campUnknown, p.due
@@ -447,7 +448,7 @@ func (p *peers) announceOn(ctx context.Context, c *Conn, database string) error 
 // notShown returns the error of showing others that the connection writes, unless it is that PostgreSQL
 // refuses: then it is not to be seen.
 func (c *Conn) notShown(ctx context.Context, err error) error {
-	if c.inner.Closed() || ctx.Err() != nil || !refused(err) {
+	if c.inner.Closed() || ctx.Err() != nil || !guard.Refused(err) {
 		return err
 	}
 	c.d.problems.note(workCommit, err)
@@ -484,7 +485,7 @@ func (p *peers) trouble() error {
 		return fmt.Errorf("%w: cache_store: %s writes to this database; name the same Redis in all, set cache_external=events if Kafka or Apply tells this cache, or see docs/rollout.md", ErrWithheld, p.met[0])
 	case errors.Is(p.problem, backend.ErrStatementPool):
 		return fmt.Errorf("%w: %w", ErrWithheld, p.problem)
-	case p.problem != nil && refused(p.problem):
+	case p.problem != nil && guard.Refused(p.problem):
 		return fmt.Errorf("%w: PostgreSQL does not let the driver ask who else writes to this database: %w", ErrWithheld, p.problem)
 	}
 	return nil
@@ -527,8 +528,8 @@ func (p *peers) stats() (s PeerStats) {
 }
 
 // policyPost shows those of the same camp what must be equal in it.
-func (p *peers) policyPost() post {
-	return post{lockPolicies, int(p.camp.id>>13)<<16 | int(newCamp(0, p.policies).id>>12)}
+func (p *peers) policyPost() guard.Lock {
+	return guard.Lock{Class: lockPolicies, Object: int(p.camp.id>>13)<<16 | int(newCamp(0, p.policies).id>>12)}
 }
 
 // withheld says why nothing comes from the cache because of other processes.

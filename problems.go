@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/cachedpg/cachedpg/internal/guard"
 	"github.com/cachedpg/cachedpg/store"
 )
 
@@ -65,7 +66,7 @@ func (p *problems) note(w work, err error) {
 			p[w].Store(nil)
 		}
 		return
-	case errors.Is(err, context.Canceled), errors.Is(err, store.ErrCold), errors.Is(err, errNoGuard), w != workStore && errors.Is(err, store.ErrDown):
+	case errors.Is(err, context.Canceled), errors.Is(err, store.ErrCold), errors.Is(err, guard.ErrNone), w != workStore && errors.Is(err, store.ErrDown):
 		return
 	}
 	now := &lastFailure{err: err, since: time.Now()}
@@ -107,21 +108,21 @@ func (c *Conn) refusal(ctx context.Context) error {
 	if c.d.config.Store == storeOff {
 		return nil
 	}
-	if sp := c.known.space; refused(c.d.problems.err(workSession)) || sp != nil && refused(sp.problems.err(workCatalog)) {
+	if sp := c.known.space; guard.Refused(c.d.problems.err(workSession)) || sp != nil && guard.Refused(sp.problems.err(workCatalog)) {
 		c.refused = time.Time{}
 		if _, err := c.state(ctx); err != nil {
 			return err
 		}
 	}
 	found := &c.d.problems
-	if sp := c.known.space; sp != nil && !refused(found.err(workSession)) {
+	if sp := c.known.space; sp != nil && !guard.Refused(found.err(workSession)) {
 		found = &sp.problems
-		if sp.lease != nil && refused(found.err(workWatch)) {
+		if sp.lease != nil && guard.Refused(found.err(workWatch)) {
 			sp.lease.holds(ctx)
 		}
 	}
 	for w := range found {
-		if err := found.err(work(w)); refused(err) && work(w) != workCommit {
+		if err := found.err(work(w)); guard.Refused(err) && work(w) != workCommit {
 			return fmt.Errorf("%w: PostgreSQL refuses what the driver asks (%s): %w", ErrWithheld, workNames[w], err)
 		}
 	}

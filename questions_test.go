@@ -239,14 +239,17 @@ func (q *questioned) keeps() {
 	q.everyStatement()
 	k := keeperOf(q.Via)
 	writers := []store.WriterID{store.NewTransactionWriter(3), store.NewBackendWriter(1, time.Unix(1, 0)), store.NewWriter()}
-	if over := k.guard.over(q.Ctx, writers); len(over) != 2 {
+	if over := k.guard.Over(q.Ctx, writers); len(over) != 2 {
 		q.Errorf("%d writers of two are over", len(over))
 	}
 	ours := &keeper{store: k.store, log: k.log}
-	ours.guard.id, ours.guard.connectors = k.guard.id, k.guard.all()
+	ours.guard.ID = k.guard.ID
+	for _, d := range k.guard.All() {
+		ours.guard.Add(d)
+	}
 	ours.watch.guard, ours.life = &ours.guard, q.Ctx
 	ours.peers = newPeers(&ours.guard, "", k.peers.self, "", nil)
-	defer ours.guard.close()
+	defer ours.guard.Close()
 	for range 2 {
 		ours.orphaned(q.Ctx, writers)
 	}
@@ -267,7 +270,7 @@ func (q *questioned) keeps() {
 	}
 	ours.notice.leave()
 	ours.notice.lift()
-	c, err := k.guard.dial(q.Ctx)
+	c, err := k.guard.Dial(q.Ctx)
 	if err != nil {
 		q.Fatal(err)
 	}
@@ -317,7 +320,7 @@ func (q *questioned) losesRedis() {
 	stop := runRelay(q.Via, RelayOptions{Interval: time.Millisecond})
 	defer stop()
 	q.Until("the relay", func() bool {
-		announced, err := connectorOf(q.DB).space().keeper.guard.yes(q.Ctx, "SELECT "+held(lockRelay))
+		announced, err := connectorOf(q.DB).space().keeper.guard.Yes(q.Ctx, "SELECT "+held(lockRelay))
 		return err == nil && announced
 	})
 	q.reads(writer.DB, appRead, 1)

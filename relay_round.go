@@ -114,7 +114,7 @@ func (r *relay) deliver(ctx context.Context, reachable bool) (n int, err error) 
 		}
 		// What a crash of PostgreSQL undoes must not have been told: a cache would be
 		// filled from it (I21).
-		if ok, err := new(backend.FlushPoint).Forced(ctx, &r.space.log, r.space.guard.text); err != nil || !ok {
+		if ok, err := new(backend.FlushPoint).Forced(ctx, &r.space.log, r.space.guard.Text); err != nil || !ok {
 			n = 0 // later
 			return err
 		}

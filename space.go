@@ -11,6 +11,7 @@ import (
 
 	"github.com/cachedpg/cachedpg/catalog"
 	"github.com/cachedpg/cachedpg/internal/backend"
+	"github.com/cachedpg/cachedpg/internal/guard"
 	"github.com/cachedpg/cachedpg/invalidation"
 	"github.com/cachedpg/cachedpg/keying"
 	"github.com/cachedpg/cachedpg/store"
@@ -26,7 +27,7 @@ type space struct {
 	named   string // as the connector's storeName that made it
 	store   store.Store
 	keeper  *keeper              // of a store that processes share, else nil
-	guard   *guard               // the keeper's, if there is one
+	guard   *guard.Guard         // the keeper's, if there is one
 	peers   *peers               // the keeper's, if there is one
 	lease   *watchLease          // of a store in memory; nil where a test plays PostgreSQL
 	flushed flusher              // what waits for the log to be on disk
@@ -169,7 +170,7 @@ func joinSpace(d *connector, s *backend.Session, again bool) (sp *space, err err
 	case isLocal && !stranger:
 		local.Grow(d.config.Memory)
 	}
-	sp.guard.add(d)
+	sp.guard.Add(d)
 	if !stranger {
 		sp.joinFeed(d)
 	}
@@ -192,7 +193,7 @@ func (d *connector) strangerThan(sp *space) error {
 }
 
 func newSpace(d *connector, s *backend.Session) *space {
-	sp := &space{gens: invalidation.NewGenerations(), guard: &guard{id: s.ID},
+	sp := &space{gens: invalidation.NewGenerations(), guard: &guard.Guard{ID: s.ID},
 		refresh: &backoff{min: time.Second, max: time.Minute}, warming: &backoff{min: 5 * time.Millisecond, max: time.Second}}
 	sp.loads = newLoads(sp)
 	sp.flushed.sp = sp
@@ -203,7 +204,7 @@ func newSpace(d *connector, s *backend.Session) *space {
 		sp.store = store.NewMemory(store.Options{Bytes: d.config.Memory})
 		sp.writes = invalidation.New(sp.store, invalidation.Options{Local: true})
 		if d.watches {
-			sp.guard.add(d) // it asks at once
+			sp.guard.Add(d) // it asks at once
 			sp.lease = newWatchLease(sp)
 		}
 		return sp
@@ -211,9 +212,9 @@ func newSpace(d *connector, s *backend.Session) *space {
 	shared := redis.Open(d.target, redis.Options{Identity: s.ID.String() + d.format(), Database: s.ID.System + "/" + s.ID.Database, Families: s.ID.Families(),
 		Server: s.ID.System + "/" + s.ID.Started + d.format()}) // who has another format may be alive beside us
 	sp.store = shared
-	sp.writes = invalidation.New(shared, invalidation.Options{Timeout: askTimeout})
+	sp.writes = invalidation.New(shared, invalidation.Options{Timeout: guard.AskTimeout})
 	sp.before.Load().warm.Store(true)
-	sp.keeper = newKeeper(shared, s.ID, d.config.External == externalWAL, &sp.log, func(g *guard) *peers {
+	sp.keeper = newKeeper(shared, s.ID, d.config.External == externalWAL, &sp.log, func(g *guard.Guard) *peers {
 		p := newPeers(g, d.process, sharedCamp(shared), d.config.agreed(), nil)
 		p.byEvents = d.config.External == externalEvents
 		return p
@@ -253,7 +254,7 @@ func (sp *space) leave() {
 			sp.keeper.close()
 		} else {
 			sp.peers.close()
-			sp.guard.close()
+			sp.guard.Close()
 		}
 		_ = sp.store.Close()
 	}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/cachedpg/cachedpg/internal/backend"
+	"github.com/cachedpg/cachedpg/internal/guard"
 	"github.com/cachedpg/cachedpg/internal/pgerr"
 )
 
@@ -47,14 +48,14 @@ func (d *connector) connectFirst(ctx context.Context, b *link) (in backend.Conn,
 // makesRoom closes the connections of the driver's own that can be closed at once. It reports whether there were any.
 func (d *connector) makesRoom() (some bool) {
 	d.mu.Lock()
-	var guards []*guard
+	var guards []*guard.Guard
 	for _, sp := range d.spaces {
 		some = some || sp.loads.underWay() // over a connection that is closed then
 		guards = append(guards, sp.guard)
 	}
 	d.mu.Unlock()
 	for _, g := range guards {
-		some = g.makesRoom() || some
+		some = g.MakesRoom() || some
 	}
 	return some
 }

@@ -21,7 +21,7 @@ func TestCommitsPastTheStoreDoNotWaitForEachOther(t *testing.T) {
 		if held == nil {
 			f.Fatal("no notice was posted")
 		}
-		held.mu.Lock() // PostgreSQL answers its questions no more
+		goOn := held.Still() // PostgreSQL answers its questions no more
 		const commits = 3
 		done := make(chan error, commits)
 		for id := range commits {
@@ -35,7 +35,7 @@ func TestCommitsPastTheStoreDoNotWaitForEachOther(t *testing.T) {
 			defer n.mu.Unlock()
 			return n.holders == commits
 		})
-		held.mu.Unlock()
+		goOn()
 		for range commits {
 			if err := <-done; err != nil {
 				f.Error(err)

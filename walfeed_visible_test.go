@@ -10,6 +10,7 @@ import (
 
 	"github.com/cachedpg/cachedpg/catalog"
 	"github.com/cachedpg/cachedpg/internal/backend"
+	"github.com/cachedpg/cachedpg/internal/guard"
 	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/inside"
 	"github.com/cachedpg/cachedpg/invalidation"
@@ -49,7 +50,7 @@ func TestACommitThatIsNotVisibleYetIsMarkedUntilItIs(t *testing.T) {
 	defer memory.Close()
 	const users, orders, idIndex = 5, 6, 50
 	in := &answering{}
-	g := &guard{in: in}
+	g := guard.Over(in)
 	var applied []uint32
 	fl := &follower{
 		guard: g, top: 1<<32 + 90,
@@ -151,7 +152,7 @@ func TestACommitThatIsNotVisibleYetIsMarkedUntilItIs(t *testing.T) {
 func TestWhatTheStoreDoesNotTakeEndsTheFollower(t *testing.T) {
 	broken := errors.New("broken")
 	fl := &follower{
-		guard: &guard{in: &answering{over: "ft"}}, top: 100, snapshot: catalog.NewSnapshot(catalog.Contents{}),
+		guard: guard.Over(&answering{over: "ft"}), top: 100, snapshot: catalog.NewSnapshot(catalog.Contents{}),
 		intend: func(context.Context, store.WriterID, []store.Tag) error { return nil },
 		apply:  func(context.Context, []*followed, int64) error { return broken },
 	}

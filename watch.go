@@ -7,6 +7,7 @@ import (
 
 	"github.com/cachedpg/cachedpg/catalog"
 	"github.com/cachedpg/cachedpg/internal/backend"
+	"github.com/cachedpg/cachedpg/internal/guard"
 	"github.com/cachedpg/cachedpg/internal/turnstile"
 )
 
@@ -15,7 +16,7 @@ import (
 // catalog that was loaded under the number that the next question gives too is still
 // what PostgreSQL has.
 type watch struct {
-	guard        *guard
+	guard        *guard.Guard
 	reconfigured func(ctx context.Context, before, now backend.Configuration) // nil if nobody wants to know
 
 	asking     turnstile.Mutex // guards the fields below
@@ -56,7 +57,7 @@ func (w *watch) ask(ctx context.Context) (number uint64, err error) {
 	}
 	defer w.asking.Unlock()
 	var now backend.Configuration
-	err = w.guard.with(ctx, func(in backend.Conn) error {
+	err = w.guard.With(ctx, func(in backend.Conn) error {
 		p, ok := in.(backend.Wire)
 		if !ok {
 			return errNotPgx
@@ -68,8 +69,8 @@ func (w *watch) ask(ctx context.Context) (number uint64, err error) {
 		}
 		answer, err := w.over.Ask(ctx)
 		where, settings := backend.CutIdentity(answer.Also)
-		if err == nil && where != w.guard.id.Text() {
-			err = backend.Elsewhere{ID: w.guard.id}
+		if err == nil && where != w.guard.ID.Text() {
+			err = backend.Elsewhere{ID: w.guard.ID}
 		}
 		now = backend.ParseConfiguration(settings, in.PID())
 		w.mu.Lock()

@@ -11,6 +11,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/cachedpg/cachedpg/internal/guard"
 	"github.com/cachedpg/cachedpg/internal/patience"
 	"github.com/cachedpg/cachedpg/internal/pgerr"
 	"github.com/cachedpg/cachedpg/store"
@@ -127,7 +128,7 @@ func (l *watchLease) check(ctx context.Context) error {
 	defer cancel()
 	for {
 		number, err := l.ask(ctx)
-		if err != nil && l.guard.lost() { // it may have been closed while nobody used it
+		if err != nil && l.guard.Lost() { // it may have been closed while nobody used it
 			number, err = l.ask(ctx)
 		}
 		if err != nil || !l.space.planned() {
@@ -187,7 +188,7 @@ func (l *watchLease) holds(ctx context.Context) bool {
 	tried := l.tried
 	l.mu.Unlock()
 	l.nudge()
-	if !within(ctx, tried, patientFor(ctx, askTimeout)) && ctx.Err() == nil {
+	if !within(ctx, tried, patientFor(ctx, guard.AskTimeout)) && ctx.Err() == nil {
 		l.tire(tried)
 	}
 	return l.stands.Load()

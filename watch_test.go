@@ -164,7 +164,7 @@ func TestWhatChangesNothingLeavesTheCacheAsItIs(t *testing.T) {
 				}
 				digest, known := w.digest(number)
 				if !known {
-					snapshot, err := w.guard.loadCatalog(f.Ctx, nil)
+					snapshot, err := w.guard.LoadCatalog(f.Ctx, nil)
 					if err != nil {
 						f.Fatal(err)
 					}

@@ -1,4 +1,4 @@
-package cachedpg
+package guard
 
 import (
 	"context"
@@ -18,31 +18,32 @@ import (
 // open transaction. Behind a pooler a rotation holds them.
 type posts struct {
 	of    backend.Conn // the guard's connection that holds them
-	since map[post]time.Time
+	since map[Lock]time.Time
 }
 
-// post is one such lock.
-type post struct{ class, object int }
+// Lock is a shared advisory lock, by the two keys that PostgreSQL knows it by.
+type Lock struct{ Class, Object int }
 
-func (p post) call(function string) string {
-	return fmt.Sprintf("SELECT pg_catalog.%s(%d, %d)::pg_catalog.text", function, p.class, p.object)
+// Call is a question that calls one of PostgreSQL's functions for advisory locks with it.
+func (p Lock) Call(function string) string {
+	return fmt.Sprintf("SELECT pg_catalog.%s(%d, %d)::pg_catalog.text", function, p.Class, p.Object)
 }
 
-// holding makes the process hold exactly the locks, and then asks a question over
+// Holding makes the process hold exactly the locks, and then asks a question over
 // the connection that holds them, so that an answer proves that it still does.
 // It returns since when it has held each without a break.
-func (g *guard) holding(ctx context.Context, wanted []post, question string) (answer string, since map[post]time.Time, err error) {
+func (g *Guard) Holding(ctx context.Context, wanted []Lock, question string) (answer string, since map[Lock]time.Time, err error) {
 	if !g.pooled.Load() {
 		direct, answer, since, err := g.posting(ctx, wanted, question)
 		if direct || err != nil {
 			return answer, since, err
 		}
 	}
-	return g.rotation().hold(ctx, wanted, question)
+	return g.Rotation().Hold(ctx, wanted, question)
 }
 
 // posting is holding where no pooler is between; else direct is false.
-func (g *guard) posting(ctx context.Context, wanted []post, question string) (direct bool, answer string, since map[post]time.Time, err error) {
+func (g *Guard) posting(ctx context.Context, wanted []Lock, question string) (direct bool, answer string, since map[Lock]time.Time, err error) {
 	if err = g.mu.LockContext(ctx); err != nil {
 		return false, "", nil, err
 	}
@@ -60,14 +61,14 @@ func (g *guard) posting(ctx context.Context, wanted []post, question string) (di
 	return true, answer, maps.Clone(g.posts.since), nil
 }
 
-func (g *guard) postLocked(ctx context.Context, wanted []post) error {
+func (g *Guard) postLocked(ctx context.Context, wanted []Lock) error {
 	p := &g.posts
 	if p.of != g.in {
-		*p = posts{of: g.in, since: make(map[post]time.Time)}
+		*p = posts{of: g.in, since: make(map[Lock]time.Time)}
 	}
 	for held := range p.since {
 		if !slices.Contains(wanted, held) {
-			if _, err := g.in.Ask(ctx, held.call("pg_advisory_unlock_shared")); err != nil {
+			if _, err := g.in.Ask(ctx, held.Call("pg_advisory_unlock_shared")); err != nil {
 				return err
 			}
 			delete(p.since, held)
@@ -75,7 +76,7 @@ func (g *guard) postLocked(ctx context.Context, wanted []post) error {
 	}
 	for _, w := range wanted {
 		if p.since[w].IsZero() {
-			if _, err := g.ask(ctx, g.in, w.call("pg_advisory_lock_shared")); err != nil {
+			if _, err := g.ask(ctx, g.in, w.Call("pg_advisory_lock_shared")); err != nil {
 				return err
 			}
 			p.since[w] = time.Now()
@@ -84,9 +85,9 @@ func (g *guard) postLocked(ctx context.Context, wanted []post) error {
 	return nil
 }
 
-// refused reports that PostgreSQL, or a pooler, has answered and will not let
+// Refused reports that PostgreSQL, or a pooler, has answered and will not let
 // this process in or ask, rather than that nobody answers.
-func refused(err error) bool {
+func Refused(err error) bool {
 	if errors.Is(err, backend.ErrStatementPool) {
 		return true
 	}

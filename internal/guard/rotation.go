@@ -1,4 +1,4 @@
-package cachedpg
+package guard
 
 import (
 	"cmp"
@@ -13,7 +13,7 @@ import (
 	"github.com/cachedpg/cachedpg/store"
 )
 
-// rotation holds shared advisory locks in a transaction. Behind a pooler, which may
+// Rotation holds shared advisory locks in a transaction. Behind a pooler, which may
 // give each transaction another session, nothing else can hold them; but PAUSE, with which
 // a planned switchover begins, lets no transaction begin and waits for all that are
 // open. So there none is open for longer than turnEnd, whatever else the process waits for.
@@ -39,9 +39,9 @@ import (
 //	                        has to wait
 //	(waits for its answer …)
 //
-// See docs/decisions/connections.md (D88).
-type rotation struct {
-	guard *guard
+// It is safe for concurrent use. See docs/decisions/connections.md (D88).
+type Rotation struct {
+	guard *Guard
 	rest  time.Duration // it ends when nobody has asked for so long, if not zero
 	keeps bool          // once broken it begins again by itself
 
@@ -49,8 +49,8 @@ type rotation struct {
 	cancel context.CancelFunc
 
 	mu     sync.Mutex // guards the fields below; held while PostgreSQL answers the holder or has to be dialled for one
-	wanted []post
-	since  map[post]time.Time // the locks that are held
+	wanted []Lock
+	since  map[Lock]time.Time // the locks that are held
 	holder *seat              // with the transaction; nil: there is none
 	spare  *seat              // without one; may be nil
 	begun  time.Time          // the transaction of holder
@@ -73,14 +73,25 @@ const (
 	turnEnd   = store.Lease
 )
 
-func newRotation(g *guard, rest time.Duration, keeps bool) *rotation {
-	r := &rotation{guard: g, rest: rest, keeps: keeps, since: make(map[post]time.Time)}
+// NewRotation returns one that holds nothing yet, over connections that g dials. It ends when nobody has asked for
+// as long as rest, if that is not zero; with keeps it begins again by itself once it is broken.
+func NewRotation(g *Guard, rest time.Duration, keeps bool) *Rotation {
+	r := &Rotation{guard: g, rest: rest, keeps: keeps, since: make(map[Lock]time.Time)}
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	return r
 }
 
-// close gives the locks back.
-func (r *rotation) close() {
+// Still has it do nothing until goOn is called, as if the process were stopped.
+func (r *Rotation) Still() (goOn func()) {
+	r.mu.Lock()
+	return r.mu.Unlock
+}
+
+// PID is that of the connection that holds the locks. It may only be called while there is one, and it holds still.
+func (r *Rotation) PID() uint32 { return r.holder.PID() }
+
+// Close gives the locks back.
+func (r *Rotation) Close() {
 	r.cancel()
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -88,24 +99,24 @@ func (r *rotation) close() {
 }
 
 // drop is close for as long as nobody asks.
-func (r *rotation) drop() {
+func (r *Rotation) drop() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.dropLocked()
 }
 
-// hold makes it hold the locks, and then asks a question, if there is one, over the
+// Hold makes it hold the locks, and then asks a question, if there is one, over the
 // connection that holds them, so that an answer proves that it still does. It
 // returns since when it has held each without a break. Locks that are not
 // wanted any more are given back with the next turn.
-func (r *rotation) hold(ctx context.Context, wanted []post, question string) (answer string, since map[post]time.Time, err error) {
+func (r *Rotation) Hold(ctx context.Context, wanted []Lock, question string) (answer string, since map[Lock]time.Time, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if err := cmp.Or(r.ctx.Err(), ctx.Err()); err != nil { // who waited too long breaks nothing
 		return "", nil, err
 	}
 	r.used, r.wanted = time.Now(), wanted
-	if !slices.ContainsFunc(wanted, func(w post) bool { return !r.since[w].IsZero() }) {
+	if !slices.ContainsFunc(wanted, func(w Lock) bool { return !r.since[w].IsZero() }) {
 		r.breakLocked() // a transaction gives no single lock back
 	}
 	answer, err = r.holdLocked(ctx, question)
@@ -116,7 +127,7 @@ func (r *rotation) hold(ctx context.Context, wanted []post, question string) (an
 	return answer, maps.Clone(r.since), nil
 }
 
-func (r *rotation) holdLocked(ctx context.Context, question string) (answer string, err error) {
+func (r *Rotation) holdLocked(ctx context.Context, question string) (answer string, err error) {
 	if len(r.wanted) == 0 {
 		if r.spare, err = r.idle(ctx, r.spare); err == nil && question != "" {
 			answer, err = r.guard.ask(ctx, r.spare, question)
@@ -151,14 +162,14 @@ func (r *rotation) holdLocked(ctx context.Context, question string) (answer stri
 }
 
 // bounded is ctx, but not for longer than the transaction may last.
-func (r *rotation) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+func (r *Rotation) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
 	if r.holder.pooled {
 		return context.WithDeadline(ctx, r.begun.Add(turnEnd))
 	}
 	return context.WithCancel(ctx)
 }
 
-func (r *rotation) armLocked() {
+func (r *Rotation) armLocked() {
 	if r.holder.pooled {
 		life := r.life
 		r.timer = time.AfterFunc(turnAfter, func() { r.turn(life) })
@@ -166,7 +177,7 @@ func (r *rotation) armLocked() {
 }
 
 // turn has the next transaction hold the locks, and ends the one that does.
-func (r *rotation) turn(life context.Context) {
+func (r *Rotation) turn(life context.Context) {
 	r.mu.Lock()
 	if life.Err() != nil {
 		r.mu.Unlock()
@@ -203,7 +214,7 @@ func (r *rotation) turn(life context.Context) {
 }
 
 // passLocked has next hold the locks instead of the holder.
-func (r *rotation) passLocked(ctx context.Context, next *seat) error {
+func (r *Rotation) passLocked(ctx context.Context, next *seat) error {
 	begun := time.Now()
 	for held := range r.since {
 		if !slices.Contains(r.wanted, held) {
@@ -229,8 +240,8 @@ func (r *rotation) passLocked(ctx context.Context, next *seat) error {
 }
 
 // again takes the locks anew.
-func (r *rotation) again() {
-	ctx, cancel := context.WithTimeout(r.ctx, askTimeout)
+func (r *Rotation) again() {
+	ctx, cancel := context.WithTimeout(r.ctx, AskTimeout)
 	defer cancel()
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -244,8 +255,8 @@ func (r *rotation) again() {
 }
 
 // begin returns a connection with an open transaction.
-func (r *rotation) begin(ctx context.Context, spare *seat) (*seat, error) {
-	if time.Since(time.Unix(0, r.guard.statementPool.Load())) < guardRest {
+func (r *Rotation) begin(ctx context.Context, spare *seat) (*seat, error) {
+	if time.Since(time.Unix(0, r.guard.statementPool.Load())) < Rest {
 		return nil, backend.ErrStatementPool // each try costs a connection of the pooler's
 	}
 	in, err := r.idle(ctx, spare)
@@ -266,7 +277,7 @@ func (r *rotation) begin(ctx context.Context, spare *seat) (*seat, error) {
 }
 
 // idle returns a connection without a transaction: the one given, if it can be used.
-func (r *rotation) idle(ctx context.Context, spare *seat) (*seat, error) {
+func (r *Rotation) idle(ctx context.Context, spare *seat) (*seat, error) {
 	if spare != nil && !spare.Closed() {
 		return spare, nil
 	}
@@ -290,7 +301,7 @@ func lasting(ctx context.Context, in backend.Conn, turns bool) error {
 }
 
 // breakLocked ends the transaction, and with it the locks.
-func (r *rotation) breakLocked() {
+func (r *Rotation) breakLocked() {
 	if r.holder == nil {
 		return
 	}
@@ -302,7 +313,7 @@ func (r *rotation) breakLocked() {
 }
 
 // dropLocked closes everything.
-func (r *rotation) dropLocked() {
+func (r *Rotation) dropLocked() {
 	r.breakLocked()
 	r.timerStop()
 	if r.spare != nil {
@@ -311,7 +322,7 @@ func (r *rotation) dropLocked() {
 	}
 }
 
-func (r *rotation) timerStop() {
+func (r *Rotation) timerStop() {
 	if r.timer != nil {
 		r.timer.Stop()
 	}
