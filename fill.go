@@ -30,9 +30,10 @@ type fetch struct {
 // miss runs the SELECT and stores its result, or waits for the one that does.
 func (c *Conn) miss(ctx context.Context, q *call, m *fetch) (driver.Rows, error) {
 	fs := &q.space.flights
-	f, leader := fs.join(m.key, m.stamps, q.text.lasts())
+	waits := m.outcome == store.Busy && c.tx == nil && c.mayWait()
+	f, leader := fs.join(m.key, m.stamps, q.text.lasts(), waits)
 	if leader {
-		return c.lead(ctx, q, m, f)
+		return c.lead(ctx, q, m, f, waits)
 	}
 	if m.early != nil {
 		return newRows(c, m.early), nil // somebody refreshes it already
@@ -42,21 +43,20 @@ func (c *Conn) miss(ctx context.Context, q *call, m *fetch) (driver.Rows, error)
 		// PostgreSQL cannot see a deadlock that runs through us.
 		return c.fill(ctx, q, m, nil)
 	}
-	if mayFill(m.outcome) {
-		f.gives()
-		q.space.giveUp(m.key, m.stamps, m.outcome) // the leader may be waiting for what our lookup has taken
-	}
-	joins, err := f.follow(ctx, c.patience(ctx))
-	if err != nil {
-		return nil, err
-	}
-	if !joins {
-		if rows, err, ok := f.landed.rows(c, q); ok {
-			c.d.stats.joined.Add(1)
-			return rows, err
+	// What the lookup has taken need not be given up: the flight's fill ends it, or its failure.
+	if !mayFill(m.outcome) || !f.takes() {
+		joins, err := f.follow(ctx, c.patience(ctx))
+		if err != nil {
+			return nil, err
 		}
-		// What has become of the leader is its own affair. Others may wait for us.
-		f = fs.lead(m.key, m.stamps, q.text.lasts())
+		if !joins {
+			if rows, err, ok := f.landed.rows(c, q); ok {
+				c.d.stats.joined.Add(1)
+				return rows, err
+			}
+			// What has become of the leader is its own affair. Others may wait for us.
+			f = fs.lead(m.key, m.stamps, q.text.lasts())
+		}
 	}
 	defer f.leave(ctx)
 	m.large = q.space.large.has(m.key, c.d.config.MaxEntry)
@@ -65,9 +65,9 @@ func (c *Conn) miss(ctx context.Context, q *call, m *fetch) (driver.Rows, error)
 
 // lead gets the result for whoever joins. leave runs whatever happens, a
 // panic included, so that nobody waits for ever.
-func (c *Conn) lead(ctx context.Context, q *call, m *fetch, f *flight) (driver.Rows, error) {
+func (c *Conn) lead(ctx context.Context, q *call, m *fetch, f *flight, waits bool) (driver.Rows, error) {
 	defer func() { f.leave(ctx) }()
-	if m.outcome == store.Busy && c.tx == nil && c.mayWait() {
+	if waits {
 		if entry := c.awaitOther(ctx, q, m); entry != nil {
 			f.land(landing{entry: entry})
 			c.d.stats.joined.Add(1)
@@ -80,12 +80,8 @@ func (c *Conn) lead(ctx context.Context, q *call, m *fetch, f *flight) (driver.R
 			f.leave(ctx)
 			f = nil
 		default:
-			if f.goesOn(m.stamps) {
-				f.begins()
-			} else {
-				f.leave(ctx)
-				f = q.space.flights.lead(m.key, m.stamps, q.text.lasts())
-			}
+			f.leave(ctx)
+			f = q.space.flights.lead(m.key, m.stamps, q.text.lasts())
 		}
 	}
 	rows, err := c.fill(ctx, q, m, f)

@@ -59,7 +59,7 @@ type flight struct {
 	followers int           // who wait for them
 	leaders   int           // who have taken over, one after another
 	over      bool          // done is closed
-	gaveUp    bool          // one who follows had what makes other processes wait, and has given it up
+	waits     bool          // the one who leads waits for another process
 	begun     time.Time     // when the last of the runners began
 	patience  time.Duration // how long after that another one may
 }
@@ -73,8 +73,8 @@ type landing struct {
 
 // join returns the flight that a read with these stamps may share. When the
 // caller leads it must call leave, whatever happens. took is how long the SELECT took
-// last time, zero if nobody knows.
-func (fs *flights) join(key store.Key, stamps []store.Stamp, took time.Duration) (f *flight, leader bool) {
+// last time, zero if nobody knows; waits says that it waits for another process before it runs it.
+func (fs *flights) join(key store.Key, stamps []store.Stamp, took time.Duration, waits bool) (f *flight, leader bool) {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
 	if f := fs.byKey[key]; f != nil && slices.Equal(f.stamps, stamps) {
@@ -83,7 +83,7 @@ func (fs *flights) join(key store.Key, stamps []store.Stamp, took time.Duration)
 	// A flight with other stamps goes on for those who joined it; later reads
 	// are more likely to have the stamps seen now.
 	f = &flight{of: fs, key: key, stamps: slices.Clone(stamps), done: make(chan struct{}), vacant: make(chan struct{}, 1),
-		should: overdue(took), runners: 1, begun: time.Now(), patience: overdue(took)}
+		should: overdue(took), runners: 1, waits: waits, begun: time.Now(), patience: overdue(took)}
 	if fs.byKey == nil {
 		fs.byKey = make(map[store.Key]*flight)
 	}
@@ -93,7 +93,7 @@ func (fs *flights) join(key store.Key, stamps []store.Stamp, took time.Duration)
 
 // lead is join by one who follows nobody: nil if another leads.
 func (fs *flights) lead(key store.Key, stamps []store.Stamp, took time.Duration) *flight {
-	f, leader := fs.join(key, stamps, took)
+	f, leader := fs.join(key, stamps, took, false)
 	if !leader {
 		return nil
 	}
@@ -103,21 +103,25 @@ func (fs *flights) lead(key store.Key, stamps []store.Stamp, took time.Duration)
 // overdue is how long somebody waits for a SELECT that took so long last time.
 func overdue(took time.Duration) time.Duration { return max(patience.Flight, 2*took) }
 
-// gives is told that one who follows is about to give up what makes other processes wait:
-// the one who leads may have met that, and not another process.
-func (f *flight) gives() {
+// takes reports that the one who leads waits for another process, as far as it can see, and that the caller
+// shall run the SELECT and call leave: it is what the leader waits for, since its own
+// lookup makes all others Busy.
+//
+//	leads                           follows                         another process
+//	lookup: busy                    lookup: miss, is waited for     lookup: busy
+//	                                joins
+//	                                (gives up what it has taken)
+//	                                                                lookup: miss; takes it for a failure, so that
+//	                                                                all who follow there run the SELECT
+func (f *flight) takes() bool {
 	f.of.mu.Lock()
 	defer f.of.mu.Unlock()
-	f.gaveUp = true
-}
-
-// goesOn reports that the flight is of use still to one who has waited for others to give
-// up the SELECT, and sees these stamps now: it was one of its own followers, who has not
-// kept anybody waiting.
-func (f *flight) goesOn(stamps []store.Stamp) bool {
-	f.of.mu.Lock()
-	defer f.of.mu.Unlock()
-	return f.gaveUp && !f.over && slices.Equal(f.stamps, stamps)
+	if !f.waits || f.over {
+		return false
+	}
+	f.waits, f.begun = false, time.Now()
+	f.runners++
+	return true
 }
 
 // begins is told that the one who leads runs the SELECT from now on.
@@ -127,7 +131,7 @@ func (f *flight) begins() {
 	}
 	f.of.mu.Lock()
 	defer f.of.mu.Unlock()
-	f.begun = time.Now()
+	f.waits, f.begun = false, time.Now()
 }
 
 // land gives the flight its landing, the first that there is. Of a nil flight nobody waits.

@@ -229,7 +229,7 @@ func (r *refiller) one(ctx context.Context, recipe *recipe) refillResult {
 		r.space.giveUp(l.key, stamps, outcome)
 		return refillSkipped
 	}
-	f, leader := r.space.flights.join(l.key, stamps, q.text.lasts())
+	f, leader := r.space.flights.join(l.key, stamps, q.text.lasts(), false)
 	if !leader {
 		r.space.giveUp(l.key, stamps, outcome)
 		return refillSkipped

@@ -362,3 +362,31 @@ func TestWhatIsTooLargeForOneIsNotForAnother(t *testing.T) {
 		t.Errorf("%d keys are remembered", n)
 	}
 }
+
+// One process must not wait for itself: of those who miss at once one has what makes others Busy, and it may be one who
+// follows. To give it up would look to other processes as if the SELECT had failed.
+func TestWhoeverOthersWaitForRunsTheSelect(t *testing.T) {
+	var fs flights
+	key, stamps := store.Key{1}, []store.Stamp{1}
+	leading, _ := fs.join(key, stamps, 0, true)
+	following, leads := fs.join(key, stamps, 0, false)
+	if leads || !following.takes() || following.takes() {
+		t.Fatal("want one of those who follow to run the SELECT")
+	}
+	leading.leave(t.Context()) // it has waited in vain
+	if again, leads := fs.join(key, stamps, 0, false); leads || again.takes() {
+		t.Error("it runs still, in the flight")
+	}
+	following.land(landing{entry: &store.Entry{Rows: 1}})
+	following.leave(t.Context())
+	if leading.landed.entry == nil {
+		t.Error("who follows gets nothing of it")
+	}
+
+	alone, _ := fs.join(key, stamps, 0, true)
+	alone.begins() // the other process takes too long
+	if follows, leads := fs.join(key, stamps, 0, false); leads || follows.takes() {
+		t.Error("the one who leads runs the SELECT himself")
+	}
+	alone.leave(t.Context())
+}
