@@ -120,7 +120,7 @@ func (m *marks) unmark() {
 func (c *Conn) begin(ctx context.Context, calls ...*call) (*effect, error) {
 	c.settle()
 	before := c.stance()
-	e := &effect{c: c, space: c.known.space, where: c.location(), also: c.sideEffectsOf(calls, before)}
+	e := &effect{c: c, kind: writeRemembered, space: c.known.space, where: c.location(), also: c.sideEffectsOf(calls, before)}
 	commits := c.tx == nil
 	for _, q := range calls {
 		if commits && q.text.has(parser.Begin) {

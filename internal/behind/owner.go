@@ -326,7 +326,9 @@ func (a *applier) enroll(ctx context.Context) error {
 		if s, err := a.c.Session(ctx); err == nil && s != nil {
 			role := SettingsOf(s)["role"]
 			b.mu.Lock()
-			b.roles[role] = b.roles[role]
+			if _, ok := b.roles[role]; !ok {
+				b.roles[role] = false
+			}
 			b.mu.Unlock()
 		}
 	}
