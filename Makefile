@@ -7,7 +7,7 @@ MAKEFLAGS += --no-print-directory
 
 GO ?= go
 TIMEOUT ?= 30m
-FUZZTIME ?= 10s
+FUZZTIME ?= 100000x
 FOR ?= 20m
 NEXT_GO ?= go1.27.1
 POSTGRES ?= newest
@@ -106,8 +106,9 @@ model: ## check the protocol's model with spin, and that its simplifications fai
 	@scripts/services tool spin
 	@invalidation/model/run
 
+# Inputs are counted: before Go 1.27 a target fails now and then when a time is up (golang/go#75804).
 .PHONY: fuzz
-fuzz: cgo ## run each fuzz target for FUZZTIME (10s)
+fuzz: cgo ## run each fuzz target with FUZZTIME inputs (100000x)
 	@for dir in $$(grep -rl --include='*_test.go' --exclude-dir='.?*' '^func Fuzz' . | xargs -r -n1 dirname | sort -u); do \
 		for target in $$($(GO) test -list '^Fuzz' $$dir | grep '^Fuzz'); do \
 			echo "$$dir $$target"; \
