@@ -36,6 +36,7 @@ import (
 //     up, is joined by one more who runs the SELECT, after twice that time by another,
 //     and so on: not everybody runs a slow SELECT, and nobody is held up for long.
 //   - It waits for a quarter of its own time at most, see Conn.patience.
+//   - Of one process whoever is waited for by others runs the SELECT, also if another one leads, see takes.
 //
 // See docs/decisions/reads.md (D3).
 type flights struct {
