@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/cachedpg/cachedpg/internal/guard"
+	"github.com/cachedpg/cachedpg/internal/pause"
 	"github.com/cachedpg/cachedpg/internal/step"
 	"github.com/cachedpg/cachedpg/invalidation/walfeed"
 	"github.com/cachedpg/cachedpg/keying"
@@ -119,7 +120,7 @@ func (f *feed) run(ctx context.Context) {
 		began := time.Now()
 		err := f.follow(ctx)
 		if errors.Is(err, errFollower) {
-			_ = sleep(ctx, watchEvery/2+rand.N(watchEvery/2))
+			_ = pause.For(ctx, watchEvery/2+rand.N(watchEvery/2))
 			continue
 		}
 		f.live.Store(false) // before anything else: reads bypass

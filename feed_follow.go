@@ -11,6 +11,7 @@ import (
 	"github.com/cachedpg/cachedpg/catalog"
 	"github.com/cachedpg/cachedpg/internal/backend"
 	"github.com/cachedpg/cachedpg/internal/guard"
+	"github.com/cachedpg/cachedpg/internal/pause"
 	"github.com/cachedpg/cachedpg/internal/step"
 	"github.com/cachedpg/cachedpg/invalidation/walfeed"
 	"github.com/cachedpg/cachedpg/keying"
@@ -121,7 +122,7 @@ func (f *follower) start(ctx context.Context, stream *walfeed.Stream) error {
 		} else if ok {
 			break
 		}
-		if err := sleep(ctx, wait); err != nil {
+		if err := pause.For(ctx, wait); err != nil {
 			return err
 		}
 	}

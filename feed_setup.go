@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/cachedpg/cachedpg/internal/pause"
 	"github.com/cachedpg/cachedpg/internal/pgerr"
 	"github.com/cachedpg/cachedpg/invalidation/walfeed"
 )
@@ -51,7 +52,7 @@ func setupWAL(ctx context.Context, db *sql.DB) error {
 		if all || time.Now().After(deadline) {
 			break
 		}
-		if err := sleep(ctx, wait); err != nil {
+		if err := pause.For(ctx, wait); err != nil {
 			return err
 		}
 	}
@@ -77,7 +78,7 @@ func RemoveWAL(ctx context.Context, db *sql.DB) error {
 		case slots == 0:
 			return nil
 		}
-		if err := sleep(ctx, wait); err != nil {
+		if err := pause.For(ctx, wait); err != nil {
 			return err
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cachedpg/cachedpg/internal/pause"
 	"github.com/cachedpg/cachedpg/internal/pgerr"
 	"github.com/cachedpg/cachedpg/internal/step"
 	"github.com/cachedpg/cachedpg/keying"
@@ -99,7 +100,7 @@ func (c *Conn) awaitOther(ctx context.Context, q *call, m *fetch) *store.Entry {
 	until := time.Now().Add(min(c.patience(ctx), overdue(q.text.lasts())))
 	for wait := time.Millisecond; m.outcome == store.Busy; wait = min(2*wait, 20*time.Millisecond) {
 		left := time.Until(until)
-		if left <= 0 || sleep(ctx, min(wait, left)) != nil {
+		if left <= 0 || pause.For(ctx, min(wait, left)) != nil {
 			return nil
 		}
 		entry, outcome, err := q.space.lookup(ctx, m.key, m.tags, m.stamps)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/cachedpg/cachedpg/internal/backend"
 	"github.com/cachedpg/cachedpg/internal/guard"
+	"github.com/cachedpg/cachedpg/internal/pause"
 )
 
 // With synchronous_commit=off PostgreSQL answers a COMMIT, and shows it to everybody,
@@ -89,7 +90,7 @@ func (f *flusher) after(release func()) {
 	f.waiting++
 	f.arrived = append(f.arrived, release)
 	if f.done != nil {
-		notify(f.wake)
+		pause.End(f.wake)
 		return
 	}
 	var ctx context.Context

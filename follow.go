@@ -9,6 +9,7 @@ import (
 
 	"github.com/cachedpg/cachedpg/internal/backend"
 	"github.com/cachedpg/cachedpg/internal/guard"
+	"github.com/cachedpg/cachedpg/internal/pause"
 	"github.com/cachedpg/cachedpg/invalidation"
 	"github.com/cachedpg/cachedpg/invalidation/walfeed"
 	"github.com/cachedpg/cachedpg/store"
@@ -70,7 +71,7 @@ func Follow(ctx context.Context, db *sql.DB, sink invalidation.Sink) error {
 		if time.Since(began) > feedMaxWait {
 			wait = feedMinWait
 		}
-		_ = sleep(ctx, wait)
+		_ = pause.For(ctx, wait)
 		wait = min(2*wait, feedMaxWait)
 		if s, err := d.askPrimary(ctx); err == nil && s.ID != g.ID { // it was restarted, or promoted
 			g.Close()

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/cachedpg/cachedpg/internal/backend"
+	"github.com/cachedpg/cachedpg/internal/pause"
 	"github.com/cachedpg/cachedpg/internal/step"
 	"github.com/cachedpg/cachedpg/store"
 )
@@ -171,7 +172,7 @@ func (e *effect) markShared(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := sleep(ctx, marked.Wait); err != nil {
+	if err := pause.For(ctx, marked.Wait); err != nil {
 		return err
 	}
 	step.At(step.Marked)

@@ -9,6 +9,7 @@ import (
 	"github.com/cachedpg/cachedpg/internal/backend"
 	"github.com/cachedpg/cachedpg/internal/guard"
 	"github.com/cachedpg/cachedpg/internal/patience"
+	"github.com/cachedpg/cachedpg/internal/pause"
 	"github.com/cachedpg/cachedpg/store"
 )
 
@@ -155,7 +156,7 @@ func outlast(ctx context.Context, posted time.Time, retry func() bool) (done boo
 		if retry() {
 			return true, nil
 		}
-		if err := sleep(ctx, min(time.Until(due), noticeMargin)); err != nil {
+		if err := pause.For(ctx, min(time.Until(due), noticeMargin)); err != nil {
 			return false, err
 		}
 	}
@@ -286,25 +287,4 @@ func (n *notice) lift() {
 	n.held, n.posted = nil, time.Time{}
 	n.mu.Unlock()
 	held.Close()
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	if d <= 0 {
-		return ctx.Err()
-	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-func notify(c chan struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
-	}
 }

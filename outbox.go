@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/cachedpg/cachedpg/internal/backend"
+	"github.com/cachedpg/cachedpg/internal/pause"
 	"github.com/cachedpg/cachedpg/internal/pgerr"
 	"github.com/cachedpg/cachedpg/internal/step"
 	"github.com/cachedpg/cachedpg/parser"
@@ -375,7 +376,7 @@ func (e *effect) request(ctx context.Context, w store.WriterID, xid uint64, tags
 		case err != nil && ctx.Err() == nil:
 			return outboxError(err)
 		}
-		if sleep(ctx, wait) != nil {
+		if pause.For(ctx, wait) != nil {
 			return errSilent
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/cachedpg/cachedpg/internal/backend"
 	"github.com/cachedpg/cachedpg/internal/guard"
 	"github.com/cachedpg/cachedpg/internal/patience"
+	"github.com/cachedpg/cachedpg/internal/pause"
 	"github.com/cachedpg/cachedpg/internal/pgerr"
 	"github.com/cachedpg/cachedpg/keying"
 )
@@ -462,7 +463,7 @@ func patiently(ctx context.Context, in backend.Conn, d time.Duration) error {
 			return err
 		}
 	}
-	return sleep(ctx, d)
+	return pause.For(ctx, d)
 }
 
 // ErrWithheld is what Ping's error is while nothing comes from the cache because of

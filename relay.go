@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/cachedpg/cachedpg/internal/backend"
+	"github.com/cachedpg/cachedpg/internal/pause"
 	"github.com/cachedpg/cachedpg/internal/pgerr"
 	"github.com/cachedpg/cachedpg/invalidation"
 )
@@ -95,7 +96,7 @@ func Relay(ctx context.Context, db *sql.DB, o RelayOptions) error {
 			r.Problem(err)
 		}
 		r.disconnect() // what is open on it is undone
-		if sleep(ctx, wait) != nil {
+		if pause.For(ctx, wait) != nil {
 			return ctx.Err()
 		}
 	}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/cachedpg/cachedpg/internal/backend"
 	"github.com/cachedpg/cachedpg/internal/guard"
+	"github.com/cachedpg/cachedpg/internal/pause"
 	"github.com/cachedpg/cachedpg/internal/pgerr"
 )
 
@@ -35,7 +36,7 @@ func (d *connector) connectFirst(ctx context.Context, b *link) (in backend.Conn,
 		if some = d.makesRoom() || some; !some && wait > 16*time.Millisecond {
 			break
 		}
-		if sleep(ctx, wait) != nil {
+		if pause.For(ctx, wait) != nil {
 			return nil, err
 		}
 		if in, err = d.connect(ctx, b); !pgerr.Is(err, pgerr.TooManyConnections) {

@@ -66,7 +66,7 @@ type unsafeStore struct {
 	lateStamps bool // an entry gets the stamps from after its SELECT
 }
 
-func pause() {
+func hesitate() {
 	if rand.IntN(4) == 0 {
 		time.Sleep(time.Millisecond)
 	}
@@ -80,12 +80,12 @@ func (f *unsafeStore) Intend(ctx context.Context, w store.WriterID, tags []store
 }
 
 func (f *unsafeStore) Release(ctx context.Context, w store.WriterID, tags []store.Tag) error {
-	pause()
+	hesitate()
 	return f.Memory.Release(ctx, w, tags)
 }
 
 func (f *unsafeStore) Fill(ctx context.Context, key store.Key, tags []store.Tag, stamps []store.Stamp, entry *store.Entry, ttl time.Duration) error {
-	pause()
+	hesitate()
 	if f.lateStamps {
 		stamps = make([]store.Stamp, len(tags))
 		if _, _, err := f.Lookup(ctx, store.Key{}, tags, stamps); err != nil {

@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/cachedpg/cachedpg/internal/backend"
+	"github.com/cachedpg/cachedpg/internal/pause"
 	"github.com/cachedpg/cachedpg/internal/step"
 	"github.com/cachedpg/cachedpg/keying"
 	"github.com/cachedpg/cachedpg/store"
@@ -84,8 +85,8 @@ func (b *Queue) enqueue(ctx context.Context, queue *redis.Store, role string, w 
 			b.queued.Add(1)
 			b.gave(number)
 			step.At(step.Queued)
-			notify(b.soon)
-			if err := sleep(ctx, wait); err != nil {
+			pause.End(b.soon)
+			if err := pause.For(ctx, wait); err != nil {
 				return fmt.Errorf("cachedpg: write-behind: the write was queued, and others may not see it yet: %w", err)
 			}
 			return nil

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/cachedpg/cachedpg/internal/backend"
+	"github.com/cachedpg/cachedpg/internal/pause"
 	"github.com/cachedpg/cachedpg/internal/pgerr"
 	"github.com/cachedpg/cachedpg/store/redis"
 )
@@ -109,7 +110,7 @@ func (b *Queue) Check(ctx context.Context) error {
 		err := b.once(ctx)
 		switch {
 		case isWaiting(err):
-			if err := sleep(ctx, waitingPause); err != nil {
+			if err := pause.For(ctx, waitingPause); err != nil {
 				return err
 			}
 			continue

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/cachedpg/cachedpg/internal/pause"
 	"github.com/cachedpg/cachedpg/store/redis"
 )
 
@@ -170,7 +171,7 @@ func (b *Queue) ask(ctx context.Context, inTx bool, enough func() bool) error {
 			case isLockTimeout(err) && inTx:
 				return ErrLock
 			case isWaiting(err): // it will be known in some seconds whose the queue is
-				if err := sleep(ctx, waitingPause); err != nil {
+				if err := pause.For(ctx, waitingPause); err != nil {
 					return err
 				}
 			case !isLockTimeout(err) && !isVictim(err):
@@ -191,7 +192,7 @@ func (b *Queue) want() (mine uint64) {
 	b.wanted++
 	mine = b.wanted
 	b.mu.Unlock()
-	notify(b.now)
+	pause.End(b.now)
 	return mine
 }
 
@@ -310,28 +311,6 @@ func (b *Queue) pause(ctx context.Context, wait time.Duration, healthy bool) boo
 		case <-ctx.Done():
 			return false
 		}
-	}
-}
-
-// sleep returns early, with an error, when ctx ends.
-func sleep(ctx context.Context, d time.Duration) error {
-	if d <= 0 {
-		return ctx.Err()
-	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-func notify(c chan struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
 	}
 }
 

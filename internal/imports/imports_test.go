@@ -58,7 +58,7 @@ var rules = []rule{
 	{pattern: "test/..."}, // tests alone
 	{pattern: "internal/backend", project: []string{"parser", "catalog", "keying", "internal/pgerr"}, modules: []string{pgx}},
 	{pattern: "internal/backend/backendtest", project: []string{"catalog", "internal/backend"}, modules: []string{pgx, sqlmock}},
-	{pattern: "internal/behind", project: []string{"parser", "catalog", "keying", "store", "store/redis", "internal/backend", "internal/pgerr", "internal/step"}, modules: []string{pgx}},
+	{pattern: "internal/behind", project: []string{"parser", "catalog", "keying", "store", "store/redis", "internal/backend", "internal/pgerr", "internal/step", "internal/pause"}, modules: []string{pgx}},
 	{pattern: "internal/guard", project: []string{"catalog", "store", "internal/..."}, modules: []string{pgx}},
 	{pattern: "internal/pgerr", modules: []string{pgx}},
 	{pattern: "internal/pgtest", project: []string{"internal/child"}, modules: []string{pgx}},
