@@ -9,33 +9,6 @@ import (
 	"github.com/cachedpg/cachedpg/keying"
 )
 
-// What runs beside the text of a statement: triggers, rules, functions,
-// procedures. Each story has a table that is written, one that only code
-// writes, and one that nobody writes and whose entry must survive.
-const codeTables = `
-	CREATE TABLE acts (id int PRIMARY KEY, note text, updated_at timestamptz);
-	INSERT INTO acts VALUES (1, 'a'), (2, 'b'), (3, 'c');
-	CREATE TABLE log (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, line text);
-	CREATE TABLE totals (id int PRIMARY KEY, n int); INSERT INTO totals VALUES (1, 0), (2, 0);
-	CREATE TABLE calm (id int PRIMARY KEY, v text); INSERT INTO calm VALUES (1, 'calm');`
-
-const (
-	readAct    = "SELECT id, note FROM acts WHERE id = $1"
-	readLog    = "SELECT count(*), max(line) FROM log"
-	readTotals = "SELECT n FROM totals WHERE id = 1"
-	readCalm   = "SELECT v FROM calm"
-)
-
-// warmAll caches everything, whatever of it is cached already.
-func warmAll(f *harness.Fixture) {
-	f.Helper()
-	f.Known(readAct, 1)
-	f.Known(readAct, 2)
-	f.Known(readLog)
-	f.Known(readTotals)
-	f.Known(readCalm)
-}
-
 // A text that is made while it runs can only be asked for.
 const dynamic = `
 	CREATE FUNCTION write(target text, what text) RETURNS int LANGUAGE plpgsql AS $$
@@ -50,7 +23,7 @@ const dynamic = `
 	BEGIN EXECUTE 'INSERT INTO log (line) VALUES ($1)' USING TG_OP; RETURN NULL; END $$;`
 
 func TestWhatATransactionSaysThatItWrote(t *testing.T) {
-	harness.ScenarioOnce(t, codeTables+"CREATE TABLE parts (id int) PARTITION BY RANGE (id); CREATE TABLE part PARTITION OF parts FOR VALUES FROM (0) TO (9);", func(f *harness.Fixture) {
+	harness.ScenarioOnce(t, harness.CodeTables+"CREATE TABLE parts (id int) PARTITION BY RANGE (id); CREATE TABLE part PARTITION OF parts FOR VALUES FROM (0) TO (9);", func(f *harness.Fixture) {
 		conn := f.Conn(f.Plain)
 		ask := func(statements ...string) (writes, string) {
 			f.Helper()
@@ -123,7 +96,7 @@ func TestWhatATransactionSaysThatItWrote(t *testing.T) {
 // Code that runs as another role may have another search_path than the session:
 // "$user" stands in it, and schemas that a role may not use are left out.
 func TestCodeThatRunsAsAnotherRole(t *testing.T) {
-	harness.ScenarioOnce(t, codeTables+`
+	harness.ScenarioOnce(t, harness.CodeTables+`
 		CREATE TABLE children (id int PRIMARY KEY, act int REFERENCES acts ON DELETE CASCADE); INSERT INTO children VALUES (1, 1), (2, 2);
 		CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN INSERT INTO log (line) VALUES (TG_OP); RETURN NULL; END';
 		CREATE TRIGGER note AFTER DELETE ON children FOR EACH ROW EXECUTE FUNCTION note();
@@ -152,12 +125,12 @@ func TestCodeThatRunsAsAnotherRole(t *testing.T) {
 				f.Errorf("%s: not understood", text)
 			}
 		}
-		warmAll(f)
+		harness.WarmAll(f)
 		f.Exec(texts[0])
-		f.Miss(readLog).Is("1 DELETE")
+		f.Miss(harness.ReadLog).Is("1 DELETE")
 		f.Runs(keying.WritingFunction, texts[1])
-		f.Miss(readLog).Is("2 x")
-		f.Hit(readTotals)
+		f.Miss(harness.ReadLog).Is("2 x")
+		f.Hit(harness.ReadTotals)
 
 		// Another table of the name: which one is meant is not known.
 		f.Exec("CREATE SCHEMA elsewhere")
@@ -167,12 +140,12 @@ func TestCodeThatRunsAsAnotherRole(t *testing.T) {
 				f.Errorf("%s: understood, with two tables", text)
 			}
 		}
-		warmAll(f)
+		harness.WarmAll(f)
 		f.Exec("DELETE FROM acts WHERE id = 2")
-		f.Miss(readLog).Is("3 x")
-		f.Hit(readTotals)
+		f.Miss(harness.ReadLog).Is("3 x")
+		f.Hit(harness.ReadTotals)
 		f.Runs(keying.WritingFunction, texts[2])
-		f.Miss(readLog).Is("4 x")
-		f.Hit(readTotals)
+		f.Miss(harness.ReadLog).Is("4 x")
+		f.Hit(harness.ReadTotals)
 	})
 }

@@ -8,28 +8,6 @@ import (
 	"github.com/cachedpg/cachedpg/internal/harness"
 )
 
-const temporarySetup = harness.People + `
-	CREATE TABLE items (id int PRIMARY KEY, name text);
-	INSERT INTO items VALUES (1, 'one'), (2, 'two');
-	CREATE FUNCTION checked(v int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN v; END';`
-
-const itemByID = "SELECT name FROM items WHERE id = $1"
-
-const temporaryWork = temporarySetup + `
-	CREATE VIEW seen AS SELECT id, name FROM users WHERE id < 100;
-	CREATE FUNCTION run(what text) RETURNS int LANGUAGE plpgsql AS 'BEGIN EXECUTE what; RETURN 1; END';
-	CREATE FUNCTION keeps() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
-	CREATE FUNCTION work(first int) RETURNS bigint LANGUAGE plpgsql AS $$ DECLARE found bigint; BEGIN
-		CREATE TEMP TABLE IF NOT EXISTS work ON COMMIT DROP AS SELECT id, name FROM users;
-		DELETE FROM work WHERE id < first;
-		SELECT count(*) INTO found FROM work;
-		RETURN found; END $$;
-	CREATE PROCEDURE hide() LANGUAGE plpgsql AS $$ BEGIN
-		DROP TABLE IF EXISTS pg_temp.users;
-		CREATE TEMP TABLE users (id int, name text, city text);
-		INSERT INTO users VALUES (7, 'hidden', ''); END $$;
-	CREATE PROCEDURE unhide() LANGUAGE plpgsql AS 'BEGIN DROP TABLE users; END';`
-
 // changesOfSchema are changes that others see, and of temporary objects.
 var changesOfSchema = []struct {
 	name, permanent string
@@ -71,7 +49,7 @@ var changesOfSchema = []struct {
 
 // A transaction tells changes of what is everybody's from those of what is its session's, whatever else it has done.
 func TestATransactionTellsWhoseSchemaItChanged(t *testing.T) {
-	const setup = temporaryWork + `
+	const setup = harness.TemporaryWork + `
 		CREATE SEQUENCE alone; CREATE SCHEMA bare; CREATE DOMAIN lone AS int; CREATE TYPE pair AS (a int); CREATE INDEX by_name ON items (name); COMMENT ON TABLE items IS 'x';
 		CREATE TRIGGER quiet AFTER INSERT ON items FOR EACH ROW EXECUTE FUNCTION keeps(); CREATE RULE still AS ON UPDATE TO items DO ALSO NOTHING;`
 	const temporary = `CREATE TEMP TABLE mine (id serial PRIMARY KEY, name text DEFAULT 'x' UNIQUE, n int CHECK (n > 0)); CREATE INDEX ON mine (abs(n)); INSERT INTO mine VALUES (1, 'y', 2);
@@ -81,7 +59,7 @@ func TestATransactionTellsWhoseSchemaItChanged(t *testing.T) {
 	const drops = temporary + "DROP TABLE mine CASCADE; DROP TABLE rest; DROP DOMAIN pg_temp.d; DROP SEQUENCE own;"
 	harness.ScenarioOnce(t, setup, func(f *harness.Fixture) {
 		f.Plain.SetMaxIdleConns(0) // each case has a session of its own: the counts last a while
-		f.Fresh(itemByID, 1)
+		f.Fresh(harness.ItemByID, 1)
 		snapshot := connectorOf(f.DB).space().view.Load().snapshot
 		ask := func(statements string) (w writes, changed bool) {
 			f.Helper()

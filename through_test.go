@@ -31,32 +31,13 @@ func refills(v harness.Via, before Stats, refilled, skipped, failed uint64) {
 	}
 }
 
-// pin is a connection of v with something that ends with it.
-func pin(v harness.Via) (harness.Via, func()) {
-	v.F.Helper()
-	conn := v.F.Conn(v.DB)
-	on := v.On(conn)
-	on.Exec("SELECT pg_advisory_lock(77)")
-	return on, func() {
-		v.F.Helper()
-		var held bool
-		if err := conn.QueryRowContext(v.F.Ctx, "SELECT pg_advisory_unlock(77)").Scan(&held); err != nil || !held {
-			v.F.Errorf("the connection has lost its lock: %v, %v", held, err)
-		}
-		var timeout, status string
-		if err := conn.QueryRowContext(v.F.Ctx, "SELECT current_setting('statement_timeout'), current_setting('transaction_read_only')").Scan(&timeout, &status); err != nil || timeout != "0" || status != "off" {
-			v.F.Errorf("statement_timeout %s, read only %s, %v", timeout, status, err)
-		}
-	}
-}
-
 // A SELECT that waits for a lock, or for a slow disk, is ended by PostgreSQL.
 func TestARefillHasATimeLimit(t *testing.T) {
 	const setup = harness.People + "CREATE TABLE cities (name text PRIMARY KEY)"
 	harness.Scenario(t, setup, func(f *harness.Fixture) {
 		v := openThrough(f)
 		const joined = "SELECT count(*) FROM users JOIN cities ON cities.name = city"
-		on, check := pin(v)
+		on, check := harness.Pin(v)
 		v.Known(harness.UserByID, 1)
 		v.Known(joined)
 		tx, err := f.Plain.BeginTx(f.Ctx, nil)
@@ -86,7 +67,7 @@ func TestAContextThatEndsDuringARefill(t *testing.T) {
 	twoWriters(t, func(f *harness.Fixture, v, _ harness.Via) {
 		v.Known(harness.UserByID, 1)
 		g := gateStore(v)
-		on, check := pin(v)
+		on, check := harness.Pin(v)
 		for _, at := range []string{"before lookup", "after lookup", "before fill", "after fill"} {
 			v.Known(harness.UserByID, 1)
 			v.Known("SELECT count(*) FROM users WHERE city = 'x'")

@@ -9,21 +9,6 @@ import (
 	"github.com/cachedpg/cachedpg/keying"
 )
 
-const temporaryWork = temporarySetup + `
-	CREATE VIEW seen AS SELECT id, name FROM users WHERE id < 100;
-	CREATE FUNCTION run(what text) RETURNS int LANGUAGE plpgsql AS 'BEGIN EXECUTE what; RETURN 1; END';
-	CREATE FUNCTION keeps() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
-	CREATE FUNCTION work(first int) RETURNS bigint LANGUAGE plpgsql AS $$ DECLARE found bigint; BEGIN
-		CREATE TEMP TABLE IF NOT EXISTS work ON COMMIT DROP AS SELECT id, name FROM users;
-		DELETE FROM work WHERE id < first;
-		SELECT count(*) INTO found FROM work;
-		RETURN found; END $$;
-	CREATE PROCEDURE hide() LANGUAGE plpgsql AS $$ BEGIN
-		DROP TABLE IF EXISTS pg_temp.users;
-		CREATE TEMP TABLE users (id int, name text, city text);
-		INSERT INTO users VALUES (7, 'hidden', ''); END $$;
-	CREATE PROCEDURE unhide() LANGUAGE plpgsql AS 'BEGIN DROP TABLE users; END';`
-
 // untoldStories are what a session does with temporary objects so that the text does not tell all of it. Statements
 // are separated by ; and those of one text by |. Nothing that is permanent changes.
 var untoldStories = []struct{ name, steps string }{
@@ -78,7 +63,7 @@ func apart(t *testing.T, setup string, story func(f *harness.Fixture)) {
 
 // What code makes of temporary objects, and what takes others with it, concerns its session alone as well.
 func TestUntoldTemporaryObjectsConcernTheirSessionAlone(t *testing.T) {
-	apart(t, temporaryWork, func(f *harness.Fixture) {
+	apart(t, harness.TemporaryWork, func(f *harness.Fixture) {
 		other := f.With()
 		const count, below = "SELECT count(*), max(name) FROM users", "SELECT count(*) FROM seen"
 		for _, story := range untoldStories {
@@ -113,7 +98,7 @@ func TestUntoldTemporaryObjectsConcernTheirSessionAlone(t *testing.T) {
 
 // A read of the parent sees the rows of the session's own child, and comes from the cache for all others.
 func TestATemporaryChild(t *testing.T) {
-	apart(t, temporaryWork+`
+	apart(t, harness.TemporaryWork+`
 		CREATE TABLE people (id int, name text, city text);
 		ALTER TABLE users INHERIT people;`, func(f *harness.Fixture) {
 		queries := []string{"SELECT count(*) FROM users", "SELECT name FROM users WHERE id = 30", "SELECT count(*) FROM seen", "SELECT count(*) FROM people"}
@@ -162,7 +147,7 @@ func TestATemporaryChild(t *testing.T) {
 
 // What code drops beside temporary objects, so that no row of the catalog tells, is gone for everybody.
 func TestCodeThatDropsMoreThanTemporaryObjects(t *testing.T) {
-	harness.Scenario(t, temporaryWork, func(f *harness.Fixture) {
+	harness.Scenario(t, harness.TemporaryWork, func(f *harness.Fixture) {
 		other := f.With()
 		for drop, query := range map[string]string{"DROP VIEW seen": "SELECT count(*) FROM seen", "DROP TABLE items": "SELECT count(*) FROM items"} {
 			f.Known(query)

@@ -13,13 +13,6 @@ import (
 	"github.com/cachedpg/cachedpg/keying"
 )
 
-const temporarySetup = harness.People + `
-	CREATE TABLE items (id int PRIMARY KEY, name text);
-	INSERT INTO items VALUES (1, 'one'), (2, 'two');
-	CREATE FUNCTION checked(v int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN v; END';`
-
-const itemByID = "SELECT name FROM items WHERE id = $1"
-
 // temporaryStories are what a session does with temporary objects, none of which is called items. A
 // line with ? is a query that is not cached.
 var temporaryStories = []struct{ name, steps string }{
@@ -47,7 +40,7 @@ var temporaryStories = []struct{ name, steps string }{
 
 // What a session does with its temporary tables is nothing to others, nor to what it reads besides.
 func TestTemporaryTablesConcernTheirSessionAlone(t *testing.T) {
-	harness.Scenario(t, temporarySetup, func(f *harness.Fixture) {
+	harness.Scenario(t, harness.TemporarySetup, func(f *harness.Fixture) {
 		other := f.With()
 		for _, story := range temporaryStories {
 			f.Step(story.name, func(f *harness.Fixture) {
@@ -55,19 +48,19 @@ func TestTemporaryTablesConcernTheirSessionAlone(t *testing.T) {
 				if strings.Contains(story.steps, "DISCARD ALL") && f.Mode() < 3 { // pgx keeps the names of what DISCARD ALL has taken from PostgreSQL
 					return
 				}
-				f.Known(itemByID, 1)
+				f.Known(harness.ItemByID, 1)
 				other.F = f
-				other.Known(itemByID, 1)
-				s.Hit(itemByID, 1)
+				other.Known(harness.ItemByID, 1)
+				s.Hit(harness.ItemByID, 1)
 				for step := range strings.SplitSeq(story.steps, ";") {
 					if query, reads := strings.CutPrefix(strings.TrimSpace(step), "? "); reads {
 						s.Bypass(keying.TemporaryTable, query)
 					} else {
 						s.Both(step)
 					}
-					f.Hit(itemByID, 1)
-					other.Hit(itemByID, 1)
-					s.Hit(itemByID, 1)
+					f.Hit(harness.ItemByID, 1)
+					other.Hit(harness.ItemByID, 1)
+					s.Hit(harness.ItemByID, 1)
 				}
 				if s := cachedpg.StatsOf(f.DB); s.Hits == 0 {
 					f.Error("no hit")
@@ -82,9 +75,9 @@ const addUser = "INSERT INTO users VALUES ($1, $2, '')"
 // A temporary table hides another one of its name for as long as it is there, also from statements that
 // were prepared before; what is written to it invalidates nothing of the other.
 func TestATemporaryTableHidesAnother(t *testing.T) {
-	harness.Scenario(t, temporarySetup, func(f *harness.Fixture) {
+	harness.Scenario(t, harness.TemporarySetup, func(f *harness.Fixture) {
 		const count = "SELECT count(*) FROM users"
-		f.Known(itemByID, 1)
+		f.Known(harness.ItemByID, 1)
 		s, _ := f.Session()
 		// As the driver does it; the temporary schema is there, so that PostgreSQL does not by itself.
 		hides := func(statements ...string) {
@@ -139,7 +132,7 @@ func TestATemporaryTableHidesAnother(t *testing.T) {
 	})
 }
 
-const temporaryCode = temporarySetup + `
+const temporaryCode = harness.TemporarySetup + `
 	CREATE FUNCTION run(what text) RETURNS int LANGUAGE plpgsql AS 'BEGIN EXECUTE what; RETURN 1; END';
 	CREATE FUNCTION hide() RETURNS int LANGUAGE plpgsql AS
 		$$ BEGIN CREATE TEMP TABLE users AS SELECT 5 AS id, 'own'::text AS name, ''::text AS city; RETURN 1; END $$;
@@ -211,9 +204,9 @@ func TestTemporaryObjectsOfCode(t *testing.T) {
 
 // The statements of one batch are planned before the first of them runs.
 func TestABatchThatHidesATable(t *testing.T) {
-	harness.Scenario(t, temporarySetup, func(f *harness.Fixture) {
+	harness.Scenario(t, harness.TemporarySetup, func(f *harness.Fixture) {
 		for _, inTx := range []bool{false, true} {
-			f.Known(itemByID, 1)
+			f.Known(harness.ItemByID, 1)
 			conn := f.Conn(f.DB)
 			err := cachedpg.PgxConn(f.Ctx, conn, func(pgxConn *pgx.Conn) error {
 				batch := &pgx.Batch{}
@@ -232,7 +225,7 @@ func TestABatchThatHidesATable(t *testing.T) {
 			if err != nil {
 				f.Fatal(err)
 			}
-			f.Fresh(itemByID, 1)
+			f.Fresh(harness.ItemByID, 1)
 			f.Fresh(harness.UserByID, 1)
 			f.On(conn).Exec("DISCARD TEMP")
 			conn.Close()
@@ -243,7 +236,7 @@ func TestABatchThatHidesATable(t *testing.T) {
 
 // What another connection of the pool, or pgx, has copied in belongs to the session as well.
 func TestACopyIntoATemporaryTable(t *testing.T) {
-	harness.Scenario(t, temporarySetup, func(f *harness.Fixture) {
+	harness.Scenario(t, harness.TemporarySetup, func(f *harness.Fixture) {
 		f.Known("SELECT count(*) FROM users")
 		conn := f.Conn(f.DB)
 		s := f.On(conn)
@@ -269,7 +262,7 @@ func TestTemporaryTablesBehindAPooler(t *testing.T) {
 		for _, pool := range []string{"session", "transaction"} {
 			t.Run(pool, func(t *testing.T) {
 				database := pgtest.Database(t)
-				pgtest.Exec(t, database, temporarySetup)
+				pgtest.Exec(t, database, harness.TemporarySetup)
 				f := &harness.Fixture{T: t, DSN: harness.WithKey(database, "default_query_exec_mode", "exec"), Keys: keys, Ctx: t.Context()}
 				f.Plain = f.Open("pgx", f.DSN)
 				behind := harness.WithKey(pgtest.PgbouncerTo(t, database, pool), "default_query_exec_mode", "exec")
@@ -285,7 +278,7 @@ func TestTemporaryTablesBehindAPooler(t *testing.T) {
 					return n
 				}
 				f.Again(users)
-				f.Again(itemByID, 1)
+				f.Again(harness.ItemByID, 1)
 				conn := f.Conn(f.DB)
 				for _, then := range []string{" ON COMMIT DROP", ""} {
 					f.Known(users)
@@ -303,12 +296,12 @@ func TestTemporaryTablesBehindAPooler(t *testing.T) {
 						}
 					}
 					f.Hit(users)
-					f.Hit(itemByID, 1)
+					f.Hit(harness.ItemByID, 1)
 					if err := tx.Commit(); err != nil {
 						t.Fatal(err)
 					}
 					f.Hit(users) // what others have cached is as it was
-					f.Hit(itemByID, 1)
+					f.Hit(harness.ItemByID, 1)
 				}
 
 				// The table is still there, in some backend: nothing that may mean it comes from the cache in this session.

@@ -100,7 +100,7 @@ func altering(statement string) string {
 }
 
 func TestCodeInDisguise(t *testing.T) {
-	const tables = codeTables + `
+	const tables = harness.CodeTables + `
 		DROP SCHEMA IF EXISTS other, cachedpg_disguise CASCADE;
 		CREATE SCHEMA cachedpg_disguise; CREATE TABLE cachedpg_disguise.log (line text);
 		CREATE SCHEMA other; CREATE TABLE other.log (id int GENERATED ALWAYS AS IDENTITY, line text);
@@ -114,7 +114,7 @@ func TestCodeInDisguise(t *testing.T) {
 	for _, d := range disguises {
 		t.Run(strings.ReplaceAll(d.name, " ", "_"), func(t *testing.T) {
 			harness.ScenarioOnce(t, tables+d.setup, func(f *harness.Fixture) {
-				reads := []string{readTotals, readLog, "SELECT count(*) FROM other.log", "SELECT par, a, l FROM kid WHERE id = 1",
+				reads := []string{harness.ReadTotals, harness.ReadLog, "SELECT count(*) FROM other.log", "SELECT par, a, l FROM kid WHERE id = 1",
 					"SELECT id, n FROM par ORDER BY id", "SELECT n FROM par WHERE id = 2", "SELECT count(*) FROM cachedpg_disguise.log"}
 				if strings.Contains(d.setup, "VIEW vt ") {
 					reads = append(reads, "SELECT x FROM vt")

@@ -216,32 +216,13 @@ func TestOnlyWritersOfTheRelationRefill(t *testing.T) {
 	})
 }
 
-// pin is a connection of v with something that ends with it.
-func pin(v harness.Via) (harness.Via, func()) {
-	v.F.Helper()
-	conn := v.F.Conn(v.DB)
-	on := v.On(conn)
-	on.Exec("SELECT pg_advisory_lock(77)")
-	return on, func() {
-		v.F.Helper()
-		var held bool
-		if err := conn.QueryRowContext(v.F.Ctx, "SELECT pg_advisory_unlock(77)").Scan(&held); err != nil || !held {
-			v.F.Errorf("the connection has lost its lock: %v, %v", held, err)
-		}
-		var timeout, status string
-		if err := conn.QueryRowContext(v.F.Ctx, "SELECT current_setting('statement_timeout'), current_setting('transaction_read_only')").Scan(&timeout, &status); err != nil || timeout != "0" || status != "off" {
-			v.F.Errorf("statement_timeout %s, read only %s, %v", timeout, status, err)
-		}
-	}
-}
-
 // A SELECT that fails is nobody's error: the commit has succeeded, and the
 // connection is as it was.
 func TestARefillThatFailsHarmsNeitherTheCommitNorTheConnection(t *testing.T) {
 	harness.Scenario(t, harness.People, func(f *harness.Fixture) {
 		v := openThrough(f)
 		const tenths = "SELECT 10 / length(city) FROM users WHERE id = 1"
-		on, check := pin(v)
+		on, check := harness.Pin(v)
 		v.Known(harness.UserByID, 1)
 		v.Known(tenths).Is("2") // is refilled first
 		before := cachedpg.StatsOf(v.DB)
