@@ -1,10 +1,15 @@
 package cachedpg
 
 import (
+	"context"
 	"database/sql"
 	"database/sql/driver"
+	"time"
 
+	"github.com/cachedpg/cachedpg/internal/backend"
 	"github.com/cachedpg/cachedpg/internal/inside"
+	"github.com/cachedpg/cachedpg/keying"
+	"github.com/cachedpg/cachedpg/store"
 )
 
 func init() {
@@ -31,4 +36,53 @@ func init() {
 		return feed.handled
 	}
 	inside.Process = func(c driver.Connector, name string) { c.(*connector).process = name }
+	inside.Tags = tagsRead
+	inside.Store = func(db *sql.DB) store.Shared {
+		if keeper := connectorOf(db).space().keeper; keeper != nil {
+			return keeper.store
+		}
+		return nil
+	}
+	inside.Catalog = func(db *sql.DB) (current any, stamp store.Stamp) {
+		if v := connectorOf(db).space().view.Load(); v != nil {
+			return v, v.catalog
+		}
+		return nil, stamp
+	}
+	inside.Load = func(db *sql.DB) <-chan struct{} { return connectorOf(db).space().loads.begin() }
+	inside.Patience = func(db *sql.DB, d time.Duration) { connectorOf(db).readPatience = d }
+	inside.Outcomes = func(db *sql.DB) func() int {
+		writes := connectorOf(db).space().writes
+		return func() int {
+			writes.Kick()
+			return writes.Stats().Unresolved
+		}
+	}
+	inside.Cached = func(ctx context.Context, db *sql.DB) (func() bool, error) {
+		d, err := findConnector(ctx, db)
+		return func() bool { return d.space() != nil }, err
+	}
+	inside.Inner = func(conn any) backend.Conn { return conn.(*Conn).inner }
+	inside.Dial = func(ctx context.Context, c driver.Connector) (backend.Conn, error) { return c.(*connector).dial(ctx) }
+	inside.Build = func(db *sql.DB, name string) { connectorOf(db).build = name }
+	inside.Asks = asks
+}
+
+// tagsRead are the tags of what a query reads, without the schema's; nil while no catalog is known.
+func tagsRead(db *sql.DB, query string, args ...any) []store.Tag {
+	d := connectorOf(db)
+	known := d.known.Load()
+	if known == nil || known.view == nil {
+		return nil
+	}
+	text := d.plan(known.view, known.session, query)
+	values := keying.Values{Literals: text.literals}
+	for i, arg := range args {
+		if n, ok := arg.(int); ok {
+			arg = int64(n)
+		}
+		values.Args = append(values.Args, driver.NamedValue{Ordinal: i + 1, Value: arg})
+	}
+	tags, always, _ := text.plan.ReadTags(nil, values)
+	return tags[1:always]
 }

@@ -1,7 +1,6 @@
 package cachedpg
 
 import (
-	"database/sql/driver"
 	"math"
 	"testing"
 	"time"
@@ -64,16 +63,7 @@ func TestTheIntentsOfADeadWriterAreResolved(t *testing.T) {
 // tagsOf are the tags that a query depends on whatever its result.
 func tagsOf(f *harness.Fixture, query string, args ...any) []store.Tag {
 	f.Helper()
-	d := connectorOf(f.DB)
-	f.Until("a catalog", func() bool { known := d.known.Load(); return known != nil && known.view != nil })
-	known := d.known.Load()
-	text := d.plan(known.view, known.session, query)
-	values := keying.Values{Literals: text.literals}
-	for i, arg := range args {
-		values.Args = append(values.Args, sqlValue(i+1, arg))
-	}
-	tags, always, _ := text.plan.ReadTags(nil, values)
-	return tags[1:always] // without the schema
+	return f.TagsOf(query, args...)
 }
 
 func catalogStamp(f *harness.Fixture) store.Stamp {
@@ -122,11 +112,4 @@ func TestEarlyRefreshIsLikelierTowardsTheEnd(t *testing.T) {
 			t.Errorf("%v before the end: %.3f of the hits refresh, want %.3f", tc.left, got, tc.want)
 		}
 	}
-}
-
-func sqlValue(ordinal int, v any) driver.NamedValue {
-	if n, ok := v.(int); ok {
-		v = int64(n)
-	}
-	return driver.NamedValue{Ordinal: ordinal, Value: v}
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/cachedpg/cachedpg/internal/inside"
+	"github.com/cachedpg/cachedpg/store"
 )
 
 // Until asks until the answer is yes. It is for what only PostgreSQL or a
@@ -172,4 +173,19 @@ func (f *Fixture) Wants(got <-chan Answer, want string) {
 	case <-f.Ctx.Done():
 		f.Error("no answer")
 	}
+}
+
+// IsHit reports that a query is answered from the cache. Its answer is compared with PostgreSQL's.
+func (f *Fixture) IsHit(query string, args ...any) bool {
+	f.Helper()
+	before := inside.Counted(f.DB).Hits
+	f.Fresh(query, args...)
+	return inside.Counted(f.DB).Hits > before
+}
+
+// TagsOf returns the tags of what a query reads, without the schema's, once the driver can plan it.
+func (f *Fixture) TagsOf(query string, args ...any) (tags []store.Tag) {
+	f.Helper()
+	f.Until("a catalog", func() bool { tags = inside.Tags(f.DB, query, args...); return tags != nil })
+	return tags
 }

@@ -63,6 +63,7 @@ var rules = []rule{
 	{pattern: "internal/pgerr", modules: []string{pgx}},
 	{pattern: "internal/pgtest", project: []string{"internal/child"}, modules: []string{pgx}},
 	{pattern: "internal/redistest", project: []string{"internal/child"}, modules: []string{goRedis}},
+	{pattern: "internal/inside", project: []string{"store", "internal/..."}},
 	{pattern: "internal/patience", project: []string{"store"}},
 	{pattern: "internal/harness/outside", project: []string{".", "internal/..."}, modules: []string{pgx}},
 	{pattern: "internal/harness", project: []string{"keying", "store", "internal/..."}, modules: []string{pgx, goleak}},

@@ -4,8 +4,13 @@
 package inside
 
 import (
+	"context"
 	"database/sql"
 	"database/sql/driver"
+	"time"
+
+	"github.com/cachedpg/cachedpg/internal/backend"
+	"github.com/cachedpg/cachedpg/store"
 )
 
 // Counts are those of the driver's statistics that say how a query was answered.
@@ -29,4 +34,28 @@ var (
 	Followed func(db *sql.DB) (lsn uint64)
 	// Process has a connector of the driver's play another process: its cache is of its own.
 	Process func(c driver.Connector, name string)
+	// Tags returns the tags of what a query of db's own sessions reads, without the schema's.
+	Tags func(db *sql.DB, query string, args ...any) []store.Tag
+	// Store returns the store that db shares with others; nil if it shares none.
+	Store func(db *sql.DB) store.Shared
+	// Catalog stands for the catalog that is known to be current; nil while there is none. It is equal to what it
+	// returned before if that is the catalog still. The stamp is the store's.
+	Catalog func(db *sql.DB) (current any, stamp store.Stamp)
+	// Load has the catalog loaded, and returns what is closed when that is over.
+	Load func(db *sql.DB) <-chan struct{}
+	// Patience is how long a read of db waits for the catalog from now on.
+	Patience func(db *sql.DB, d time.Duration)
+	// Outcomes has PostgreSQL asked at once for every outcome that is not known, and returns how many there are. It is
+	// of the database where db is at the time of the call.
+	Outcomes func(db *sql.DB) (ask func() (unresolved int))
+	// Cached returns how to learn whether db has a cache. That can be asked when db is closed, too.
+	Cached func(ctx context.Context, db *sql.DB) (still func() bool, err error)
+	// Inner returns the connection to PostgreSQL under one of the driver's; nil if there is none.
+	Inner func(conn any) backend.Conn
+	// Dial connects to PostgreSQL as a connector of the driver's does.
+	Dial func(ctx context.Context, c driver.Connector) (backend.Conn, error)
+	// Build has db play another build of the driver, whose format is its own.
+	Build func(db *sql.DB, name string)
+	// Asks reports that a text is one of the driver's questions.
+	Asks func(text string) bool
 )

@@ -1,10 +1,11 @@
-package cachedpg
+package session
 
 import (
 	"testing"
 
 	"github.com/cachedpg/cachedpg/internal/backend"
 	"github.com/cachedpg/cachedpg/internal/harness"
+	"github.com/cachedpg/cachedpg/internal/inside"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 )
 
@@ -19,7 +20,7 @@ func TestTheStateOfASessionIsWhatPostgreSQLMakesOfIt(t *testing.T) {
 			t.Fatal(err)
 		}
 		err := conn.Raw(func(c any) error {
-			in := c.(*Conn).inner
+			in := inside.Inner(c)
 			s, _, err := in.Learn(f.Ctx)
 			if err != nil {
 				return err

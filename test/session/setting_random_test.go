@@ -1,4 +1,4 @@
-package cachedpg
+package session
 
 import (
 	"context"
@@ -11,6 +11,7 @@ import (
 
 	"github.com/jackc/pgx/v5/stdlib"
 
+	"github.com/cachedpg/cachedpg"
 	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 )
@@ -153,7 +154,7 @@ func settingsAtRandom(t *testing.T, database string, seed uint64) {
 			t.Fatalf("got  %s\nwant %s\nafter %s\nreplay with -run %s -setting-seed %d", got, want, strings.Join(sent, "\n      "), t.Name(), seed)
 		}
 	}
-	if s := StatsOf(f.DB); s.Hits < 5 {
+	if s := cachedpg.StatsOf(f.DB); s.Hits < 5 {
 		t.Errorf("%d hits of %d lookups", s.Hits, s.Lookups)
 	}
 }

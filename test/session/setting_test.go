@@ -1,4 +1,4 @@
-package cachedpg
+package session
 
 import (
 	"context"
@@ -10,6 +10,7 @@ import (
 
 	"github.com/cachedpg/cachedpg/internal/backend"
 	"github.com/cachedpg/cachedpg/internal/harness"
+	"github.com/cachedpg/cachedpg/internal/inside"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 )
 
@@ -120,7 +121,7 @@ func TestASettingCostsWhatItCostsWithPgx(t *testing.T) {
 				}
 				var got []string
 				for _, sent := range wire.Texts()[before:] {
-					if !asks(sent.SQL) && !strings.Contains(sent.SQL, "pg_catalog.") || slices.Contains(want, sent.SQL) {
+					if !inside.Asks(sent.SQL) && !strings.Contains(sent.SQL, "pg_catalog.") || slices.Contains(want, sent.SQL) {
 						got = append(got, sent.SQL)
 					} else if strings.Contains(sent.SQL, backend.QuestionOfSession) { // in a transaction other commands come before it
 						got = append(got, "a question for the session")
