@@ -7,7 +7,9 @@ import (
 	"time"
 
 	"github.com/cachedpg/cachedpg/internal/backend"
+	"github.com/cachedpg/cachedpg/internal/behind"
 	"github.com/cachedpg/cachedpg/internal/inside"
+	"github.com/cachedpg/cachedpg/invalidation"
 	"github.com/cachedpg/cachedpg/keying"
 	"github.com/cachedpg/cachedpg/store"
 )
@@ -66,6 +68,26 @@ func init() {
 	inside.Dial = func(ctx context.Context, c driver.Connector) (backend.Conn, error) { return c.(*connector).dial(ctx) }
 	inside.Build = func(db *sql.DB, name string) { connectorOf(db).build = name }
 	inside.Asks = asks
+	inside.Identity = func(db *sql.DB) backend.Identity { return connectorOf(db).space().key.Identity }
+	inside.Session = func(db *sql.DB) *backend.Session { return &connectorOf(db).known.Load().session.Session }
+	inside.Queue = func(db *sql.DB) *behind.Queue { return connectorOf(db).behind.Load() }
+	inside.Writes = func(db *sql.DB) *invalidation.Coordinator {
+		if sp := connectorOf(db).space(); sp != nil {
+			return sp.writes
+		}
+		return nil
+	}
+	inside.Dialled = func(c driver.Connector, wrap func(backend.Conn) backend.Conn) {
+		d := c.(*connector)
+		connect := d.connect
+		d.connect = func(ctx context.Context, l *link) (backend.Conn, error) {
+			in, err := connect(ctx, l)
+			if err != nil {
+				return nil, err
+			}
+			return wrap(in), nil
+		}
+	}
 }
 
 // tagsRead are the tags of what a query reads, without the schema's; nil while no catalog is known.

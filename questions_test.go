@@ -306,7 +306,7 @@ func (q *questioned) queues() {
 	for range 3 {
 		q.writes(q.DB, appCount, 1)
 	}
-	drained(q.Via)
+	q.Drained()
 	q.sends(q.DB, "SET timezone = "+app+" 'UTC'")
 	q.writes(q.DB, appCount, 2)
 	q.everyStatement()

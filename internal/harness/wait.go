@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachedpg/cachedpg/internal/behind"
 	"github.com/cachedpg/cachedpg/internal/inside"
 	"github.com/cachedpg/cachedpg/store"
 )
@@ -30,6 +31,20 @@ func (v Via) Released() {
 			releases, _ := inside.Pending(v.DB)
 			return releases == 0
 		})
+	}
+}
+
+// Drained returns when the queue of strategy write-behind is this server's, and empty.
+func (v Via) Drained() {
+	v.F.Helper()
+	v.F.Until("the queue to be ready", func() bool {
+		if err := inside.Queue(v.DB).Check(v.F.Ctx); err != nil {
+			v.F.Fatal(err)
+		}
+		return inside.Queue(v.DB).Standing() == behind.Owns
+	})
+	if err := inside.Queue(v.DB).Drain(v.F.Ctx, false); err != nil {
+		v.F.Fatal(err)
 	}
 }
 

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/cachedpg/cachedpg/internal/backend"
+	"github.com/cachedpg/cachedpg/internal/behind"
+	"github.com/cachedpg/cachedpg/invalidation"
 	"github.com/cachedpg/cachedpg/store"
 )
 
@@ -58,4 +60,14 @@ var (
 	Build func(db *sql.DB, name string)
 	// Asks reports that a text is one of the driver's questions.
 	Asks func(text string) bool
+	// Identity says of which database the cache of db is.
+	Identity func(db *sql.DB) backend.Identity
+	// Session is that of the connection dialled last.
+	Session func(db *sql.DB) *backend.Session
+	// Queue is that of strategy write-behind; nil before the database is known.
+	Queue func(db *sql.DB) *behind.Queue
+	// Writes are those of db's cache, also when db is closed afterwards; nil before the database is known.
+	Writes func(db *sql.DB) *invalidation.Coordinator
+	// Dialled has each connection of a connector of the driver's be what wrap makes of it.
+	Dialled func(c driver.Connector, wrap func(backend.Conn) backend.Conn)
 )

@@ -1,4 +1,4 @@
-package cachedpg
+package behind
 
 import (
 	"context"
@@ -9,10 +9,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachedpg/cachedpg"
 	"github.com/cachedpg/cachedpg/internal/behind"
 	"github.com/cachedpg/cachedpg/internal/harness"
+	"github.com/cachedpg/cachedpg/internal/inside"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 	"github.com/cachedpg/cachedpg/internal/redistest"
+	"github.com/cachedpg/cachedpg/invalidation"
 )
 
 const behindBenchRows = 1000
@@ -34,14 +37,14 @@ func queueBench(b *testing.B, fsync string) (cached, plain *sql.DB) {
 		b.Cleanup(func() { db.Close() })
 		return db
 	}
-	var sp *space
+	var writes *invalidation.Coordinator
 	b.Cleanup(func() { // what Close has applied is released before the Redis is gone
-		for sp != nil && sp.writes.Stats().Pending+sp.writes.Stats().Unresolved > 0 {
+		for writes != nil && writes.Stats().Pending+writes.Stats().Unresolved > 0 {
 			time.Sleep(time.Millisecond)
 		}
 	})
 	cached = open("cachedpg", harness.WithKeys(database, []string{"cache_store=" + r.URL(), "cache_policy=hits:write-behind"}))
-	b.Cleanup(func() { sp = connectorOf(cached).space() })
+	b.Cleanup(func() { writes = inside.Writes(cached) })
 	return cached, open("pgx", database)
 }
 
@@ -85,7 +88,7 @@ func BenchmarkWriteBehind(b *testing.B) {
 				if side == "pgx" {
 					return
 				}
-				if err := connectorOf(cached).behind.Load().Drain(ctx, false); err != nil {
+				if err := inside.Queue(cached).Drain(ctx, false); err != nil {
 					b.Fatal(err)
 				}
 				b.ReportMetric(float64(b.N)/time.Since(begin).Seconds(), "applied/s")
@@ -117,7 +120,7 @@ func BenchmarkReadThatDrains(b *testing.B) {
 					}
 				}
 				if queued == 0 {
-					if err := Invalidate(ctx, cached, "hits"); err != nil {
+					if err := cachedpg.Invalidate(ctx, cached, "hits"); err != nil {
 						b.Fatal(err)
 					}
 				}

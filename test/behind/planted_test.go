@@ -1,36 +1,19 @@
-package cachedpg
+package behind
 
 import (
-	"context"
 	"database/sql"
 	"testing"
 	"time"
 
 	goredis "github.com/redis/go-redis/v9"
 
+	"github.com/cachedpg/cachedpg"
 	"github.com/cachedpg/cachedpg/internal/behind"
 	"github.com/cachedpg/cachedpg/internal/harness"
+	"github.com/cachedpg/cachedpg/internal/inside"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 	"github.com/cachedpg/cachedpg/internal/redistest"
 )
-
-// inBothQueues is a story of a queue without encryption, and of one with it.
-func inBothQueues(t *testing.T, story func(f *harness.Fixture, r *redistest.Server)) {
-	t.Helper()
-	t.Run("plain", func(t *testing.T) { queueing(t, story) })
-	t.Run("sealed", func(t *testing.T) { sealedQueue(t, newKey(1), story) })
-}
-
-// bounded ends what waits for ever.
-func bounded(f *harness.Fixture) (restore func()) {
-	whole := f.Ctx
-	ctx, cancel := context.WithTimeout(whole, harness.Timeout/3)
-	f.Ctx = ctx
-	return func() {
-		cancel()
-		f.Ctx = whole
-	}
-}
 
 // The last possible id leaves none for the writes that come after: neither in the stream
 // nor, once PostgreSQL had recorded it as applied, in any stream of later.
@@ -39,8 +22,8 @@ func TestAnIdOfTheFarFutureDoesNotEndTheQueue(t *testing.T) {
 		t.Run(id, func(t *testing.T) {
 			inBothQueues(t, func(f *harness.Fixture, r *redistest.Server) {
 				f.Exec(countHit, 1)
-				drained(f.Via)
-				name := writeQueueOf(f.Via).Store().QueueName()
+				f.Drained()
+				name := inside.Queue(f.Via.DB).Store().QueueName()
 				for _, taken := range []bool{false, true} {
 					plant := &goredis.XAddArgs{Stream: name, ID: id, Values: []any{"w", planted(f, "UPDATE hits SET n = 7 WHERE id = 1", nil), "n", 2, "s", "x"}}
 					if err := r.Client().XAdd(f.Ctx, plant).Err(); err != nil {
@@ -52,17 +35,17 @@ func TestAnIdOfTheFarFutureDoesNotEndTheQueue(t *testing.T) {
 					for range 3 {
 						f.Exec(countHit, 2)
 					}
-					drained(f.Via)
+					f.Drained()
 				}
 				f.Fresh(readHit, 1).Is("1")
 				f.Fresh(readHit, 2).Is("6")
-				if err := DeadLetters(f.Ctx, f.Via.DB, func(d DeadLetter) bool { return d.ID == id }); err != nil {
+				if err := cachedpg.DeadLetters(f.Ctx, f.Via.DB, func(d cachedpg.DeadLetter) bool { return d.ID == id }); err != nil {
 					f.Error(err)
 				}
 				if n := r.Client().XLen(f.Ctx, name+":dead").Val(); n != 1 {
 					f.Errorf("%d dead letters, want the one", n)
 				}
-				if q := StatsOf(f.Via.DB).Queue; q.Lost != 0 {
+				if q := cachedpg.StatsOf(f.Via.DB).Queue; q.Lost != 0 {
 					f.Errorf("%+v", q)
 				}
 			})
@@ -73,15 +56,15 @@ func TestAnIdOfTheFarFutureDoesNotEndTheQueue(t *testing.T) {
 func TestDeadLettersOfTheFarFutureDoNotEndTheQueue(t *testing.T) {
 	queueing(t, func(f *harness.Fixture, r *redistest.Server) {
 		f.Exec(countHit, 1)
-		drained(f.Via)
-		name := writeQueueOf(f.Via).Store().QueueName()
+		f.Drained()
+		name := inside.Queue(f.Via.DB).Store().QueueName()
 		plant := &goredis.XAddArgs{Stream: name + ":dead", ID: "18446744073709551615-18446744073709551615", Values: []any{"id", "1-1"}}
 		if err := r.Client().XAdd(f.Ctx, plant).Err(); err != nil {
 			f.Fatal(err)
 		}
 		plantIn(f, r, "x")
 		f.Exec(countHit, 1)
-		drained(f.Via)
+		f.Drained()
 		f.Fresh(readHit, 1).Is("2")
 		if n := r.Client().XLen(f.Ctx, name+":dead").Val(); n != 1 {
 			f.Errorf("%d dead letters, want the one that was refused", n)
@@ -93,17 +76,17 @@ func TestDeadLettersOfTheFarFutureDoNotEndTheQueue(t *testing.T) {
 func TestANumberOfTheFarFutureIsNotBelieved(t *testing.T) {
 	inBothQueues(t, func(f *harness.Fixture, r *redistest.Server) {
 		f.Exec(countHit, 1)
-		drained(f.Via)
+		f.Drained()
 		defer bounded(f)()
 		for _, given := range []string{"9007199254740992", "9223372036854775807", "1e300", "nan", "-1", "x"} {
-			r.Client().HSet(f.Ctx, writeQueueOf(f.Via).Store().QueueName()+":owner", "given", given)
+			r.Client().HSet(f.Ctx, inside.Queue(f.Via.DB).Store().QueueName()+":owner", "given", given)
 			for range 3 {
 				f.Exec(countHit, 2)
 			}
-			drained(f.Via)
+			f.Drained()
 		}
 		f.Fresh(readHit, 2).Is("18")
-		if q := StatsOf(f.DB).Queue; q.Dead != 0 || q.Lost != 0 {
+		if q := cachedpg.StatsOf(f.DB).Queue; q.Dead != 0 || q.Lost != 0 {
 			f.Errorf("%+v", q)
 		}
 	})
@@ -112,11 +95,11 @@ func TestANumberOfTheFarFutureIsNotBelieved(t *testing.T) {
 func TestATurnThatNeverEndsIsNotWaitedFor(t *testing.T) {
 	sealedQueue(t, newKey(1), func(f *harness.Fixture, r *redistest.Server) {
 		f.Exec(countHit, 1)
-		drained(f.Via)
+		f.Drained()
 		defer bounded(f)()
-		r.Client().Set(f.Ctx, writeQueueOf(f.Via).Store().QueueName()+":turn", "x", 0)
+		r.Client().Set(f.Ctx, inside.Queue(f.Via.DB).Store().QueueName()+":turn", "x", 0)
 		f.Exec(countHit, 1)
-		r.Client().Set(f.Ctx, writeQueueOf(f.Via).Store().QueueName()+":turn", "x", time.Hour)
+		r.Client().Set(f.Ctx, inside.Queue(f.Via.DB).Store().QueueName()+":turn", "x", time.Hour)
 		f.Exec(countHit, 1)
 		f.Fresh(readHit, 1).Is("3")
 	})
@@ -128,14 +111,14 @@ func TestAReaderDoesNotWaitForWhatIsNoLongerQueued(t *testing.T) {
 		f.Exec(countHit, 1)
 		held := heldQueue(f)
 		f.Exec(countHit, 1)
-		drains := StatsOf(f.DB).Queue.Drains
+		drains := cachedpg.StatsOf(f.DB).Queue.Drains
 		defer bounded(f)()
 		read := make(chan error)
 		go func() {
 			var n int
 			read <- f.DB.QueryRowContext(f.Ctx, readHit, 1).Scan(&n)
 		}()
-		f.Until("the reader to wait", func() bool { return StatsOf(f.DB).Queue.Drains > drains })
+		f.Until("the reader to wait", func() bool { return cachedpg.StatsOf(f.DB).Queue.Drains > drains })
 		if err := r.Client().FlushDB(f.Ctx).Err(); err != nil {
 			f.Fatal(err)
 		}
@@ -150,8 +133,8 @@ func TestAReaderDoesNotWaitForWhatIsNoLongerQueued(t *testing.T) {
 func TestAnOwnerIsSilentWhateverTheClockOfRedisSays(t *testing.T) {
 	served(t, func(f *harness.Fixture, s *pgtest.Server) {
 		f.Exec(countHit, 1)
-		drained(f.Via)
-		queue := writeQueueOf(f.Via).Store()
+		f.Drained()
+		queue := inside.Queue(f.Via.DB).Store()
 		s.Crash()
 		f.DB.Close()
 		r, err := goredis.ParseURL(f.Keys[0][len("cache_store="):])
@@ -175,7 +158,7 @@ func TestAnOwnerIsSilentWhateverTheClockOfRedisSays(t *testing.T) {
 func TestAProcessThatStoodAsideSeesWhatItsServerHasTakenOver(t *testing.T) {
 	served(t, func(f *harness.Fixture, s *pgtest.Server) {
 		f.Exec(countHit, 1)
-		drained(f.Via)
+		f.Drained()
 		clone := s.Clone()
 		aside, other := at(f, clone, "aside"), at(f, clone, "other")
 		stands(aside, behind.Foreign)
@@ -183,10 +166,10 @@ func TestAProcessThatStoodAsideSeesWhatItsServerHasTakenOver(t *testing.T) {
 		s.Crash()
 		f.DB.Close()
 		f.Until("the owner to be silent", func() bool {
-			_, err := TakeOverQueue(f.Ctx, other.DB)
+			_, err := cachedpg.TakeOverQueue(f.Ctx, other.DB)
 			return err == nil
 		})
-		drained(other)
+		other.Drained()
 		tx, err := aside.Truth.(*sql.DB).BeginTx(f.Ctx, nil)
 		if err != nil {
 			f.Fatal(err)
@@ -199,10 +182,10 @@ func TestAProcessThatStoodAsideSeesWhatItsServerHasTakenOver(t *testing.T) {
 			f.Error("it does not queue")
 		}
 		// As if its last round had been before the take-over.
-		writeQueueOf(aside).StandAside("the server that is gone")
-		drains, read := StatsOf(aside.DB).Queue.Drains, make(chan string, 1)
+		inside.Queue(aside.DB).StandAside("the server that is gone")
+		drains, read := cachedpg.StatsOf(aside.DB).Queue.Drains, make(chan string, 1)
 		go func() { read <- aside.Read(aside.DB, readHit, []any{1}).String() }()
-		f.Until("the reader to wait, or not to", func() bool { return len(read) > 0 || StatsOf(aside.DB).Queue.Drains > drains })
+		f.Until("the reader to wait, or not to", func() bool { return len(read) > 0 || cachedpg.StatsOf(aside.DB).Queue.Drains > drains })
 		f.Rollback(tx)
 		if got := <-read; got != "2" {
 			f.Errorf("read %s, want 2", got)

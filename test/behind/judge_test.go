@@ -1,7 +1,6 @@
-package cachedpg
+package behind
 
 import (
-	"crypto/rand"
 	"encoding/base64"
 	encodingjson "encoding/json"
 	"fmt"
@@ -12,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	goredis "github.com/redis/go-redis/v9"
 
+	"github.com/cachedpg/cachedpg"
 	"github.com/cachedpg/cachedpg/internal/behind"
 	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/inside"
@@ -19,26 +19,10 @@ import (
 	"github.com/cachedpg/cachedpg/internal/redistest"
 )
 
-// newKey is a key for cache_encryption.
-func newKey(id int) string {
-	secret := make([]byte, 32)
-	_, _ = rand.Read(secret)
-	return fmt.Sprintf("%d:%s", id, base64.StdEncoding.EncodeToString(secret))
-}
-
-// sealedQueue is queueing with encryption.
-func sealedQueue(t *testing.T, key string, story func(f *harness.Fixture, r *redistest.Server)) {
-	t.Helper()
-	t.Parallel()
-	r := redistest.Start(t)
-	story(harness.New(t, pgtest.Database(t), "cache_statement", counters3,
-		"cache_store="+r.URL(), "cache_policy=hits:write-behind", "cache_encryption="+key), r)
-}
-
 // planted is an entry as somebody could make it who knows the format, and not the keys.
 func planted(f *harness.Fixture, sql string, settings map[string]string, args ...any) string {
 	f.Helper()
-	of := behind.SettingsOf(&connectorOf(f.Via.DB).known.Load().session.Session)
+	of := behind.SettingsOf(inside.Session(f.Via.DB))
 	for name, value := range settings {
 		of[name] = value
 	}
@@ -56,7 +40,7 @@ func planted(f *harness.Fixture, sql string, settings map[string]string, args ..
 // plantIn puts an entry into the stream, behind all that were queued.
 func plantIn(f *harness.Fixture, r *redistest.Server, payload string) {
 	f.Helper()
-	name := writeQueueOf(f.Via).Store().QueueName()
+	name := inside.Queue(f.Via.DB).Store().QueueName()
 	server, err := r.Client().HGet(f.Ctx, name+":owner", "server").Result()
 	if err != nil {
 		f.Fatal(err)
@@ -80,7 +64,7 @@ func TestWhatIsPlantedInTheQueueDoesNotRun(t *testing.T) {
 		f.Cleanup(func() { f.Past("DROP OWNED BY " + role + "; DROP ROLE " + role) })
 		f.Again(readHit, 1)
 		f.Exec(countHit, 1)
-		drained(f.Via)
+		f.Drained()
 		for _, entry := range []string{
 			planted(f, "COMMIT", nil),
 			planted(f, "ROLLBACK", nil),
@@ -101,11 +85,11 @@ func TestWhatIsPlantedInTheQueueDoesNotRun(t *testing.T) {
 			planted(f, "UPDATE hits SET n = 7 WHERE id = $1", map[string]string{"client_encoding": "SJIS"}, 1),
 			`{"f":1,"q":"` + base64.StdEncoding.EncodeToString([]byte("UPDATE hits SET n = 7 WHERE id = 1")) + `","m":77,"s":{}}`,
 		} {
-			dead := StatsOf(f.DB).Queue.Dead
+			dead := cachedpg.StatsOf(f.DB).Queue.Dead
 			plantIn(f, r, entry)
 			f.Exec(countHit, 2)
-			drained(f.Via)
-			if got := StatsOf(f.DB).Queue.Dead - dead; got != 1 {
+			f.Drained()
+			if got := cachedpg.StatsOf(f.DB).Queue.Dead - dead; got != 1 {
 				f.Errorf("%d are dead, want one: %s", got, entry)
 			}
 			if got := inPostgres(f, "SELECT (SELECT n FROM hits WHERE id = 1), n FROM secrets"); got != "1 0" {
@@ -122,20 +106,20 @@ func TestAProcessOfAnotherPolicyRefusesNothingOfOthers(t *testing.T) {
 		other := f.Process("other", "cache_policy=others:write-behind")
 		other.Known("SELECT n FROM others WHERE id = 1")
 		f.Exec(countHit, 1)
-		drained(f.Via)
+		f.Drained()
 		for range 20 {
 			f.Exec(countHit, 1)
 			if !queues(other, "UPDATE others SET n = n + 1 WHERE id = 1") {
 				f.Fatal("not queued")
 			}
 		}
-		drained(f.Via)
-		drained(other)
+		f.Drained()
+		other.Drained()
 		if got := inPostgres(f, "SELECT h.n, o.n FROM hits h, others o WHERE h.id = 1"); got != "21 20" {
 			f.Errorf("got %s, want 21 20", got)
 		}
 		for _, v := range []harness.Via{f.Via, other} {
-			if q := StatsOf(v.DB).Queue; q.Dead != 0 {
+			if q := cachedpg.StatsOf(v.DB).Queue; q.Dead != 0 {
 				f.Errorf("%+v", q)
 			}
 		}
@@ -147,7 +131,7 @@ func TestASealedEntryIsGoodForItsPlaceOnly(t *testing.T) {
 	sealedQueue(t, newKey(1), func(f *harness.Fixture, r *redistest.Server) {
 		f.Exec(countHit, 1)
 		held := heldQueue(f)
-		stream := writeQueueOf(f.Via).Store().QueueName()
+		stream := inside.Queue(f.Via.DB).Store().QueueName()
 		for id := 1; id < 4; id++ {
 			f.Exec("UPDATE hits SET n = n * 10 + $2 WHERE id = $1", 1, id)
 		}
@@ -178,15 +162,15 @@ func TestASealedEntryIsGoodForItsPlaceOnly(t *testing.T) {
 		add([]any{"w", planted(f, "UPDATE hits SET n = 0 WHERE id = 1", nil), "n", "5", "s", entries[0].Values["s"]}) // not sealed
 		held()
 		f.Fresh(readHit, 1).Is("1123")
-		drained(f.Via)
-		if q := StatsOf(f.DB).Queue; q.Dead != 3 || q.Lost != 0 {
+		f.Drained()
+		if q := cachedpg.StatsOf(f.DB).Queue; q.Dead != 3 || q.Lost != 0 {
 			f.Errorf("%+v", q)
 		}
 		add(values(2)) // when it was applied and taken out
 		f.Exec(countHit, 1)
 		f.Fresh(readHit, 1).Is("1124")
-		drained(f.Via)
-		if q := StatsOf(f.DB).Queue; q.Dead != 4 || q.Lost != 0 {
+		f.Drained()
+		if q := cachedpg.StatsOf(f.DB).Queue; q.Dead != 4 || q.Lost != 0 {
 			f.Errorf("%+v", q)
 		}
 
@@ -205,9 +189,9 @@ func TestASealedEntryIsGoodForItsPlaceOnly(t *testing.T) {
 		add(values(3))
 		add(values(2))
 		held()
-		drained(f.Via)
+		f.Drained()
 		f.Fresh(readHit, 2).Is("4")
-		if q := StatsOf(f.DB).Queue; q.Dead != 5 || q.Lost != 2 {
+		if q := cachedpg.StatsOf(f.DB).Queue; q.Dead != 5 || q.Lost != 2 {
 			f.Errorf("%+v, want 5 dead and 2 lost", q)
 		}
 	})
@@ -218,23 +202,23 @@ func TestASealedEntryIsGoodForItsQueueOnly(t *testing.T) {
 	key := newKey(1)
 	sealedQueue(t, key, func(f *harness.Fixture, r *redistest.Server) {
 		f.Exec(countHit, 1)
-		drained(f.Via)
+		f.Drained()
 		g := harness.New(t, pgtest.Database(t), "cache_statement", counters3, f.Keys...)
 		g.Exec(countHit, 1)
-		drained(g.Via)
+		g.Via.Drained()
 		held := heldQueue(f)
 		f.Exec("UPDATE hits SET n = 99 WHERE id = 1")
-		entries, err := r.Client().XRange(f.Ctx, writeQueueOf(f.Via).Store().QueueName(), "-", "+").Result()
+		entries, err := r.Client().XRange(f.Ctx, inside.Queue(f.Via.DB).Store().QueueName(), "-", "+").Result()
 		if err != nil || len(entries) != 1 {
 			t.Fatalf("%d entries, %v", len(entries), err)
 		}
-		if err := r.Client().XAdd(f.Ctx, &goredis.XAddArgs{Stream: writeQueueOf(g.Via).Store().QueueName(), Values: entries[0].Values}).Err(); err != nil {
+		if err := r.Client().XAdd(f.Ctx, &goredis.XAddArgs{Stream: inside.Queue(g.Via.DB).Store().QueueName(), Values: entries[0].Values}).Err(); err != nil {
 			f.Fatal(err)
 		}
 		held()
-		drained(g.Via)
+		g.Via.Drained()
 		g.Fresh(readHit, 1).Is("1")
-		if q := StatsOf(g.DB).Queue; q.Dead != 1 {
+		if q := cachedpg.StatsOf(g.DB).Queue; q.Dead != 1 {
 			f.Errorf("%+v", q)
 		}
 		f.Fresh(readHit, 1).Is("99")
@@ -265,7 +249,7 @@ func TestSealedWritesOfSeveralProcessesComeInOrder(t *testing.T) {
 		}
 		f.Fresh(readHit, 1).Is(fmt.Sprint(2 * each * len(processes)))
 		for _, p := range processes {
-			if q := StatsOf(p.DB).Queue; q.Dead != 0 || q.Lost != 0 {
+			if q := cachedpg.StatsOf(p.DB).Queue; q.Dead != 0 || q.Lost != 0 {
 				f.Errorf("%+v", q)
 			}
 		}
@@ -283,14 +267,14 @@ func TestKeysOfTheQueueAreRotated(t *testing.T) {
 		held()
 		both := f.Process("both", "cache_encryption="+second+","+first)
 		both.Exec(countHit, 1)
-		drained(both)
+		both.Drained()
 		both.Fresh(readHit, 1).Is("3")
-		if q := StatsOf(both.DB).Queue; q.Dead != 0 || q.Lost != 0 {
+		if q := cachedpg.StatsOf(both.DB).Queue; q.Dead != 0 || q.Lost != 0 {
 			f.Errorf("%+v", q)
 		}
 		pg := f.Keys
 		f.Keys = slices.DeleteFunc(slices.Clone(pg), func(k string) bool { return strings.HasPrefix(k, "cache_encryption") })
-		c, err := (&Driver{}).OpenConnector(harness.WithKeys(f.DSN, f.Keys))
+		c, err := (&cachedpg.Driver{}).OpenConnector(harness.WithKeys(f.DSN, f.Keys))
 		if err != nil {
 			f.Fatal(err)
 		}
@@ -318,8 +302,8 @@ func TestAQueueIsEncryptedFromThenOn(t *testing.T) {
 		f.Exec(countHit, 1)
 		f.Fresh(readHit, 1).Is("3")
 		plantIn(f, r, planted(f, "UPDATE hits SET n = 7 WHERE id = 1", nil))
-		drained(f.Via)
-		if q := StatsOf(f.Via.DB).Queue; q.Dead != 1 || q.Lost != 0 {
+		f.Drained()
+		if q := cachedpg.StatsOf(f.Via.DB).Queue; q.Dead != 1 || q.Lost != 0 {
 			f.Errorf("%+v", q)
 		}
 		f.Fresh(readHit, 1).Is("3")
@@ -330,16 +314,16 @@ func TestAQueueIsEncryptedFromThenOn(t *testing.T) {
 func TestDeadLettersAreEncrypted(t *testing.T) {
 	sealedQueue(t, newKey(1), func(f *harness.Fixture, r *redistest.Server) {
 		f.Exec("INSERT INTO hits (id, n, seen) VALUES ($1, $2, $3)", 1, 424242, nil) // there is one
-		drained(f.Via)
-		dead, err := r.Client().XRange(f.Ctx, StatsOf(f.DB).Queue.DeadLetters, "-", "+").Result()
+		f.Drained()
+		dead, err := r.Client().XRange(f.Ctx, cachedpg.StatsOf(f.DB).Queue.DeadLetters, "-", "+").Result()
 		if err != nil || len(dead) != 1 || dead[0].Values["sqlstate"] != "23505" {
 			t.Fatalf("%v, %v", dead, err)
 		}
 		if text := fmt.Sprint(dead[0].Values); strings.Contains(text, "424242") || strings.Contains(text, "INSERT") || strings.Contains(text, "duplicate") {
 			f.Errorf("in Redis: %s", text)
 		}
-		var letters []DeadLetter
-		if err := DeadLetters(f.Ctx, f.DB, func(l DeadLetter) bool { letters = append(letters, l); return true }); err != nil {
+		var letters []cachedpg.DeadLetter
+		if err := cachedpg.DeadLetters(f.Ctx, f.DB, func(l cachedpg.DeadLetter) bool { letters = append(letters, l); return true }); err != nil {
 			f.Fatal(err)
 		}
 		if len(letters) != 1 || !strings.Contains(letters[0].SQL, "INSERT") || !strings.Contains(letters[0].Message, "duplicate") || len(letters[0].Args) != 3 {

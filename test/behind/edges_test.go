@@ -1,30 +1,14 @@
-package cachedpg
+package behind
 
 import (
-	"context"
-	"errors"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/cachedpg/cachedpg"
 	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/redistest"
 )
-
-// queued reports whether a write of f's was queued rather than run.
-func queues(v harness.Via, query string, args ...any) bool {
-	v.F.Helper()
-	before := StatsOf(v.DB).Queue.Queued
-	v.Exec(query, args...)
-	return StatsOf(v.DB).Queue.Queued > before
-}
-
-// makeRole makes a role that may do with hits what it likes, and with the queue nothing.
-func makeRole(f *harness.Fixture, role string) {
-	f.Helper()
-	f.Past("CREATE ROLE " + role + "; GRANT ALL ON hits TO " + role +
-		"; DO $$ BEGIN EXECUTE format('GRANT USAGE ON SCHEMA %I TO %I', current_schema(), '" + role + "'); END $$")
-}
 
 // The position is the driver's own affair, whoever wrote last.
 func TestTheRoleOfAWriteNeedNotKnowTheQueue(t *testing.T) {
@@ -32,7 +16,7 @@ func TestTheRoleOfAWriteNeedNotKnowTheQueue(t *testing.T) {
 		role := roleOf(f)
 		makeRole(f, role)
 		f.Cleanup(func() { f.Past("DROP OWNED BY " + role + "; DROP ROLE " + role) })
-		if err := Invalidate(f.Ctx, f.DB); err != nil {
+		if err := cachedpg.Invalidate(f.Ctx, f.DB); err != nil {
 			f.Fatal(err)
 		}
 		_, conn := f.Session()
@@ -43,11 +27,11 @@ func TestTheRoleOfAWriteNeedNotKnowTheQueue(t *testing.T) {
 			if _, err := conn.ExecContext(f.Ctx, "UPDATE hits SET n = n + 1, seen = '2026-01-02 00:00' WHERE id = 1"); err != nil {
 				f.Fatal(err)
 			}
-			drained(f.Via)
+			f.Drained()
 			if !queues(f.Via, "UPDATE hits SET seen = '2026-01-02 00:00' WHERE id = 2") {
 				f.Fatal("not queued")
 			}
-			drained(f.Via)
+			f.Drained()
 			if got := inPostgres(f, "SELECT n, seen = '2026-01-01 15:00Z' FROM hits WHERE id = 1"); got != []string{"1 true", "2 true"}[i] {
 				f.Error(got)
 			}
@@ -74,7 +58,7 @@ func TestAWriteOfATemporaryTableIsNotQueuedForAnother(t *testing.T) {
 		exec("CREATE TEMP TABLE hits (id int PRIMARY KEY, n int, seen timestamptz)")
 		exec("INSERT INTO hits VALUES (1, 10)")
 		exec("UPDATE hits SET n = n + 1 WHERE id = 1")
-		drained(f.Via)
+		f.Drained()
 		if got := f.Read(conn, readHit, []any{1}).String(); got != "11" {
 			f.Errorf("the temporary table has %s, want 11", got)
 		}
@@ -89,7 +73,7 @@ func TestAWriteOfATemporaryTableIsNotQueuedForAnother(t *testing.T) {
 func TestADeferredConstraintRefusesOneWriteOnly(t *testing.T) {
 	queueing(t, func(f *harness.Fixture, _ *redistest.Server) {
 		f.Past("CREATE TABLE owners (id int PRIMARY KEY); ALTER TABLE hits ADD owner int REFERENCES owners DEFERRABLE INITIALLY DEFERRED")
-		if err := Invalidate(f.Ctx, f.DB); err != nil {
+		if err := cachedpg.Invalidate(f.Ctx, f.DB); err != nil {
 			f.Fatal(err)
 		}
 		release := heldQueue(f)
@@ -98,7 +82,7 @@ func TestADeferredConstraintRefusesOneWriteOnly(t *testing.T) {
 		}
 		release()
 		f.Fresh("SELECT n FROM hits ORDER BY id").Is("1, 0, 1")
-		if s := StatsOf(f.DB).Queue; s.Dead != 1 {
+		if s := cachedpg.StatsOf(f.DB).Queue; s.Dead != 1 {
 			f.Errorf("%+v", s)
 		}
 	})
@@ -115,7 +99,7 @@ func TestCodeThatReadsAQueuedRowComesAfterIt(t *testing.T) {
 			CREATE FUNCTION total() RETURNS bigint STABLE LANGUAGE sql AS 'SELECT sum(n) FROM hits';
 			CREATE TABLE totals (id int PRIMARY KEY, n bigint DEFAULT total());
 			CREATE VIEW sums AS SELECT total() AS n`)
-		if err := Invalidate(f.Ctx, f.DB); err != nil {
+		if err := cachedpg.Invalidate(f.Ctx, f.DB); err != nil {
 			f.Fatal(err)
 		}
 		_, conn := f.Session()
@@ -182,51 +166,23 @@ func TestAWriteOfARoleThatIsGoneIsRefused(t *testing.T) {
 		f.Past("DROP OWNED BY " + role + "; DROP ROLE " + role)
 		release()
 		f.Fresh("SELECT n FROM hits WHERE id < 3 ORDER BY id").Is("0, 1")
-		if s := StatsOf(f.DB).Queue; s.Dead != 1 {
+		if s := cachedpg.StatsOf(f.DB).Queue; s.Dead != 1 {
 			f.Errorf("%+v", s)
-		}
-	})
-}
-
-func TestCloseTellsWhatIsNotApplied(t *testing.T) {
-	queueing(t, func(f *harness.Fixture, _ *redistest.Server) {
-		other := f.With()
-		other.Exec(countHit, 1)
-		drained(other)
-		release := heldQueue(f)
-		other.Exec(countHit, 1)
-		if err := other.DB.Close(); err == nil || !strings.Contains(err.Error(), "write-behind") {
-			f.Errorf("Close: %v", err)
-		}
-		release()
-		f.Fresh(readHit, 1).Is("2")
-	})
-}
-
-func TestAnEndedContextIsToldAsSuch(t *testing.T) {
-	queueing(t, func(f *harness.Fixture, r *redistest.Server) {
-		drained(f.Via)
-		r.Pause()
-		defer r.Resume()
-		ctx, cancel := context.WithTimeout(f.Ctx, 20*time.Millisecond)
-		defer cancel()
-		if _, err := f.DB.ExecContext(ctx, countHit, 1); !errors.Is(err, context.DeadlineExceeded) {
-			f.Errorf("%v", err)
 		}
 	})
 }
 
 func TestExplainSaysWhatAQueuedWriteRisks(t *testing.T) {
 	queueing(t, func(f *harness.Fixture, _ *redistest.Server) {
-		drained(f.Via)
-		x, err := Explain(f.Ctx, f.DB, countHit)
+		f.Drained()
+		x, err := cachedpg.Explain(f.Ctx, f.DB, countHit)
 		if err != nil {
 			f.Fatal(err)
 		}
 		if notes := strings.Join(x.Notes, " "); !strings.Contains(notes, "It is queued") || !strings.Contains(notes, "may be lost: appendonly is off") {
 			f.Errorf("%s", notes)
 		}
-		if x, err := Explain(f.Ctx, f.DB, "UPDATE others SET n = 1 WHERE id = 1"); err != nil || strings.Contains(strings.Join(x.Notes, " "), "queued") {
+		if x, err := cachedpg.Explain(f.Ctx, f.DB, "UPDATE others SET n = 1 WHERE id = 1"); err != nil || strings.Contains(strings.Join(x.Notes, " "), "queued") {
 			f.Errorf("of another table: %v, %v", x, err)
 		}
 	})

@@ -1,4 +1,4 @@
-package cachedpg
+package behind
 
 import (
 	"context"
@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/jackc/pgx/v5/stdlib"
 
+	"github.com/cachedpg/cachedpg"
 	"github.com/cachedpg/cachedpg/internal/backend"
 	"github.com/cachedpg/cachedpg/internal/behind"
 	"github.com/cachedpg/cachedpg/internal/harness"
@@ -54,41 +55,33 @@ func (p *promotedInner) Ask(ctx context.Context, sql string) (string, error) {
 // A promotion begins a new namespace, and what is queued then kills the stamps of that.
 func TestAPromotedPostgreSQLHasTheSameQueue(t *testing.T) {
 	queueing(t, func(f *harness.Fixture, _ *redistest.Server) {
-		drained(f.Via)
+		f.Drained()
 		pg, err := pgx.ParseConfig(f.DSN)
 		if err != nil {
 			f.Fatal(err)
 		}
-		_, config, err := ParseConfig(harness.WithKeys(f.DSN, f.Keys))
+		_, config, err := cachedpg.ParseConfig(harness.WithKeys(f.DSN, f.Keys))
 		if err != nil {
 			f.Fatal(err)
 		}
-		made, err := NewConnector(*pg, config)
+		made, err := cachedpg.NewConnector(*pg, config)
 		if err != nil {
 			f.Fatal(err)
 		}
-		d := made.(*connector)
-		d.process = "promoted"
+		inside.Process(made, "promoted")
 		var promoted atomic.Bool
-		connect := d.connect
-		d.connect = func(ctx context.Context, c *link) (backend.Conn, error) {
-			in, err := connect(ctx, c)
-			if err != nil {
-				return nil, err
-			}
-			return &promotedInner{in, &promoted}, nil
-		}
+		inside.Dialled(made, func(in backend.Conn) backend.Conn { return &promotedInner{in, &promoted} })
 		v := f.Asking(harness.OpenDB(f, made))
 		v.DB.SetMaxIdleConns(0)
 		f.Live(v.DB)
 		v.Again(readHit, 1)
 		v.Exec(countHit, 1)
-		drained(v)
+		v.Drained()
 		promoted.Store(true)
 		v.Exec("UPDATE others SET n = 1 WHERE id = 1") // dials, and learns of it
 		f.Live(v.DB)
 		v.Again(readHit, 1).Is("1")
-		if got := connectorOf(v.DB).space().key.Timeline; got != "FFFFFFFF" {
+		if got := inside.Identity(v.DB).Timeline; got != "FFFFFFFF" {
 			f.Fatalf("the timeline is %s", got)
 		}
 		if !queues(v, countHit, 1) {
@@ -108,7 +101,7 @@ func TestAQueueThatIsPromoted(t *testing.T) {
 	p := master.Proxy()
 	writer := f.Process("writer", "cache_store="+master.URLThrough(p))
 	writer.Exec(countHit, 1)
-	drained(writer)
+	writer.Drained()
 	f.Again(readHit, 1).Is("1")
 	host, port, _ := strings.Cut(replica.Addr(), ":")
 	promote := replica.Client().ReplicaOf(f.Ctx, "no", "one").Err()
@@ -136,7 +129,7 @@ func TestAQueueThatIsPromoted(t *testing.T) {
 		}
 		writer.Fresh(readHit, 1)
 	}
-	drained(writer)
+	writer.Drained()
 }
 
 // Who waits for the queue has the only place in the pool.
@@ -152,11 +145,11 @@ func TestAPoolOfOneConnectionIsEnoughForTheQueue(t *testing.T) {
 			f.Fatal(err)
 		}
 		f.Cleanup(pool.Close)
-		_, config, err := ParseConfig(harness.WithKeys(f.DSN, f.Keys))
+		_, config, err := cachedpg.ParseConfig(harness.WithKeys(f.DSN, f.Keys))
 		if err != nil {
 			f.Fatal(err)
 		}
-		c, err := WrapConnector(stdlib.GetPoolConnector(pool), config)
+		c, err := cachedpg.WrapConnector(stdlib.GetPoolConnector(pool), config)
 		if err != nil {
 			f.Fatal(err)
 		}
@@ -181,7 +174,7 @@ func TestAPoolOfOneConnectionIsEnoughForTheQueue(t *testing.T) {
 func TestALargeWriteIsNotQueued(t *testing.T) {
 	queueing(t, func(f *harness.Fixture, _ *redistest.Server) {
 		f.Past("ALTER TABLE hits ADD note text")
-		if err := Invalidate(f.Ctx, f.DB); err != nil {
+		if err := cachedpg.Invalidate(f.Ctx, f.DB); err != nil {
 			f.Fatal(err)
 		}
 		f.Again(readHit, 1) // the catalog is known again

@@ -1,6 +1,6 @@
 //go:build unix
 
-package cachedpg
+package behind
 
 import (
 	"fmt"
@@ -8,6 +8,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/cachedpg/cachedpg"
 	"github.com/cachedpg/cachedpg/internal/behind"
 	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/inside"
@@ -28,7 +29,7 @@ func served(t *testing.T, story func(f *harness.Fixture, s *pgtest.Server)) {
 func at(f *harness.Fixture, s *pgtest.Server, name string) harness.Via {
 	f.Helper()
 	dsn := harness.WithKey(harness.WithKey(s.DSN(), "search_path", "cache_statement"), "default_query_exec_mode", "cache_statement")
-	c, err := (&Driver{}).OpenConnector(harness.WithKeys(dsn, f.Keys))
+	c, err := (&cachedpg.Driver{}).OpenConnector(harness.WithKeys(dsn, f.Keys))
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -44,7 +45,7 @@ func stands(v harness.Via, want behind.Standing) {
 	v.F.Helper()
 	v.F.Until("the process to know whose the queue is", func() bool {
 		_, _ = v.DB.ExecContext(v.F.Ctx, "SELECT")
-		b := writeQueueOf(v)
+		b := inside.Queue(v.DB)
 		return b != nil && b.Standing() == want
 	})
 }
@@ -56,7 +57,7 @@ func askPast(v harness.Via, query string) string { return v.Read(v.Truth, query,
 func TestACloneDoesNotApplyTheQueueOfProduction(t *testing.T) {
 	served(t, func(f *harness.Fixture, s *pgtest.Server) {
 		f.Exec(countHit, 1)
-		drained(f.Via)
+		f.Drained()
 		clone := at(f, s.Clone(), "clone")
 		const each = 50
 		var group sync.WaitGroup
@@ -71,7 +72,7 @@ func TestACloneDoesNotApplyTheQueueOfProduction(t *testing.T) {
 			})
 		}
 		group.Wait()
-		drained(f.Via)
+		f.Drained()
 		stands(clone, behind.Foreign)
 		for _, v := range []harness.Via{f.Via, clone} {
 			if got := askPast(v, readHit[:len(readHit)-2]+"1"); got != fmt.Sprint(each+1) {
@@ -81,17 +82,17 @@ func TestACloneDoesNotApplyTheQueueOfProduction(t *testing.T) {
 				f.Errorf("read %s, want %d", got, each+1)
 			}
 		}
-		if q := StatsOf(f.DB).Queue; q.Queued != each+1 || q.Lost != 0 || q.Dead != 0 || q.Stopped != "" {
+		if q := cachedpg.StatsOf(f.DB).Queue; q.Queued != each+1 || q.Lost != 0 || q.Dead != 0 || q.Stopped != "" {
 			f.Errorf("production: %+v", q)
 		}
-		q := StatsOf(clone.DB).Queue
+		q := cachedpg.StatsOf(clone.DB).Queue
 		if q.Queued != 0 || q.Applied != 0 || !strings.Contains(q.Stopped, "owns the queue") {
 			f.Errorf("the clone: %+v", q)
 		}
 		if err := clone.DB.PingContext(f.Ctx); err == nil || !strings.Contains(err.Error(), "a Redis of its own") {
 			f.Errorf("Ping: %v", err)
 		}
-		if x, err := Explain(f.Ctx, clone.DB, countHit); err != nil || !strings.Contains(strings.Join(x.Notes, " "), "not queued") {
+		if x, err := cachedpg.Explain(f.Ctx, clone.DB, countHit); err != nil || !strings.Contains(strings.Join(x.Notes, " "), "not queued") {
 			f.Errorf("explain: %+v, %v", x.Notes, err)
 		}
 	})
@@ -118,7 +119,7 @@ func TestACloneWaitsForAPersonWhenProductionIsGone(t *testing.T) {
 		s.Start()
 		v := at(f, s, "restarted")
 		stands(v, behind.Owns)
-		drained(v)
+		v.Drained()
 		if got := askPast(v, "SELECT n FROM hits WHERE id = 1"); got != "5" {
 			f.Errorf("production has %s, want 5", got)
 		}
@@ -133,7 +134,7 @@ func TestAPromotedStandbyGoesOnWithTheQueue(t *testing.T) {
 	served(t, func(f *harness.Fixture, s *pgtest.Server) {
 		standby := s.Standby()
 		f.Exec(countHit, 1)
-		drained(f.Via)
+		f.Drained()
 		heldQueue(f) // until the crash
 		for range 5 {
 			f.Exec(countHit, 1)
@@ -149,8 +150,8 @@ func TestAPromotedStandbyGoesOnWithTheQueue(t *testing.T) {
 		if !queues(v, countHit, 1) {
 			f.Error("it does not queue")
 		}
-		drained(v)
-		if q := StatsOf(v.DB).Queue; q.Lost != 0 || q.Dead != 0 {
+		v.Drained()
+		if q := cachedpg.StatsOf(v.DB).Queue; q.Lost != 0 || q.Dead != 0 {
 			f.Errorf("%+v", q)
 		}
 	})
@@ -161,11 +162,11 @@ func TestAStandbyThatWasPromotedWithoutTheLastBatchWaitsForAPerson(t *testing.T)
 	served(t, func(f *harness.Fixture, s *pgtest.Server) {
 		standby := s.Standby()
 		f.Exec(countHit, 1)
-		drained(f.Via)
+		f.Drained()
 		s.Await(standby)
 		standby.Stop()
 		f.Exec(countHit, 1)
-		drained(f.Via)
+		f.Drained()
 		heldQueue(f) // until the crash
 		f.Exec(countHit, 1)
 		s.Crash()
@@ -188,14 +189,14 @@ func TestAStandbyThatWasPromotedWithoutTheLastBatchWaitsForAPerson(t *testing.T)
 func TestARestoredServerTakesTheQueueOverWhenItIsTold(t *testing.T) {
 	served(t, func(f *harness.Fixture, s *pgtest.Server) {
 		f.Exec(countHit, 1)
-		drained(f.Via)
+		f.Drained()
 		restored := at(f, s.Clone(), "restored")
 		for range 3 {
 			f.Exec(countHit, 1)
 		}
-		drained(f.Via)
+		f.Drained()
 		stands(restored, behind.Foreign)
-		if _, err := TakeOverQueue(f.Ctx, restored.DB); err == nil || !strings.Contains(err.Error(), "stop its processes") {
+		if _, err := cachedpg.TakeOverQueue(f.Ctx, restored.DB); err == nil || !strings.Contains(err.Error(), "stop its processes") {
 			f.Errorf("while the owner is alive: %v", err)
 		}
 		heldQueue(f) // until the crash
@@ -207,14 +208,14 @@ func TestARestoredServerTakesTheQueueOverWhenItIsTold(t *testing.T) {
 		var missing int64
 		f.Until("the owner to be silent", func() (ok bool) {
 			var err error
-			missing, err = TakeOverQueue(f.Ctx, restored.DB)
+			missing, err = cachedpg.TakeOverQueue(f.Ctx, restored.DB)
 			return err == nil
 		})
 		if missing != 3 {
 			f.Errorf("%d are missing, want 3", missing)
 		}
 		restored.Fresh("SELECT n FROM hits WHERE id = 1").Is("3")
-		if q := StatsOf(restored.DB).Queue; q.Lost != 3 || q.Stopped != "" {
+		if q := cachedpg.StatsOf(restored.DB).Queue; q.Lost != 3 || q.Stopped != "" {
 			f.Errorf("%+v", q)
 		}
 		s.Start()
@@ -230,13 +231,13 @@ func TestARestoredServerTakesTheQueueOverWhenItIsTold(t *testing.T) {
 func TestAWriteIsQueuedForTheOwnerOnly(t *testing.T) {
 	queueing(t, func(f *harness.Fixture, r *redistest.Server) {
 		f.Exec(countHit, 1)
-		drained(f.Via)
-		if err := r.Client().HSet(f.Ctx, writeQueueOf(f.Via).Store().QueueName()+":owner", "server", "1000000000.0", "beat", "99999999999999").Err(); err != nil {
+		f.Drained()
+		if err := r.Client().HSet(f.Ctx, inside.Queue(f.Via.DB).Store().QueueName()+":owner", "server", "1000000000.0", "beat", "99999999999999").Err(); err != nil {
 			f.Fatal(err)
 		}
-		before := StatsOf(f.DB).Queue.Queued
+		before := cachedpg.StatsOf(f.DB).Queue.Queued
 		f.Exec(countHit, 1)
-		if got := StatsOf(f.DB).Queue.Queued; got != before {
+		if got := cachedpg.StatsOf(f.DB).Queue.Queued; got != before {
 			f.Error("it was queued for another server")
 		}
 		if got := inPostgres(f, readHit, 1); got != "2" {
@@ -253,7 +254,7 @@ func TestSetupMendsAnOlderQueueTable(t *testing.T) {
 		if _, err := v.DB.ExecContext(f.Ctx, countHit, 1); err == nil || !strings.Contains(err.Error(), "run \"cachedpg setup\" again") {
 			f.Errorf("%v", err)
 		}
-		if err := Setup(f.Ctx, f.Plain); err != nil {
+		if err := cachedpg.Setup(f.Ctx, f.Plain); err != nil {
 			f.Fatal(err)
 		}
 		v.Exec(countHit, 1)
@@ -275,8 +276,8 @@ func TestWhatRedisHasForgottenIsCounted(t *testing.T) {
 		held()
 		f.Exec(countHit, 1)
 		f.Fresh(readHit, 1).Is("2")
-		drained(f.Via)
-		if got := StatsOf(f.DB).Queue.Lost; got < 3 {
+		f.Drained()
+		if got := cachedpg.StatsOf(f.DB).Queue.Lost; got < 3 {
 			f.Errorf("%d are lost, want the 3 that were acknowledged at least", got)
 		}
 	})
@@ -285,7 +286,7 @@ func TestWhatRedisHasForgottenIsCounted(t *testing.T) {
 // A write that is queued while a batch has begun is one of the next numbers, and not a forgery.
 func TestAWriteThatIsQueuedDuringABatchIsApplied(t *testing.T) {
 	queueing(t, func(f *harness.Fixture, _ *redistest.Server) {
-		drained(f.Via)
+		f.Drained()
 		writers := make(chan error)
 		for id := 1; id <= 3; id++ {
 			go func() {
@@ -304,7 +305,7 @@ func TestAWriteThatIsQueuedDuringABatchIsApplied(t *testing.T) {
 			}
 		}
 		f.Fresh("SELECT n FROM hits ORDER BY id").Is("300, 300, 300")
-		if q := StatsOf(f.DB).Queue; q.Dead != 0 || q.Lost != 0 {
+		if q := cachedpg.StatsOf(f.DB).Queue; q.Dead != 0 || q.Lost != 0 {
 			f.Errorf("%+v", q)
 		}
 	})
