@@ -88,6 +88,15 @@ func init() {
 			return wrap(in), nil
 		}
 	}
+	inside.SetWrites = func(db *sql.DB, writes *invalidation.Coordinator) { connectorOf(db).space().writes = writes }
+	inside.Backing = func(db *sql.DB) store.Store { return connectorOf(db).space().store }
+	inside.SetBacking = func(db *sql.DB, s store.Store) { connectorOf(db).space().store = s }
+	inside.Round = func(db *sql.DB) error {
+		if sp := connectorOf(db).space(); sp != nil && sp.keeper == nil {
+			return sp.peers.round(func() bool { return false })
+		}
+		return nil
+	}
 }
 
 // tagsRead are the tags of what a query reads, without the schema's; nil while no catalog is known.

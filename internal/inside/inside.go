@@ -70,4 +70,12 @@ var (
 	Writes func(db *sql.DB) *invalidation.Coordinator
 	// Dialled has each connection of a connector of the driver's be what wrap makes of it.
 	Dialled func(c driver.Connector, wrap func(backend.Conn) backend.Conn)
+	// SetWrites has commits of db invalidate by another coordinator. Nobody is using db.
+	SetWrites func(db *sql.DB, writes *invalidation.Coordinator)
+	// Backing is the store in which the entries of db are, shared or not.
+	Backing func(db *sql.DB) store.Store
+	// SetBacking has them be in another one. Nobody is using db.
+	SetBacking func(db *sql.DB, s store.Store)
+	// Round has a process whose store is its own look for others at once.
+	Round func(db *sql.DB) error
 )

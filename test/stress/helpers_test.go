@@ -6,8 +6,8 @@ import (
 )
 
 var (
-	stressDuration = flag.Duration("stress.duration", 5*time.Second, "TestARandomHistory… takes a third of it")
-	stressSeed     = flag.Uint64("stress.seed", 0, "seed of the first history; 0 takes one from the clock")
+	stressDuration = flag.Duration("stress.duration", 5*time.Second, "how long TestStress runs, its variants together; TestARandomHistory… takes a third of it besides")
+	stressSeed     = flag.Uint64("stress.seed", 0, "seed of TestStress and of the first history; 0 takes one from the clock")
 )
 
 func newSeed() uint64 {

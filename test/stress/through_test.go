@@ -1,9 +1,10 @@
-package cachedpg
+package stress
 
 import (
 	"testing"
 	"time"
 
+	"github.com/cachedpg/cachedpg"
 	"github.com/cachedpg/cachedpg/internal/inside"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 )
@@ -34,7 +35,7 @@ func TestStressWhileWritersRefill(t *testing.T) {
 			}
 			refilled := func() (n uint64) {
 				for _, db := range s.dbs {
-					n += StatsOf(db).Refilled
+					n += cachedpg.StatsOf(db).Refilled
 				}
 				return n
 			}
@@ -42,7 +43,7 @@ func TestStressWhileWritersRefill(t *testing.T) {
 			if v := s.violated(); v != "" {
 				t.Fatalf("%s\n%s", v, s.replay(t))
 			}
-			stats := StatsOf(s.dbs[0])
+			stats := cachedpg.StatsOf(s.dbs[0])
 			t.Logf("refilled %d, skipped %d, failed %d", stats.Refilled, stats.RefillSkipped, stats.RefillFailed)
 			if refilled() <= 20 {
 				t.Errorf("little was refilled: %+v", stats)

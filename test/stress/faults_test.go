@@ -1,4 +1,4 @@
-package cachedpg
+package stress
 
 import (
 	"context"
@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachedpg/cachedpg/internal/inside"
 	"github.com/cachedpg/cachedpg/invalidation"
 	"github.com/cachedpg/cachedpg/store"
 )
@@ -110,10 +111,9 @@ func TestTheStressCheckerFindsBrokenProtocols(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			s := newStress(t, stressKind{})
-			sp := s.space()
-			tc.store.Memory = sp.store.(*store.Memory)
-			sp.store = &tc.store
-			sp.writes = invalidation.New(sp.store, invalidation.Options{Local: true})
+			tc.store.Memory = inside.Backing(s.dbs[0]).(*store.Memory)
+			inside.SetBacking(s.dbs[0], &tc.store)
+			inside.SetWrites(s.dbs[0], invalidation.New(&tc.store, invalidation.Options{Local: true}))
 			d := 500 * time.Millisecond
 			if tc.broken {
 				d = time.Minute
