@@ -45,12 +45,13 @@ func init() {
 		}
 		return nil
 	}
-	inside.Catalog = func(db *sql.DB) (current any, stamp store.Stamp) {
+	inside.Catalog = func(db *sql.DB) any {
 		if v := connectorOf(db).space().view.Load(); v != nil {
-			return v, v.catalog
+			return v
 		}
-		return nil, stamp
+		return nil
 	}
+	inside.Stamp = func(db *sql.DB) store.Stamp { return connectorOf(db).space().view.Load().catalog }
 	inside.Load = func(db *sql.DB) <-chan struct{} { return connectorOf(db).space().loads.begin() }
 	inside.Patience = func(db *sql.DB, d time.Duration) { connectorOf(db).readPatience = d }
 	inside.Outcomes = func(db *sql.DB) func() int {

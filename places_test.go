@@ -678,7 +678,7 @@ func TestAWrapperThatDoesNotPassIsValidOnIsTold(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	db := sql.OpenDB(around{c, func(c driver.Conn) driver.Conn { return unheard{c.(*Conn)} }, c.Driver()})
+	db := sql.OpenDB(harness.Around{Connector: c, Wrap: func(c driver.Conn) driver.Conn { return unheard{c.(*Conn)} }, Own: c.Driver()})
 	for range 3 {
 		if _, err := db.ExecContext(f.Ctx, "UPDATE users SET city = 'Oslo' WHERE id = 1"); err != nil {
 			t.Fatal(err)

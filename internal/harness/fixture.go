@@ -100,6 +100,23 @@ func OpenDB(f *Fixture, c driver.Connector) *sql.DB {
 	return db
 }
 
+// Around is a connector that wraps connections, and says which driver is its own.
+type Around struct {
+	driver.Connector
+	Wrap func(driver.Conn) driver.Conn
+	Own  driver.Driver
+}
+
+func (w Around) Driver() driver.Driver { return w.Own }
+
+func (w Around) Connect(ctx context.Context) (driver.Conn, error) {
+	conn, err := w.Connector.Connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return w.Wrap(conn), nil
+}
+
 // Process returns the via of another process, once a lease stands for it.
 func (f *Fixture) Process(name string, keys ...string) Via {
 	f.Helper()

@@ -41,8 +41,10 @@ var (
 	// Store returns the store that db shares with others; nil if it shares none.
 	Store func(db *sql.DB) store.Shared
 	// Catalog stands for the catalog that is known to be current; nil while there is none. It is equal to what it
-	// returned before if that is the catalog still. The stamp is the store's.
-	Catalog func(db *sql.DB) (current any, stamp store.Stamp)
+	// returned before if that is the catalog still.
+	Catalog func(db *sql.DB) any
+	// Stamp is the store's for the catalog that is known to be current.
+	Stamp func(db *sql.DB) store.Stamp
 	// Load has the catalog loaded, and returns what is closed when that is over.
 	Load func(db *sql.DB) <-chan struct{}
 	// Patience is how long a read of db waits for the catalog from now on.

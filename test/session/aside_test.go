@@ -1,4 +1,4 @@
-package cachedpg
+package session
 
 import (
 	"context"
@@ -8,8 +8,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/cachedpg/cachedpg"
 	"github.com/cachedpg/cachedpg/internal/backend"
 	"github.com/cachedpg/cachedpg/internal/harness"
+	"github.com/cachedpg/cachedpg/internal/inside"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 )
 
@@ -191,7 +193,7 @@ func TestAQuestionHasItsOwnLimits(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := conn.Raw(func(c any) error {
-		in := c.(*Conn).inner.(*backend.Pgx)
+		in := inside.Inner(c).(*backend.Pgx)
 		exec := func(sql string) {
 			t.Helper()
 			if _, err := in.ExecContext(f.Ctx, sql, nil); err != nil {
@@ -260,7 +262,9 @@ func TestARefusalIsRemembered(t *testing.T) {
 	if asked > 20 { // a back-off of a minute makes few in any time that a test has, but for those of SET
 		t.Errorf("asked %d times", asked)
 	}
-	if s := StatsOf(db); !slices.ContainsFunc(s.Problems, func(p Problem) bool { return p.Work == "session" && strings.Contains(p.Text, "pg_control_system") }) {
+	if s := cachedpg.StatsOf(db); !slices.ContainsFunc(s.Problems, func(p cachedpg.Problem) bool {
+		return p.Work == "session" && strings.Contains(p.Text, "pg_control_system")
+	}) {
 		t.Errorf("Stats says %q", s.Problems)
 	}
 }

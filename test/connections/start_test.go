@@ -1,11 +1,13 @@
-package cachedpg
+package connections
 
 import (
 	"strings"
 	"testing"
 
+	"github.com/cachedpg/cachedpg"
 	"github.com/cachedpg/cachedpg/internal/backend"
 	"github.com/cachedpg/cachedpg/internal/harness"
+	"github.com/cachedpg/cachedpg/internal/inside"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 )
 
@@ -60,10 +62,10 @@ func TestASessionIsAskedForOnceForEachConnection(t *testing.T) {
 	learned()
 	v.On(second).Exec("CREATE TABLE beside (id int)") // the session that makes it is asked again, for it may be a temporary one
 	f.Until("a hit", func() bool {
-		before := StatsOf(v.DB).Hits
+		before := cachedpg.StatsOf(v.DB).Hits
 		v.On(first).Fresh(harness.UserByID, 1)
 		v.On(second).Fresh(harness.UserByID, 1)
-		return StatsOf(v.DB).Hits > before
+		return cachedpg.StatsOf(v.DB).Hits > before
 	})
 	if n := learned(); n > 1 {
 		t.Errorf("after a table was made two connections were asked for their sessions %d times", n)
@@ -73,7 +75,7 @@ func TestASessionIsAskedForOnceForEachConnection(t *testing.T) {
 		v.On(first).Fresh(harness.UserByID, 1)
 		v.On(second).Fresh(harness.UserByID, 1)
 		n := learned()
-		return n >= 1 && connectorOf(v.DB).space().view.Load() != nil
+		return n >= 1 && inside.Catalog(v.DB) != nil
 	})
 	first.Close()
 	second.Close()
@@ -113,10 +115,10 @@ func TestTheFirstQueryDoesNotWaitForTheCache(t *testing.T) {
 		f := harness.New(t, pgtest.Database(t), "cache_statement", harness.People)
 		wire := pgtest.Listen(t, f.DSN)
 		v := f.Asking(f.Open("cachedpg", harness.WithKeys(wire.DSN, keys)))
-		connectorOf(v.DB).readPatience = 0
+		inside.Patience(v.DB, 0)
 		unlock := f.LockedCatalog("pg_depend")
 		v.Fresh(harness.UserByID, 1).Is("1 ann Oslo")
-		if !connectorOf(v.DB).space().loads.begins() {
+		if inside.Catalog(v.DB) != nil {
 			t.Error("it has waited for the catalog")
 		}
 		own := wire.Texts()[0].Client
@@ -164,11 +166,11 @@ func TestAPingWaitsUntilTheCacheCanAnswer(t *testing.T) {
 	harness.InBothStores(t, func(t *testing.T, keys ...string) {
 		f := harness.New(t, pgtest.Database(t), "cache_statement", harness.People) // its own DB is not used: another one of the process would have begun already
 		v := f.Asking(f.Open("cachedpg", harness.WithKeys(f.DSN, keys)))
-		connectorOf(v.DB).readPatience = 0
+		inside.Patience(v.DB, 0)
 		if err := v.DB.PingContext(f.Ctx); err != nil {
 			t.Fatal(err)
 		}
-		if sp := connectorOf(v.DB).space(); sp.view.Load() == nil || !sp.before.Load().warm.Load() {
+		if inside.Catalog(v.DB) == nil || !inside.Warm(v.DB) {
 			t.Error("the cache has not begun")
 		}
 	})

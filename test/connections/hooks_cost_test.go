@@ -1,10 +1,8 @@
-package cachedpg
+package connections
 
 import (
 	"bytes"
 	"context"
-	"database/sql"
-	"database/sql/driver"
 	"net"
 	"sync/atomic"
 	"testing"
@@ -13,16 +11,11 @@ import (
 	"github.com/jackc/pgx/v5/pgproto3"
 	"github.com/jackc/pgx/v5/stdlib"
 
+	"github.com/cachedpg/cachedpg"
 	"github.com/cachedpg/cachedpg/internal/backend"
 	"github.com/cachedpg/cachedpg/internal/harness"
+	"github.com/cachedpg/cachedpg/internal/inside"
 )
-
-func openIdle(t *testing.T, c driver.Connector, idle int) *sql.DB {
-	db := sql.OpenDB(c)
-	t.Cleanup(func() { db.Close() })
-	db.SetMaxIdleConns(idle)
-	return db
-}
 
 // counting returns how to dial connections that count what is sent.
 func counting(f *harness.Fixture) pgx.ConnConfig {
@@ -67,7 +60,7 @@ func TestAHookThatSendsNothingCostsNothing(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			harness.ScenarioOnce(t, harness.People, func(f *harness.Fixture) {
-				connector, err := WrapConnector(stdlib.GetConnector(counting(f), tc.options...), Config{})
+				connector, err := cachedpg.WrapConnector(stdlib.GetConnector(counting(f), tc.options...), cachedpg.Config{})
 				if err != nil {
 					f.Fatal(err)
 				}
@@ -77,7 +70,7 @@ func TestAHookThatSendsNothingCostsNothing(t *testing.T) {
 				conn := f.Conn(v.DB)
 				var counted *countedConn // the pool's only one; beside it the driver asks for itself
 				if err := conn.Raw(func(c any) error {
-					in := c.(*Conn).inner.(*backend.Pgx)
+					in := inside.Inner(c).(*backend.Pgx)
 					if got := in.Hooked(); got != tc.hooked {
 						f.Errorf("hooked: got %v, want %v", got, tc.hooked)
 					}
@@ -109,7 +102,7 @@ func TestAHookMayTraceItsConnection(t *testing.T) {
 		}
 		for _, option := range []stdlib.OptionOpenDB{stdlib.OptionAfterConnect(trace), stdlib.OptionResetSession(trace)} {
 			again := stdlib.OptionShouldPing(func(context.Context, stdlib.ShouldPingParams) bool { return false })
-			connector, err := WrapConnector(stdlib.GetConnector(harness.ParsedDSN(f, f.DSN), again, option), Config{Store: storeOff})
+			connector, err := cachedpg.WrapConnector(stdlib.GetConnector(harness.ParsedDSN(f, f.DSN), again, option), cachedpg.Config{Store: "off"})
 			if err != nil {
 				f.Fatal(err)
 			}

@@ -1,4 +1,4 @@
-package cachedpg
+package connections
 
 import (
 	"context"
@@ -9,11 +9,11 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/cachedpg/cachedpg"
 	"github.com/cachedpg/cachedpg/internal/harness"
+	"github.com/cachedpg/cachedpg/internal/inside"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 )
-
-const renames = "UPDATE users SET name = 'ida' WHERE id = 1"
 
 // Wrappers of the shapes that drivers for tracing, logging and metrics have. They hide
 // that a connector is an io.Closer.
@@ -52,7 +52,7 @@ type deaf struct {
 }
 
 func deafly(conn driver.Conn) driver.Conn {
-	c := conn.(*Conn)
+	c := conn.(*cachedpg.Conn)
 	return deaf{c, c, c, c}
 }
 
@@ -73,23 +73,6 @@ var shapes = map[string]func(driver.Conn) driver.Conn{
 	"in layers": func(c driver.Conn) driver.Conn { return wholly(wholly(c)) },
 }
 
-// around is a connector that wraps connections, and a driver that is its own or ours.
-type around struct {
-	driver.Connector
-	wrap   func(driver.Conn) driver.Conn
-	driver driver.Driver
-}
-
-func (w around) Driver() driver.Driver { return w.driver }
-
-func (w around) Connect(ctx context.Context) (driver.Conn, error) {
-	conn, err := w.Connector.Connect(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return w.wrap(conn), nil
-}
-
 // opens is a driver without OpenConnector.
 type opens struct {
 	driver.Driver
@@ -108,16 +91,16 @@ func (w opens) Open(name string) (driver.Conn, error) {
 var wrappings = map[string]func(t *testing.T, dsn string, wrap func(driver.Conn) driver.Conn) driver.Connector{
 	"with our driver": func(t *testing.T, dsn string, wrap func(driver.Conn) driver.Conn) driver.Connector {
 		c := connectorFor(t, dsn)
-		return around{c, wrap, c.Driver()}
+		return harness.Around{Connector: c, Wrap: wrap, Own: c.Driver()}
 	},
 	"with the registered driver": func(t *testing.T, dsn string, wrap func(driver.Conn) driver.Conn) driver.Connector {
-		return around{connectorFor(t, dsn), wrap, &Driver{}}
+		return harness.Around{Connector: connectorFor(t, dsn), Wrap: wrap, Own: &cachedpg.Driver{}}
 	},
 	"with a driver of its own": func(t *testing.T, dsn string, wrap func(driver.Conn) driver.Conn) driver.Connector {
-		return around{connectorFor(t, dsn), wrap, opens{}}
+		return harness.Around{Connector: connectorFor(t, dsn), Wrap: wrap, Own: opens{}}
 	},
 	"without connectors": func(t *testing.T, dsn string, wrap func(driver.Conn) driver.Conn) driver.Connector {
-		return &dsnConnector{opens{&Driver{}, wrap}, dsn}
+		return &dsnConnector{opens{&cachedpg.Driver{}, wrap}, dsn}
 	},
 }
 
@@ -132,7 +115,7 @@ func (n *dsnConnector) Driver() driver.Driver                        { return n.
 
 func connectorFor(t *testing.T, dsn string) driver.Connector {
 	t.Helper()
-	c, err := (&Driver{}).OpenConnector(dsn)
+	c, err := (&cachedpg.Driver{}).OpenConnector(dsn)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -162,14 +145,14 @@ func TestADatabaseBehindAWrapperIsFound(t *testing.T) {
 	everyWrapping(t, func(f *harness.Fixture, c driver.Connector) {
 		db := sql.OpenDB(c)
 		defer db.Close()
-		for what, x := range map[string]Database{"the DB": db, "the connector": c} {
-			if x, err := Explain(f.Ctx, x, harness.UserByID, 1); err != nil || !x.Cacheable {
+		for what, x := range map[string]cachedpg.Database{"the DB": db, "the connector": c} {
+			if x, err := cachedpg.Explain(f.Ctx, x, harness.UserByID, 1); err != nil || !x.Cacheable {
 				f.Errorf("Explain of %s: %+v, %v", what, x, err)
 			}
-			if err := Invalidate(f.Ctx, x, "users"); err != nil {
+			if err := cachedpg.Invalidate(f.Ctx, x, "users"); err != nil {
 				f.Errorf("Invalidate of %s: %v", what, err)
 			}
-			if err := Invalidate(f.Ctx, x); err != nil {
+			if err := cachedpg.Invalidate(f.Ctx, x); err != nil {
 				f.Errorf("Invalidate of %s: %v", what, err)
 			}
 		}
@@ -179,17 +162,22 @@ func TestADatabaseBehindAWrapperIsFound(t *testing.T) {
 			if err := db.QueryRowContext(f.Ctx, harness.UserByID, 1).Scan(&id, &name, &city); err != nil || name != "ann" && name != "ida" {
 				f.Fatalf("%q, %v", name, err)
 			}
-			s := StatsOf(db)
+			s := cachedpg.StatsOf(db)
 			if s.Lookups+s.Bypassed == 0 {
 				f.Fatalf("nothing is counted: %+v", s)
 			}
 			return s.Hits > 0
 		})
 		conn := f.Conn(db)
-		if err := PgxConn(f.Ctx, conn, func(conn *pgx.Conn) error { return conn.Ping(f.Ctx) }); err != nil {
+		if err := cachedpg.PgxConn(f.Ctx, conn, func(conn *pgx.Conn) error { return conn.Ping(f.Ctx) }); err != nil {
 			f.Errorf("PgxConn: %v", err)
 		}
 	})
+}
+
+// notOurs reports that an error says whose database it is not.
+func notOurs(err error) bool {
+	return err != nil && err.Error() == "cachedpg: not a database opened with the cachedpg driver"
 }
 
 // What is not ours is told so.
@@ -206,14 +194,14 @@ func TestADatabaseOfAnotherDriverIsRefusedInWords(t *testing.T) {
 		t.Fatal(err)
 	}
 	ctx := t.Context()
-	for what, x := range map[string]Database{"an sql.DB": plain, "a connector": c, "wrapped": around{c, wholly, opens{}}} {
-		if _, err := Explain(ctx, x, "SELECT 1"); !errors.Is(err, errNotOurs) {
+	for what, x := range map[string]cachedpg.Database{"an sql.DB": plain, "a connector": c, "wrapped": harness.Around{Connector: c, Wrap: wholly, Own: opens{}}} {
+		if _, err := cachedpg.Explain(ctx, x, "SELECT 1"); !notOurs(err) {
 			t.Errorf("Explain of %s: %v", what, err)
 		}
-		if err := Invalidate(ctx, x); !errors.Is(err, errNotOurs) {
+		if err := cachedpg.Invalidate(ctx, x); !notOurs(err) {
 			t.Errorf("Invalidate of %s: %v", what, err)
 		}
-		if s := StatsOf(x); len(s.Problems) != 1 || s.Problems[0].Text != errNotOurs.Error() {
+		if s := cachedpg.StatsOf(x); len(s.Problems) != 1 || !notOurs(errors.New(s.Problems[0].Text)) {
 			t.Errorf("StatsOf %s: %+v", what, s)
 		}
 	}
@@ -222,7 +210,7 @@ func TestADatabaseOfAnotherDriverIsRefusedInWords(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	if err := PgxConn(ctx, conn, func(*pgx.Conn) error { return nil }); !errors.Is(err, errNotOurs) {
+	if err := cachedpg.PgxConn(ctx, conn, func(*pgx.Conn) error { return nil }); !notOurs(err) {
 		t.Errorf("PgxConn: %v", err)
 	}
 	if err := conn.PingContext(ctx); err != nil {
@@ -252,14 +240,14 @@ func TestClosingADatabaseBehindAWrapperLeavesNoSession(t *testing.T) {
 			if err := db.QueryRowContext(f.Ctx, "SELECT name FROM users WHERE id = 1").Scan(&name); err != nil || name != "ida" {
 				f.Fatalf("%q, %v", name, err)
 			}
-			d, err := findConnector(f.Ctx, db)
+			cached, err := inside.Cached(f.Ctx, db)
 			if err != nil {
 				f.Fatal(err)
 			}
 			if err := db.Close(); err != nil {
 				f.Error(err)
 			}
-			if sp := d.space(); sp != nil {
+			if cached() {
 				f.Error("the cache outlives Close")
 			}
 			var left int

@@ -1,29 +1,31 @@
-package cachedpg
+package connections
 
 import (
 	"testing"
 
+	"github.com/cachedpg/cachedpg"
 	"github.com/cachedpg/cachedpg/internal/backend"
 	"github.com/cachedpg/cachedpg/internal/harness"
+	"github.com/cachedpg/cachedpg/internal/inside"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 )
 
 func TestAnIdentityIsWhatPostgreSQLSays(t *testing.T) {
 	t.Parallel()
 	f := harness.New(t, pgtest.Database(t), "cache_statement", harness.People)
-	name := connectorOf(f.DB).base.Database + ` \'/é `
+	config := harness.ParsedDSN(f, f.DSN)
+	name := config.Database + ` \'/é `
 	quoted := `"` + name + `"`
 	f.Past("CREATE DATABASE " + quoted + " TEMPLATE template0")
 	f.Cleanup(func() { pgtest.Exec(t, pgtest.DSN(t), "DROP DATABASE "+quoted+" WITH (FORCE)") })
-	config := *connectorOf(f.DB).base
 	config.Database = name
 	for _, plain := range []string{"on", "off"} {
 		config.RuntimeParams["standard_conforming_strings"] = plain
-		c, err := NewConnector(config, Config{})
+		c, err := cachedpg.NewConnector(config, cachedpg.Config{})
 		if err != nil {
 			t.Fatal(err)
 		}
-		in, err := c.(*connector).dial(f.Ctx)
+		in, err := inside.Dial(f.Ctx, c)
 		if err != nil {
 			t.Fatal(err)
 		}
