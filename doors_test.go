@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/cachedpg/cachedpg/internal/harness"
+	"github.com/cachedpg/cachedpg/internal/inside"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 	"github.com/cachedpg/cachedpg/keying"
 	"github.com/cachedpg/cachedpg/store"
@@ -107,7 +108,7 @@ func TestATableThatIsReadOpensWhenItsWritersAreOver(t *testing.T) {
 		if err := writer.QueryRowContext(f.Ctx, "INSERT INTO events (what) VALUES ('late') RETURNING pg_current_xact_id()::text::int8").Scan(&xid); err != nil {
 			f.Fatal(err)
 		}
-		marked, err := keeperOf(f.Via).store.Mark(f.Ctx, store.NewTransactionWriter(xid), tagsOf(f, "SELECT count(*) FROM events"), catalogStamp(f))
+		marked, err := keeperOf(f.Via).store.Mark(f.Ctx, store.NewTransactionWriter(xid), tagsOf(f, "SELECT count(*) FROM events"), inside.Stamp(f.DB))
 		if err != nil || len(marked.Tags) != 0 {
 			f.Fatalf("marked %v, %v; want no intent", marked, err)
 		}

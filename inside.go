@@ -2,6 +2,7 @@ package cachedpg
 
 import (
 	"context"
+	"crypto/sha256"
 	"database/sql"
 	"database/sql/driver"
 	"time"
@@ -97,6 +98,13 @@ func init() {
 			return sp.peers.round(func() bool { return false })
 		}
 		return nil
+	}
+	inside.Statements = func(db *sql.DB) (texts []string) {
+		connectorOf(db).statements.All(func(_ [sha256.Size]byte, s *statementStats) bool {
+			texts = append(texts, s.text)
+			return true
+		})
+		return texts
 	}
 }
 

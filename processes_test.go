@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/cachedpg/cachedpg/internal/harness"
+	"github.com/cachedpg/cachedpg/internal/inside"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 	"github.com/cachedpg/cachedpg/keying"
 	"github.com/cachedpg/cachedpg/store"
@@ -30,7 +31,7 @@ func TestTheIntentsOfADeadWriterAreResolved(t *testing.T) {
 				f.Fatal(err)
 			}
 			tags := tagsOf(f, harness.UserByID, 1)
-			if _, err := keeperOf(f.Via).store.Mark(f.Ctx, store.NewTransactionWriter(xid), tags, catalogStamp(f)); err != nil {
+			if _, err := keeperOf(f.Via).store.Mark(f.Ctx, store.NewTransactionWriter(xid), tags, inside.Stamp(f.DB)); err != nil {
 				f.Fatal(err)
 			}
 			// Longer than a sweep needs to look at the writer twice.
@@ -64,10 +65,6 @@ func TestTheIntentsOfADeadWriterAreResolved(t *testing.T) {
 func tagsOf(f *harness.Fixture, query string, args ...any) []store.Tag {
 	f.Helper()
 	return f.TagsOf(query, args...)
-}
-
-func catalogStamp(f *harness.Fixture) store.Stamp {
-	return connectorOf(f.DB).space().view.Load().catalog
 }
 
 // Eventual consistency marks nothing and invalidates after the commit.

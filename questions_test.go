@@ -290,9 +290,9 @@ func (q *questioned) keeps() {
 
 func (q *questioned) relaysEvents() {
 	q.everyStatement()
-	stop := runRelay(q.Via, RelayOptions{Interval: time.Millisecond})
+	stop := q.Meanwhile("the relay", func(ctx context.Context) error { return Relay(ctx, q.DB, RelayOptions{Interval: time.Millisecond}) })
 	defer stop()
-	q.Until("an empty outbox", func() bool { return outboxSize(q.Fixture) == 0 })
+	q.Until("an empty outbox", func() bool { return q.OutboxSize() == 0 })
 }
 
 func (q *questioned) follows() {
@@ -317,7 +317,7 @@ func (q *questioned) queues() {
 func (q *questioned) losesRedis() {
 	p := q.redis.Proxy()
 	writer := q.Process("writer", "cache_store="+q.redis.URLThrough(p))
-	stop := runRelay(q.Via, RelayOptions{Interval: time.Millisecond})
+	stop := q.Meanwhile("the relay", func(ctx context.Context) error { return Relay(ctx, q.DB, RelayOptions{Interval: time.Millisecond}) })
 	defer stop()
 	q.Until("the relay", func() bool {
 		announced, err := connectorOf(q.DB).space().keeper.guard.Yes(q.Ctx, "SELECT "+held(lockRelay))

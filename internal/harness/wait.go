@@ -3,6 +3,8 @@ package harness
 import (
 	"context"
 	"database/sql"
+	"errors"
+	"sync"
 	"testing"
 	"time"
 
@@ -21,6 +23,28 @@ func (f *Fixture) Until(what string, ok func() bool) {
 		}
 		time.Sleep(time.Millisecond)
 	}
+}
+
+// Meanwhile has something run until stop is called or the test ends. It ends with its context.
+func (v Via) Meanwhile(what string, run func(ctx context.Context) error) (stop func()) {
+	v.F.Helper()
+	ctx, cancel := context.WithCancel(v.F.Ctx)
+	done := make(chan error, 1)
+	go func() { done <- run(ctx) }()
+	stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-done; !errors.Is(err, context.Canceled) {
+			v.F.Errorf("%s ended with %v", what, err)
+		}
+	})
+	v.F.Cleanup(stop)
+	return stop
+}
+
+// OutboxSize is the number of rows that wait in the outbox.
+func (f *Fixture) OutboxSize() int {
+	f.Helper()
+	return f.Count("SELECT count(*) FROM cachedpg.outbox WHERE problem IS NULL")
 }
 
 // Released returns when what has been committed is released.

@@ -80,4 +80,6 @@ var (
 	SetBacking func(db *sql.DB, s store.Store)
 	// Round has a process whose store is its own look for others at once.
 	Round func(db *sql.DB) error
+	// Statements returns the texts that are counted by themselves, as the statistics show them.
+	Statements func(db *sql.DB) (texts []string)
 )

@@ -50,3 +50,11 @@ func SessionQuestions(texts []pgtest.Text) (sessions, discards int) {
 	}
 	return sessions, discards
 }
+
+// SetUpOutbox makes the table of the outbox, for the roles too.
+func SetUpOutbox(f *harness.Fixture, roles ...string) {
+	f.Helper()
+	if err := cachedpg.Setup(f.Ctx, f.Plain, roles...); err != nil {
+		f.Fatal(err)
+	}
+}

@@ -1,4 +1,4 @@
-package cachedpg
+package outbox
 
 import (
 	"context"
@@ -7,94 +7,18 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
+	"github.com/cachedpg/cachedpg"
 	"github.com/cachedpg/cachedpg/internal/harness"
+	"github.com/cachedpg/cachedpg/internal/harness/outside"
+	"github.com/cachedpg/cachedpg/internal/inside"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 	"github.com/cachedpg/cachedpg/internal/redistest"
-	"github.com/cachedpg/cachedpg/invalidation"
 	"github.com/cachedpg/cachedpg/keying"
 	"github.com/cachedpg/cachedpg/store"
 )
-
-// posting is a story in which every commit writes an event.
-func posting(t *testing.T, story func(f *harness.Fixture), keys ...string) {
-	t.Helper()
-	t.Parallel()
-	f := harness.New(t, pgtest.Database(t), "cache_statement", harness.People,
-		append(keys, "cache_store="+pgtest.Redis(t), "cache_outbox=always")...)
-	setUpOutbox(f)
-	story(f)
-}
-
-func setUpOutbox(f *harness.Fixture, roles ...string) {
-	f.Helper()
-	if err := Setup(f.Ctx, f.Plain, roles...); err != nil {
-		f.Fatal(err)
-	}
-}
-
-// runRelay runs a relay on the DB of a via until stop is called or the test ends.
-func runRelay(v harness.Via, o RelayOptions) (stop func()) {
-	v.F.Helper()
-	ctx, cancel := context.WithCancel(v.F.Ctx)
-	done := make(chan error, 1)
-	go func() { done <- Relay(ctx, v.DB, o) }()
-	stop = sync.OnceFunc(func() {
-		cancel()
-		if err := <-done; !errors.Is(err, context.Canceled) {
-			v.F.Errorf("the relay ended with %v", err)
-		}
-	})
-	v.F.Cleanup(stop)
-	return stop
-}
-
-// relays returns when so many relays are there that can reach the store.
-func relays(f *harness.Fixture, n int) {
-	f.Helper()
-	f.Until("the relays", func() bool {
-		return f.Count("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database"+
-			" WHERE datname = current_database()) AND objid = $1::int8", int64(lockRelay)) == n
-	})
-}
-
-// outboxSize is the number of rows that wait.
-func outboxSize(f *harness.Fixture) int {
-	f.Helper()
-	return f.Count("SELECT count(*) FROM cachedpg.outbox WHERE problem IS NULL")
-}
-
-// recorder is a sink that remembers what it got.
-type recorder struct {
-	before func(ctx context.Context, events []invalidation.Event) error // may be nil
-
-	mu     sync.Mutex // guards the fields below
-	events []invalidation.Event
-}
-
-func (r *recorder) Send(ctx context.Context, events []invalidation.Event) error {
-	if r.before != nil {
-		if err := r.before(ctx, events); err != nil {
-			return err
-		}
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, e := range events {
-		e.Tags = slices.Clone(e.Tags)
-		r.events = append(r.events, e)
-	}
-	return nil
-}
-
-func (r *recorder) all() []invalidation.Event {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return slices.Clone(r.events)
-}
 
 // A writer that alone cannot reach the store has a relay mark for it. The others
 // keep their cache, and lose only what it has written.
@@ -102,11 +26,11 @@ func TestARelayMarksForAWriterThatIsCutOff(t *testing.T) {
 	for _, down := range []string{"commit", "fail"} {
 		t.Run("cache_on_store_down="+down, func(t *testing.T) {
 			harness.Outage(t, func(f *harness.Fixture, r *redistest.Server) {
-				setUpOutbox(f)
+				outside.SetUpOutbox(f)
 				p := r.Proxy()
 				writer := f.Process("writer", "cache_store="+r.URLThrough(p))
 				relay := f.Process("relay")
-				runRelay(relay, RelayOptions{})
+				runRelay(relay, cachedpg.RelayOptions{})
 				relays(f, 1)
 				f.Again(harness.UserByID, 1)
 				f.Again(harness.UserByID, 2)
@@ -131,11 +55,11 @@ func TestARelayMarksForAWriterThatIsCutOff(t *testing.T) {
 				f.Hit(harness.UserByID, 2)
 				f.Again(harness.UserByID, 1).Is("1 ann Oslo")
 
-				if s := StatsOf(writer.DB); s.Unmarked != 0 || s.Outbox.Asked != 3 || s.Outbox.Marked != 3 {
+				if s := cachedpg.StatsOf(writer.DB); s.Unmarked != 0 || s.Outbox.Asked != 3 || s.Outbox.Marked != 3 {
 					f.Errorf("%d writes went past the store, %d of %d were marked by a relay; want none, 3 of 3",
 						s.Unmarked, s.Outbox.Marked, s.Outbox.Asked)
 				}
-				f.Until("the requests to be gone", func() bool { return outboxSize(f) == 0 })
+				f.Until("the requests to be gone", func() bool { return f.OutboxSize() == 0 })
 				p.Restore()
 				writer.Again(harness.UserByID, 1)
 			}, "cache_on_store_down="+down)
@@ -147,14 +71,14 @@ func TestARelayMarksForAWriterThatIsCutOff(t *testing.T) {
 func TestAWriterWhomNoRelayCanHelpGoesPastTheStore(t *testing.T) {
 	cutOff := func(t *testing.T, story func(f *harness.Fixture, writer harness.Via, cut func()), keys ...string) {
 		harness.Outage(t, func(f *harness.Fixture, r *redistest.Server) {
-			setUpOutbox(f)
+			outside.SetUpOutbox(f)
 			p := r.Proxy()
 			writer := f.Process("writer", append(keys, "cache_store="+r.URLThrough(p))...)
 			writer.Again(harness.UserByID, 1)
 			f.Again(harness.UserByID, 1)
 			story(f, writer, p.Cut)
 			f.Fresh(harness.UserByID, 1).Is("1 anna Oslo")
-			if s := StatsOf(writer.DB); s.Unmarked != 1 || s.Outbox.Marked != 0 {
+			if s := cachedpg.StatsOf(writer.DB); s.Unmarked != 1 || s.Outbox.Marked != 0 {
 				f.Errorf("%d writes were counted as not marked and %d as marked by a relay, want 1 and 0", s.Unmarked, s.Outbox.Marked)
 			}
 			p.Restore()
@@ -166,17 +90,17 @@ func TestAWriterWhomNoRelayCanHelpGoesPastTheStore(t *testing.T) {
 		cutOff(t, func(f *harness.Fixture, writer harness.Via, cut func()) {
 			cut()
 			writer.Exec(update)
-			if n := outboxSize(f); n != 0 {
+			if n := f.OutboxSize(); n != 0 {
 				f.Errorf("%d requests for nobody", n)
 			}
-			if got := StatsOf(writer.DB).Outbox.Problem; !strings.Contains(got, "cachedpg relay") {
+			if got := cachedpg.StatsOf(writer.DB).Outbox.Problem; !strings.Contains(got, "cachedpg relay") {
 				f.Errorf("the problem is %q, want the remedy", got)
 			}
 		})
 	})
 	t.Run("it is switched off", func(t *testing.T) {
 		cutOff(t, func(f *harness.Fixture, writer harness.Via, cut func()) {
-			runRelay(f.Via, RelayOptions{})
+			runRelay(f.Via, cachedpg.RelayOptions{})
 			relays(f, 1)
 			cut()
 			writer.Exec(update)
@@ -184,13 +108,13 @@ func TestAWriterWhomNoRelayCanHelpGoesPastTheStore(t *testing.T) {
 	})
 	t.Run("it cannot reach the store either", func(t *testing.T) {
 		cutOff(t, func(f *harness.Fixture, writer harness.Via, cut func()) {
-			runRelay(writer, RelayOptions{})
+			runRelay(writer, cachedpg.RelayOptions{})
 			relays(f, 1)
 			cut()
-			f.Until("the outage to be noticed", func() bool { writer.Fresh(harness.UserByID, 1); return StatsOf(writer.DB).Shared.Down })
+			f.Until("the outage to be noticed", func() bool { writer.Fresh(harness.UserByID, 1); return cachedpg.StatsOf(writer.DB).Shared.Down })
 			relays(f, 0)
 			writer.Exec(update)
-			if n := StatsOf(writer.DB).Outbox.Asked; n != 0 {
+			if n := cachedpg.StatsOf(writer.DB).Outbox.Asked; n != 0 {
 				f.Errorf("%d requests to a relay that cannot help", n)
 			}
 		})
@@ -198,16 +122,16 @@ func TestAWriterWhomNoRelayCanHelpGoesPastTheStore(t *testing.T) {
 	t.Run("it does not answer", func(t *testing.T) {
 		cutOff(t, func(f *harness.Fixture, writer harness.Via, cut func()) {
 			conn := f.Conn(f.Plain) // it says that it is a relay, and does nothing
-			if _, err := conn.ExecContext(f.Ctx, lock("pg_advisory_lock_shared", lockRelay)); err != nil {
+			if _, err := conn.ExecContext(f.Ctx, fmt.Sprintf("SELECT pg_advisory_lock_shared(%d, %d)", 0x63616368, lockRelay)); err != nil {
 				f.Fatal(err)
 			}
 			cut()
 			writer.Exec(update)
-			if n := outboxSize(f); n != 1 {
+			if n := f.OutboxSize(); n != 1 {
 				f.Errorf("%d requests wait, want 1", n)
 			}
-			runRelay(f.Via, RelayOptions{}) // one that comes later clears it away
-			f.Until("the request to be gone", func() bool { return outboxSize(f) == 0 })
+			runRelay(f.Via, cachedpg.RelayOptions{}) // one that comes later clears it away
+			f.Until("the request to be gone", func() bool { return f.OutboxSize() == 0 })
 		})
 	})
 	t.Run("there is no table", func(t *testing.T) {
@@ -215,21 +139,22 @@ func TestAWriterWhomNoRelayCanHelpGoesPastTheStore(t *testing.T) {
 			f.Past("DROP SCHEMA cachedpg CASCADE")
 			cut()
 			writer.Exec(update)
-			if got := StatsOf(writer.DB).Outbox.Problem; !strings.Contains(got, "cachedpg setup") {
+			if got := cachedpg.StatsOf(writer.DB).Outbox.Problem; !strings.Contains(got, "cachedpg setup") {
 				f.Errorf("the problem is %q, want the remedy", got)
 			}
 		})
 	})
 	t.Run("the catalog has changed since the statement was planned", func(t *testing.T) {
 		cutOff(t, func(f *harness.Fixture, writer harness.Via, cut func()) {
-			runRelay(f.Via, RelayOptions{})
+			runRelay(f.Via, cachedpg.RelayOptions{})
 			relays(f, 1)
 			cut()
 			f.Exec("CREATE TABLE other (id int)") // by another process
 			f.Released()
 			writer.Exec(update)
-			if got := StatsOf(writer.DB).Outbox.Problem; got != errRefused.Error() {
-				f.Errorf("the problem is %q, want %q", got, errRefused)
+			const refused = "cachedpg: cache_outbox: the catalog or the store has changed since the statement was planned"
+			if got := cachedpg.StatsOf(writer.DB).Outbox.Problem; got != refused {
+				f.Errorf("the problem is %q, want %q", got, refused)
 			}
 		})
 	})
@@ -244,8 +169,8 @@ func TestTheRequestOfADeadWriter(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			harness.Shared(t, harness.People, func(f *harness.Fixture) {
-				setUpOutbox(f)
-				if err := Invalidate(f.Ctx, f.DB); err != nil { // the catalog is another, which the second process would find out
+				outside.SetUpOutbox(f)
+				if err := cachedpg.Invalidate(f.Ctx, f.DB); err != nil { // the catalog is another, which the second process would find out
 					f.Fatal(err)
 				}
 				f.Known(harness.UserByID, 1)
@@ -259,13 +184,13 @@ func TestTheRequestOfADeadWriter(t *testing.T) {
 					f.Fatal(err)
 				}
 				w := store.NewTransactionWriter(xid)
-				tags := slices.DeleteFunc(tagsOf(f, harness.UserByID, 1), func(tag store.Tag) bool { return tag.Kind != store.TagRow })
+				tags := slices.DeleteFunc(f.TagsOf(harness.UserByID, 1), func(tag store.Tag) bool { return tag.Kind != store.TagRow })
 				var id int64
 				if err := f.Plain.QueryRowContext(f.Ctx, "INSERT INTO cachedpg.outbox (tags, xid, writer, catalog) VALUES ("+
-					encodeTags(tags)+", $1::text::xid8, $2, $3) RETURNING id", fmt.Sprint(xid), w[:], int64(catalogStamp(f))).Scan(&id); err != nil {
+					encodeTags(tags)+", $1::text::xid8, $2, $3) RETURNING id", fmt.Sprint(xid), w[:], int64(inside.Stamp(f.DB))).Scan(&id); err != nil {
 					f.Fatal(err)
 				}
-				stop := runRelay(f.Via, RelayOptions{})
+				stop := runRelay(f.Via, cachedpg.RelayOptions{})
 				marked := func(ctx context.Context) bool {
 					return f.Count("SELECT count(*) FROM cachedpg.outbox WHERE id = $1 AND marked", id) == 1
 				}
@@ -276,13 +201,13 @@ func TestTheRequestOfADeadWriter(t *testing.T) {
 				if _, err := writer.Exec(f.Ctx, end.command); err != nil {
 					f.Fatal(err)
 				}
-				runRelay(f.Process("second"), RelayOptions{})
+				runRelay(f.Process("second"), cachedpg.RelayOptions{})
 				relays(f, 1)
 				if name == "prepares and commits later" {
 					f.Stays(300*time.Millisecond, func() { f.Bypass(keying.DirtyTag, harness.UserByID, 1) })
 					f.Past("COMMIT PREPARED 'outbox_later'")
 				}
-				f.Until("the request to be gone", func() bool { return outboxSize(f) == 0 })
+				f.Until("the request to be gone", func() bool { return f.OutboxSize() == 0 })
 				f.Miss(harness.UserByID, 1).Is("1 " + end.name + " Oslo")
 				f.Hit(harness.UserByID, 2)
 			})
@@ -374,7 +299,7 @@ func TestEveryCommitWritesItsEvent(t *testing.T) {
 				session.Exec("COMMIT PREPARED 'outbox_" + consistency + "'")
 				events("COMMIT PREPARED", 2) // its own is of everything: anybody may have prepared it
 				conn.Close()
-				f.Until("the end of who prepared", func() bool { return StatsOf(f.DB).Unresolved == 0 })
+				f.Until("the end of who prepared", func() bool { return cachedpg.StatsOf(f.DB).Unresolved == 0 })
 			}, "cache_consistency="+consistency)
 		})
 	}
