@@ -40,6 +40,15 @@ func withheldBy(v harness.Via, who, query string, args ...any) {
 	}
 }
 
+func explain(v harness.Via, query string, args ...any) *Explanation {
+	v.F.Helper()
+	x, err := Explain(v.AskContext(), v.DB, query, args...)
+	if err != nil {
+		v.F.Fatalf("explain: %v\nin: %s", err, query)
+	}
+	return x
+}
+
 // A lone process shows itself without waiting for anybody.
 func TestTheFirstWriteOfALoneProcessWaitsForNobody(t *testing.T) {
 	harness.Scenario(t, harness.People, func(f *harness.Fixture) {

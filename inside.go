@@ -55,13 +55,6 @@ func init() {
 	inside.Stamp = func(db *sql.DB) store.Stamp { return connectorOf(db).space().view.Load().catalog }
 	inside.Load = func(db *sql.DB) <-chan struct{} { return connectorOf(db).space().loads.begin() }
 	inside.Patience = func(db *sql.DB, d time.Duration) { connectorOf(db).readPatience = d }
-	inside.Outcomes = func(db *sql.DB) func() int {
-		writes := connectorOf(db).space().writes
-		return func() int {
-			writes.Kick()
-			return writes.Stats().Unresolved
-		}
-	}
 	inside.Cached = func(ctx context.Context, db *sql.DB) (func() bool, error) {
 		d, err := findConnector(ctx, db)
 		return func() bool { return d.space() != nil }, err
@@ -69,6 +62,14 @@ func init() {
 	inside.Inner = func(conn any) backend.Conn { return conn.(*Conn).inner }
 	inside.Dial = func(ctx context.Context, c driver.Connector) (backend.Conn, error) { return c.(*connector).dial(ctx) }
 	inside.Build = func(db *sql.DB, name string) { connectorOf(db).build = name }
+	inside.ExplainOn = func(ctx context.Context, conn any, query string) (any, error) {
+		return conn.(*Conn).explain(ctx, query, nil)
+	}
+	inside.Lookup = func(ctx context.Context, db *sql.DB, key store.Key) (store.Outcome, error) {
+		var stamps [1]store.Stamp
+		_, outcome, err := connectorOf(db).space().lookup(ctx, key, []store.Tag{{Kind: store.TagSchema}}, stamps[:])
+		return outcome, err
+	}
 	inside.Asks = asks
 	inside.Identity = func(db *sql.DB) backend.Identity { return connectorOf(db).space().key.Identity }
 	inside.Session = func(db *sql.DB) *backend.Session { return &connectorOf(db).known.Load().session.Session }

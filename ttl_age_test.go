@@ -6,7 +6,6 @@ import (
 	"database/sql"
 	"database/sql/driver"
 	"slices"
-	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -186,22 +185,4 @@ func (in *slowInner) Read(ctx context.Context, q backend.Query) (backend.Rows, e
 	rows, err := in.Pgx.Read(ctx, q)
 	in.pause()
 	return rows, err
-}
-
-func TestExplainNamesAllThatIsByAgeOnly(t *testing.T) {
-	harness.ScenarioOnce(t, shopping, func(f *harness.Fixture) {
-		aged := f.With("cache_policy=users:ttl:1h")
-		const query = "SELECT name, random(), $1::date FROM users WHERE current_date > 'epoch'"
-		want := []string{"volatile-function (random)", "clock-keyword (current_date)", "clock-input", "table cache_statement.users"}
-		if x := explain(withTTL(aged, time.Minute), query, "today"); !slices.Equal(x.ByAge, want) || x.TTL != "1m0s" {
-			f.Errorf("got %q for %s, want %q", x.ByAge, x.TTL, want)
-		}
-		s, conn := f.Session()
-		s.Exec("BEGIN")
-		x := explainOn(s, conn, "/* cachedpg: ttl=5s */ SELECT now()")
-		if x.Cacheable || len(x.Notes) != 1 || !strings.HasPrefix(x.Notes[0], "In a transaction") {
-			f.Errorf("in a transaction:\n%s", x)
-		}
-		s.Exec("ROLLBACK")
-	})
 }

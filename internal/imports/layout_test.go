@@ -14,7 +14,7 @@ import (
 const (
 	maxFiles     = 83
 	maxLines     = 17_600
-	maxTestFiles = 64
+	maxTestFiles = 62
 )
 
 func TestTheRootDoesNotGrow(t *testing.T) {

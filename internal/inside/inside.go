@@ -49,9 +49,6 @@ var (
 	Load func(db *sql.DB) <-chan struct{}
 	// Patience is how long a read of db waits for the catalog from now on.
 	Patience func(db *sql.DB, d time.Duration)
-	// Outcomes has PostgreSQL asked at once for every outcome that is not known, and returns how many there are. It is
-	// of the database where db is at the time of the call.
-	Outcomes func(db *sql.DB) (ask func() (unresolved int))
 	// Cached returns how to learn whether db has a cache. That can be asked when db is closed, too.
 	Cached func(ctx context.Context, db *sql.DB) (still func() bool, err error)
 	// Inner returns the connection to PostgreSQL under one of the driver's; nil if there is none.
@@ -82,4 +79,9 @@ var (
 	Round func(db *sql.DB) error
 	// Statements returns the texts that are counted by themselves, as the statistics show them.
 	Statements func(db *sql.DB) (texts []string)
+	// ExplainOn explains a query on a connection of the driver's, in the state that it is in. What it returns is the
+	// driver's explanation.
+	ExplainOn func(ctx context.Context, conn any, query string) (any, error)
+	// Lookup looks up an entry in db's store, whatever it depends on.
+	Lookup func(ctx context.Context, db *sql.DB, key store.Key) (store.Outcome, error)
 )

@@ -2,6 +2,7 @@ package config
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -172,5 +173,23 @@ func TestAHintThatIsNotUnderstoodIsTold(t *testing.T) {
 		for _, ttl := range []time.Duration{0, -1, -1 << 63} {
 			withTTL(f.Via, ttl).Bypass(keying.ContextBypass, harness.UserByID, 1)
 		}
+	})
+}
+
+func TestExplainNamesAllThatIsByAgeOnly(t *testing.T) {
+	harness.ScenarioOnce(t, shopping, func(f *harness.Fixture) {
+		aged := f.With("cache_policy=users:ttl:1h")
+		const query = "SELECT name, random(), $1::date FROM users WHERE current_date > 'epoch'"
+		want := []string{"volatile-function (random)", "clock-keyword (current_date)", "clock-input", "table cache_statement.users"}
+		if x := outside.Explain(withTTL(aged, time.Minute), query, "today"); !slices.Equal(x.ByAge, want) || x.TTL != "1m0s" {
+			f.Errorf("got %q for %s, want %q", x.ByAge, x.TTL, want)
+		}
+		s, conn := f.Session()
+		s.Exec("BEGIN")
+		x := outside.ExplainOn(s, conn, "/* cachedpg: ttl=5s */ SELECT now()")
+		if x.Cacheable || len(x.Notes) != 1 || !strings.HasPrefix(x.Notes[0], "In a transaction") {
+			f.Errorf("in a transaction:\n%s", x)
+		}
+		s.Exec("ROLLBACK")
 	})
 }

@@ -2,6 +2,7 @@
 package outside
 
 import (
+	"database/sql"
 	"strings"
 	"testing"
 
@@ -10,6 +11,7 @@ import (
 	"github.com/cachedpg/cachedpg"
 	"github.com/cachedpg/cachedpg/internal/backend"
 	"github.com/cachedpg/cachedpg/internal/harness"
+	"github.com/cachedpg/cachedpg/internal/inside"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 )
 
@@ -57,4 +59,35 @@ func SetUpOutbox(f *harness.Fixture, roles ...string) {
 	if err := cachedpg.Setup(f.Ctx, f.Plain, roles...); err != nil {
 		f.Fatal(err)
 	}
+}
+
+// ExplainOn explains on one connection, in the state that it is in, and sees
+// that the query is counted accordingly when it runs there.
+func ExplainOn(v harness.Via, conn *sql.Conn, query string) *cachedpg.Explanation {
+	v.F.Helper()
+	var x *cachedpg.Explanation
+	err := conn.Raw(func(driverConn any) error {
+		explanation, err := inside.ExplainOn(v.F.Ctx, driverConn, query)
+		x, _ = explanation.(*cachedpg.Explanation)
+		return err
+	})
+	if err != nil {
+		v.F.Fatalf("explain: %v\nin: %s", err, query)
+	}
+	CountedAs(v.On(conn), x, query)
+	return x
+}
+
+// CountedAs sees that what is explained to be a bypass is counted as that when it runs.
+func CountedAs(v harness.Via, x *cachedpg.Explanation, query string) *cachedpg.Explanation {
+	v.F.Helper()
+	if x.Cacheable {
+		return x
+	}
+	before := inside.Counted(v.DB)
+	v.Read(v.Ask, query, nil) // it may fail
+	if got := harness.Difference(before, inside.Counted(v.DB)); got != "bypass "+x.Reason {
+		v.F.Errorf("%s: counted as %q, explained as %q", query, got, x.Reason)
+	}
+	return x
 }

@@ -1,4 +1,4 @@
-package cachedpg
+package explain
 
 import (
 	"context"
@@ -10,7 +10,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachedpg/cachedpg"
 	"github.com/cachedpg/cachedpg/internal/harness"
+	"github.com/cachedpg/cachedpg/internal/harness/outside"
 	"github.com/cachedpg/cachedpg/internal/inside"
 	"github.com/cachedpg/cachedpg/keying"
 )
@@ -19,7 +21,7 @@ import (
 func TestExplainNeedsNoStore(t *testing.T) {
 	harness.ScenarioOnce(t, harness.People, func(f *harness.Fixture) {
 		gone := limits(f, limited{}, "cache_store=redis://127.0.0.1:1/0")
-		x := explain(gone, harness.UserByID, 1)
+		x := outside.Explain(gone, harness.UserByID, 1)
 		if !x.Cacheable || len(x.Reads) < 3 {
 			f.Errorf("without its Redis:\n%s", x)
 		}
@@ -32,7 +34,7 @@ func TestExplainNeedsNoStore(t *testing.T) {
 			f.Fatal(err)
 		}
 		cold := limits(f, limited{})
-		if x := explain(cold, harness.UserByID, 1); !x.Cacheable {
+		if x := outside.Explain(cold, harness.UserByID, 1); !x.Cacheable {
 			f.Errorf("with a transaction under way:\n%s", x)
 		}
 		cold.Bypass(keying.Warming, harness.UserByID, 1)
@@ -47,7 +49,7 @@ func TestExplainRunsNothing(t *testing.T) {
 			"DELETE FROM users", "DROP TABLE users", "SELECT bump()", "SELECT nextval('seq')", "BEGIN", "SET work_mem = '1GB'",
 			"DO 'BEGIN DELETE FROM users; END'", "TRUNCATE users CASCADE", "COPY users FROM STDIN",
 		} {
-			explain(f.Via, query)
+			outside.Explain(f.Via, query)
 		}
 		if met := harness.Difference(before, inside.Counted(f.DB)); met != "" {
 			f.Errorf("counted as %s", met)
@@ -101,7 +103,7 @@ func TestWhatExplainSays(t *testing.T) {
 			{name: "a name that is not there", sql: "INSERT INTO nowhere VALUES (1)", asks: true, notes: "not in the schema"},
 		} {
 			f.Step(test.name, func(f *harness.Fixture) {
-				x := explain(f.Via, test.sql, test.args...)
+				x := outside.Explain(f.Via, test.sql, test.args...)
 				if !slices.Equal(x.Reads, test.reads) {
 					f.Errorf("reads:\ngot  %q\nwant %q", x.Reads, test.reads)
 				}
@@ -122,25 +124,20 @@ func TestWhatExplainSays(t *testing.T) {
 func TestExplainSaysHowLong(t *testing.T) {
 	harness.ScenarioOnce(t, harness.People, func(f *harness.Fixture) {
 		short := f.With("cache_ttl=10m", "cache_policy=users:cache-aside:5m")
-		minute := func(ctx context.Context) context.Context { return WithTTL(ctx, time.Minute) }
+		minute := func(ctx context.Context) context.Context { return cachedpg.WithTTL(ctx, time.Minute) }
 		for name, test := range map[string]struct {
-			x    *Explanation
+			x    *cachedpg.Explanation
 			want string
 		}{
-			"by default":           {explain(f.Via, harness.UserByID), "1h0m0s"},
-			"by cache_ttl":         {explain(short, "SELECT 1"), "10m0s"},
-			"by a policy":          {explain(short, harness.UserByID), "5m0s"},
-			"by a comment":         {explain(short, "/* cachedpg: ttl=30s */ "+harness.UserByID), "30s"},
-			"by a context":         {explain(short.In(minute), harness.UserByID), "1m0s"},
-			"what is never cached": {explain(short, "SELECT now()"), ""},
+			"by default":           {outside.Explain(f.Via, harness.UserByID), "1h0m0s"},
+			"by cache_ttl":         {outside.Explain(short, "SELECT 1"), "10m0s"},
+			"by a policy":          {outside.Explain(short, harness.UserByID), "5m0s"},
+			"by a comment":         {outside.Explain(short, "/* cachedpg: ttl=30s */ "+harness.UserByID), "30s"},
+			"by a context":         {outside.Explain(short.In(minute), harness.UserByID), "1m0s"},
+			"what is never cached": {outside.Explain(short, "SELECT now()"), ""},
 		} {
 			if test.x.TTL != test.want {
 				f.Errorf("%s: got %q, want %q", name, test.x.TTL, test.want)
-			}
-		}
-		for text, want := range map[string]string{"1h0m0s": "1h", "10m0s": "10m", "1m30s": "1m30s", "30s": "30s", "1h1m0s": "1h1m", "20m0s": "20m", "500ms": "500ms", "0s": "0s"} {
-			if got := shortDuration(text); got != want {
-				f.Errorf("%s: got %s, want %s", text, got, want)
 			}
 		}
 	})
@@ -164,7 +161,7 @@ func TestExplainWithoutArguments(t *testing.T) {
 			"INSERT INTO users (id, name) SELECT $1::int, $2 ON CONFLICT (id) DO UPDATE SET name = excluded.name": {1, "a"},
 			"SELECT * FROM users WHERE id = $1 UNION SELECT * FROM users WHERE id = $2":                           {1, 2},
 		} {
-			without, with := explain(f.Via, query), explain(f.Via, query, args...)
+			without, with := outside.Explain(f.Via, query), outside.Explain(f.Via, query, args...)
 			if !slices.Equal(without.Reads, with.Reads) || !slices.Equal(without.Invalidates, with.Invalidates) {
 				f.Errorf("%s:\nwithout arguments %q, %q\nwith arguments    %q, %q", query, without.Reads, without.Invalidates, with.Reads, with.Invalidates)
 			}
@@ -179,7 +176,7 @@ func TestExplainWithoutArguments(t *testing.T) {
 func TestExplainShowsTheKey(t *testing.T) {
 	harness.ScenarioOnce(t, harness.People, func(f *harness.Fixture) {
 		conn := f.Conn(f.DB)
-		x := explainOn(f.Via, conn, "SELECT  name /* for ann */ FROM users WHERE id=1")
+		x := outside.ExplainOn(f.Via, conn, "SELECT  name /* for ann */ FROM users WHERE id=1")
 		if got := x.Key; got.Text != "select name from users where id = $int" || got.Literals != 1 || len(got.Arguments) != 0 ||
 			got.ExecMode != "cache_statement" || got.Role != "postgres" || !slices.Contains(got.SearchPath, "cache_statement") ||
 			got.Database == "" || len(got.Settings) != len(keying.Settings)+3 || got.Settings["DateStyle"] == "" {
@@ -191,13 +188,13 @@ func TestExplainShowsTheKey(t *testing.T) {
 				f.Errorf("setting %s: got %q, want %q, %v", name, got, want, err)
 			}
 		}
-		if got := explain(f.Via, "SELECT $1::text, $2::timestamptz", "a", time.Now()).Key.Arguments; !slices.Equal(got, []string{"string", "time.Time"}) {
+		if got := outside.Explain(f.Via, "SELECT $1::text, $2::timestamptz", "a", time.Now()).Key.Arguments; !slices.Equal(got, []string{"string", "time.Time"}) {
 			f.Errorf("got arguments %q", got)
 		}
 		digests := map[string]bool{x.Key.Digest: true}
 		for _, set := range []string{"SET TIME ZONE 'Asia/Tokyo'", "SET bytea_output = escape", "SET search_path = cache_statement, public", "SET SESSION AUTHORIZATION postgres"} {
 			f.On(conn).Exec(set)
-			y := explainOn(f.Via, conn, "SELECT name FROM users WHERE id = 1")
+			y := outside.ExplainOn(f.Via, conn, "SELECT name FROM users WHERE id = 1")
 			same := y.Key.Role == x.Key.Role && slices.Equal(y.Key.SearchPath, x.Key.SearchPath) && maps.Equal(y.Key.Settings, x.Key.Settings)
 			if digests[y.Key.Digest] != same {
 				f.Errorf("%s: the digest is the same: %v, the parts are: %v", set, !same, same)
@@ -220,7 +217,7 @@ func TestExplainShowsNoValues(t *testing.T) {
 			if !strings.Contains(query, "$1") {
 				args = nil
 			}
-			x, err := Explain(f.Ctx, f.DB, query, args...)
+			x, err := cachedpg.Explain(f.Ctx, f.DB, query, args...)
 			if err != nil {
 				f.Errorf("%s: %v", query, err)
 				continue
@@ -247,7 +244,7 @@ func TestExplainsErrors(t *testing.T) {
 			"too many arguments": {f.DB, []any{1, 2}, "cachedpg: the statement has 1 parameter, but 2 arguments given"},
 			"no server":          {f.Open("cachedpg", "postgres://u:s3cret@127.0.0.1:1/d?sslmode=disable"), nil, "connection refused"},
 		} {
-			_, err := Explain(f.Ctx, test.db, "SELECT * FROM users WHERE id = $1", test.args...)
+			_, err := cachedpg.Explain(f.Ctx, test.db, "SELECT * FROM users WHERE id = $1", test.args...)
 			if err == nil || !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "s3cret") {
 				f.Errorf("%s: got %v, want %s", name, err, test.want)
 			}

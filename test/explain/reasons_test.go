@@ -1,4 +1,4 @@
-package cachedpg
+package explain
 
 import (
 	"context"
@@ -13,11 +13,12 @@ import (
 	"testing"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/stdlib"
 
+	"github.com/cachedpg/cachedpg"
 	"github.com/cachedpg/cachedpg/catalog"
 	"github.com/cachedpg/cachedpg/internal/backend"
 	"github.com/cachedpg/cachedpg/internal/harness"
+	"github.com/cachedpg/cachedpg/internal/harness/outside"
 	"github.com/cachedpg/cachedpg/internal/inside"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 	"github.com/cachedpg/cachedpg/keying"
@@ -141,7 +142,7 @@ func TestExplainAgreesWithWhatHappens(t *testing.T) {
 		f := harness.New(t, pgtest.Database(t), "cache_statement", explainable, keys...)
 		f.Warm(harness.UserByID, 1)
 		for _, s := range explained {
-			x := explain(f.Via, s.sql, s.args...)
+			x := outside.Explain(f.Via, s.sql, s.args...)
 			if want := reasonName(s.reason); x.Reason != want || x.Cacheable != (want == "") {
 				t.Errorf("%s: got reason %q, want %q", s.sql, x.Reason, want)
 			}
@@ -177,15 +178,13 @@ func runOnce(f *harness.Fixture, query string, args []any) {
 
 // stored: there is an entry under the key that was explained. The store in
 // memory knows by itself which tags it has.
-func stored(f *harness.Fixture, query string, x *Explanation) {
+func stored(f *harness.Fixture, query string, x *cachedpg.Explanation) {
 	f.Helper()
-	sp := connectorOf(f.DB).space()
 	var key store.Key
 	if n, err := hex.Decode(key[:], []byte(x.Key.Digest)); n != len(key) || err != nil {
 		f.Fatalf("%s: digest %q", query, x.Key.Digest)
 	}
-	var stamps [1]store.Stamp
-	if _, outcome, err := sp.lookup(f.Ctx, key, []store.Tag{{Kind: store.TagSchema}}, stamps[:]); outcome != store.Hit {
+	if outcome, err := inside.Lookup(f.Ctx, f.DB, key); outcome != store.Hit {
 		f.Errorf("%s: under the key is a %s, %v", query, outcome, err)
 	}
 }
@@ -195,44 +194,6 @@ func reasonName(r keying.Reason) string {
 		return ""
 	}
 	return r.String()
-}
-
-func explain(v harness.Via, query string, args ...any) *Explanation {
-	v.F.Helper()
-	x, err := Explain(v.AskContext(), v.DB, query, args...)
-	if err != nil {
-		v.F.Fatalf("explain: %v\nin: %s", err, query)
-	}
-	return x
-}
-
-// explainOn explains on one connection, in the state that it is in, and sees
-// that the query is counted accordingly when it runs there.
-func explainOn(v harness.Via, conn *sql.Conn, query string) (x *Explanation) {
-	v.F.Helper()
-	err := conn.Raw(func(driverConn any) (err error) {
-		x, err = driverConn.(*Conn).explain(v.F.Ctx, query, nil)
-		return err
-	})
-	if err != nil {
-		v.F.Fatalf("explain: %v\nin: %s", err, query)
-	}
-	counted(v.On(conn), x, query)
-	return x
-}
-
-// counted: what is explained to be a bypass is counted as that when it runs.
-func counted(v harness.Via, x *Explanation, query string) *Explanation {
-	v.F.Helper()
-	if x.Cacheable {
-		return x
-	}
-	before := inside.Counted(v.DB)
-	v.Read(v.Ask, query, nil) // it may fail
-	if got := harness.Difference(before, inside.Counted(v.DB)); got != "bypass "+x.Reason {
-		v.F.Errorf("%s: counted as %q, explained as %q", query, got, x.Reason)
-	}
-	return x
 }
 
 // limited is a connection to a database that keeps something to itself.
@@ -262,40 +223,32 @@ func (in *limited) LoadCatalog(ctx context.Context, before *catalog.Snapshot) (*
 // limits opens a database on which every connection is limited.
 func limits(f *harness.Fixture, how limited, keys ...string) harness.Via {
 	f.Helper()
-	c, err := (&Driver{}).OpenConnector(harness.WithKeys(f.DSN, keys))
+	c, err := (&cachedpg.Driver{}).OpenConnector(harness.WithKeys(f.DSN, keys))
 	if err != nil {
 		f.Fatal(err)
 	}
 	inside.Process(c, "limited "+rand.Text())
-	config, err := pgx.ParseConfig(f.DSN)
-	if err != nil {
-		f.Fatal(err)
-	}
-	c.(*connector).connect = func(ctx context.Context, _ *link) (backend.Conn, error) {
-		in, err := dialPgx(ctx, stdlib.GetConnector(*config))
-		if err != nil {
-			return nil, err
-		}
+	inside.Dialled(c, func(in backend.Conn) backend.Conn {
 		own := how
 		own.Pgx = in.(*backend.Pgx)
-		return &own, nil
-	}
+		return &own
+	})
 	db := sql.OpenDB(c)
 	f.Cleanup(func() { db.Close() })
 	return f.Asking(db)
 }
 
 // explainedSituations are reasons that a text alone does not give.
-var explainedSituations = map[keying.Reason]func(f *harness.Fixture) *Explanation{
-	keying.TemporaryTable: func(f *harness.Fixture) *Explanation {
+var explainedSituations = map[keying.Reason]func(f *harness.Fixture) *cachedpg.Explanation{
+	keying.TemporaryTable: func(f *harness.Fixture) *cachedpg.Explanation {
 		v, conn := ownSession(f.With(), "CREATE TEMPORARY TABLE mine (id int)")
-		return explainOn(v, conn, "SELECT * FROM mine")
+		return outside.ExplainOn(v, conn, "SELECT * FROM mine")
 	},
-	keying.TemporaryObjects: func(f *harness.Fixture) *Explanation {
+	keying.TemporaryObjects: func(f *harness.Fixture) *cachedpg.Explanation {
 		v, conn := ownSession(f.With(), "CREATE TEMPORARY TABLE mine (id int)", "SET search_path = cache_statement, pg_temp")
-		return explainOn(v, conn, "SELECT * FROM users")
+		return outside.ExplainOn(v, conn, "SELECT * FROM users")
 	},
-	keying.UnreadableView: func(f *harness.Fixture) *Explanation {
+	keying.UnreadableView: func(f *harness.Fixture) *cachedpg.Explanation {
 		tx, err := f.Plain.BeginTx(f.Ctx, nil)
 		if err != nil {
 			f.Fatal(err)
@@ -304,75 +257,75 @@ var explainedSituations = map[keying.Reason]func(f *harness.Fixture) *Explanatio
 		if _, err := tx.ExecContext(f.Ctx, "LOCK TABLE orders IN ACCESS EXCLUSIVE MODE"); err != nil {
 			f.Fatal(err)
 		}
-		return explain(limits(f, limited{}), "SELECT * FROM spending")
+		return outside.Explain(limits(f, limited{}), "SELECT * FROM spending")
 	},
-	keying.UserType: func(f *harness.Fixture) *Explanation {
+	keying.UserType: func(f *harness.Fixture) *cachedpg.Explanation {
 		f.Exec("CREATE FUNCTION fits(int) RETURNS bool LANGUAGE sql STABLE AS 'SELECT $1 > 0'; CREATE DOMAIN size AS int CHECK (fits(VALUE))")
 		f.Exec("CREATE TABLE shoes (id int PRIMARY KEY, of size)")
-		return explain(f.Via, "SELECT * FROM shoes")
+		return outside.Explain(f.Via, "SELECT * FROM shoes")
 	},
-	keying.UserCast: func(f *harness.Fixture) *Explanation {
+	keying.UserCast: func(f *harness.Fixture) *cachedpg.Explanation {
 		f.Exec("CREATE TYPE celsius AS (d int); CREATE FUNCTION degrees(celsius) RETURNS int LANGUAGE sql STABLE AS 'SELECT 1'; CREATE CAST (celsius AS int) WITH FUNCTION degrees(celsius)")
 		f.Exec("CREATE TABLE weather (id int PRIMARY KEY, c celsius)")
-		return explain(f.Via, "SELECT c::int FROM weather")
+		return outside.Explain(f.Via, "SELECT c::int FROM weather")
 	},
-	keying.InTransactionAfterWrite: func(f *harness.Fixture) *Explanation {
+	keying.InTransactionAfterWrite: func(f *harness.Fixture) *cachedpg.Explanation {
 		_, conn := ownSession(f.Via, "BEGIN", "UPDATE users SET name = 'x' WHERE id = 1")
-		if x := explainOn(f.Via, conn, "SELECT * FROM users WHERE id = 2"); !x.Cacheable || !strings.Contains(x.String(), "only a result with rows") {
+		if x := outside.ExplainOn(f.Via, conn, "SELECT * FROM users WHERE id = 2"); !x.Cacheable || !strings.Contains(x.String(), "only a result with rows") {
 			f.Errorf("another row: %s", x)
 		}
-		return explainOn(f.Via, conn, "SELECT * FROM users WHERE id = 1")
+		return outside.ExplainOn(f.Via, conn, "SELECT * FROM users WHERE id = 1")
 	},
-	keying.Isolation: func(f *harness.Fixture) *Explanation {
+	keying.Isolation: func(f *harness.Fixture) *cachedpg.Explanation {
 		_, conn := ownSession(f.Via, "BEGIN ISOLATION LEVEL REPEATABLE READ")
-		return explainOn(f.Via, conn, "SELECT * FROM users")
+		return outside.ExplainOn(f.Via, conn, "SELECT * FROM users")
 	},
-	keying.FailedTransaction: func(f *harness.Fixture) *Explanation {
+	keying.FailedTransaction: func(f *harness.Fixture) *cachedpg.Explanation {
 		_, conn := ownSession(f.Via, "BEGIN")
 		if _, err := conn.ExecContext(f.Ctx, "SELECT 1/0"); err == nil {
 			f.Fatal("1/0 is no error")
 		}
-		return explainOn(f.Via, conn, "SELECT * FROM users")
+		return outside.ExplainOn(f.Via, conn, "SELECT * FROM users")
 	},
-	keying.ContextBypass: func(f *harness.Fixture) *Explanation {
-		return explainUsers(f.In(WithBypass))
+	keying.ContextBypass: func(f *harness.Fixture) *cachedpg.Explanation {
+		return explainUsers(f.In(cachedpg.WithBypass))
 	},
-	keying.PolicyOff: func(f *harness.Fixture) *Explanation {
-		x := explain(f.With("cache_policy=orders:off"), "SELECT * FROM big")
+	keying.PolicyOff: func(f *harness.Fixture) *cachedpg.Explanation {
+		x := outside.Explain(f.With("cache_policy=orders:off"), "SELECT * FROM big")
 		if x.Policy != "off" || !slices.ContainsFunc(x.Reads, func(tag string) bool { return strings.HasSuffix(tag, ".orders") }) {
 			f.Errorf("policy %q, reads %q", x.Policy, x.Reads)
 		}
 		return x
 	},
-	keying.CacheOff: func(f *harness.Fixture) *Explanation {
+	keying.CacheOff: func(f *harness.Fixture) *cachedpg.Explanation {
 		return explainUsers(limits(f, limited{}, "cache_store=off"))
 	},
-	keying.WriteOnly: func(f *harness.Fixture) *Explanation {
+	keying.WriteOnly: func(f *harness.Fixture) *cachedpg.Explanation {
 		return explainUsers(f.Beside("write-only", "cache_mode=write-only", "cache_store="+pgtest.Redis(f.T)))
 	},
-	keying.OtherStore: func(f *harness.Fixture) *Explanation {
+	keying.OtherStore: func(f *harness.Fixture) *cachedpg.Explanation {
 		f.Fresh("SELECT * FROM users") // whose store counts
 		return explainUsers(f.With("cache_store=" + pgtest.Redis(f.T)))
 	},
-	keying.OtherWriter: func(f *harness.Fixture) *Explanation {
+	keying.OtherWriter: func(f *harness.Fixture) *cachedpg.Explanation {
 		reader := f.Beside("reader")
 		reader.Fresh("SELECT * FROM users")
 		f.Exec("UPDATE users SET name = name")
-		f.Until("the writer to be seen", func() bool { return peersOf(reader).check() != nil })
+		f.Until("the writer to be seen", func() bool { return errors.Is(reader.DB.PingContext(f.Ctx), cachedpg.ErrWithheld) })
 		return explainUsers(reader)
 	},
-	keying.HotStandby: func(f *harness.Fixture) *Explanation { return explainUsers(limits(f, limited{standby: true})) },
-	keying.SessionUnknown: func(f *harness.Fixture) *Explanation {
+	keying.HotStandby: func(f *harness.Fixture) *cachedpg.Explanation { return explainUsers(limits(f, limited{standby: true})) },
+	keying.SessionUnknown: func(f *harness.Fixture) *cachedpg.Explanation {
 		return explainUsers(limits(f, limited{noSession: true}))
 	},
-	keying.CatalogUnavailable: func(f *harness.Fixture) *Explanation {
+	keying.CatalogUnavailable: func(f *harness.Fixture) *cachedpg.Explanation {
 		return explainUsers(limits(f, limited{noCatalog: true}))
 	},
 }
 
-func explainUsers(v harness.Via) *Explanation {
+func explainUsers(v harness.Via) *cachedpg.Explanation {
 	v.F.Helper()
-	return counted(v, explain(v, "SELECT * FROM users"), "SELECT * FROM users")
+	return outside.CountedAs(v, outside.Explain(v, "SELECT * FROM users"), "SELECT * FROM users")
 }
 
 // ownSession takes a connection and executes statements on it.
