@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"database/sql"
 	"database/sql/driver"
+	"fmt"
 	"time"
 
 	"github.com/cachedpg/cachedpg/internal/backend"
@@ -40,12 +41,6 @@ func init() {
 	}
 	inside.Process = func(c driver.Connector, name string) { c.(*connector).process = name }
 	inside.Tags = tagsRead
-	inside.Store = func(db *sql.DB) store.Shared {
-		if keeper := connectorOf(db).space().keeper; keeper != nil {
-			return keeper.store
-		}
-		return nil
-	}
 	inside.Catalog = func(db *sql.DB) any {
 		if v := connectorOf(db).space().view.Load(); v != nil {
 			return v
@@ -74,12 +69,7 @@ func init() {
 	inside.Identity = func(db *sql.DB) backend.Identity { return connectorOf(db).space().key.Identity }
 	inside.Session = func(db *sql.DB) *backend.Session { return &connectorOf(db).known.Load().session.Session }
 	inside.Queue = func(db *sql.DB) *behind.Queue { return connectorOf(db).behind.Load() }
-	inside.Writes = func(db *sql.DB) *invalidation.Coordinator {
-		if sp := connectorOf(db).space(); sp != nil {
-			return sp.writes
-		}
-		return nil
-	}
+	inside.Writes = func(db *sql.DB) *invalidation.Coordinator { return connectorOf(db).space().writes }
 	inside.Dialled = func(c driver.Connector, wrap func(backend.Conn) backend.Conn) {
 		d := c.(*connector)
 		connect := d.connect
@@ -92,8 +82,8 @@ func init() {
 		}
 	}
 	inside.SetWrites = func(db *sql.DB, writes *invalidation.Coordinator) { connectorOf(db).space().writes = writes }
-	inside.Backing = func(db *sql.DB) store.Store { return connectorOf(db).space().store }
-	inside.SetBacking = func(db *sql.DB, s store.Store) { connectorOf(db).space().store = s }
+	inside.Store = func(db *sql.DB) store.Store { return connectorOf(db).space().store }
+	inside.SetStore = func(db *sql.DB, s store.Store) { connectorOf(db).space().store = s }
 	inside.Round = func(db *sql.DB) error {
 		if sp := connectorOf(db).space(); sp != nil && sp.keeper == nil {
 			return sp.peers.round(func() bool { return false })
@@ -107,6 +97,18 @@ func init() {
 		})
 		return texts
 	}
+	inside.Expires = func(db *sql.DB, query, value string) (at store.Moment, ok bool) {
+		rs := &connectorOf(db).space().recipes
+		rs.mu.Lock()
+		defer rs.mu.Unlock()
+		for element := rs.order.Front(); element != nil; element = element.Next() {
+			if r := element.Value.(*recipe); r.sql == query && fmt.Sprint(r.values[0].Value) == value {
+				at, ok = r.expires, true
+			}
+		}
+		return at, ok
+	}
+	inside.RefillTime, inside.MaxUnread = refillTime, maxUnread
 }
 
 // tagsRead are the tags of what a query reads, without the schema's; nil while no catalog is known.

@@ -38,8 +38,6 @@ var (
 	Process func(c driver.Connector, name string)
 	// Tags returns the tags of what a query of db's own sessions reads, without the schema's.
 	Tags func(db *sql.DB, query string, args ...any) []store.Tag
-	// Store returns the store that db shares with others; nil if it shares none.
-	Store func(db *sql.DB) store.Shared
 	// Catalog stands for the catalog that is known to be current; nil while there is none. It is equal to what it
 	// returned before if that is the catalog still.
 	Catalog func(db *sql.DB) any
@@ -65,16 +63,16 @@ var (
 	Session func(db *sql.DB) *backend.Session
 	// Queue is that of strategy write-behind; nil before the database is known.
 	Queue func(db *sql.DB) *behind.Queue
-	// Writes are those of db's cache, also when db is closed afterwards; nil before the database is known.
+	// Writes are those of db's cache, also when db is closed afterwards.
 	Writes func(db *sql.DB) *invalidation.Coordinator
 	// Dialled has each connection of a connector of the driver's be what wrap makes of it.
 	Dialled func(c driver.Connector, wrap func(backend.Conn) backend.Conn)
 	// SetWrites has commits of db invalidate by another coordinator. Nobody is using db.
 	SetWrites func(db *sql.DB, writes *invalidation.Coordinator)
-	// Backing is the store in which the entries of db are, shared or not.
-	Backing func(db *sql.DB) store.Store
-	// SetBacking has them be in another one. Nobody is using db.
-	SetBacking func(db *sql.DB, s store.Store)
+	// Store is the store in which the entries of db are, shared or not.
+	Store func(db *sql.DB) store.Store
+	// SetStore has them be in another one. Nobody is using db.
+	SetStore func(db *sql.DB, s store.Store)
 	// Round has a process whose store is its own look for others at once.
 	Round func(db *sql.DB) error
 	// Statements returns the texts that are counted by themselves, as the statistics show them.
@@ -84,4 +82,10 @@ var (
 	ExplainOn func(ctx context.Context, conn any, query string) (any, error)
 	// Lookup looks up an entry in db's store, whatever it depends on.
 	Lookup func(ctx context.Context, db *sql.DB, key store.Key) (store.Outcome, error)
+	// Expires is when the result ends that a commit of strategy write-through would read again; ok is false if none is
+	// known for the query with this value.
+	Expires func(db *sql.DB, query, value string) (at store.Moment, ok bool)
+	// RefillTime is how long a commit of strategy write-through reads again, and MaxUnread how often it does so for a result that nobody asks for.
+	RefillTime time.Duration
+	MaxUnread  uint64
 )

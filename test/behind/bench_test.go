@@ -44,7 +44,10 @@ func queueBench(b *testing.B, fsync string) (cached, plain *sql.DB) {
 		}
 	})
 	cached = open("cachedpg", harness.WithKeys(database, []string{"cache_store=" + r.URL(), "cache_policy=hits:write-behind"}))
-	b.Cleanup(func() { writes = inside.Writes(cached) })
+	if err := cached.Ping(); err != nil {
+		b.Fatal(err)
+	}
+	writes = inside.Writes(cached)
 	return cached, open("pgx", database)
 }
 

@@ -111,8 +111,8 @@ func TestTheStressCheckerFindsBrokenProtocols(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			s := newStress(t, stressKind{})
-			tc.store.Memory = inside.Backing(s.dbs[0]).(*store.Memory)
-			inside.SetBacking(s.dbs[0], &tc.store)
+			tc.store.Memory = inside.Store(s.dbs[0]).(*store.Memory)
+			inside.SetStore(s.dbs[0], &tc.store)
 			inside.SetWrites(s.dbs[0], invalidation.New(&tc.store, invalidation.Options{Local: true}))
 			d := 500 * time.Millisecond
 			if tc.broken {

@@ -84,7 +84,7 @@ func (s *stress) settle(tb testing.TB) {
 	tb.Helper()
 	deadline := time.Now().Add(20 * time.Second)
 	for {
-		unresolved, dirty := cachedpg.StatsOf(s.dbs[0]).Unresolved, inside.Backing(s.dbs[0]).(interface{ Stats() store.MemoryStats }).Stats().DirtyTags
+		unresolved, dirty := cachedpg.StatsOf(s.dbs[0]).Unresolved, inside.Store(s.dbs[0]).(interface{ Stats() store.MemoryStats }).Stats().DirtyTags
 		if unresolved == 0 && dirty == 0 {
 			return
 		}

@@ -1,4 +1,4 @@
-package writes
+package through
 
 import (
 	"context"
@@ -13,28 +13,6 @@ import (
 	"github.com/cachedpg/cachedpg/internal/inside"
 	"github.com/cachedpg/cachedpg/keying"
 )
-
-const setCity = "UPDATE users SET city = $1 WHERE id = 1"
-
-const usersThrough = "cache_policy=users:write-through"
-
-// openThrough returns the via of a DB whose commits refill users, and that caches.
-func openThrough(f *harness.Fixture, keys ...string) harness.Via {
-	f.Helper()
-	v := f.With(append(keys, usersThrough)...)
-	harness.AwaitCaching(f, v.DB)
-	return v
-}
-
-// refills checks what commits have done since before.
-func refills(v harness.Via, before cachedpg.Stats, refilled, skipped, failed uint64) {
-	v.F.Helper()
-	s := cachedpg.StatsOf(v.DB)
-	got := [3]uint64{s.Refilled - before.Refilled, s.RefillSkipped - before.RefillSkipped, s.RefillFailed - before.RefillFailed}
-	if want := [3]uint64{refilled, skipped, failed}; got != want {
-		v.F.Fatalf("got refilled, skipped, failed %v, want %v", got, want)
-	}
-}
 
 func TestACommitRefillsWhatItInvalidated(t *testing.T) {
 	harness.Scenario(t, harness.People, func(f *harness.Fixture) {

@@ -1,35 +1,16 @@
-package cachedpg
+package through
 
 import (
 	"context"
-	"fmt"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/cachedpg/cachedpg"
 	"github.com/cachedpg/cachedpg/internal/harness"
+	"github.com/cachedpg/cachedpg/internal/inside"
 	"github.com/cachedpg/cachedpg/store"
 )
-
-const usersThrough = "cache_policy=users:write-through"
-
-// openThrough returns the via of a DB whose commits refill users, and that caches.
-func openThrough(f *harness.Fixture, keys ...string) harness.Via {
-	f.Helper()
-	v := f.With(append(keys, usersThrough)...)
-	harness.AwaitCaching(f, v.DB)
-	return v
-}
-
-// refills checks what commits have done since before.
-func refills(v harness.Via, before Stats, refilled, skipped, failed uint64) {
-	v.F.Helper()
-	s := StatsOf(v.DB)
-	got := [3]uint64{s.Refilled - before.Refilled, s.RefillSkipped - before.RefillSkipped, s.RefillFailed - before.RefillFailed}
-	if want := [3]uint64{refilled, skipped, failed}; got != want {
-		v.F.Fatalf("got refilled, skipped, failed %v, want %v", got, want)
-	}
-}
 
 // A SELECT that waits for a lock, or for a slow disk, is ended by PostgreSQL.
 func TestARefillHasATimeLimit(t *testing.T) {
@@ -48,9 +29,9 @@ func TestARefillHasATimeLimit(t *testing.T) {
 		if _, err := tx.Exec("LOCK TABLE cities"); err != nil {
 			f.Fatal(err)
 		}
-		before, begin := StatsOf(v.DB), time.Now()
+		before, begin := cachedpg.StatsOf(v.DB), time.Now()
 		on.Exec("UPDATE users SET city = 'Bergen' WHERE id = 1")
-		if took := time.Since(begin); took < refillTime { // and no longer than the lock, which is held
+		if took := time.Since(begin); took < inside.RefillTime { // and no longer than the lock, which is held
 			f.Errorf("the commit took %v", took)
 		}
 		refills(v, before, 0, 1, 1)
@@ -73,8 +54,8 @@ func TestAContextThatEndsDuringARefill(t *testing.T) {
 			v.Known("SELECT count(*) FROM users WHERE city = 'x'")
 			ctx, cancel := context.WithCancel(f.Ctx)
 			g.next(at, cancel)
-			before := StatsOf(v.DB)
-			on.In(func(context.Context) context.Context { return WithBypass(ctx) }).Exec(setCity, at)
+			before := cachedpg.StatsOf(v.DB)
+			on.In(func(context.Context) context.Context { return cachedpg.WithBypass(ctx) }).Exec(setCity, at)
 			refills(v, before, 1, 1, 0)
 			v.Fresh(harness.UserByID, 1)
 		}
@@ -88,28 +69,23 @@ func TestARefillKeepsTheTTLOfTheEntry(t *testing.T) {
 	harness.ScenarioOnce(t, harness.People, func(f *harness.Fixture) {
 		v := openThrough(f)
 		v.Known(harness.UserByID, 2)
-		short := v.In(func(ctx context.Context) context.Context { return WithTTL(ctx, 300*time.Millisecond) })
+		short := v.In(func(ctx context.Context) context.Context { return cachedpg.WithTTL(ctx, 300*time.Millisecond) })
 		short.Known(harness.UserByID, 1)
-		before := StatsOf(v.DB)
+		before := cachedpg.StatsOf(v.DB)
 		v.Exec(setCity, "one")
 		refills(v, before, 1, 0, 0)
-		rs := &connectorOf(v.DB).space().recipes
-		left := func() (d time.Duration) {
-			rs.mu.Lock()
-			defer rs.mu.Unlock()
-			d = time.Hour
-			for element := rs.order.Front(); element != nil; element = element.Next() {
-				if r := element.Value.(*recipe); r.sql == harness.UserByID && fmt.Sprint(r.values[0].Value) == "1" {
-					d = r.expires.Sub(store.Now())
-				}
+		left := func() time.Duration {
+			expires, ok := inside.Expires(v.DB, harness.UserByID, "1")
+			if !ok {
+				return time.Hour
 			}
-			return d
+			return expires.Sub(store.Now())
 		}
 		if d := left(); d > 300*time.Millisecond {
 			f.Errorf("it lives for %v more", d)
 		}
 		f.Until("the entry to expire", func() bool { return left() < 0 })
-		before = StatsOf(v.DB)
+		before = cachedpg.StatsOf(v.DB)
 		v.Exec(setCity, "two")
 		v.Miss(harness.UserByID, 1)
 		refills(v, before, 0, 0, 0)
@@ -121,18 +97,18 @@ func TestAResultThatNobodyReadsIsGivenUp(t *testing.T) {
 	harness.ScenarioOnce(t, harness.People, func(f *harness.Fixture) {
 		v := openThrough(f)
 		v.Known(harness.UserByID, 1)
-		before := StatsOf(v.DB)
-		for range maxUnread + 5 {
+		before := cachedpg.StatsOf(v.DB)
+		for range inside.MaxUnread + 5 {
 			v.Exec("UPDATE users SET city = city || '!' WHERE id = 1")
 		}
-		refills(v, before, maxUnread+1, 0, 0)
+		refills(v, before, inside.MaxUnread+1, 0, 0)
 		v.Miss(harness.UserByID, 1)
-		before = StatsOf(v.DB)
-		for range maxUnread + 5 {
+		before = cachedpg.StatsOf(v.DB)
+		for range inside.MaxUnread + 5 {
 			v.Exec("UPDATE users SET city = city || '!' WHERE id = 1")
 			v.Hit(harness.UserByID, 1)
 		}
-		refills(v, before, maxUnread+5, 0, 0)
+		refills(v, before, inside.MaxUnread+5, 0, 0)
 	})
 }
 
@@ -140,15 +116,15 @@ func TestExplainNamesWriteThrough(t *testing.T) {
 	harness.ScenarioOnce(t, harness.People+"CREATE TABLE pets (id int PRIMARY KEY); CREATE VIEW named AS SELECT id, name FROM users", func(f *harness.Fixture) {
 		db := f.With(usersThrough, "cache_refill_max=3").DB
 		for query, want := range map[string][2]string{
-			harness.UserByID:                     {strategyWriteThrough, ""},
-			"SELECT name FROM named":             {strategyWriteThrough, ""},
-			"SELECT * FROM pets":                 {strategyCacheAside, ""},
-			"DELETE FROM pets":                   {strategyCacheAside, ""},
-			"DELETE FROM users WHERE id = $1":    {strategyWriteThrough, "at most 3 results"},
-			"UPDATE named SET name = 'x'":        {strategyWriteThrough, "cache_statement.users"},
-			"ALTER TABLE users ADD column x int": {strategyCacheAside, ""},
+			harness.UserByID:                     {"write-through", ""},
+			"SELECT name FROM named":             {"write-through", ""},
+			"SELECT * FROM pets":                 {"cache-aside", ""},
+			"DELETE FROM pets":                   {"cache-aside", ""},
+			"DELETE FROM users WHERE id = $1":    {"write-through", "at most 3 results"},
+			"UPDATE named SET name = 'x'":        {"write-through", "cache_statement.users"},
+			"ALTER TABLE users ADD column x int": {"cache-aside", ""},
 		} {
-			x, err := Explain(f.Ctx, db, query)
+			x, err := cachedpg.Explain(f.Ctx, db, query)
 			if err != nil {
 				f.Fatal(err)
 			}

@@ -1,6 +1,6 @@
 //go:build unix
 
-package writes
+package through
 
 import (
 	"testing"

@@ -1,6 +1,6 @@
 //go:build !race
 
-package writes
+package through
 
 import (
 	"context"
