@@ -1,4 +1,4 @@
-package cachedpg
+package connections
 
 import (
 	"context"
@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachedpg/cachedpg"
 	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 )
@@ -16,6 +17,7 @@ import (
 // cache_max_conns=16 and without any limit, by ratio of medians. Each iteration is a hit of each of 64 goroutines.
 func BenchmarkHitsWhileEveryPlaceIsTaken(b *testing.B) {
 	const goroutines, slow, rounds = 64, 16, 40
+	const nameByID = "SELECT name FROM users WHERE id = $1"
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	database := pgtest.Database(b)
@@ -37,7 +39,7 @@ func BenchmarkHitsWhileEveryPlaceIsTaken(b *testing.B) {
 		defer db.Close()
 		db.SetMaxIdleConns(goroutines + slow)
 		var name string
-		for StatsOf(db).Hits == 0 {
+		for cachedpg.StatsOf(db).Hits == 0 {
 			if err := db.QueryRowContext(ctx, nameByID, 1).Scan(&name); err != nil {
 				b.Fatal(err)
 			}

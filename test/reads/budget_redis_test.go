@@ -1,11 +1,12 @@
 //go:build !race
 
-package cachedpg
+package reads
 
 import (
 	"database/sql"
 	"testing"
 
+	"github.com/cachedpg/cachedpg"
 	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 )
@@ -39,10 +40,10 @@ func TestAHitInRedisKeepsItsAllocationBudget(t *testing.T) {
 				}
 			}
 			read()
-			before := StatsOf(f.DB).Hits
+			before := cachedpg.StatsOf(f.DB).Hits
 			const runs = 200
 			got := testing.AllocsPerRun(runs, read)
-			if hits := StatsOf(f.DB).Hits - before; hits != runs+1 {
+			if hits := cachedpg.StatsOf(f.DB).Hits - before; hits != runs+1 {
 				t.Fatalf("%d of %d reads were hits", hits, runs+1)
 			}
 			t.Logf("%v allocations", got)
