@@ -65,6 +65,12 @@ func init() {
 		_, outcome, err := connectorOf(db).space().lookup(ctx, key, []store.Tag{{Kind: store.TagSchema}}, stamps[:])
 		return outcome, err
 	}
+	inside.Enter = func(db *sql.DB) (leave func()) { return connectorOf(db).space().gens.Enter() }
+	inside.Abandon = func(db *sql.DB) {
+		keeper := connectorOf(db).space().keeper
+		keeper.cancel()
+		<-keeper.done
+	}
 	inside.Asks = asks
 	inside.Identity = func(db *sql.DB) backend.Identity { return connectorOf(db).space().key.Identity }
 	inside.Session = func(db *sql.DB) *backend.Session { return &connectorOf(db).known.Load().session.Session }

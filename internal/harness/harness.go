@@ -175,3 +175,6 @@ func NeedsServer(tb testing.TB, major int) {
 		tb.Skipf("needs PostgreSQL %d or later; the server is %d", major, version)
 	}
 }
+
+// Everything is what an event invalidates that names nothing.
+var Everything = []store.Tag{{Kind: store.TagSchema}, {Kind: store.TagCatalog}}

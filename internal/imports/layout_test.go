@@ -14,7 +14,7 @@ import (
 const (
 	maxFiles     = 83
 	maxLines     = 17_600
-	maxTestFiles = 58
+	maxTestFiles = 51
 )
 
 func TestTheRootDoesNotGrow(t *testing.T) {

@@ -88,4 +88,8 @@ var (
 	// RefillTime is how long a commit of strategy write-through reads again, and MaxUnread how often it does so for a result that nobody asks for.
 	RefillTime time.Duration
 	MaxUnread  uint64
+	// Enter has a statement be under way in db's cache until leave is called.
+	Enter func(db *sql.DB) (leave func())
+	// Abandon ends what renews the lease of db in the store that it shares.
+	Abandon func(db *sql.DB)
 )

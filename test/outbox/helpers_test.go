@@ -52,9 +52,6 @@ func encodeTags(tags []store.Tag) string {
 	return fmt.Sprintf(`'\x%x'`, b)
 }
 
-// everything is what an event invalidates that names nothing.
-var everything = []store.Tag{{Kind: store.TagSchema}, {Kind: store.TagCatalog}}
-
 // recorder is a sink that remembers what it got.
 type recorder struct {
 	before func(ctx context.Context, events []invalidation.Event) error // may be nil

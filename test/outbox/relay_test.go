@@ -173,7 +173,7 @@ func TestARowThatCannotBeReadIsSetAside(t *testing.T) {
 			f.Errorf("got %+v and %q", o, problems)
 		}
 		for _, e := range r.all()[:3] {
-			if !slices.Equal(e.Tags, everything) {
+			if !slices.Equal(e.Tags, harness.Everything) {
 				f.Errorf("got tags %v, want everything", e.Tags)
 			}
 		}
@@ -247,7 +247,7 @@ func TestAnEventSaysThatItsTagsAreNotSure(t *testing.T) {
 			stop := runRelay(f.Via, cachedpg.RelayOptions{Sink: r})
 			f.Until("the rows to be gone", func() bool { return f.OutboxSize() == 0 })
 			stop()
-			if !slices.ContainsFunc(r.all(), func(e invalidation.Event) bool { return slices.Contains(e.Tags, everything[0]) }) {
+			if !slices.ContainsFunc(r.all(), func(e invalidation.Event) bool { return slices.Contains(e.Tags, harness.Everything[0]) }) {
 				f.Errorf("%s: got %v, want the schema tag among them", name, r.all())
 			}
 			f.Exec("DROP TABLE other")

@@ -1,10 +1,11 @@
-package cachedpg
+package outages
 
 import (
 	"context"
 	"testing"
 	"time"
 
+	"github.com/cachedpg/cachedpg"
 	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/redistest"
 )
@@ -24,10 +25,10 @@ func TestDDLWaitsForASlowStatement(t *testing.T) {
 		g.Await(1)
 		f.Exec("CREATE TABLE aside (id int)")
 		hit := false
-		before := StatsOf(other.DB).Hits
+		before := cachedpg.StatsOf(other.DB).Hits
 		for until := time.Now().Add(4 * time.Second); time.Now().Before(until) && !hit; time.Sleep(5 * time.Millisecond) {
 			other.Fresh(harness.UserByID, 1)
-			hit = StatsOf(other.DB).Hits > before
+			hit = cachedpg.StatsOf(other.DB).Hits > before
 		}
 		g.Open()
 		<-done
@@ -45,10 +46,10 @@ func TestAnIdleCutOffProcess(t *testing.T) {
 		p.Cut()
 		writer.Exec("UPDATE users SET name = 'anna' WHERE id = 1")
 		hit := false
-		before := StatsOf(f.DB).Hits
+		before := cachedpg.StatsOf(f.DB).Hits
 		for until := time.Now().Add(12 * time.Second); time.Now().Before(until) && !hit; time.Sleep(20 * time.Millisecond) {
 			f.Fresh(harness.UserByID, 1)
-			hit = StatsOf(f.DB).Hits > before
+			hit = cachedpg.StatsOf(f.DB).Hits > before
 		}
 		if !hit {
 			f.Error("nothing is cached 12 s after the last write of a process that is cut off")
@@ -56,11 +57,14 @@ func TestAnIdleCutOffProcess(t *testing.T) {
 	})
 }
 
+// lockNotice is the object of the advisory lock by which commits past the store show themselves.
+const lockNotice = 0x65647067
+
 // The notice is lost while others rely on it: a cancelled commit closes it.
 func TestACancelledCommitDropsTheNotice(t *testing.T) {
 	harness.Outage(t, func(f *harness.Fixture, r *redistest.Server) {
 		p := r.Proxy()
-		w := openWrapped(f, "wrapped", Config{Store: r.URLThrough(p)})
+		w := openWrapped(f, "wrapped", cachedpg.Config{Store: r.URLThrough(p)})
 		f.Again(harness.UserByID, 1)
 		p.Cut()
 		handedOut(f, w, func() { // PostgreSQL ends the connection with the notice
@@ -102,31 +106,5 @@ func TestNothingIsLeftOpen(t *testing.T) {
 			f.Error(locks, err)
 		}
 		f.Fresh(harness.UserByID, 1)
-	})
-}
-
-// CREATE INDEX CONCURRENTLY waits for every older snapshot. What is kept open beside
-// it, because it runs, has none.
-func TestWhatIsKeptOpenHoldsNoSnapshot(t *testing.T) {
-	harness.Outage(t, func(f *harness.Fixture, r *redistest.Server) {
-		k := keeperOf(f.Via)
-		n := notice{guard: &k.guard}
-		posted, err := n.post(f.Ctx)
-		if err != nil {
-			f.Fatal(err)
-		}
-		defer func() { n.leave(); n.lift() }()
-		free := func(when string) {
-			f.Helper()
-			const held = "SELECT count(*) FROM pg_stat_activity WHERE pid = $1::int8 AND backend_xmin IS NOT NULL"
-			if f.Count(held, int64(n.held.PID())) != 0 {
-				f.Errorf("a snapshot is held %s", when)
-			}
-		}
-		free("when the notice is posted")
-		if !n.hold(f.Ctx, posted) {
-			f.Fatal("the notice is gone")
-		}
-		free("while a commit needs the notice")
 	})
 }

@@ -1,4 +1,4 @@
-package cachedpg
+package writes
 
 import (
 	"crypto/rand"
@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/cachedpg/cachedpg/internal/harness"
+	"github.com/cachedpg/cachedpg/internal/inside"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 )
 
@@ -16,7 +17,7 @@ func TestWhatChangesNoPlanInvalidatesNone(t *testing.T) {
 		f := harness.New(t, database, "cache_statement", harness.People+`
 			CREATE TABLE days (id int, day int) PARTITION BY RANGE (day); CREATE TABLE days_1 PARTITION OF days FOR VALUES FROM (0) TO (10);`, keys...)
 		f.Again(harness.UserByID, 1)
-		planned := connectorOf(f.DB).space().view.Load()
+		planned := inside.Catalog(f.DB)
 		role := "remarked_" + strings.ToLower(rand.Text())
 		f.Cleanup(func() { pgtest.Exec(t, database, "DROP ROLE IF EXISTS "+role) })
 		for _, text := range []string{"COMMENT ON TABLE users IS 'people'", "COMMENT ON COLUMN users.name IS 'theirs'", "CREATE ROLE " + role,
@@ -33,7 +34,7 @@ func TestWhatChangesNoPlanInvalidatesNone(t *testing.T) {
 		remains(f, planned)
 
 		// Nor do they change the digest by which whoever loads the catalog finds that it is another.
-		<-connectorOf(f.DB).space().loads.begin()
+		<-inside.Load(f.DB)
 		f.Hit(harness.UserByID, 1)
 		remains(f, planned)
 
@@ -49,9 +50,9 @@ func TestWhatChangesNoPlanInvalidatesNone(t *testing.T) {
 }
 
 // remains: the catalog in use is the one of before.
-func remains(f *harness.Fixture, planned *view) {
+func remains(f *harness.Fixture, planned any) {
 	f.Helper()
-	if connectorOf(f.DB).space().view.Load() != planned {
+	if inside.Catalog(f.DB) != planned {
 		f.Error("the catalog was replaced")
 	}
 }

@@ -1,6 +1,6 @@
 //go:build unix
 
-package cachedpg
+package outages
 
 import (
 	"context"
@@ -10,10 +10,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachedpg/cachedpg"
 	"github.com/cachedpg/cachedpg/internal/backend"
 	"github.com/cachedpg/cachedpg/internal/harness"
+	"github.com/cachedpg/cachedpg/internal/inside"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 	"github.com/cachedpg/cachedpg/internal/redistest"
+	"github.com/cachedpg/cachedpg/invalidation"
 	"github.com/cachedpg/cachedpg/keying"
 )
 
@@ -43,8 +46,8 @@ func commitsWait(f *harness.Fixture, s *pgtest.Server) (waiting func() string) {
 }
 
 // losesAnswer has a transaction of db rename row 1; its COMMIT waits on s, and p, which is
-// between, loses the answer. It returns the space of then: others may take its place.
-func losesAnswer(f *harness.Fixture, db *sql.DB, s *pgtest.Server, p *redistest.Proxied) *space {
+// between, loses the answer. It returns the writes of the cache of then: another may take its place.
+func losesAnswer(f *harness.Fixture, db *sql.DB, s *pgtest.Server, p *redistest.Proxied) *invalidation.Coordinator {
 	f.Helper()
 	tx, err := f.Conn(db).BeginTx(f.Ctx, nil)
 	if err != nil {
@@ -54,7 +57,7 @@ func losesAnswer(f *harness.Fixture, db *sql.DB, s *pgtest.Server, p *redistest.
 		f.Fatal(err)
 	}
 	waiting := commitsWait(f, s)
-	sp := connectorOf(db).space()
+	writes := inside.Writes(db)
 	lost := make(chan error, 1)
 	go func() { lost <- tx.Commit() }()
 	f.Until("the commit to wait", func() bool { return waiting() == "2" })
@@ -62,7 +65,7 @@ func losesAnswer(f *harness.Fixture, db *sql.DB, s *pgtest.Server, p *redistest.
 	if err := <-lost; err == nil {
 		f.Fatal("the answer to COMMIT was not lost")
 	}
-	return sp
+	return writes
 }
 
 // The answer to a COMMIT is lost, which has still to become visible, and of the hosts in
@@ -88,15 +91,15 @@ func TestAStandbyDoesNotKnowWhetherACommitIsOver(t *testing.T) {
 				f.Live(db)
 			}
 			writer := f.Asking(db)
-			f.Until("a hit", func() bool { f.Fresh(harness.UserByID, 1); return isHit(f, harness.UserByID, 1) })
+			f.Until("a hit", func() bool { f.Fresh(harness.UserByID, 1); return f.IsHit(harness.UserByID, 1) })
 
 			// A commit that waits for a standby is not visible.
 			losesAnswer(f, db, primary, p)
-			f.Until("the question", func() bool { return StatsOf(db).UnknownOutcome == 1 })
+			f.Until("the question", func() bool { return cachedpg.StatsOf(db).UnknownOutcome == 1 })
 			// The standby is asked, many times.
 			for until := time.Now().Add(3 * time.Second); time.Now().Before(until); time.Sleep(50 * time.Millisecond) {
-				connectorOf(db).space().writes.Kick()
-				if StatsOf(db).Unresolved == 0 {
+				inside.Writes(db).Kick()
+				if cachedpg.StatsOf(db).Unresolved == 0 {
 					t.Fatal("the commit is taken for over while it waits")
 				}
 			}
@@ -109,8 +112,8 @@ func TestAStandbyDoesNotKnowWhetherACommitIsOver(t *testing.T) {
 			})
 			f.Fresh(harness.UserByID, 1).Is("1 anna Oslo")
 			p.Restore()
-			f.Until("the outcome", func() bool { return StatsOf(db).Unresolved == 0 })
-			f.Until("a hit", func() bool { f.Fresh(harness.UserByID, 1); return isHit(f, harness.UserByID, 1) })
+			f.Until("the outcome", func() bool { return cachedpg.StatsOf(db).Unresolved == 0 })
+			f.Until("a hit", func() bool { f.Fresh(harness.UserByID, 1); return f.IsHit(harness.UserByID, 1) })
 			writer.Fresh(harness.UserByID, 1).Is("1 anna Oslo")
 		})
 	}
@@ -124,11 +127,11 @@ func TestWhoKnowsAnOutcome(t *testing.T) {
 	defer cancel()
 	asked := func(s *pgtest.Server, id *backend.Identity) (string, error) {
 		t.Helper()
-		c, err := NewConnector(*pgtest.Connect(t, s.DSN()).Config(), Config{})
+		c, err := cachedpg.NewConnector(*pgtest.Connect(t, s.DSN()).Config(), cachedpg.Config{})
 		if err != nil {
 			t.Fatal(err)
 		}
-		in, err := c.(*connector).dial(ctx)
+		in, err := inside.Dial(ctx, c)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -184,14 +187,14 @@ func TestAnOutcomeThatIsNeverKnown(t *testing.T) {
 	f := harness.New(t, primary.DSN(), "cache_statement", harness.People)
 	primary.Await(standby)
 	db := f.Open("cachedpg", harness.WithKey(primary.DSNAt(p.Addr()+","+standby.Addr()), "search_path", "cache_statement"))
-	sp := losesAnswer(f, db, primary, p)
-	if got := sp.writes.Stats().Unresolved; got != 1 {
+	writes := losesAnswer(f, db, primary, p)
+	if got := writes.Stats().Unresolved; got != 1 {
 		t.Fatalf("%d writes unresolved, want 1", got)
 	}
 	primary.Stop()
 	standby.Promote()
 	f.Until("the end of the question", func() bool {
-		sp.writes.Kick()
-		return sp.writes.Stats().Unresolved == 0
+		writes.Kick()
+		return writes.Stats().Unresolved == 0
 	})
 }

@@ -1,10 +1,12 @@
-package cachedpg
+package outages
 
 import (
 	"slices"
 	"testing"
 
+	"github.com/cachedpg/cachedpg"
 	"github.com/cachedpg/cachedpg/internal/harness"
+	"github.com/cachedpg/cachedpg/internal/inside"
 	"github.com/cachedpg/cachedpg/internal/patience"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 	"github.com/cachedpg/cachedpg/internal/redistest"
@@ -32,10 +34,10 @@ func leaveUnmarked(f *harness.Fixture, name string) (mark, commit func()) {
 	if err := tx.QueryRow(f.Ctx, "UPDATE users SET name = $1 WHERE id = 1 RETURNING pg_current_xact_id()::text::int8", name).Scan(&xid); err != nil {
 		f.Fatal(err)
 	}
-	tags := slices.DeleteFunc(tagsOf(f, harness.UserByID, 1), func(tag store.Tag) bool { return tag.Kind != store.TagRow })
+	tags := slices.DeleteFunc(f.TagsOf(harness.UserByID, 1), func(tag store.Tag) bool { return tag.Kind != store.TagRow })
 	mark = func() {
 		f.Helper()
-		if err := keeperOf(f.Via).store.Intend(f.Ctx, store.NewTransactionWriter(xid), tags); err != nil {
+		if err := inside.Store(f.DB).Intend(f.Ctx, store.NewTransactionWriter(xid), tags); err != nil {
 			f.Fatal(err)
 		}
 	}
@@ -89,9 +91,9 @@ func TestAStoreThatForgotIntentsWaitsForNoneThatItHas(t *testing.T) {
 		if err := r.Client().FlushAll(f.Ctx).Err(); err != nil {
 			f.Fatal(err)
 		}
-		hits := StatsOf(other.DB).Hits
+		hits := cachedpg.StatsOf(other.DB).Hits
 		f.Stays(patience.Lease, func() { other.Fresh(harness.UserByID, 2) })
-		if StatsOf(other.DB).Hits != hits {
+		if cachedpg.StatsOf(other.DB).Hits != hits {
 			f.Error("hits while a writer is under way whose marks may be lost")
 		}
 		mark()
@@ -129,12 +131,12 @@ func TestAStoreThatForgotIntentsWaitsForTheirWriters(t *testing.T) {
 				commit := halfway(f, "anna")
 				f.Bypass(keying.DirtyTag, harness.UserByID, 1)
 				lose(f, r)
-				hits := StatsOf(f.DB).Hits + StatsOf(other.DB).Hits
+				hits := cachedpg.StatsOf(f.DB).Hits + cachedpg.StatsOf(other.DB).Hits
 				f.Stays(2*patience.Lease, func() {
 					f.Fresh(harness.UserByID, 1).Is("1 ann Oslo")
 					other.Fresh(harness.UserByID, 1).Is("1 ann Oslo")
 				})
-				if StatsOf(f.DB).Hits+StatsOf(other.DB).Hits != hits {
+				if cachedpg.StatsOf(f.DB).Hits+cachedpg.StatsOf(other.DB).Hits != hits {
 					f.Error("hits while the store was cold")
 				}
 				commit()

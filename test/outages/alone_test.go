@@ -1,10 +1,9 @@
-package cachedpg
+package outages
 
 import (
 	"context"
 	"database/sql"
 	"fmt"
-	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -13,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/jackc/pgx/v5/stdlib"
 
+	"github.com/cachedpg/cachedpg"
 	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/inside"
 	"github.com/cachedpg/cachedpg/internal/patience"
@@ -20,82 +20,15 @@ import (
 	"github.com/cachedpg/cachedpg/internal/redistest"
 )
 
-// A loop over the rows of UPDATE … RETURNING that writes the same rows on
-// another connection hangs.
-func TestReturnedRowsHoldNoLocks(t *testing.T) {
-	harness.Scenario(t, harness.People, func(f *harness.Fixture) {
-		rows, err := f.DB.QueryContext(f.Ctx, "UPDATE users SET city = 'x' WHERE id < 3 RETURNING id")
-		if err != nil {
-			f.Fatal(err)
-		}
-		defer rows.Close()
-		for rows.Next() {
-			var id int
-			if err := rows.Scan(&id); err != nil {
-				f.Fatal(err)
-			}
-			_, err := f.DB.ExecContext(f.Ctx, "UPDATE users SET city = 'y' WHERE id = $1", id)
-			if err != nil {
-				f.Fatalf("id %d: %v", id, err)
-			}
-		}
-		if err := rows.Err(); err != nil {
-			f.Fatal(err)
-		}
-	})
-}
-
-// Errors with and without arguments, in all modes.
-func TestErrorsOfAutocommitStatementsAreThoseOfPgx(t *testing.T) {
-	const setup = harness.People + `CREATE TABLE parents (id int PRIMARY KEY);
-		CREATE TABLE children (id int PRIMARY KEY, parent int REFERENCES parents DEFERRABLE INITIALLY DEFERRED);`
-	harness.Scenario(t, setup, func(f *harness.Fixture) {
-		for _, tc := range []struct {
-			sql  string
-			args []any
-		}{
-			{"INSERT INTO users VALUES ($1, 'x', NULL)", []any{1}},
-			{"INSERT INTO children VALUES ($1, 7)", []any{1}},
-			{"UPDATE users SET nothing = $1", []any{1}},
-			{"UPDATE nowhere SET nothing = $1", []any{1}},
-			{"UPDATE users SET name = $1", nil},
-			{"UPDATE users SET name = $1", []any{1, 2}},
-			{"UPDATE users SET name = $1 WHERE id = $2", []any{"x"}},
-			{"UPDATE users SET id = $1", []any{"abc"}},
-			{"UPDATE users SET id = $1", []any{struct{ X int }{1}}},
-			{"UPDATE users SET id = 1/0 WHERE id = $1", []any{1}},
-			{"UPDATE users SET id = $1::int / 0", []any{1}},
-			{"LOCK TABLE users", nil},
-			{"DECLARE c CURSOR FOR SELECT 1", nil},
-			{"CREATE TABLE users (id int)", nil},
-			{"SAVEPOINT a", nil},
-			{"INSERT INTO users VALUES (9, 'x'); INSERT INTO users VALUES (1, 'x')", nil},
-			{"VACUUM nowhere", nil},
-			{"CREATE INDEX CONCURRENTLY i ON nowhere (a)", nil},
-		} {
-			_, got := f.DB.ExecContext(f.Ctx, tc.sql, tc.args...)
-			_, want := f.Plain.ExecContext(f.Ctx, tc.sql, tc.args...)
-			if fmt.Sprint(got) != fmt.Sprint(want) || reflect.TypeOf(got) != reflect.TypeOf(want) {
-				f.Errorf("Exec %s %v:\n  got  %T %v\n  want %T %v", tc.sql, tc.args, got, got, want, want)
-			}
-			a := f.Read(f.DB, tc.sql, tc.args)
-			b := f.Read(f.Plain, tc.sql, tc.args)
-			if fmt.Sprint(a.Err) != fmt.Sprint(b.Err) || reflect.TypeOf(a.Err) != reflect.TypeOf(b.Err) {
-				f.Errorf("Query %s %v:\n  got  %T %v\n  want %T %v", tc.sql, tc.args, a.Err, a.Err, b.Err, b.Err)
-			}
-		}
-	})
-}
-
 // openWrapped is another process whose connector is a wrapped one, so that a
 // hand-out of the pgx connection is opaque.
-func openWrapped(f *harness.Fixture, name string, config Config) harness.Via {
+func openWrapped(f *harness.Fixture, name string, config cachedpg.Config) harness.Via {
 	f.Helper()
 	pg, err := pgx.ParseConfig(f.DSN)
 	if err != nil {
 		f.Fatal(err)
 	}
-	c, err := WrapConnector(stdlib.GetConnector(*pg), config)
+	c, err := cachedpg.WrapConnector(stdlib.GetConnector(*pg), config)
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -108,7 +41,7 @@ func openWrapped(f *harness.Fixture, name string, config Config) harness.Via {
 // Marked before it runs, the mark lost before it runs: nobody waits for it.
 func TestAnEpochEndsBeforeAnAloneStatementRuns(t *testing.T) {
 	harness.Outage(t, func(f *harness.Fixture, r *redistest.Server) {
-		w := openWrapped(f, "wrapped", Config{Store: r.URL()})
+		w := openWrapped(f, "wrapped", cachedpg.Config{Store: r.URL()})
 		handedOut(f, w, func() {
 			if err := r.Client().FlushAll(f.Ctx).Err(); err != nil {
 				f.Fatal(err)
@@ -121,10 +54,10 @@ func TestAnEpochEndsBeforeAnAloneStatementRuns(t *testing.T) {
 // hits meanwhile. If somebody gets one all the same, it must not outlive a write.
 func handedOut(f *harness.Fixture, w harness.Via, takeAway func()) {
 	f.Helper()
-	err := PgxConn(f.Ctx, f.Conn(w.DB), func(conn *pgx.Conn) error {
+	err := cachedpg.PgxConn(f.Ctx, f.Conn(w.DB), func(conn *pgx.Conn) error {
 		takeAway()
 		deadline := time.Now().Add(5 * time.Second)
-		for before := StatsOf(f.DB).Hits; StatsOf(f.DB).Hits == before; f.Fresh(harness.UserByID, 1) {
+		for before := cachedpg.StatsOf(f.DB).Hits; cachedpg.StatsOf(f.DB).Hits == before; f.Fresh(harness.UserByID, 1) {
 			if time.Now().After(deadline) {
 				return nil // not cached while the hand-out lasts: right
 			}
@@ -151,7 +84,7 @@ func TestAnEpochEndsWhileAWritingSelectRuns(t *testing.T) {
 		done := make(chan error, 1)
 		stale := ""
 		go func() {
-			done <- PgxConn(f.Ctx, f.Conn(f.DB), func(conn *pgx.Conn) error {
+			done <- cachedpg.PgxConn(f.Ctx, f.Conn(f.DB), func(conn *pgx.Conn) error {
 				_, err := conn.Exec(f.Ctx, "SELECT slow_write()", pgx.QueryExecModeExec)
 				return err
 			})
@@ -162,7 +95,7 @@ func TestAnEpochEndsWhileAWritingSelectRuns(t *testing.T) {
 		}
 		deadline := time.Now().Add(5 * time.Second)
 		cached := false
-		for before := StatsOf(other.DB).Hits; time.Now().Before(deadline) && !cached; cached = StatsOf(other.DB).Hits > before {
+		for before := cachedpg.StatsOf(other.DB).Hits; time.Now().Before(deadline) && !cached; cached = cachedpg.StatsOf(other.DB).Hits > before {
 			other.Fresh(harness.UserByID, 1)
 		}
 		if cached {
@@ -212,10 +145,10 @@ func TestAnUnknownOutcomeBehindAPooler(t *testing.T) {
 	cancel()
 	f.Log(err)
 	v.DB.Close()
-	before := StatsOf(f.DB).Hits
+	before := cachedpg.StatsOf(f.DB).Hits
 	f.Until("a hit", func() bool {
 		f.Fresh(byID, 1)
-		return StatsOf(f.DB).Hits > before
+		return cachedpg.StatsOf(f.DB).Hits > before
 	})
 }
 
@@ -224,17 +157,16 @@ func TestAProcessThatDiesInInvalidate(t *testing.T) {
 	harness.Outage(t, func(f *harness.Fixture, r *redistest.Server) {
 		other := f.Process("other")
 		f.Again(harness.UserByID, 1)
-		sp := connectorOf(other.DB).space()
-		leave := sp.gens.Enter() // a slow statement of an older generation
+		leave := inside.Enter(other.DB) // a slow statement of an older generation
 		defer leave()
-		if err := sp.invalidateAll(f.Ctx); err != nil {
+		if err := cachedpg.Invalidate(f.Ctx, other.DB); err != nil {
 			f.Fatal(err)
 		}
 		// Here other dies: nothing of it is ever sent again.
-		before := StatsOf(f.DB).Hits
+		before := cachedpg.StatsOf(f.DB).Hits
 		f.Until("a hit", func() bool {
 			f.Fresh(harness.UserByID, 1)
-			return StatsOf(f.DB).Hits > before
+			return cachedpg.StatsOf(f.DB).Hits > before
 		})
 	})
 }
@@ -260,7 +192,7 @@ func TestAPoolThatIsSmall(t *testing.T) {
 						t.Error("the pool cannot be closed")
 					}
 				})
-				c, err := WrapConnector(stdlib.GetPoolConnector(pool), Config{Store: r.URLThrough(p)})
+				c, err := cachedpg.WrapConnector(stdlib.GetPoolConnector(pool), cachedpg.Config{Store: r.URLThrough(p)})
 				if err != nil {
 					f.Fatal(err)
 				}
@@ -284,26 +216,6 @@ func TestAPoolThatIsSmall(t *testing.T) {
 	}
 }
 
-// COMMIT itself writes: a transaction without an id until then.
-func TestACommitThatRunsAHeldCursor(t *testing.T) {
-	harness.Shared(t, harness.People+`CREATE FUNCTION w() RETURNS int LANGUAGE sql AS $$ UPDATE users SET name = 'anna' WHERE id = 1 RETURNING 1 $$;`, func(f *harness.Fixture) {
-		other := f.Process("other")
-		other.Known(harness.UserByID, 1)
-		tx, err := f.DB.BeginTx(f.Ctx, nil)
-		if err != nil {
-			f.Fatal(err)
-		}
-		if _, err := tx.ExecContext(f.Ctx, "DECLARE c CURSOR WITH HOLD FOR SELECT w()"); err != nil {
-			f.Fatal(err)
-		}
-		if err := tx.Commit(); err != nil {
-			f.Fatal(err)
-		}
-		f.Released()
-		other.Fresh(harness.UserByID, 1).Is("1 anna Oslo")
-	})
-}
-
 // Another role's statement is hidden in pg_stat_activity.
 func TestANewEpochWaitsForStatementsOfOtherRoles(t *testing.T) {
 	harness.Outage(t, func(f *harness.Fixture, r *redistest.Server) {
@@ -312,7 +224,7 @@ func TestANewEpochWaitsForStatementsOfOtherRoles(t *testing.T) {
 		f.Cleanup(func() { f.Past("DROP OWNED BY " + role + "; DROP ROLE " + role) })
 		g := f.CloseGate()
 		low := strings.Replace(f.DSN, "postgres@", role+"@", 1)
-		c, err := (&Driver{}).OpenConnector(harness.WithKeys(low, f.Keys))
+		c, err := (&cachedpg.Driver{}).OpenConnector(harness.WithKeys(low, f.Keys))
 		if err != nil {
 			f.Fatal(err)
 		}
@@ -326,19 +238,17 @@ func TestANewEpochWaitsForStatementsOfOtherRoles(t *testing.T) {
 			done <- err
 		}()
 		g.Await(1)
-		connectorOf(f.DB).space().keeper.cancel() // the superuser's process does not renew
-		<-connectorOf(f.DB).space().keeper.done
+		inside.Abandon(f.DB) // the superuser's process does not renew
 		if err := r.Client().FlushAll(f.Ctx).Err(); err != nil {
 			f.Fatal(err)
 		}
-		k := connectorOf(db).space().keeper
 		for until := time.Now().Add(4 * time.Second); time.Now().Before(until); time.Sleep(5 * time.Millisecond) {
 			var name string
 			if err := db.QueryRowContext(f.Ctx, "SELECT name FROM users WHERE id = 1").Scan(&name); err != nil {
 				f.Fatal(err)
 			}
-			if StatsOf(db).Hits > 0 {
-				f.Errorf("cached while a statement runs whose mark was lost; live %v", k.live.Load())
+			if cachedpg.StatsOf(db).Hits > 0 {
+				f.Errorf("cached while a statement runs whose mark was lost; live %v", inside.Live(db))
 				break
 			}
 		}

@@ -44,3 +44,29 @@ func TestCommitsPastTheStoreDoNotWaitForEachOther(t *testing.T) {
 		f.Fresh(harness.UserByID, 1)
 	})
 }
+
+// CREATE INDEX CONCURRENTLY waits for every older snapshot. What is kept open beside
+// it, because it runs, has none.
+func TestWhatIsKeptOpenHoldsNoSnapshot(t *testing.T) {
+	harness.Outage(t, func(f *harness.Fixture, r *redistest.Server) {
+		k := keeperOf(f.Via)
+		n := notice{guard: &k.guard}
+		posted, err := n.post(f.Ctx)
+		if err != nil {
+			f.Fatal(err)
+		}
+		defer func() { n.leave(); n.lift() }()
+		free := func(when string) {
+			f.Helper()
+			const held = "SELECT count(*) FROM pg_stat_activity WHERE pid = $1::int8 AND backend_xmin IS NOT NULL"
+			if f.Count(held, int64(n.held.PID())) != 0 {
+				f.Errorf("a snapshot is held %s", when)
+			}
+		}
+		free("when the notice is posted")
+		if !n.hold(f.Ctx, posted) {
+			f.Fatal("the notice is gone")
+		}
+		free("while a commit needs the notice")
+	})
+}

@@ -1,4 +1,4 @@
-package cachedpg
+package outages
 
 import (
 	"fmt"
@@ -6,7 +6,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachedpg/cachedpg"
 	"github.com/cachedpg/cachedpg/internal/harness"
+	"github.com/cachedpg/cachedpg/internal/inside"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 	"github.com/cachedpg/cachedpg/internal/redistest"
 	"github.com/cachedpg/cachedpg/invalidation"
@@ -33,7 +35,7 @@ func mixed(f *harness.Fixture, round string, writers, readers []harness.Via) {
 // hits is the number of hits of all.
 func hits(of ...harness.Via) (n uint64) {
 	for _, v := range of {
-		n += StatsOf(v.DB).Hits
+		n += cachedpg.StatsOf(v.DB).Hits
 	}
 	return n
 }
@@ -117,7 +119,7 @@ func TestRolloutUpgrade(t *testing.T) {
 		stop(alike)
 
 		next := f.Beside("next", redis)
-		connectorOf(next.DB).build = "next"
+		inside.Build(next.DB, "next")
 		mixed(f, "two formats", []harness.Via{next, old}, []harness.Via{old, next})
 		withheldBy(old, "another format", harness.UserByID, 1)
 		withheldBy(next, "another format", harness.UserByID, 1)
@@ -159,11 +161,11 @@ func TestRolloutRegions(t *testing.T) {
 		}
 
 		other.Exec("UPDATE users SET city = 'Rome' WHERE id = 1")
-		origin, err := OriginOf(f.Ctx, told.DB)
+		origin, err := cachedpg.OriginOf(f.Ctx, told.DB)
 		if err != nil {
 			f.Fatal(err)
 		}
-		if err := Apply(f.Ctx, told.DB, invalidation.Event{Source: origin.Source, ID: "1", Time: time.Now(), Tags: everything}); err != nil {
+		if err := cachedpg.Apply(f.Ctx, told.DB, invalidation.Event{Source: origin.Source, ID: "1", Time: time.Now(), Tags: harness.Everything}); err != nil {
 			f.Fatal(err)
 		}
 		told.Caches(harness.UserByID, 1).Is("1 ann Rome")
@@ -172,7 +174,7 @@ func TestRolloutRegions(t *testing.T) {
 			stray := f.Process("stray", redis)
 			stray.Fresh(harness.UserByID, 1)
 			defer stop(stray)
-			return strings.Contains(StatsOf(stray.DB).Peers.Differs, "cache_external")
+			return strings.Contains(cachedpg.StatsOf(stray.DB).Peers.Differs, "cache_external")
 		})
 	})
 }
@@ -187,7 +189,7 @@ func TestRolloutPolicies(t *testing.T) {
 			if err := v.DB.PingContext(f.Ctx); err != nil {
 				f.Fatal(err)
 			}
-			return strings.Contains(StatsOf(v.DB).Peers.Differs, "cache_policy")
+			return strings.Contains(cachedpg.StatsOf(v.DB).Peers.Differs, "cache_policy")
 		}
 		f.Until("the processes to differ", func() bool { return differ(old) && differ(next) })
 		stop(old)
@@ -212,7 +214,7 @@ func TestRolloutMigrations(t *testing.T) {
 		app.Caches(all)
 
 		f.Past("ALTER TABLE users ADD COLUMN size int DEFAULT 8")
-		if err := Invalidate(f.Ctx, tool.DB); err != nil {
+		if err := cachedpg.Invalidate(f.Ctx, tool.DB); err != nil {
 			f.Fatal(err)
 		}
 		app.Fresh(all).Is("1 ann Oslo 7 8")
