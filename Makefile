@@ -85,9 +85,10 @@ test-nested:
 .PHONY: stress
 stress: cgo ## random schemas, statements, sessions and applications for FOR (20m) each, PostgreSQL and pgx the judges
 	@CACHEDPG_TEST_REQUIRE=1 $(SERVICES) $(GO) test -count=1 -v -timeout=0 ./test/beside -beside.duration=$(FOR)
+	@CACHEDPG_TEST_REQUIRE=1 $(SERVICES) $(GO) test -count=1 -v -timeout=0 -run='^TestPostgresJudgesRandomStatements$$' -judge.duration=$(FOR) .
 	@CACHEDPG_TEST_REQUIRE=1 $(SERVICES) $(GO) test -count=1 -v -timeout=0 \
-		-run='^(TestPostgresJudgesRandomStatements|TestGeneratedStatementsAgreeWithPostgreSQL|TestRandomSessionsReadWhatPostgreSQLGives)$$' \
-		-judge.duration=$(FOR) -generated.duration=$(FOR) -differential.duration=$(FOR) .
+		-run='^(TestGeneratedStatementsAgreeWithPostgreSQL|TestRandomSessionsReadWhatPostgreSQLGives)$$' \
+		./test/judge -generated.duration=$(FOR) -differential.duration=$(FOR)
 	@CACHEDPG_TEST_REQUIRE=1 $(SERVICES) $(GO) test -count=1 -v -timeout=0 -run='^TestStress$$' ./test/stress -stress.duration=$(FOR)
 
 .PHONY: bench-once

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/cachedpg/cachedpg/catalog"
 	"github.com/cachedpg/cachedpg/internal/backend"
 	"github.com/cachedpg/cachedpg/internal/behind"
 	"github.com/cachedpg/cachedpg/internal/inside"
@@ -40,7 +41,16 @@ func init() {
 		return feed.handled
 	}
 	inside.Process = func(c driver.Connector, name string) { c.(*connector).process = name }
-	inside.Tags = tagsRead
+	inside.Tags = func(db *sql.DB, query string, args []driver.NamedValue) []store.Tag {
+		d := connectorOf(db)
+		known := d.known.Load()
+		if known == nil || known.view == nil {
+			return nil
+		}
+		text := d.plan(known.view, known.session, query)
+		tags, always, _ := text.plan.ReadTags(nil, keying.Values{Literals: text.literals, Args: args})
+		return tags[1:always]
+	}
 	inside.Catalog = func(db *sql.DB) any {
 		if v := connectorOf(db).space().view.Load(); v != nil {
 			return v
@@ -60,16 +70,21 @@ func init() {
 	inside.ExplainOn = func(ctx context.Context, conn any, query string) (any, error) {
 		return conn.(*Conn).explain(ctx, query, nil)
 	}
-	inside.Lookup = func(ctx context.Context, db *sql.DB, key store.Key) (store.Outcome, error) {
-		var stamps [1]store.Stamp
-		_, outcome, err := connectorOf(db).space().lookup(ctx, key, []store.Tag{{Kind: store.TagSchema}}, stamps[:])
-		return outcome, err
-	}
 	inside.Enter = func(db *sql.DB) (leave func()) { return connectorOf(db).space().gens.Enter() }
 	inside.Abandon = func(db *sql.DB) {
 		keeper := connectorOf(db).space().keeper
 		keeper.cancel()
 		<-keeper.done
+	}
+	inside.Transaction = func(conn any) (asks bool, tags *store.TagSet, snapshot *catalog.Snapshot) {
+		tx := conn.(*Conn).tx
+		if tx == nil {
+			return false, nil, nil
+		}
+		if tx.view != nil {
+			snapshot = tx.view.snapshot
+		}
+		return tx.asks, &tx.tags, snapshot
 	}
 	inside.Asks = asks
 	inside.Identity = func(db *sql.DB) backend.Identity { return connectorOf(db).space().key.Identity }
@@ -115,23 +130,4 @@ func init() {
 		return at, ok
 	}
 	inside.RefillTime, inside.MaxUnread = refillTime, maxUnread
-}
-
-// tagsRead are the tags of what a query reads, without the schema's; nil while no catalog is known.
-func tagsRead(db *sql.DB, query string, args ...any) []store.Tag {
-	d := connectorOf(db)
-	known := d.known.Load()
-	if known == nil || known.view == nil {
-		return nil
-	}
-	text := d.plan(known.view, known.session, query)
-	values := keying.Values{Literals: text.literals}
-	for i, arg := range args {
-		if n, ok := arg.(int); ok {
-			arg = int64(n)
-		}
-		values.Args = append(values.Args, driver.NamedValue{Ordinal: i + 1, Value: arg})
-	}
-	tags, always, _ := text.plan.ReadTags(nil, values)
-	return tags[1:always]
 }

@@ -3,6 +3,7 @@ package harness
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"sync"
 	"testing"
@@ -225,6 +226,13 @@ func (f *Fixture) IsHit(query string, args ...any) bool {
 // TagsOf returns the tags of what a query reads, without the schema's, once the driver can plan it.
 func (f *Fixture) TagsOf(query string, args ...any) (tags []store.Tag) {
 	f.Helper()
-	f.Until("a catalog", func() bool { tags = inside.Tags(f.DB, query, args...); return tags != nil })
+	var values []driver.NamedValue
+	for i, arg := range args {
+		if n, ok := arg.(int); ok {
+			arg = int64(n)
+		}
+		values = append(values, driver.NamedValue{Ordinal: i + 1, Value: arg})
+	}
+	f.Until("a catalog", func() bool { tags = inside.Tags(f.DB, query, values); return tags != nil })
 	return tags
 }

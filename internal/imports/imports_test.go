@@ -64,7 +64,7 @@ var rules = []rule{
 	{pattern: "internal/pgtest", project: []string{"internal/child"}, modules: []string{pgx}},
 	{pattern: "internal/redistest", project: []string{"internal/child"}, modules: []string{goRedis}},
 	{pattern: "internal/patience", project: []string{"store"}},
-	{pattern: "internal/inside", project: []string{"store", "invalidation", "internal/..."}},
+	{pattern: "internal/inside", project: []string{"catalog", "store", "invalidation", "internal/..."}},
 	{pattern: "internal/harness/outside", project: []string{".", "internal/..."}, modules: []string{pgx}},
 	{pattern: "internal/harness", project: []string{"keying", "store", "internal/..."}, modules: []string{pgx, goleak}},
 	{pattern: "internal/...", project: []string{"internal/..."}},

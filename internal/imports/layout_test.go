@@ -14,7 +14,7 @@ import (
 const (
 	maxFiles     = 83
 	maxLines     = 17_600
-	maxTestFiles = 51
+	maxTestFiles = 47
 )
 
 func TestTheRootDoesNotGrow(t *testing.T) {

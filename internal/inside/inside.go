@@ -9,6 +9,7 @@ import (
 	"database/sql/driver"
 	"time"
 
+	"github.com/cachedpg/cachedpg/catalog"
 	"github.com/cachedpg/cachedpg/internal/backend"
 	"github.com/cachedpg/cachedpg/internal/behind"
 	"github.com/cachedpg/cachedpg/invalidation"
@@ -36,8 +37,8 @@ var (
 	Followed func(db *sql.DB) (lsn uint64)
 	// Process has a connector of the driver's play another process: its cache is of its own.
 	Process func(c driver.Connector, name string)
-	// Tags returns the tags of what a query of db's own sessions reads, without the schema's.
-	Tags func(db *sql.DB, query string, args ...any) []store.Tag
+	// Tags returns the tags of what a query of db's own sessions reads, without the schema's; nil while nothing can be planned.
+	Tags func(db *sql.DB, query string, args []driver.NamedValue) []store.Tag
 	// Catalog stands for the catalog that is known to be current; nil while there is none. It is equal to what it
 	// returned before if that is the catalog still.
 	Catalog func(db *sql.DB) any
@@ -80,8 +81,6 @@ var (
 	// ExplainOn explains a query on a connection of the driver's, in the state that it is in. What it returns is the
 	// driver's explanation.
 	ExplainOn func(ctx context.Context, conn any, query string) (any, error)
-	// Lookup looks up an entry in db's store, whatever it depends on.
-	Lookup func(ctx context.Context, db *sql.DB, key store.Key) (store.Outcome, error)
 	// Expires is when the result ends that a commit of strategy write-through would read again; ok is false if none is
 	// known for the query with this value.
 	Expires func(db *sql.DB, query, value string) (at store.Moment, ok bool)
@@ -92,4 +91,8 @@ var (
 	Enter func(db *sql.DB) (leave func())
 	// Abandon ends what renews the lease of db in the store that it shares.
 	Abandon func(db *sql.DB)
+	// Transaction returns what the commit of the open transaction of a connection of the driver's invalidates, which may
+	// be changed, the catalog that it was planned with, if any, and whether it asks PostgreSQL what it is. Without a
+	// transaction tags is nil.
+	Transaction func(conn any) (asks bool, tags *store.TagSet, snapshot *catalog.Snapshot)
 )

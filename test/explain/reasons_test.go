@@ -184,7 +184,8 @@ func stored(f *harness.Fixture, query string, x *cachedpg.Explanation) {
 	if n, err := hex.Decode(key[:], []byte(x.Key.Digest)); n != len(key) || err != nil {
 		f.Fatalf("%s: digest %q", query, x.Key.Digest)
 	}
-	if outcome, err := inside.Lookup(f.Ctx, f.DB, key); outcome != store.Hit {
+	var stamps [1]store.Stamp
+	if _, outcome, err := inside.Store(f.DB).Lookup(f.Ctx, key, []store.Tag{{Kind: store.TagSchema}}, stamps[:]); outcome != store.Hit {
 		f.Errorf("%s: under the key is a %s, %v", query, outcome, err)
 	}
 }

@@ -1,4 +1,4 @@
-package cachedpg
+package judge
 
 import (
 	"context"
@@ -11,6 +11,8 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/cachedpg/cachedpg"
+	"github.com/cachedpg/cachedpg/internal/inside"
 	"github.com/cachedpg/cachedpg/internal/sqlgen"
 	"github.com/cachedpg/cachedpg/store"
 )
@@ -44,7 +46,7 @@ func TestGeneratedStatementsAgreeWithPostgreSQL(t *testing.T) {
 		total.add(w)
 		w.close()
 		if err != nil {
-			t.Fatal(h.report(t, err, fmt.Sprintf("go test -run '^%s$' -generated.seed=%d .", t.Name(), seed)))
+			t.Fatal(h.report(t, err, fmt.Sprintf("go test -run '^%s$' -generated.seed=%d ./test/judge", t.Name(), seed)))
 		}
 	}
 	t.Log(&total)
@@ -74,7 +76,7 @@ func (c *score) sum(d *score) {
 
 func (c *score) add(w *world) {
 	for _, db := range w.cached {
-		stats := StatsOf(db)
+		stats := cachedpg.StatsOf(db)
 		c.hits += stats.Hits
 		c.misses += stats.Misses
 	}
@@ -195,7 +197,7 @@ func (h *recording) unit(ctx context.Context, p *actor, g *sqlgen.Gen, queries [
 // failed reports that the transaction is over but for its ROLLBACK.
 func (p *actor) failed() (failed bool) {
 	_ = p.conn.Raw(func(c any) error {
-		failed = c.(*Conn).inner.TxStatus() == 'E'
+		failed = inside.Inner(c).TxStatus() == 'E'
 		return nil
 	})
 	return failed
@@ -225,7 +227,7 @@ func (p *actor) covered(ctx context.Context, total *score) error {
 	if p.unsure {
 		return nil
 	}
-	rows, err := p.conn.QueryContext(WithBypass(ctx), locked)
+	rows, err := p.conn.QueryContext(cachedpg.WithBypass(ctx), locked)
 	if err != nil {
 		return nil // the transaction has failed
 	}
@@ -245,20 +247,20 @@ func (p *actor) covered(ctx context.Context, total *score) error {
 	rows.Close()
 	var forgotten []string
 	err = p.conn.Raw(func(c any) error {
-		tx := c.(*Conn).tx
+		asks, tags, _ := inside.Transaction(c)
 		switch {
-		case tx == nil:
+		case tags == nil:
 			return errors.New("the driver does not know of the transaction")
-		case tx.asks:
+		case asks:
 			total.asked++
 			return nil
 		}
 		total.covered++
 		known := make(map[uint32]bool)
-		for _, tag := range tx.tags.Tags() {
+		for _, tag := range tags.Tags() {
 			known[tag.Relation] = true
 		}
-		if tx.tags.Has(store.Tag{Kind: store.TagSchema}) {
+		if tags.Has(store.Tag{Kind: store.TagSchema}) {
 			return nil
 		}
 		for oid, name := range wrote {

@@ -1,4 +1,4 @@
-package cachedpg
+package judge
 
 import (
 	"context"
@@ -17,6 +17,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/cachedpg/cachedpg"
 	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/inside"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
@@ -86,7 +87,7 @@ func newWorld(tb testing.TB, dsn string, kind worldKind, ddl []string, strict bo
 		if kind.redis {
 			keys = append(keys, "cache_store="+pgtest.Redis(tb))
 		}
-		c, err := (&Driver{}).OpenConnector(harness.WithKeys(dsn, keys))
+		c, err := (&cachedpg.Driver{}).OpenConnector(harness.WithKeys(dsn, keys))
 		if err != nil {
 			tb.Fatal(err)
 		}
@@ -94,7 +95,7 @@ func newWorld(tb testing.TB, dsn string, kind worldKind, ddl []string, strict bo
 		db := sql.OpenDB(c)
 		w.cached = append(w.cached, db)
 		harness.AwaitCaching(tb, db)
-		for sp := connectorOf(db).space(); sp.keeper != nil && !sp.keeper.live.Load(); time.Sleep(time.Millisecond) {
+		for ; !inside.Live(db); time.Sleep(time.Millisecond) {
 			if err := db.PingContext(ctx); err != nil {
 				tb.Fatal(err)
 			}
@@ -108,7 +109,7 @@ func newWorld(tb testing.TB, dsn string, kind worldKind, ddl []string, strict bo
 		open("")
 	}
 	// A shared store may remember the world before.
-	if err := Invalidate(ctx, w.cached[0]); err != nil {
+	if err := cachedpg.Invalidate(ctx, w.cached[0]); err != nil {
 		tb.Fatal(err)
 	}
 	plain := kind.mode
@@ -138,7 +139,7 @@ func (w *world) close() {
 // can be hits again.
 func (w *world) released(ctx context.Context) {
 	for _, db := range w.cached {
-		for connectorOf(db).space().writes.Stats().Pending > 0 && ctx.Err() == nil {
+		for inside.Writes(db).Stats().Pending > 0 && ctx.Err() == nil {
 			time.Sleep(50 * time.Microsecond)
 		}
 	}
@@ -292,7 +293,7 @@ func (p *actor) do(ctx context.Context, s sqlgen.Statement) (err error) {
 	case s.SQL == "ROLLBACK" && p.tx != nil:
 		err, p.tx = p.tx.Rollback(), nil
 	case s.Copy != nil:
-		err = PgxConn(ctx, p.conn, func(c *pgx.Conn) error {
+		err = cachedpg.PgxConn(ctx, p.conn, func(c *pgx.Conn) error {
 			_, err := c.CopyFrom(ctx, pgx.Identifier{s.Copy.Table}, s.Copy.Columns, pgx.CopyFromRows(s.Copy.Rows))
 			return err
 		})
@@ -326,7 +327,7 @@ func (p *actor) do(ctx context.Context, s sqlgen.Statement) (err error) {
 // check compares a SELECT with itself past the cache, on this connection and so
 // in its transaction, if nothing was committed by others meanwhile.
 func (p *actor) check(ctx context.Context, q sqlgen.Statement) error {
-	past := WithBypass(ctx)
+	past := cachedpg.WithBypass(ctx)
 	before, err := snapshotOf(past, p.conn)
 	if err != nil {
 		return nil // the transaction has failed

@@ -1,4 +1,4 @@
-package cachedpg
+package judge
 
 import (
 	"context"
@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachedpg/cachedpg/internal/inside"
 	"github.com/cachedpg/cachedpg/internal/sqlgen"
 	"github.com/cachedpg/cachedpg/invalidation"
 	"github.com/cachedpg/cachedpg/store"
@@ -59,7 +60,7 @@ func TestRandomSessionsReadWhatPostgreSQLGives(t *testing.T) {
 		total.add(w)
 		w.close()
 		if err != nil {
-			t.Fatal(h.report(t, err, fmt.Sprintf("go test -run '^%s$' -differential.seed=%d .", t.Name(), seed)))
+			t.Fatal(h.report(t, err, fmt.Sprintf("go test -run '^%s$' -differential.seed=%d ./test/judge", t.Name(), seed)))
 		}
 	}
 	t.Log(&total)
@@ -166,14 +167,15 @@ func (w *world) window(ctx context.Context, q sqlgen.Statement, reader int) (con
 // blind makes the driver mark nothing before a commit, which then only
 // invalidates after it, as if over a slow network.
 func (w *world) blind() {
-	sp := connectorOf(w.cached[0]).space()
-	sp.store = unmarked{sp.store.(localStore), &w.windows}
-	_ = sp.writes.Close()
-	sp.writes = invalidation.New(sp.store, invalidation.Options{Local: true})
+	db := w.cached[0]
+	marksNothing := unmarked{inside.Store(db).(*store.Memory), &w.windows}
+	inside.SetStore(db, marksNothing)
+	_ = inside.Writes(db).Close()
+	inside.SetWrites(db, invalidation.New(marksNothing, invalidation.Options{Local: true}))
 }
 
 type unmarked struct {
-	localStore
+	*store.Memory
 	windows *atomic.Int64
 }
 
@@ -185,7 +187,7 @@ func (u unmarked) Release(ctx context.Context, w store.WriterID, tags []store.Ta
 	for wait := 0; wait < 20 && u.windows.Load() < enough; wait++ {
 		time.Sleep(time.Millisecond)
 	}
-	return u.localStore.Release(ctx, w, tags)
+	return u.Memory.Release(ctx, w, tags)
 }
 
 // The harness finds what it is for. Each driver is broken in one place, and the
@@ -238,17 +240,17 @@ func TestADifferenceIsFoundAndShrunk(t *testing.T) {
 // statement of it names.
 func forgetOthers(p *actor, s sqlgen.Statement) {
 	_ = p.conn.Raw(func(c any) error {
-		conn := c.(*Conn)
-		if conn.tx == nil || conn.tx.view == nil || conn.tx.view.snapshot == nil {
+		_, tags, snapshot := inside.Transaction(c)
+		if snapshot == nil {
 			return nil
 		}
 		var kept store.TagSet
-		for _, tag := range conn.tx.tags.Tags() {
-			if rel := conn.tx.view.snapshot.ByOID(tag.Relation); rel == nil || strings.Contains(s.SQL, rel.Name) {
+		for _, tag := range tags.Tags() {
+			if rel := snapshot.ByOID(tag.Relation); rel == nil || strings.Contains(s.SQL, rel.Name) {
 				kept.Add(tag)
 			}
 		}
-		conn.tx.tags = kept
+		*tags = kept
 		return nil
 	})
 }

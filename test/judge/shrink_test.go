@@ -1,4 +1,4 @@
-package cachedpg
+package judge
 
 import (
 	"context"
