@@ -67,9 +67,7 @@ func init() {
 	inside.Inner = func(conn any) backend.Conn { return conn.(*Conn).inner }
 	inside.Dial = func(ctx context.Context, c driver.Connector) (backend.Conn, error) { return c.(*connector).dial(ctx) }
 	inside.Build = func(db *sql.DB, name string) { connectorOf(db).build = name }
-	inside.ExplainOn = func(ctx context.Context, conn any, query string) (any, error) {
-		return conn.(*Conn).explain(ctx, query, nil)
-	}
+	inside.ExplainOn = func(ctx context.Context, c any, q string) (any, error) { return c.(*Conn).explain(ctx, q, nil) }
 	inside.Enter = func(db *sql.DB) (leave func()) { return connectorOf(db).space().gens.Enter() }
 	inside.Abandon = func(db *sql.DB) {
 		keeper := connectorOf(db).space().keeper
@@ -78,10 +76,10 @@ func init() {
 	}
 	inside.Transaction = func(conn any) (asks bool, tags *store.TagSet, snapshot *catalog.Snapshot) {
 		tx := conn.(*Conn).tx
-		if tx == nil {
+		switch {
+		case tx == nil:
 			return false, nil, nil
-		}
-		if tx.view != nil {
+		case tx.view != nil:
 			snapshot = tx.view.snapshot
 		}
 		return tx.asks, &tx.tags, snapshot
