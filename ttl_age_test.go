@@ -24,11 +24,6 @@ func old(v harness.Via, query string, args ...any) harness.Result {
 	return v.Expect("hit", false, query, args)
 }
 
-// withTTL asks with a TTL by context.
-func withTTL(v harness.Via, d time.Duration) harness.Via {
-	return v.In(func(ctx context.Context) context.Context { return WithTTL(ctx, d) })
-}
-
 const shopping = harness.People + `
 	CREATE TABLE orders (id int PRIMARY KEY, user_id int NOT NULL, total int NOT NULL);
 	INSERT INTO orders VALUES (1, 1, 10), (2, 2, 20);

@@ -1,3 +1,3 @@
-// Package connections tests what stands between database/sql and PostgreSQL: pools, hooks, prepared statements, the pgx
-// connection underneath, idle connections, and what the driver itself opens.
+// Package connections tests what stands between database/sql and PostgreSQL: pools, wrappers, hooks, prepared statements,
+// the pgx connection underneath, idle connections, and what the driver itself opens and asks at its start.
 package connections

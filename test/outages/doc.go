@@ -1,2 +1,3 @@
-// Package outages tests that the cache is right, or silent, when Redis or another process is away, and that it says so.
+// Package outages tests that the cache is right, or silent, when Redis, PostgreSQL or another process is away, moves or is
+// replaced, and that it says so.
 package outages
