@@ -81,17 +81,3 @@ func TestTheMostSpecificPolicyCounts(t *testing.T) {
 		}
 	}
 }
-
-func TestPoliciesThatCannotBeMeantAreRefused(t *testing.T) {
-	t.Parallel()
-	for text, want := range map[string]string{
-		"*:write-behind": "is for relations that are named", "default:write-behind": "is for relations that are named", "public.h*:write-behind": "is for relations that are named",
-		"default:off,*:off": "named twice", "a:off,A:off": "named twice", `a:off,"a":off`: "named twice", "*:off,*.*:off": "named twice",
-		`"a:off`: "want relation:strategy", `"a"b:off`: "quote", `a"b":off`: "want a relation", "a.b.c:off": "want a relation", ".a:off": "want a relation", "a.:off": "want a relation",
-		`"":off`: "want a relation", "a b:off": "want a relation", "*:off:1s": "contradicts strategy", "*:ttl": "needs a ttl",
-	} {
-		if _, err := policiesOf(t, text); err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "cache_policy") {
-			t.Errorf("%s: got %v, want %q", text, err, want)
-		}
-	}
-}
