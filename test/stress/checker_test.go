@@ -113,6 +113,7 @@ type stressKind struct {
 	keys  []string
 	late  bool // packets are under way for a while, also after their sender gave up
 	views bool // a view swings between two tables all the time
+	disk  bool // somebody else's commits wait for the disk, so those that do not are there soon
 }
 
 // newStress makes the tables and opens two DBs, in modes that share no entries
