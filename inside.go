@@ -103,12 +103,7 @@ func init() {
 	inside.SetWrites = func(db *sql.DB, writes *invalidation.Coordinator) { connectorOf(db).space().writes = writes }
 	inside.Store = func(db *sql.DB) store.Store { return connectorOf(db).space().store }
 	inside.SetStore = func(db *sql.DB, s store.Store) { connectorOf(db).space().store = s }
-	inside.Round = func(db *sql.DB) error {
-		if sp := connectorOf(db).space(); sp != nil && sp.keeper == nil {
-			return sp.peers.round(func() bool { return false })
-		}
-		return nil
-	}
+	inside.Round = func(db *sql.DB) error { return connectorOf(db).space().peers.round(func() bool { return false }) }
 	inside.Statements = func(db *sql.DB) (texts []string) {
 		connectorOf(db).statements.All(func(_ [sha256.Size]byte, s *statementStats) bool {
 			texts = append(texts, s.text)
@@ -126,6 +121,10 @@ func init() {
 			}
 		}
 		return at, ok
+	}
+	inside.Reconfigured = func(db *sql.DB) uint64 { return connectorOf(db).space().configured.Load() }
+	inside.Reconfigure = func(ctx context.Context, db *sql.DB, was, is backend.Configuration) {
+		connectorOf(db).space().reconfigured(ctx, was, is)
 	}
 	inside.RefillTime, inside.MaxUnread = refillTime, maxUnread
 }

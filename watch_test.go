@@ -12,11 +12,13 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/cachedpg/cachedpg/internal/backend"
 	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/inside"
 	"github.com/cachedpg/cachedpg/internal/patience"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 	"github.com/cachedpg/cachedpg/internal/redistest"
+	"github.com/cachedpg/cachedpg/store"
 )
 
 const watchedPeople = harness.People + `
@@ -321,4 +323,33 @@ func TestInvalidateWithoutTheStoreFails(t *testing.T) {
 			f.Errorf("got %v, want %v", err, errNoRelation)
 		}
 	})
+}
+
+// An epoch whose lease ran out begins again when nobody commits past the store any more.
+// What somebody did is on disk by then (I21).
+func TestAnEpochBeginsWithWhatIsOnDisk(t *testing.T) {
+	t.Parallel()
+	s := harness.Unflushing(t)
+	f := harness.New(t, s.DSN(), "cache_statement", harness.People, "cache_store="+pgtest.Redis(t))
+	conn := pgtest.Connect(f, harness.WithKey(f.DSN, "synchronous_commit", "off"))
+	for _, fresh := range []store.Fresh{{Epoch: "kept", Kept: true}, {Epoch: "new"}} {
+		run(f, conn, "UPDATE users SET city = 'past' WHERE id = 1")
+		if !f.IsUnflushed() {
+			t.Error("the log is on disk before it shall be")
+		}
+		k := &keeper{log: new(backend.Log), peers: keeperOf(f.Via).peers} // not the one that is at work
+		k.guard.ID, k.watch.guard = keeperOf(f.Via).guard.ID, &k.guard
+		k.guard.Add(connectorOf(f.DB))
+		f.Until("a lease", func() bool {
+			ok, err := k.sure(f.Ctx, fresh)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return ok
+		})
+		k.guard.Close()
+		if f.IsUnflushed() {
+			t.Errorf("%+v begins with what a crash may undo", fresh)
+		}
+	}
 }

@@ -14,7 +14,7 @@ import (
 const (
 	maxFiles     = 83
 	maxLines     = 17_600
-	maxTestFiles = 47
+	maxTestFiles = 45
 )
 
 func TestTheRootDoesNotGrow(t *testing.T) {

@@ -95,4 +95,8 @@ var (
 	// be changed, the catalog that it was planned with, if any, and whether it asks PostgreSQL what it is. Without a
 	// transaction tags is nil.
 	Transaction func(conn any) (asks bool, tags *store.TagSet, snapshot *catalog.Snapshot)
+	// Reconfigured counts how often the configuration of the server was found changed.
+	Reconfigured func(db *sql.DB) uint64
+	// Reconfigure has it be found changed now.
+	Reconfigure func(ctx context.Context, db *sql.DB, was, is backend.Configuration)
 )

@@ -1,6 +1,6 @@
 //go:build unix
 
-package cachedpg
+package durability
 
 import (
 	"database/sql"
@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/cachedpg/cachedpg"
 	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 )
@@ -73,9 +74,9 @@ func readCalmed(f *harness.Fixture, query string, args ...any) {
 }
 
 func isHitNow(f *harness.Fixture, query string, args ...any) bool {
-	before := StatsOf(f.DB).Hits
+	before := cachedpg.StatsOf(f.DB).Hits
 	readCalmed(f, query, args...)
-	return StatsOf(f.DB).Hits > before
+	return cachedpg.StatsOf(f.DB).Hits > before
 }
 
 // The same with PostgreSQL's own settings and hundreds of commits, each of which another
