@@ -68,7 +68,7 @@ test-bound:
 
 # The race detector allocates too, so allocation budgets are kept without it.
 test-budgets:
-	$(GO) test -run='Budget|Allocation|ParsedTwice' -timeout=$(TIMEOUT) . ./test/reads ./test/writes ./test/through
+	$(GO) test -run='Budget|Allocation|ParsedTwice' -timeout=$(TIMEOUT) ./internal/core ./test/reads ./test/writes ./test/through
 
 # database/sql asks drivers for more from the next Go release on. What most of it takes is to compile
 # PostgreSQL's parser for that one, which these tests use too little of to have it optimized.
@@ -85,7 +85,7 @@ test-nested:
 .PHONY: stress
 stress: cgo ## random schemas, statements, sessions and applications for FOR (20m) each, PostgreSQL and pgx the judges
 	@CACHEDPG_TEST_REQUIRE=1 $(SERVICES) $(GO) test -count=1 -v -timeout=0 ./test/beside -beside.duration=$(FOR)
-	@CACHEDPG_TEST_REQUIRE=1 $(SERVICES) $(GO) test -count=1 -v -timeout=0 -run='^TestPostgresJudgesRandomStatements$$' -judge.duration=$(FOR) .
+	@CACHEDPG_TEST_REQUIRE=1 $(SERVICES) $(GO) test -count=1 -v -timeout=0 -run='^TestPostgresJudgesRandomStatements$$' ./internal/core -judge.duration=$(FOR)
 	@CACHEDPG_TEST_REQUIRE=1 $(SERVICES) $(GO) test -count=1 -v -timeout=0 \
 		-run='^(TestGeneratedStatementsAgreeWithPostgreSQL|TestRandomSessionsReadWhatPostgreSQLGives)$$' \
 		./test/judge -generated.duration=$(FOR) -differential.duration=$(FOR)

@@ -4,16 +4,11 @@ import (
 	"context"
 	"database/sql"
 	"database/sql/driver"
-	"fmt"
-	"sync/atomic"
-	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/cachedpg/cachedpg/internal/backend"
-	"github.com/cachedpg/cachedpg/keying"
-	"github.com/cachedpg/cachedpg/store"
+	"github.com/cachedpg/cachedpg/internal/core"
 )
 
 // Exactly the optional interfaces of *stdlib.Conn, and Validator; a test compares them.
@@ -34,94 +29,13 @@ var (
 // work while PostgreSQL is down. Like every driver.Conn it is used by one
 // goroutine at a time.
 type Conn struct {
-	d         *connector
-	*link          // never nil
-	undialled link // until it is dialled
-
-	lent     lending
-	isClosed bool
-	counted  bool // it is counted, see occupancy
-
-	placement placement // see places.go
-
-	idle atomic.Int32 // see idlers
-
-	applies bool // it runs what was queued, see applier
-
-	owed *debt // of strategy write-through, see refill.go
-
-	// Scratch space of one call.
-	keyBuf []byte
-	tags   [8]store.Tag
-	stamps [8]store.Stamp
-	types  *pgtype.Map // for replaying rows without inner
-}
-
-// newConn returns a connection that has not dialled.
-func (d *connector) newConn() *Conn {
-	c := &Conn{d: d}
-	c.link = &c.undialled
-	return c
-}
-
-// call is one QueryContext or ExecContext on its way.
-type call struct {
-	// What is asked for, and by whom.
-	sql     string
-	args    []driver.NamedValue // with pgx's leading options
-	values  []driver.NamedValue // args without the options
-	mode    pgx.QueryExecMode   // 0 until plan, if the caller does not give it
-	formats bool                // a QueryResultFormats option: the caller wants other bytes
-	prepare *Stmt               // to be prepared before PostgreSQL is asked; nil for a plain text
-	ours    bool                // the driver sends it, and not a caller with the pgx connection
-	refills bool                // a writer runs it, see refill.go
-
-	meaning
-	progress
-}
-
-// meaning is what a text means to the session that will run it. Conn.plan finds it, and again where the
-// session or the catalog turns out to be another one.
-type meaning struct {
-	space   *space
-	session *session
-	view    *view
-	text    *planned
-	loose   bool // of names it is not sure whether temporary objects have them
-	single  bool // PostgreSQL has prepared it, so that it is one statement, see Conn.check
-}
-
-// progress is what has happened to a call so far, mostly to a read.
-type progress struct {
-	replanned bool          // the catalog was found out of date once
-	refreshed bool          // the catalog was loaded again for a name
-	byAge     bool          // only its age bounds a part of the result, see ttl.go
-	rowsOnly  bool          // without rows the result must not be kept
-	snapshot  time.Time     // when the transaction of a refill began; now() stands still in it
-	asked     time.Duration // how long the lookup took, if that was measured
-	stored    bool          // the result was
-}
-
-// sent is what PostgreSQL gets.
-func (q *call) sent() backend.Query {
-	return backend.Query{SQL: q.sql, Args: q.args, Values: q.values, Mode: q.mode}
-}
-
-func (q *call) keyingValues() keying.Values {
-	return keying.Values{Args: q.values, Literals: q.text.literals, Encoded: q.session.Encoded}
+	conn *core.Conn
 }
 
 // QueryContext answers from the cache what is provably the same there, and
-// passes the rest to PostgreSQL. See read.go and, for statements that write, write.go.
+// passes the rest to PostgreSQL.
 func (c *Conn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
-	if err := c.enter(); err != nil {
-		return nil, err
-	}
-	q, err := c.newCall(ctx, query, args)
-	if err != nil {
-		return nil, err
-	}
-	return c.query(ctx, &q)
+	return rowsOf(c.conn.Query(ctx, query, args))
 }
 
 // ExecContext executes a statement and invalidates what it changes. It never
@@ -130,15 +44,7 @@ func (c *Conn) ExecContext(ctx context.Context, query string, args []driver.Name
 	if query == whoAreYou && c.isAskedWho(ctx) {
 		return driver.ResultNoRows, nil
 	}
-	if err := c.enter(); err != nil {
-		return nil, err
-	}
-	q, err := c.newCall(ctx, query, args)
-	if err != nil {
-		return nil, err
-	}
-	defer c.refill(ctx)
-	return c.exec(ctx, &q)
+	return c.conn.Exec(ctx, query, args)
 }
 
 // CheckNamedValue accepts everything: pgx encodes Go values by the type that
@@ -154,99 +60,51 @@ func (c *Conn) Ping(ctx context.Context) error {
 	if c.isAskedWho(ctx) {
 		return nil
 	}
-	if err := c.enter(); err != nil {
-		return err
-	}
-	if err := c.ready(ctx); err != nil {
-		return err
-	}
-	if err := c.inner.Ping(ctx); err != nil {
-		return err
-	}
-	if c.inner.TxStatus() == 'I' {
-		if err := c.beginWarm(ctx); err != nil {
-			return err
-		}
-	}
-	if err := c.refusal(ctx); err != nil {
-		return err
-	}
-	sp := c.known.space
-	if sp == nil {
-		return nil
-	}
-	if err := c.d.strangerThan(sp); err != nil {
-		return err
-	}
-	if sp.keeper != nil {
-		if err := sp.keeper.check(ctx); err != nil {
-			return err
-		}
-	}
-	if err := c.d.checkQueue(ctx); err != nil {
-		return err
-	}
-	if err := c.withheld(); err != nil {
-		return err
-	}
-	return sp.feed.Load().checkAll(ctx)
+	return c.conn.Ping(ctx)
 }
 
 // ResetSession is called before a pooled connection is used again, and pgx asks then
 // whether one is still there that was idle for long. Where there is no hook of the
-// caller and the session is as a new one's, that waits until the inner connection is
-// needed: hits do without, and one that has ended is replaced, see ready.
-func (c *Conn) ResetSession(ctx context.Context) error {
-	wasParked := c.placement.parked
-	if err := c.enter(); err != nil {
-		return driver.ErrBadConn
-	}
-	if c.placement.has() && !wasParked { // a wrapper has not passed IsValid on
-		c.d.problems.note(workPool, errUnheard)
-		c.putBack(false)
-	}
-	if c.inner == nil {
-		return nil
-	}
-	if c.inner.Closed() || c.inner.TxStatus() != 'I' {
-		return driver.ErrBadConn
-	}
-	if c.inner.Hooked() {
-		return c.runHook(ctx)
-	}
-	if c.d.eager || !c.pristine {
-		return c.inner.ResetSession(ctx)
-	}
-	c.needsReset = true
-	return nil
+// caller and the session is as a new one's, that waits until PostgreSQL is
+// needed: hits do without.
+func (c *Conn) ResetSession(ctx context.Context) error { return c.conn.Reset(ctx) }
+
+// IsValid is called when database/sql puts the connection back into its pool. With Config.MaxConns it gives its
+// connection to PostgreSQL back.
+func (c *Conn) IsValid() bool {
+	c.conn.Idle()
+	return true // without a connection to PostgreSQL it is as good as a new one
 }
 
-// Close closes the inner connection if there is one, or gives it back to those of Config.MaxConns.
-func (c *Conn) Close() error {
-	if c.isClosed {
-		return nil
-	}
-	_ = c.enter()
-	if c.placement.has() {
-		c.putBack(false)
-	}
-	c.isClosed = true
-	if c.counted {
-		defer c.d.vacate()
-	}
-	c.d.idlers.remove(c)
-	c.leavesInPool()
-	return c.link.close()
-}
+// Close closes the connection to PostgreSQL if there is one, or gives it back to those of Config.MaxConns.
+func (c *Conn) Close() error { return c.conn.Close() }
 
 // Prepare is PrepareContext without a context.
 func (c *Conn) Prepare(query string) (driver.Stmt, error) {
 	return c.PrepareContext(context.Background(), query)
 }
 
+// PrepareContext prepares the statement on PostgreSQL, which says what is
+// wrong with it. A cacheable text that PostgreSQL has accepted before on
+// another connection is prepared when it is first needed: database/sql
+// prepares on every connection, and a hit needs none.
+func (c *Conn) PrepareContext(ctx context.Context, query string) (driver.Stmt, error) {
+	s, err := c.conn.Prepare(ctx, query)
+	if err != nil {
+		return nil, err
+	}
+	return &Stmt{s}, nil
+}
+
 // Begin is BeginTx without a context.
 func (c *Conn) Begin() (driver.Tx, error) {
 	return c.BeginTx(context.Background(), driver.TxOptions{})
+}
+
+// BeginTx starts a transaction on PostgreSQL. Its Commit marks what it wrote, commits, and releases the marks when
+// PostgreSQL has answered. If the marks cannot be set it rolls back.
+func (c *Conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, error) {
+	return c.conn.Begin(ctx, opts)
 }
 
 // Conn dials if need be and returns the pgx connection, nil if that fails.
@@ -256,7 +114,7 @@ func (c *Conn) Begin() (driver.Tx, error) {
 func (c *Conn) Conn() *pgx.Conn {
 	ctx, cancel := context.WithTimeout(context.Background(), dialTimeout)
 	defer cancel()
-	conn, err := c.handOut(ctx)
+	conn, err := c.conn.HandOut(ctx)
 	if err != nil {
 		return nil
 	}
@@ -268,7 +126,7 @@ func (c *Conn) Unwrap() driver.Conn {
 	if c.Conn() == nil {
 		return nil
 	}
-	return c.inner.(*backend.Pgx).Conn
+	return c.conn.Inner().(*backend.Pgx).Conn
 }
 
 // Raw is Unwrap under the name that other wrappers use.
@@ -282,233 +140,11 @@ func PgxConn(ctx context.Context, conn *sql.Conn, f func(*pgx.Conn) error) error
 		return err
 	}
 	return conn.Raw(func(any) error {
-		pgxConn, err := c.handOut(ctx)
+		pgxConn, err := c.conn.HandOut(ctx)
 		if err != nil {
 			return err
 		}
-		defer c.handBack(ctx)
+		defer c.conn.HandBack(ctx)
 		return f(pgxConn)
 	})
-}
-
-// lending is the pgx connection in the hands of a caller, until the next call here.
-type lending struct {
-	seen   bool    // a tracer sees what he sends; false while the driver sends something of its own
-	unseen *effect // of a use that no tracer sees; nil if there is none
-}
-
-// end ends what is going on past the driver.
-func (l *lending) end() {
-	l.seen = false
-	if e := l.unseen; e != nil {
-		l.unseen = nil
-		e.done(nil)
-	}
-}
-
-// pause has the tracer take what is sent for the driver's own, until resume is called.
-func (l *lending) pause() (resume func()) {
-	seen := l.seen
-	l.seen = false
-	return func() { l.seen = seen }
-}
-
-func (c *Conn) handOut(ctx context.Context) (*pgx.Conn, error) {
-	if err := c.enter(); err != nil {
-		return nil, err
-	}
-	if err := c.ready(ctx); err != nil {
-		return nil, err
-	}
-	in, ok := c.inner.(*backend.Pgx)
-	if !ok {
-		return nil, errNotPgx
-	}
-	c.attach() // what is registered or prepared there is not seen
-	c.handedOut = true
-	if c.tx != nil {
-		c.tx.found = found{}
-	}
-	if c.d.traced || in.Followed() {
-		c.lent.seen = true
-		return in.Conn.Conn(), nil
-	}
-	if err := c.drain(ctx, c.tx != nil); err != nil {
-		return nil, err
-	}
-	e, err := c.beginUnseen(ctx)
-	if err != nil {
-		return nil, err
-	}
-	c.lent.unseen = e
-	return in.Conn.Conn(), nil
-}
-
-// handBack ends a hand-out, not only when the connection is used next.
-func (c *Conn) handBack(ctx context.Context) {
-	owed := c.owed
-	c.owed = nil
-	_ = c.enter()
-	c.owed = owed
-	if !c.isClosed {
-		c.refill(ctx)
-	}
-}
-
-// enter starts every call: what happened past the driver since the last one is over.
-func (c *Conn) enter() error {
-	if c.isClosed {
-		return errClosed
-	}
-	if c.placement.parked {
-		c.d.places.unpark(c)
-	}
-	if c.idle.Load() != inUse {
-		c.d.idlers.awake(c)
-	}
-	c.lent.end()
-	c.disown()
-	c.retract()
-	return nil
-}
-
-// ready makes the inner connection usable. If it has ended since the caller was given
-// this one, and before anything of the caller's was sent, it is replaced: database/sql
-// would try another connection, but not for Ping, nor for an sql.Conn.
-func (c *Conn) ready(ctx context.Context) error {
-	err := c.usable(ctx)
-	if err == nil {
-		c.placement.uses()
-	}
-	return err
-}
-
-// usable is ready for a question of the driver's own.
-func (c *Conn) usable(ctx context.Context) error {
-	if c.inner == nil {
-		if err := c.connect(ctx); err != nil || !c.needsReset {
-			return err
-		}
-	}
-	if err := c.reset(ctx); err != nil || !c.placement.unswept {
-		return err
-	}
-	c.placement.unswept = false
-	c.sweep()
-	return nil
-}
-
-// reset sees to it that a connection which was not in use is still there.
-func (c *Conn) reset(ctx context.Context) error {
-	if c.suspect {
-		c.suspect = false
-		_ = c.inner.Ping(ctx)
-	}
-	ended := c.inner.Closed()
-	switch {
-	case !c.needsReset && ended:
-		return driver.ErrBadConn
-	case !c.needsReset || ctx.Err() != nil: // with a context that has ended nothing is sent, so nothing needs it
-		return nil
-	}
-	c.needsReset = false
-	if !ended {
-		if err := c.inner.ResetSession(ctx); err != driver.ErrBadConn {
-			return err
-		}
-	}
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
-	if c.placement.has() {
-		c.d.places.suspect()
-	}
-	return c.redial(ctx)
-}
-
-// readyFor makes the inner connection ready to run q.
-func (c *Conn) readyFor(ctx context.Context, q *call) error {
-	if q.prepare == nil {
-		return c.ready(ctx)
-	}
-	if err := q.prepare.prepare(ctx); err != nil {
-		return err
-	}
-	if q.text != nil { // it may have been prepared before there was a catalog to plan with
-		q.text.inputs.Store(int32(q.prepare.inputs))
-	}
-	return nil
-}
-
-// forget makes the session's state unknown: a statement may have changed it.
-func (c *Conn) forget() {
-	c.known.session, c.pristine, c.unsettled = nil, false, nil
-	if c.tx == nil {
-		c.refused = time.Time{}
-	}
-}
-
-// newCall takes pgx's leading options off the arguments and runs a query
-// rewriter, so that what is analysed is what PostgreSQL gets: "WHERE id = @id"
-// parses before NamedArgs has rewritten it, as a call of an operator @.
-func (c *Conn) newCall(ctx context.Context, sql string, args []driver.NamedValue) (call, error) {
-	q := call{sql: sql, args: args, values: args, mode: pgx.QueryExecMode(0)}
-	if len(args) == 0 {
-		return q, nil
-	}
-	var rewriter pgx.QueryRewriter
-options:
-	for len(q.values) > 0 {
-		switch v := q.values[0].Value.(type) {
-		case int64, string, nil, int, []byte, bool, time.Time: // the usual first arguments, before the costlier test
-			break options
-		case pgx.QueryExecMode:
-			q.mode = v
-		case pgx.QueryResultFormats, pgx.QueryResultFormatsByOID:
-			q.formats = true
-		case pgx.QueryRewriter:
-			rewriter = v
-		default:
-			break options
-		}
-		q.values = q.values[1:]
-	}
-	if rewriter == nil {
-		return q, nil
-	}
-	return c.rewrite(ctx, q, rewriter)
-}
-
-func (c *Conn) rewrite(ctx context.Context, q call, rewriter pgx.QueryRewriter) (call, error) {
-	var conn *pgx.Conn
-	switch rewriter.(type) {
-	case pgx.NamedArgs, pgx.StrictNamedArgs: // ignore the connection
-	default:
-		if err := c.ready(ctx); err != nil {
-			return q, err
-		}
-		if in, ok := c.inner.(backend.Wire); ok {
-			conn = in.PgxConn()
-		}
-	}
-	values := make([]any, len(q.values))
-	for i, v := range q.values {
-		values[i] = v.Value
-	}
-	sql, values, err := rewriter.RewriteQuery(ctx, conn, q.sql, values)
-	if err != nil {
-		return q, fmt.Errorf("rewrite query failed: %w", err) // as pgx says it
-	}
-	rewritten := call{sql: sql, mode: q.mode, formats: q.formats}
-	for _, option := range q.args[:len(q.args)-len(q.values)] {
-		if _, ok := option.Value.(pgx.QueryRewriter); !ok {
-			rewritten.args = append(rewritten.args, option)
-		}
-	}
-	options := len(rewritten.args)
-	for i, v := range values {
-		rewritten.args = append(rewritten.args, driver.NamedValue{Ordinal: options + i + 1, Value: v})
-	}
-	rewritten.values = rewritten.args[options:]
-	return rewritten, nil
 }

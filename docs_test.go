@@ -1,10 +1,12 @@
 package cachedpg_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -80,7 +82,7 @@ var (
 var execModes = []string{"cache_statement", "cache_describe"}
 
 func TestSettingsAreTheSameInCodeAndPages(t *testing.T) {
-	code, err := os.ReadFile("config.go")
+	code, err := os.ReadFile("internal/config/config.go")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -268,4 +270,93 @@ func goSources(t *testing.T) map[string]string {
 		t.Fatal(err)
 	}
 	return texts
+}
+
+// The page's commands bring what `go mod vendor` has left out. One file of C tells.
+func TestThePageOnVendoringBringsTheHeaders(t *testing.T) {
+	t.Parallel()
+	page, err := os.ReadFile("docs/building.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	commands := regexp.MustCompile("(?s)After each `go mod vendor`:\n\n```\n(.*?)```").FindSubmatch(page)
+	if commands == nil {
+		t.Fatal("the page has no commands")
+	}
+	dir := t.TempDir()
+	vendor := filepath.Join(dir, "vendor")
+	run := func(in, name string, args ...string) error {
+		cmd := exec.Command(name, args...)
+		cmd.Dir = in
+		out, err := cmd.CombinedOutput()
+		t.Logf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
+		return err
+	}
+	if err := run(".", "go", "mod", "vendor", "-o", vendor); err != nil {
+		t.Fatal(err)
+	}
+	parser := filepath.Join(vendor, "github.com/pganalyze/pg_query_go/v5/parser")
+	compiles := func() error {
+		return run(parser, "cc", "-fsyntax-only", "-Iinclude", "-Iinclude/postgres", "pg_query.c")
+	}
+	if compiles() == nil {
+		t.Error("go mod vendor has brought the headers: the page is out of date")
+	}
+	script := strings.ReplaceAll(string(commands[1]), " vendor/", " "+vendor+"/")
+	if err := run(".", "sh", "-euc", script); err != nil {
+		t.Fatal(err)
+	}
+	if err := compiles(); err != nil {
+		t.Error("with the page's commands the parser does not compile")
+	}
+}
+
+var goBlock = regexp.MustCompile("(?s)```go\n(.*?)```")
+
+func TestTheProgramsInPagesCompile(t *testing.T) {
+	texts := pages(t)
+	if !goBlock.MatchString(texts["README.md"]) {
+		t.Fatal("no program in README.md")
+	}
+	for page, text := range texts {
+		for _, block := range goBlock.FindAllStringSubmatch(text, -1) {
+			file := filepath.Join(t.TempDir(), "main.go")
+			if err := os.WriteFile(file, []byte(block[1]), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if out, err := exec.Command("go", "vet", file).CombinedOutput(); err != nil {
+				t.Errorf("%s: %v\n%s\n%s", page, err, out, block[1])
+			}
+		}
+	}
+}
+
+// README.md is read in a minute, and every other page is one click away from it.
+func TestTheReadmeIsShortAndLeadsToEveryPage(t *testing.T) {
+	readme, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := bytes.Count(readme, []byte("\n")); n > 150 {
+		t.Errorf("README.md has %d lines, want at most 150: move details to docs/", n)
+	}
+	for _, command := range []string{"make demo", "make test"} {
+		if !strings.Contains(string(readme), "\n"+command+" ") {
+			t.Errorf("README.md does not show %s", command)
+		}
+	}
+	linked := make(map[string]bool)
+	for _, m := range link.FindAllSubmatch(readme, -1) {
+		linked[string(m[1])] = true
+	}
+	for page := range pages(t) {
+		if page = filepath.ToSlash(page); page != "README.md" && !inFolderWithIndex(page) && !linked[page] {
+			t.Errorf("README.md has no link to %s", page)
+		}
+	}
+}
+
+// inFolderWithIndex reports that a page is listed by the README.md of its folder.
+func inFolderWithIndex(page string) bool {
+	return strings.Count(page, "/") > 1 && !strings.HasSuffix(page, "/README.md")
 }

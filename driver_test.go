@@ -255,7 +255,7 @@ func TestAResultThatIsTooLargePassesThrough(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			if n := len(rows.(*Rows).entry.Data); n > 18<<10 {
+			if n := rows.(*Rows).rows().Held(); n > 18<<10 {
 				f.Errorf("%d bytes were read ahead", n)
 			}
 			return rows.Close()

@@ -1,14 +1,20 @@
 package cachedpg
 
-import "errors"
+import (
+	"errors"
 
-// Errors of PostgreSQL and pgx reach the caller as pgx returns them. The few
-// errors below are the driver's own; none of them is, or wraps, driver.ErrBadConn.
-var (
-	errClosed     = errors.New("cachedpg: connection is closed")
-	errNotPgx     = errors.New("cachedpg: the wrapped connector does not give connections of pgx's stdlib package; put what traces or logs around cachedpg, or give pgx a ConnConfig.Tracer")
-	errNotOurs    = errors.New("cachedpg: not a database opened with the cachedpg driver")
-	errUnheard    = errors.New("cachedpg: cache_max_conns: the driver that is wrapped around this one does not pass IsValid on, so connections to PostgreSQL stay taken while nobody uses them")
-	errNoRelation = errors.New("relation does not exist")
-	errOtherStore = errors.New("cachedpg: cache_store: another sql.DB of this process has the same database in another store, so this one reads from none; name the same store in both, where parameters such as pool_size may differ")
+	"github.com/cachedpg/cachedpg/internal/core"
+	"github.com/cachedpg/cachedpg/internal/peers"
 )
+
+// Errors of PostgreSQL and pgx reach the caller as pgx returns them. The few errors of the
+// driver's own begin with "cachedpg:"; none of them is, or wraps, driver.ErrBadConn.
+
+// ErrWithheld is what Ping's error is while nothing comes from the cache because of
+// other processes, or because PostgreSQL refuses what the driver has to ask. The database can be used all the same.
+var ErrWithheld = peers.ErrWithheld
+
+// ErrStop, wrapped in the error of a Sink's Send, ends Follow.
+var ErrStop = core.ErrStop
+
+var errNotOurs = errors.New("cachedpg: not a database opened with the cachedpg driver")

@@ -3,23 +3,13 @@ package cachedpg
 import (
 	"context"
 	"time"
+
+	"github.com/cachedpg/cachedpg/internal/core"
 )
-
-type contextKey struct{}
-
-// hints are what a caller asks for one query, by context or by comment.
-type hints struct {
-	bypass bool
-	ttl    time.Duration
-}
 
 // WithBypass returns a context whose queries go to PostgreSQL and store
 // nothing. Writes under it invalidate as always.
-func WithBypass(ctx context.Context) context.Context {
-	h := hintsOf(ctx)
-	h.bypass = true
-	return context.WithValue(ctx, contextKey{}, h)
-}
+func WithBypass(ctx context.Context) context.Context { return core.WithBypass(ctx) }
 
 // WithTTL returns a context whose queries, when they fill the cache, store
 // their result for at most ttl. It does not shorten the life of an entry that
@@ -30,15 +20,4 @@ func WithBypass(ctx context.Context) context.Context {
 // (now(), random(), a foreign table) is cached by age: its result is given
 // again until it is ttl old, outside of transactions. Explain says so. A comment in the statement does
 // the same: /* cachedpg: ttl=5s */.
-func WithTTL(ctx context.Context, ttl time.Duration) context.Context {
-	h := hintsOf(ctx)
-	if h.ttl = ttl; ttl <= 0 {
-		h.bypass = true
-	}
-	return context.WithValue(ctx, contextKey{}, h)
-}
-
-func hintsOf(ctx context.Context) hints {
-	h, _ := ctx.Value(contextKey{}).(hints)
-	return h
-}
+func WithTTL(ctx context.Context, ttl time.Duration) context.Context { return core.WithTTL(ctx, ttl) }

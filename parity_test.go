@@ -28,7 +28,6 @@ func TestEveryTypeHasExactlyTheOptionalInterfacesOfPgx(t *testing.T) {
 		{reflect.TypeFor[*Conn](), reflect.TypeFor[*stdlib.Conn]()},
 		{reflect.TypeFor[*Stmt](), reflect.TypeFor[*stdlib.Stmt]()},
 		{reflect.TypeFor[*Rows](), reflect.TypeFor[*stdlib.Rows]()},
-		{reflect.TypeFor[*effectRows](), reflect.TypeFor[*stdlib.Rows]()},
 		{reflect.TypeFor[*Driver](), reflect.TypeFor[*stdlib.Driver]()},
 	} {
 		for _, i := range append(optional, newerInterfaces...) {

@@ -1,18 +1,10 @@
 package cachedpg
 
 import (
-	"cmp"
 	"context"
-	"crypto/sha256"
-	"errors"
-	"fmt"
-	"slices"
-	"sync/atomic"
 	"time"
 
-	"github.com/cachedpg/cachedpg/catalog"
-	"github.com/cachedpg/cachedpg/keying"
-	"github.com/cachedpg/cachedpg/parser"
+	"github.com/cachedpg/cachedpg/internal/core"
 	"github.com/cachedpg/cachedpg/store"
 )
 
@@ -123,55 +115,116 @@ type StatementStats struct {
 	NoGain bool
 }
 
-type counters struct {
-	hits, misses, stale, fills, joined, refreshed, tooLarge, unknown, unmarked, storeErrors atomic.Uint64
-	others                                                                                  atomic.Uint64
-	refilled, refillSkipped, refillFailed                                                   atomic.Uint64
-	bypasses                                                                                [256]atomic.Uint64 // by Reason
+// QueueStats counts what strategy "write-behind" did in this sql.DB.
+type QueueStats struct {
+	Queued  uint64 // writes that were acknowledged by the queue
+	Applied uint64 // that this process has applied, of whichever process
+	Dead    uint64 // of which PostgreSQL has refused
+	Drains  uint64 // reads and writes that waited for queued ones
+	Lost    uint64 // acknowledged writes that were found missing; one that has no number counts for all that Redis lost at a time
+	Length  int64  // of the queue now, for which Redis is asked; -1 when it does not tell
+
+	// Stopped says why this process neither queues nor applies writes; "" if it does.
+	Stopped string
+
+	// DeadLetters is the name of the stream of refused writes in Redis.
+	DeadLetters string
+
+	// Risk says how Redis, as it is configured, may lose acknowledged writes; "" if
+	// it writes each to disk first.
+	Risk string
 }
 
-type statementStats struct {
-	text                              string
-	reason                            atomic.Uint32 // keying.Reason of the last plan
-	hits, misses, bypassed, fills, ns atomic.Uint64
-	admission                         admission
+// OutboxStats is what the writers of a sql.DB put into the outbox, and what Relay,
+// if it runs with that DB, does with it.
+type OutboxStats struct {
+	Posted uint64 // events written beside what they tell of
+	Asked  uint64 // commits that asked a relay to mark, because the store could not be reached
+	Marked uint64 // of which a relay did
+
+	Delivered uint64 // rows that a Relay with this DB has delivered, a second time included
+	SetAside  uint64 // of which nobody could read the tags; everything was invalidated for them
+
+	// As the Relay with this DB saw it last: how many rows wait, up to 10,000,
+	// and how long the oldest of them has.
+	Waiting int
+	Lag     time.Duration
+
+	// Problem is what went wrong last, "" when it has gone well since and no row
+	// was set aside.
+	Problem string
 }
 
-// took is how long the SELECT takes, as a mean; zero if that is not known.
-func (s *statementStats) took() time.Duration {
-	if fills := s.fills.Load(); fills > 0 {
-		return time.Duration(s.ns.Load() / fills)
-	}
-	return 0
+// PlaceStats tells of Config.MaxConns. Without it everything is zero.
+type PlaceStats struct {
+	InUse   int           // connections to PostgreSQL that are in use, kept for an idle connection of the sql.DB, or being dialled
+	Free    int           // that nobody uses
+	Waiting int           // statements that wait for one
+	Waits   uint64        // that have waited, or wait
+	Waited  time.Duration // for so long in all
 }
 
-func (s *counters) hit(text *statementStats) {
-	s.hits.Add(1)
-	text.hits.Add(1)
+// FeedStats is what this process knows of the feed from the write-ahead log.
+type FeedStats struct {
+	// Live: the log is being followed, by this process or, with a shared store,
+	// by the one that leads. While it is not, reads go to PostgreSQL.
+	Live bool
+
+	// Leader: it is this process that follows.
+	Leader bool
+
+	// Problem is why the log is not followed now; "" while it is.
+	Problem string
+
+	// LeftOut are the tables, separated by commas, that no replica identity can
+	// serve: what reads them goes to PostgreSQL.
+	LeftOut string
+
+	Transactions uint64 // that were followed by this process
+	Changes      uint64 // rows changed and tables truncated in them
+	Gaps         uint64 // times that the log was lost and everything became cold, the start not counted
+
+	// Lag is the time from the commit of the last transaction, by PostgreSQL's
+	// clock, until it was invalidated, by ours. Behind is the log in bytes that
+	// PostgreSQL had written past it by then.
+	Lag    time.Duration
+	Behind int64
 }
 
-func (s *counters) miss(text *statementStats, stale bool) {
-	s.misses.Add(1)
-	text.misses.Add(1)
-	if stale {
-		s.stale.Add(1)
-	}
+// PeerStats is what this process knows of others that use the same database
+// through the driver.
+type PeerStats struct {
+	// Withheld says why no result comes from the cache: another process writes
+	// that does not share it. "" while results may.
+	Withheld string
+
+	// Differs says what is configured otherwise in a process that shares the
+	// cache; "" if nothing is known to be.
+	Differs string
 }
 
-func (s *counters) bypass(text *statementStats, reason keying.Reason) {
-	if reason == keying.NotRead {
-		s.others.Add(1)
-		return
-	}
-	s.bypasses[reason].Add(1)
-	text.bypassed.Add(1)
+// Problem is why work of the driver's own did not succeed when it was tried last.
+// Queries go to PostgreSQL meanwhile, as far as they need what it is for.
+type Problem struct {
+	// Work is what failed: "session" (to ask what it is set to), "commit" (to ask the transaction for its
+	// id, or what it has written; it makes more stale instead), "catalog" (to load it),
+	// "watch" (to ask PostgreSQL, beside the pool, what hits rest on) or "store" (to use
+	// the one that processes share), "driver" (to find this one under what is wrapped around it),
+	// "pool" (to hear from it when a connection is not in use, for Config.MaxConns).
+	Work string
+
+	// Text is what was answered, with its SQLSTATE or Redis' code, and no values.
+	Text string
+
+	// Since is when it failed first since it succeeded.
+	Since time.Time
 }
 
-func (s *counters) filled(text *statementStats, d time.Duration) {
-	s.fills.Add(1)
-	text.fills.Add(1)
-	text.ns.Add(uint64(d))
-}
+// String returns the problem in one line, without the time.
+func (p Problem) String() string { return p.Work + ": " + p.Text }
+
+// statsTimeout bounds the wait of StatsOf for a connection of a wrapper, which it takes once.
+const statsTimeout = time.Second
 
 const maxStatements = 100
 
@@ -179,151 +232,34 @@ const maxStatements = 100
 // none, and Problems says so. Behind a driver that is wrapped around this one and does
 // not give its Driver, it takes a connection the first time, for which it waits a second at most.
 func StatsOf(db Database) Stats {
-	d, err := findConnectorSoon(db)
+	ctx, cancel := context.WithTimeout(context.Background(), statsTimeout)
+	defer cancel()
+	d, err := findDB(ctx, db)
 	if err != nil {
 		return Stats{Problems: []Problem{{Work: "driver", Text: err.Error()}}}
 	}
-	c := &d.stats
+	return statsOf(d.Stats())
+}
+
+func statsOf(c core.Stats) Stats {
 	s := Stats{
-		Hits: c.hits.Load(), Misses: c.misses.Load(), Stale: c.stale.Load(), Fills: c.fills.Load(),
-		Joined: c.joined.Load(), Refreshed: c.refreshed.Load(), TooLarge: c.tooLarge.Load(), StoreErrors: c.storeErrors.Load(),
-		UnknownOutcome: c.unknown.Load(), Unmarked: c.unmarked.Load(), Parsed: d.parsed.Load(), Others: c.others.Load(), Bypasses: make(map[string]uint64),
+		Lookups: c.Hits + c.Misses, Hits: c.Hits, Misses: c.Misses, Stale: c.Stale, Fills: c.Fills, Joined: c.Joined, Refreshed: c.Refreshed, TooLarge: c.TooLarge,
+		Bypasses: c.Bypasses, Others: c.Others, Refilled: c.Refilled, RefillSkipped: c.RefillSkipped, RefillFailed: c.RefillFailed,
+		Parsed: c.Parsed, UnknownOutcome: c.UnknownOutcome, Unmarked: c.Unmarked, StoreErrors: c.StoreErrors,
+		Entries: c.Memory.Entries, Bytes: c.Memory.Bytes, Tags: c.Memory.Tags, Evictions: c.Memory.Evictions, Expirations: c.Memory.Expirations,
+		Unresolved: c.Unresolved, Unflushed: c.Unflushed, UnflushedProblem: c.UnflushedProblem, Policies: c.Policies,
+		Queue: QueueStats(c.Queue), Outbox: OutboxStats(c.Outbox), Shared: c.Shared, Places: PlaceStats(c.Places), Feed: FeedStats(c.Feed), Peers: PeerStats(c.Peers),
 	}
-	s.Refilled, s.RefillSkipped, s.RefillFailed = c.refilled.Load(), c.refillSkipped.Load(), c.refillFailed.Load()
-	s.Lookups = s.Hits + s.Misses
-	s.Outbox = d.outbox.stats()
-	for reason := range c.bypasses {
-		if n := c.bypasses[reason].Load(); n > 0 {
-			s.Bypasses[keying.Reason(reason).String()] = n
-			s.Bypassed += n
-		}
+	for _, n := range c.Bypasses {
+		s.Bypassed += n
 	}
-	s.Places = d.places.stats()
-	s.Problems = d.allProblems()
-	s.Statements = d.statementStats()
-	for _, st := range s.Statements {
-		s.Saved += st.Saved
+	for _, p := range c.Problems {
+		s.Problems = append(s.Problems, Problem(p))
 	}
-	s.Statements = s.Statements[:min(len(s.Statements), maxStatements)]
-	s.Queue = d.queueStats()
-	if sp := d.space(); sp != nil {
-		switch st := sp.store.(type) {
-		case localStore:
-			m := st.Stats()
-			s.Entries, s.Bytes, s.Tags, s.Evictions, s.Expirations = m.Entries, m.Bytes, m.Tags, m.Evictions, m.Expirations
-		case store.Shared:
-			s.Shared = st.SharedStats()
+	for i, st := range c.Statements {
+		if s.Saved += st.Saved; i < maxStatements {
+			s.Statements = append(s.Statements, StatementStats(st))
 		}
-		if v := sp.view.Load(); v != nil {
-			s.Policies = d.config.idlePolicies(v.snapshot)
-		}
-		s.Peers = sp.peers.stats()
-		s.Feed = sp.feed.Load().report()
-		s.Unresolved = sp.writes.Stats().Unresolved
-		s.Unflushed, s.UnflushedProblem = sp.flushed.pending(), sp.log.Problem()
 	}
 	return s
-}
-
-// statementStats lists the statements, those that saved most first.
-func (d *connector) statementStats() []StatementStats {
-	var all []StatementStats
-	d.statements.All(func(_ [sha256.Size]byte, s *statementStats) bool {
-		st := StatementStats{Text: s.text, Hits: s.hits.Load(), Misses: s.misses.Load(), Bypassed: s.bypassed.Load(), NoGain: s.admission.out.Load()}
-		if reason := keying.Reason(s.reason.Load()); reason != keying.NoReason {
-			st.Reason = reason.String()
-		}
-		st.Saved = time.Duration(st.Hits) * s.took()
-		all = append(all, st)
-		return true
-	})
-	slices.SortFunc(all, func(a, b StatementStats) int {
-		return cmp.Or(cmp.Compare(b.Saved, a.Saved), cmp.Compare(b.Bypassed, a.Bypassed), cmp.Compare(a.Text, b.Text))
-	})
-	return all
-}
-
-// Invalidate makes every result that reads one of the relations stale, and
-// every result when none is named. It is for writes that went past the driver,
-// and to be called after they have committed. A name is as in SQL, resolved by
-// the search_path of a new connection. It asks PostgreSQL only if nothing is
-// known of the database yet.
-//
-// Results do not depend on a relation of strategy "ttl", so that to name one makes
-// every result stale.
-func Invalidate(ctx context.Context, db Database, relations ...string) error {
-	return withConn(ctx, db, func(c *Conn) error { return c.invalidate(ctx, relations) })
-}
-
-func (c *Conn) invalidate(ctx context.Context, relations []string) error {
-	if err := c.enter(); err != nil {
-		return err
-	}
-	return errors.Join(c.invalidateHere(ctx, relations), c.unreached())
-}
-
-// unreached is an error if there is a shared store, and it is not the one that the process marks in.
-func (c *Conn) unreached() error {
-	if c.d.target == nil {
-		return nil
-	}
-	return c.d.strangerThan(c.d.space())
-}
-
-func (c *Conn) invalidateHere(ctx context.Context, relations []string) error {
-	if len(relations) == 0 {
-		if c.d.space() == nil { // this DB has cached nothing, but others with the same store may have
-			if _, err := c.state(ctx); err != nil {
-				return err
-			}
-		}
-		if sp := c.d.space(); sp != nil {
-			return sp.invalidateAll(ctx)
-		}
-		return nil // nothing is cached
-	}
-	q := call{}
-	if err := c.plan(ctx, &q); err != nil {
-		return err
-	}
-	if q.space == nil {
-		return nil // nothing is cached
-	}
-	if q.view == noCatalog { // the store is cold, or does not answer; others may have a hit soon
-		snapshot, err := c.ownCatalog(ctx)
-		if err != nil {
-			return err
-		}
-		q.view = &view{snapshot: snapshot}
-	}
-	var tags []store.Tag
-	for _, name := range relations {
-		text := "TRUNCATE " + name
-		statements, err := parser.Parse(text, nil)
-		if err != nil || len(statements) != 1 || len(statements[0].Writes) != 1 {
-			return fmt.Errorf("cachedpg: Invalidate: %q is not the name of a relation", name)
-		}
-		target := statements[0].Writes[0].Target
-		if q.view.snapshot.Resolve(q.session.Path, target.Schema, target.Name.Name) == nil {
-			return fmt.Errorf("cachedpg: Invalidate: %s: %w", name, errNoRelation)
-		}
-		plan := keying.New(text, statements, q.view.snapshot, q.session.Path)
-		if slices.ContainsFunc(plan.WritesTo(), func(oid uint32) bool { return c.d.config.ages(q.view.snapshot, oid) }) {
-			return q.space.invalidateAll(ctx)
-		}
-		tags = plan.WriteTags(tags, keying.Values{})
-	}
-	// What changed is committed already, so new stamps are enough.
-	return q.space.store.Release(ctx, store.NewWriter(), tags)
-}
-
-// ownCatalog loads the catalog for a name to be looked up, whatever the store says.
-func (c *Conn) ownCatalog(ctx context.Context) (*catalog.Snapshot, error) {
-	if err := c.ready(ctx); err != nil {
-		return nil, err
-	}
-	if c.inner.TxStatus() != 'I' || c.known.session == nil {
-		return nil, errors.New("cachedpg: Invalidate: the schema could not be loaded to look the names up in")
-	}
-	return c.inner.LoadCatalog(ctx, nil)
 }

@@ -2,98 +2,90 @@ package cachedpg
 
 import (
 	"context"
-	"database/sql/driver"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/cachedpg/cachedpg/internal/core"
 )
 
 var (
-	_ pgx.QueryTracer    = tracer{}
-	_ pgx.BatchTracer    = tracer{}
-	_ pgx.CopyFromTracer = tracer{}
+	_ pgx.QueryTracer    = (*Tracer)(nil)
+	_ pgx.BatchTracer    = (*Tracer)(nil)
+	_ pgx.CopyFromTracer = (*Tracer)(nil)
+	_ pgx.PrepareTracer  = (*Tracer)(nil)
+	_ pgx.ConnectTracer  = (*Tracer)(nil)
 )
 
-// tracer sees what a caller does with the pgx connection that PgxConn handed
-// out, and invalidates as the driver would. What the driver itself sends is
-// none of its business.
+// Tracer lets the driver see what is sent on a pool directly, by pool.Exec, Begin,
+// SendBatch, CopyFrom and their like: it invalidates as if it came through the sql.DB.
 //
-// pgx gives a tracer no way to refuse a statement. If the marks cannot be set,
-// the context that it gets back is cancelled already, so that pgx sends nothing.
-type tracer struct{ b *link }
-
-type tracedKey struct{}
-
-func (t tracer) TraceQueryStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceQueryStartData) context.Context {
-	return t.start(ctx, &pgx.QueuedQuery{SQL: data.SQL, Arguments: data.Args})
+// It is the pool's ConnConfig.Tracer, alone or in a multitracer, and an argument of
+// WrapConnector; the example of NewTracer shows both. It begins with WrapConnector and
+// ends when the last sql.DB over such a connector is closed. Reads on the pool are not
+// cached, and what goes through a PgConn is not seen.
+//
+// A tracer of your own around it has to pass on everything that it implements. If what a
+// statement changes cannot be marked, pgx gets a context that is cancelled, and sends nothing.
+//
+// It is safe for concurrent use.
+type Tracer struct {
+	tracer *core.Tracer
 }
 
-func (t tracer) TraceQueryEnd(ctx context.Context, _ *pgx.Conn, data pgx.TraceQueryEndData) {
-	t.end(ctx, data.Err)
+// NewTracer returns a Tracer for the connections of one pool.
+func NewTracer() *Tracer { return &Tracer{core.NewTracer()} }
+
+// TraceConnectStart implements pgx.ConnectTracer.
+func (t *Tracer) TraceConnectStart(ctx context.Context, _ pgx.TraceConnectStartData) context.Context {
+	return ctx
 }
 
-func (t tracer) TraceBatchStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceBatchStartData) context.Context {
-	return t.start(ctx, data.Batch.QueuedQueries...)
-}
-
-func (t tracer) TraceBatchQuery(context.Context, *pgx.Conn, pgx.TraceBatchQueryData) {}
-
-func (t tracer) TraceBatchEnd(ctx context.Context, _ *pgx.Conn, data pgx.TraceBatchEndData) {
-	t.end(ctx, data.Err)
-}
-
-func (t tracer) TraceCopyFromStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceCopyFromStartData) context.Context {
-	return t.start(ctx, copyFrom(data))
-}
-
-func copyFrom(data pgx.TraceCopyFromStartData) *pgx.QueuedQuery {
-	return &pgx.QueuedQuery{SQL: "COPY " + data.TableName.Sanitize() + " FROM STDIN"}
-}
-
-func (t tracer) TraceCopyFromEnd(ctx context.Context, _ *pgx.Conn, data pgx.TraceCopyFromEndData) {
-	t.end(ctx, data.Err)
-}
-
-// start marks what the statements, which run as one unit, will change.
-func (t tracer) start(ctx context.Context, queries ...*pgx.QueuedQuery) context.Context {
-	c := t.b.holder
-	if c == nil || !c.lent.seen {
-		return ctx
+// TraceConnectEnd implements pgx.ConnectTracer.
+func (t *Tracer) TraceConnectEnd(_ context.Context, data pgx.TraceConnectEndData) {
+	if data.Err == nil {
+		t.tracer.Connected(data.Conn)
 	}
-	defer c.lent.pause()() // what planning asks of PostgreSQL is the driver's own
-	e, err := t.begin(ctx, queries)
-	if err != nil {
-		refused, cancel := context.WithCancelCause(ctx)
-		cancel(err)
-		return refused
-	}
-	return context.WithValue(ctx, tracedKey{}, e)
 }
 
-func (t tracer) begin(ctx context.Context, queries []*pgx.QueuedQuery) (*effect, error) {
-	c := t.b.holder
-	calls := make([]*call, len(queries))
-	for i, query := range queries {
-		args := make([]driver.NamedValue, len(query.Arguments))
-		for j, value := range query.Arguments {
-			args[j] = driver.NamedValue{Ordinal: j + 1, Value: value}
-		}
-		q, err := c.newCall(ctx, query.SQL, args)
-		if err != nil {
-			return nil, err
-		}
-		if err := c.plan(ctx, &q); err != nil {
-			return nil, err
-		}
-		if err := c.catchUp(ctx, &q); err != nil {
-			return nil, err
-		}
-		calls[i] = &q
-	}
-	return c.begin(ctx, calls...)
+// TracePrepareStart implements pgx.PrepareTracer.
+func (t *Tracer) TracePrepareStart(ctx context.Context, _ *pgx.Conn, data pgx.TracePrepareStartData) context.Context {
+	return t.tracer.PrepareStart(ctx, data)
 }
 
-func (t tracer) end(ctx context.Context, err error) {
-	if e, ok := ctx.Value(tracedKey{}).(*effect); ok {
-		e.done(err)
-	}
+// TracePrepareEnd implements pgx.PrepareTracer.
+func (t *Tracer) TracePrepareEnd(ctx context.Context, conn *pgx.Conn, data pgx.TracePrepareEndData) {
+	t.tracer.PrepareEnd(ctx, conn, data)
+}
+
+// TraceQueryStart implements pgx.QueryTracer.
+func (t *Tracer) TraceQueryStart(ctx context.Context, conn *pgx.Conn, data pgx.TraceQueryStartData) context.Context {
+	return t.tracer.Start(ctx, conn, &pgx.QueuedQuery{SQL: data.SQL, Arguments: data.Args})
+}
+
+// TraceQueryEnd implements pgx.QueryTracer.
+func (t *Tracer) TraceQueryEnd(ctx context.Context, _ *pgx.Conn, data pgx.TraceQueryEndData) {
+	t.tracer.End(ctx, data.Err)
+}
+
+// TraceBatchStart implements pgx.BatchTracer.
+func (t *Tracer) TraceBatchStart(ctx context.Context, conn *pgx.Conn, data pgx.TraceBatchStartData) context.Context {
+	return t.tracer.Start(ctx, conn, data.Batch.QueuedQueries...)
+}
+
+// TraceBatchQuery implements pgx.BatchTracer.
+func (t *Tracer) TraceBatchQuery(context.Context, *pgx.Conn, pgx.TraceBatchQueryData) {}
+
+// TraceBatchEnd implements pgx.BatchTracer.
+func (t *Tracer) TraceBatchEnd(ctx context.Context, _ *pgx.Conn, data pgx.TraceBatchEndData) {
+	t.tracer.End(ctx, data.Err)
+}
+
+// TraceCopyFromStart implements pgx.CopyFromTracer.
+func (t *Tracer) TraceCopyFromStart(ctx context.Context, conn *pgx.Conn, data pgx.TraceCopyFromStartData) context.Context {
+	return t.tracer.Start(ctx, conn, core.CopyFrom(data))
+}
+
+// TraceCopyFromEnd implements pgx.CopyFromTracer.
+func (t *Tracer) TraceCopyFromEnd(ctx context.Context, _ *pgx.Conn, data pgx.TraceCopyFromEndData) {
+	t.tracer.End(ctx, data.Err)
 }

@@ -5,9 +5,11 @@ import (
 	"database/sql"
 	"database/sql/driver"
 	"runtime"
+	"strings"
 	"sync"
-	"time"
 	"weak"
+
+	"github.com/cachedpg/cachedpg/internal/core"
 )
 
 // Tracing and metrics come as a driver around a driver, and an sql.DB of such a one shows
@@ -75,12 +77,12 @@ func unwrap(driverConn any) *Conn {
 }
 
 // withConn lends f a connection of db.
-func withConn(ctx context.Context, db Database, f func(*Conn) error) error {
+func withConn(ctx context.Context, db Database, f func(*core.Conn) error) error {
 	pool, ok := db.(*sql.DB)
 	if !ok {
 		own, ok := db.(*connector)
 		if ok {
-			c, err := own.open(ctx)
+			c, err := own.db.Connect(ctx, false)
 			if err != nil {
 				return err
 			}
@@ -103,35 +105,35 @@ func withConn(ctx context.Context, db Database, f func(*Conn) error) error {
 	if err != nil {
 		return err
 	}
-	return conn.Raw(func(any) error { return f(c) })
+	return conn.Raw(func(any) error { return f(c.conn) })
 }
 
-// wrapped is which connector an *sql.DB behind a wrapper has, by weak.Pointer[sql.DB].
+// wrapped is which *core.DB an *sql.DB behind a wrapper has, by weak.Pointer[sql.DB].
 var wrapped sync.Map
 
-// connectorOf is the connector of db as far as that is known without asking; else nil.
-func connectorOf(db Database) *connector {
+// dbOf is what db has of the driver as far as that is known without asking; else nil.
+func dbOf(db Database) *core.DB {
 	switch db := db.(type) {
 	case *connector:
-		return db
+		return db.db
 	case *sql.DB:
 		if d, ok := wrapped.Load(weak.Make(db)); ok {
-			return d.(*connector)
+			return d.(*core.DB)
 		}
 	}
-	if d, ok := db.Driver().(*Driver); ok {
-		return d.connector
+	if d, ok := db.Driver().(*Driver); ok && d.connector != nil {
+		return d.connector.db
 	}
 	return nil
 }
 
-// findConnector is connectorOf, and takes a connection of db if need be.
-func findConnector(ctx context.Context, db Database) (d *connector, err error) {
-	if d = connectorOf(db); d != nil {
+// findDB is dbOf, and takes a connection of db if need be.
+func findDB(ctx context.Context, db Database) (d *core.DB, err error) {
+	if d = dbOf(db); d != nil {
 		return d, nil
 	}
-	err = withConn(ctx, db, func(c *Conn) error {
-		d = c.d
+	err = withConn(ctx, db, func(c *core.Conn) error {
+		d = c.DB()
 		return nil
 	})
 	if pool, ok := db.(*sql.DB); ok && err == nil {
@@ -143,11 +145,75 @@ func findConnector(ctx context.Context, db Database) (d *connector, err error) {
 	return d, err
 }
 
-// statsTimeout bounds the wait of StatsOf for a connection of a wrapper, which it takes once.
-const statsTimeout = time.Second
+// calledBySQL reports that the caller's caller is database/sql.
+func calledBySQL() bool {
+	var pc [1]uintptr
+	runtime.Callers(3, pc[:])
+	frame, _ := runtime.CallersFrames(pc[:]).Next()
+	return strings.HasPrefix(frame.Function, "database/sql.")
+}
 
-func findConnectorSoon(db Database) (*connector, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), statsTimeout)
-	defer cancel()
-	return findConnector(ctx, db)
+// closesDB reports that sql.DB.Close is on the way to here.
+func closesDB() bool {
+	pcs := make([]uintptr, 64)
+	frames := runtime.CallersFrames(pcs[:runtime.Callers(2, pcs)])
+	for more := true; more; {
+		var frame runtime.Frame
+		if frame, more = frames.Next(); frame.Function == "database/sql.(*DB).Close" {
+			return true
+		}
+	}
+	return false
+}
+
+// opened are the connectors of Driver.Open, by DSN, as long as they have a connection.
+type opened struct {
+	mu     sync.Mutex // guards byName and users
+	byName map[string]*connector
+	users  map[*connector]int
+}
+
+// connect returns a connection of the one connector for name.
+func (o *opened) connect(ctx context.Context, name string, openConnector func() (driver.Connector, error)) (driver.Conn, error) {
+	o.mu.Lock()
+	d := o.byName[name]
+	if d == nil {
+		made, err := openConnector()
+		if err != nil {
+			o.mu.Unlock()
+			return nil, err
+		}
+		d = made.(*connector)
+		d.db.OpenedBy(func() { o.gone(d) })
+		if o.byName == nil {
+			o.byName, o.users = make(map[string]*connector), make(map[*connector]int)
+		}
+		o.byName[name] = d
+	}
+	o.users[d]++
+	o.mu.Unlock()
+	c, err := d.db.Connect(ctx, false)
+	if err != nil {
+		return nil, err // Connect has counted it out
+	}
+	return &Conn{c}, nil
+}
+
+// gone closes a connector with its last connection.
+func (o *opened) gone(d *connector) {
+	o.mu.Lock()
+	o.users[d]--
+	last := o.users[d] == 0
+	if last {
+		delete(o.users, d)
+		for name, other := range o.byName {
+			if other == d {
+				delete(o.byName, name)
+			}
+		}
+	}
+	o.mu.Unlock()
+	if last {
+		_ = d.Close()
+	}
 }

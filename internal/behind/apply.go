@@ -2,7 +2,6 @@ package behind
 
 import (
 	"context"
-	"database/sql/driver"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/cachedpg/cachedpg/catalog"
+	"github.com/cachedpg/cachedpg/internal/backend"
 	"github.com/cachedpg/cachedpg/internal/pgerr"
 	"github.com/cachedpg/cachedpg/internal/step"
 	"github.com/cachedpg/cachedpg/store/redis"
@@ -183,7 +183,7 @@ func (a *applier) batch(ctx context.Context, refusing bool) (more bool, pos stri
 	if err := a.enterSession(ctx, own); err != nil { // the role of a write need not know the queue
 		return false, "", err
 	}
-	_, err = c.ExecContext(ctx, "UPDATE cachedpg.queue SET position = $2, refused = $3, fence = $4, sequence = $5, known = $6,"+
+	_, err = c.Exec(ctx, "UPDATE cachedpg.queue SET position = $2, refused = $3, fence = $4, sequence = $5, known = $6,"+
 		" applied = pg_catalog.clock_timestamp() WHERE stream OPERATOR(pg_catalog.=) $1",
 		named(b.store.QueueName(), pos, string(refused), rec.fence, rec.sequence, string(known)))
 	if err != nil {
@@ -210,10 +210,10 @@ func (a *applier) batch(ctx context.Context, refusing bool) (more bool, pos stri
 	return len(entries) == batchMost, pos, err
 }
 
-func named(values ...any) []driver.NamedValue {
-	args := make([]driver.NamedValue, len(values))
+func named(values ...any) []backend.Arg {
+	args := make([]backend.Arg, len(values))
 	for i, v := range values {
-		args[i] = driver.NamedValue{Ordinal: i + 1, Value: v}
+		args[i] = backend.Arg{Ordinal: i + 1, Value: v}
 	}
 	return args
 }
@@ -299,7 +299,7 @@ func (a *applier) enterSession(ctx context.Context, wanted map[string]string) er
 	if len(calls) == 0 {
 		return nil
 	}
-	if _, err := c.ExecContext(ctx, "SELECT "+strings.Join(calls, ", "), named(args...)); err != nil {
+	if _, err := c.Exec(ctx, "SELECT "+strings.Join(calls, ", "), named(args...)); err != nil {
 		err = fmt.Errorf("cachedpg: write-behind: a write was queued in a session that this process cannot enter: %w", err)
 		if isGone(err) { // nobody can
 			err = &refusedWrite{err}
@@ -315,7 +315,7 @@ func (a *applier) enterSession(ctx context.Context, wanted map[string]string) er
 func isFinal(err error) bool {
 	var refused *pgconn.PgError
 	if !errors.As(err, &refused) {
-		return !errors.Is(err, driver.ErrBadConn) // pgx cannot encode a value
+		return !errors.Is(err, backend.ErrBadConn) // pgx cannot encode a value
 	}
 	switch refused.Code[:min(2, len(refused.Code))] {
 	case "08", "40", "53", "57", "58":

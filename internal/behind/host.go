@@ -2,7 +2,6 @@ package behind
 
 import (
 	"context"
-	"database/sql/driver"
 
 	"github.com/cachedpg/cachedpg/catalog"
 	"github.com/cachedpg/cachedpg/internal/backend"
@@ -27,16 +26,16 @@ type Host struct {
 // Conn is a connection of the driver's own kind that queues nothing and waits for no queue. It is used
 // by one goroutine at a time.
 type Conn interface {
-	// ExecContext is the driver's own, which invalidates what a statement changes.
-	driver.ExecerContext
+	// Exec is the driver's own, which invalidates what a statement changes.
+	Exec(ctx context.Context, sql string, args []backend.Arg) (backend.Result, error)
 	Close() error
 
 	// Ready dials if need be.
 	Ready(ctx context.Context) error
 	// Begin starts a transaction at READ COMMITTED, in which nobody's query has to come first.
-	Begin(ctx context.Context) (driver.Tx, error)
-	// Run is ExecContext for a statement that allow wants to see first. An error of allow's is returned as it is.
-	Run(ctx context.Context, sql string, args []driver.NamedValue, allow func(Statement) error) error
+	Begin(ctx context.Context) (backend.Tx, error)
+	// Run is Exec for a statement that allow wants to see first. An error of allow's is returned as it is.
+	Run(ctx context.Context, sql string, args []backend.Arg, allow func(Statement) error) error
 	// Session is the one that the connection is in, nil if it cannot be read.
 	Session(ctx context.Context) (*backend.Session, error)
 	// Forget makes it unknown, and with it what the driver believes of the transaction.

@@ -2,7 +2,6 @@ package behind
 
 import (
 	"context"
-	"database/sql/driver"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/cachedpg/cachedpg/catalog"
+	"github.com/cachedpg/cachedpg/internal/backend"
 	"github.com/cachedpg/cachedpg/keying"
 	"github.com/cachedpg/cachedpg/parser"
 	"github.com/cachedpg/cachedpg/store/redis"
@@ -145,7 +145,7 @@ func (a *applier) run(ctx context.Context, w Entry, r *record) error {
 		return err
 	case c.Inner().TxStatus() == 'I':
 		_ = c.Inner().Close() // the position must not be recorded outside of what it is of
-		return errors.Join(errors.New("cachedpg: write-behind: a queued write has ended the transaction that it ran in"), driver.ErrBadConn)
+		return errors.Join(errors.New("cachedpg: write-behind: a queued write has ended the transaction that it ran in"), backend.ErrBadConn)
 	case err != nil && isFinal(err):
 		return &refusedWrite{err}
 	}

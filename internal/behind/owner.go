@@ -198,7 +198,7 @@ func (a *applier) record(ctx context.Context) (*record, error) {
 	}
 	r, err := a.ask(ctx, true)
 	if err == nil && r.Row == nil {
-		if _, err = a.c.ExecContext(ctx, "INSERT INTO cachedpg.queue (stream, position) VALUES ($1, '0-0') ON CONFLICT DO NOTHING",
+		if _, err = a.c.Exec(ctx, "INSERT INTO cachedpg.queue (stream, position) VALUES ($1, '0-0') ON CONFLICT DO NOTHING",
 			named(a.b.store.QueueName())); err == nil {
 			r, err = a.ask(ctx, true)
 		}

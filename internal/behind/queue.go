@@ -2,7 +2,6 @@ package behind
 
 import (
 	"context"
-	"database/sql/driver"
 	"errors"
 	"fmt"
 	"strings"
@@ -10,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/cachedpg/cachedpg/internal/backend"
 	"github.com/cachedpg/cachedpg/internal/pause"
 	"github.com/cachedpg/cachedpg/store/redis"
 )
@@ -270,12 +270,12 @@ func (b *Queue) serveLocked() {
 }
 
 // applyError is what a round's failure is to those who wait for it. It never is
-// driver.ErrBadConn: their own connections are as good as they were.
+// backend.ErrBadConn: their own connections are as good as they were.
 func applyError(err error) error {
 	switch {
 	case IsNotOwner(err):
 		return err
-	case errors.Is(err, driver.ErrBadConn):
+	case errors.Is(err, backend.ErrBadConn):
 		return errors.New("cachedpg: write-behind: the connection broke over which queued writes are applied")
 	case strings.HasPrefix(err.Error(), "cachedpg: "):
 		return err

@@ -37,7 +37,7 @@ func (a *applier) takeOver(ctx context.Context) (missing int64, err error) {
 		return 0, fmt.Errorf("cachedpg: the owner of the queue was seen %v ago: stop its processes first, and wait for %v", c.Silent.Round(time.Millisecond), silent)
 	}
 	// The fence goes past that of the owner before anybody applies here.
-	if _, err = a.c.ExecContext(ctx, "UPDATE cachedpg.queue SET fence = $2 WHERE stream OPERATOR(pg_catalog.=) $1",
+	if _, err = a.c.Exec(ctx, "UPDATE cachedpg.queue SET fence = $2 WHERE stream OPERATOR(pg_catalog.=) $1",
 		named(a.b.store.QueueName(), max(r.fence, c.Fence)+1)); err != nil {
 		return 0, err
 	}

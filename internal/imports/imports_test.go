@@ -44,8 +44,35 @@ var impure = []string{
 	"os/...", "syscall", "testing/...",
 }
 
+// What knows nothing of the driver may be used by all of it.
+const (
+	waiting = "internal/patience"
+	pausing = "internal/pause"
+	refusal = "internal/pgerr"
+	steps   = "internal/step"
+)
+
+// speaks is what the face alone knows: everything else speaks the wrapped connection's words, see internal/backend.
+var speaks = []string{"database/sql/driver"}
+
 var rules = []rule{
-	{pattern: ".", project: []string{"parser", "catalog", "keying", "store/...", "invalidation/...", "internal/..."}, modules: []string{pgx}},
+	// The face.
+	{pattern: ".", project: []string{"internal/core", "internal/config", "internal/backend", "internal/behind", "internal/peers", "internal/inside", "internal/redact", "invalidation/...", "store"}, modules: []string{pgx}},
+	// The core: connections, their reads and writes.
+	{pattern: "internal/core", project: []string{"internal/space", "internal/peers", "internal/flight", "internal/through", "internal/behind", "internal/guard", "internal/backend", "internal/config", "internal/clock",
+		"internal/inside", "internal/redact", waiting, pausing, refusal, steps, "invalidation/...", "keying", "parser", "catalog", "store", "store/redis"}, modules: []string{pgx}, never: speaks},
+	// What connections to one database share.
+	{pattern: "internal/space", project: []string{"internal/peers", "internal/flight", "internal/through", "internal/guard", "internal/backend", "internal/config", "internal/turnstile",
+		waiting, pausing, refusal, steps, "invalidation/...", "keying", "parser", "catalog", "store", "store/redis"}, modules: []string{pgx}, never: speaks},
+	{pattern: "internal/peers", project: []string{"internal/guard", "internal/backend", waiting, pausing, refusal, "keying", "store"}, never: speaks},
+	{pattern: "internal/guard", project: []string{"internal/backend", "internal/turnstile", waiting, pausing, "catalog", "store"}, modules: []string{pgx}, never: speaks},
+	{pattern: "internal/flight", project: []string{waiting, "store"}, modules: []string{pgx}, never: speaks},
+	// Strategies.
+	{pattern: "internal/through", project: []string{"internal/backend", "store"}, modules: []string{pgx}, never: speaks},
+	{pattern: "internal/behind", project: []string{"internal/backend", pausing, refusal, steps, "parser", "catalog", "keying", "store", "store/redis"}, modules: []string{pgx}, never: speaks},
+	// The wrapped connection, and what all others build upon.
+	{pattern: "internal/backend", project: []string{"parser", "catalog", "keying", refusal}, modules: []string{pgx}},
+	{pattern: "internal/config", project: []string{"internal/redact", "catalog", "store/redis"}, never: speaks},
 	{pattern: "parser", modules: []string{pgQuery, protobuf}, never: impure},
 	{pattern: "catalog", project: []string{"internal/..."}, modules: []string{pgx}},
 	{pattern: "keying", project: []string{"parser", "catalog", "store", "internal/clock"}, never: impure},
@@ -56,10 +83,7 @@ var rules = []rule{
 	{pattern: "invalidation/walfeed", project: []string{"invalidation", "store", "catalog", "internal/..."}, modules: []string{pgx, pglog}},
 	{pattern: "invalidation/...", project: []string{"invalidation/...", "store", "internal/..."}},
 	{pattern: "test/..."}, // tests alone
-	{pattern: "internal/backend", project: []string{"parser", "catalog", "keying", "internal/pgerr"}, modules: []string{pgx}},
 	{pattern: "internal/backend/backendtest", project: []string{"catalog", "internal/backend"}, modules: []string{pgx, sqlmock}},
-	{pattern: "internal/behind", project: []string{"parser", "catalog", "keying", "store", "store/redis", "internal/backend", "internal/pgerr", "internal/step", "internal/pause"}, modules: []string{pgx}},
-	{pattern: "internal/guard", project: []string{"catalog", "store", "internal/..."}, modules: []string{pgx}},
 	{pattern: "internal/pgerr", modules: []string{pgx}},
 	{pattern: "internal/pgtest", project: []string{"internal/child"}, modules: []string{pgx}},
 	{pattern: "internal/redistest", project: []string{"internal/child"}, modules: []string{goRedis}},
@@ -115,7 +139,15 @@ func TestRulesCatchWhatTheyAreFor(t *testing.T) {
 		pkg, imported string
 		allowed       bool
 	}{
-		{".", module + "/parser", true},
+		{".", module + "/internal/core", true},
+		{".", module + "/parser", false},
+		{".", module + "/keying", false},
+		{"internal/core", module + "/keying", true},
+		{"internal/core", module, false},
+		{"internal/core", "database/sql/driver", false},
+		{"internal/space", module + "/internal/core", false},
+		{"internal/through", module + "/internal/space", false},
+		{"internal/behind", module + "/internal/core", false},
 		{".", pgx + "/stdlib", true},
 		{".", pgQuery, false},
 		{".", goRedis, false},
@@ -212,7 +244,7 @@ func (r rule) forbids(imported string) string {
 		return ""
 	}
 	if slices.ContainsFunc(r.never, func(p string) bool { return matches(p, imported) }) {
-		return "the package is pure: no I/O, no clock, no context"
+		return "not for this package, see its rule"
 	}
 	return ""
 }

@@ -1,6 +1,6 @@
 // Package inside shows tests that see the driver from outside what it tells nobody else.
-// The root package registers it, so that the harness of the tests need not import it and tests
-// in the root package can use the harness.
+// The root package and the core register it, so that the harness of the tests need not import them and tests
+// in both can use the harness.
 package inside
 
 import (
@@ -22,7 +22,20 @@ type Counts struct {
 	Bypasses             map[string]uint64
 }
 
-// What the root package registers. A DB is one of the driver's.
+// What the root package registers.
+var (
+	// Core returns the *core.DB or *core.Conn under an *sql.DB, a driver.Connector or a driver.Conn of the driver's.
+	Core func(of any) any
+	// Face returns a connector for sql.OpenDB over a *core.DB.
+	Face func(db any) driver.Connector
+	// Cached returns how to learn whether db has a cache. That can be asked when db is closed, too.
+	Cached func(ctx context.Context, db *sql.DB) (still func() bool, err error)
+	// ExplainOn explains a query on a connection of the driver's, in the state that it is in. What it returns is the
+	// driver's explanation.
+	ExplainOn func(ctx context.Context, conn any, query string) (any, error)
+)
+
+// What the core registers. A DB is one of the driver's.
 var (
 	// Counted returns what has been counted so far.
 	Counted func(db *sql.DB) Counts
@@ -48,8 +61,6 @@ var (
 	Load func(db *sql.DB) <-chan struct{}
 	// Patience is how long a read of db waits for the catalog from now on.
 	Patience func(db *sql.DB, d time.Duration)
-	// Cached returns how to learn whether db has a cache. That can be asked when db is closed, too.
-	Cached func(ctx context.Context, db *sql.DB) (still func() bool, err error)
 	// Inner returns the connection to PostgreSQL under one of the driver's; nil if there is none.
 	Inner func(conn any) backend.Conn
 	// Dial connects to PostgreSQL as a connector of the driver's does.
@@ -78,9 +89,6 @@ var (
 	Round func(db *sql.DB) error
 	// Statements returns the texts that are counted by themselves, as the statistics show them.
 	Statements func(db *sql.DB) (texts []string)
-	// ExplainOn explains a query on a connection of the driver's, in the state that it is in. What it returns is the
-	// driver's explanation.
-	ExplainOn func(ctx context.Context, conn any, query string) (any, error)
 	// Expires is when the result ends that a commit of strategy write-through would read again; ok is false if none is
 	// known for the query with this value.
 	Expires func(db *sql.DB, query, value string) (at store.Moment, ok bool)
@@ -95,6 +103,8 @@ var (
 	// be changed, the catalog that it was planned with, if any, and whether it asks PostgreSQL what it is. Without a
 	// transaction tags is nil.
 	Transaction func(conn any) (asks bool, tags *store.TagSet, snapshot *catalog.Snapshot)
+	// Notice is the *guard.Notice of the store that db shares.
+	Notice func(db *sql.DB) any
 	// Reconfigured counts how often the configuration of the server was found changed.
 	Reconfigured func(db *sql.DB) uint64
 	// Reconfigure has it be found changed now.

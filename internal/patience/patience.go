@@ -4,6 +4,7 @@
 package patience
 
 import (
+	"context"
 	"time"
 
 	"github.com/cachedpg/cachedpg/store"
@@ -24,3 +25,12 @@ var (
 	// configuration again tells of few settings by itself.
 	Setting = time.Minute
 )
+
+// For returns how long a caller waits, at most limit: a quarter of the time that it
+// has, so that the query itself, which is sent after that, has the rest.
+func For(ctx context.Context, limit time.Duration) time.Duration {
+	if deadline, ok := ctx.Deadline(); ok {
+		limit = min(limit, time.Until(deadline)/4)
+	}
+	return max(limit, 0)
+}

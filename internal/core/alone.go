@@ -1,0 +1,81 @@
+package core
+
+import (
+	"context"
+
+	"github.com/cachedpg/cachedpg/internal/backend"
+	"github.com/cachedpg/cachedpg/internal/guard"
+)
+
+// A statement that runs alone has no transaction id by which a new epoch could
+// wait for it, see newHorizon: it is marked before PostgreSQL has heard of it. So
+// before it is marked, the connection that will run it takes a shared advisory
+// lock, which ends with the statement or with the backend. Unlike
+// pg_stat_activity, pg_locks tells every role.
+var (
+	announceAlone = guard.LockSQL("pg_advisory_lock_shared", guard.LockAlone)
+	retractAlone  = guard.LockSQL("pg_advisory_unlock_shared", guard.LockAlone)
+)
+
+// aloneLock says who holds the lock of a write until that is over. The zero value is nobody.
+type aloneLock struct {
+	conn  *Conn           // whose backend holds it
+	other *guard.Rotation // holds it where that cannot
+}
+
+// release gives the lock up.
+func (l *aloneLock) release() {
+	if l.conn != nil {
+		l.conn.retract()
+		l.conn = nil
+	}
+	if l.other != nil {
+		l.other.Close()
+		l.other = nil
+	}
+}
+
+// announce takes the lock. Behind a pooler, in a failed transaction, and before the first query of
+// one, the connection cannot: then another does, in a transaction of its own.
+func (e *effect) announce(ctx context.Context) error {
+	c := e.c
+	if c.pid != 0 && c.inner.TxStatus() != 'E' && !c.mustNotAsk() {
+		if _, err := backend.AskIn(ctx, c.inner, announceAlone); err != nil { // a lock of the session's stays
+			return err
+		}
+		c.aloneLocks++
+		e.lock.conn = c
+		return nil
+	}
+	if c.d.statementPool.Load() {
+		return nil
+	}
+	// What it waits for may be PAUSE, which waits for the lock: while the statement
+	// has not begun it can be lost. Then it is taken as soon as there is a connection.
+	other := guard.NewRotation(&e.space.Keeper.Guard, 0, true)
+	if _, _, err := other.Hold(ctx, []guard.Lock{{Class: guard.LockClass, Object: guard.LockAlone}}, ""); err != nil {
+		other.Close()
+		return err
+	}
+	e.lock.other = other
+	return nil
+}
+
+// retract gives up the locks of statements that have ended. In a transaction it is put off
+// to its end.
+func (c *Conn) retract() {
+	if c.aloneLocks == 0 {
+		return
+	}
+	defer c.lent.pause()()
+	for c.aloneLocks > 0 && !c.inner.Closed() && c.inner.TxStatus() == 'I' {
+		ctx, cancel := context.WithTimeout(context.Background(), backend.RollbackTimeout)
+		_, err := c.inner.Ask(ctx, retractAlone)
+		cancel()
+		if err != nil {
+			_ = c.inner.Close() // the lock ends with it
+			return
+		}
+		c.aloneLocks--
+	}
+}

@@ -1,0 +1,132 @@
+package core
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+
+	"github.com/cachedpg/cachedpg/internal/backend"
+	"github.com/cachedpg/cachedpg/internal/guard"
+	"github.com/cachedpg/cachedpg/internal/space"
+)
+
+// link is a connection to PostgreSQL, with everything that is known of it. The zero
+// value is one that is not dialled.
+type link struct {
+	inner  backend.Conn // nil until dialled
+	holder *Conn        // whose statements run there
+
+	known    state
+	pristine bool      // no statement has changed the session: its state is that of a new connection
+	pid      uint32    // of the backend, 0 when it is not known or a pooler may change it
+	located  bool      // it was found out once where it leads
+	asked    time.Time // when that was
+	refused  time.Time // when PostgreSQL refused to say so, such as to a role without rights; zero if it did not
+	started  int64     // of the backend, in microseconds since 1970; 0 when it was not asked for
+
+	// misread says that standard_conforming_strings was off: what was prepared
+	// then means for ever what it meant then.
+	misread bool
+
+	since   since    // see prepared.go
+	foundIn *txState // the transaction in which it was found out what the session has; nil if that was outside
+
+	home      stance            // of a new session, as RESET ALL leaves it; zero when it is not known
+	defaults  map[string]string // what RESET was found to give, by setting; nil if nothing
+	unsettled *change           // the last statement, if what it has left is to be asked
+	reports   bool              // PostgreSQL reports settings as it says that they are when it is asked
+
+	// dialled is the catalog when inner was dialled: the view that was in use
+	// then, or the first one after.
+	dialled struct {
+		space      *space.Space
+		view       *space.View
+		generation uint64
+	}
+
+	commits    backend.CommitMode // of a transaction that changes nothing about it
+	configured uint64             // that of the space when it was learned
+	limit      time.Duration      // what PostgreSQL gives a statement, see patience.go
+
+	tx         *txState // nil outside transactions
+	needsReset bool     // inner.ResetSession is due before inner is used again
+	suspect    bool     // and a ping before that, see places.suspect
+
+	handedOut bool                // a caller had the pgx connection
+	prepared  bool                // there is a Stmt on it
+	attached  bool                // the session has something that is its holder's own, see places.go
+	until     time.Time           // when it has lasted long enough
+	freed     time.Time           // when it was given back
+	discarded []backend.Statement // that are to be closed; guarded by places.mu
+	gone      atomic.Bool         // it was closed
+
+	aloneLocks int        // how many it holds for statements that run alone, see alone.go
+	shown      guard.Lock // the lock by which it shows that it writes, see Conn.showOn
+}
+
+// dial connects and learns the state that the session starts in.
+func (c *Conn) dial(ctx context.Context) error {
+	if c.d.idlers.tight.Load() && !c.applies {
+		if b := c.d.idlers.take(); b != nil {
+			c.link, b.holder = b, c
+			c.d.idlers.add(c)
+			return nil
+		}
+	}
+	b := &link{holder: c, pristine: true, until: time.Now().Add(lifetime())}
+	if b.dialled.space = c.d.space(); b.dialled.space != nil {
+		b.dialled.view, b.dialled.generation = b.dialled.space.View.Load(), b.dialled.space.Gens.Current()
+	}
+	var err error
+	if c.applies && c.d.wrapped != nil {
+		b.inner, err = c.d.dial(ctx) // who waits for it may have the last place in the pool
+	} else {
+		b.inner, err = c.d.connectFirst(ctx, b)
+	}
+	if err != nil {
+		c.vacate()
+		return err
+	}
+	c.link = b
+	c.adoptTx()
+	if c.resumes() {
+		return nil
+	}
+	if err := c.learn(ctx); err != nil && b.inner.Closed() {
+		c.hangUp()
+		c.vacate()
+		return err
+	}
+	c.d.idlers.add(c)
+	return nil
+}
+
+// hangUp closes the connection to PostgreSQL, and leaves the place to another one.
+func (c *Conn) hangUp() {
+	b := c.link
+	c.link = &c.undialled
+	_ = b.close()
+	c.d.recant(b)
+}
+
+// vacate gives a place back in which there is no backend.
+func (c *Conn) vacate() {
+	if c.placement.has() {
+		c.placement.state = placementNone
+		c.d.places.leave()
+	}
+}
+
+// close ends the connection, and its part in a space. That of a pool is somebody else's from then on.
+func (b *link) close() error {
+	if b.inner == nil {
+		return nil
+	}
+	b.gone.Store(true)
+	err := b.inner.Close()
+	b.tx = nil
+	if b.known.space != nil {
+		b.known.space.Leave()
+	}
+	return err
+}

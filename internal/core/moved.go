@@ -1,0 +1,62 @@
+package core
+
+import (
+	"errors"
+
+	"github.com/cachedpg/cachedpg/internal/backend"
+	"github.com/cachedpg/cachedpg/internal/space"
+)
+
+// errReplaced closes a connection to a primary in whose place another one was
+// reached since.
+var errReplaced = errors.New("cachedpg: the connection is to a server that another one has replaced")
+
+// sighting is how a connection has come to know where it is.
+type sighting struct {
+	direct bool // the connection leads to this server for as long as it lives
+	again  bool // it did already when another server was found, so both are alive
+}
+
+// Heard is told what a connection of the driver's own has found out about where
+// the connector leads now.
+func (d *DB) Heard(s *backend.Session) {
+	if !s.Standby {
+		_, _, _ = d.adopt(s, sighting{})
+	}
+}
+
+// moveLocked takes in that the connector has reached the database of id. It returns the spaces
+// that this ends, once there is one for id; an error if id was replaced by
+// another that was reached since.
+func (d *DB) moveLocked(id backend.Identity, p sighting) (ended []*space.Space, err error) {
+	for other, sp := range d.spaces {
+		if !id.Related(other) || d.together[space.PairOf(id, other)] {
+			continue
+		}
+		if p.direct && p.again && !sp.Superseded.Load() {
+			if d.wrapped == nil && other.System == id.System {
+				return nil, errReplaced
+			}
+			d.together[space.PairOf(id, other)] = true
+			continue
+		}
+		ended = append(ended, sp)
+	}
+	return ended, nil
+}
+
+// forsakeLocked gives up the connector's share in a space that was superseded.
+func (d *DB) forsakeLocked(sp *space.Space) {
+	delete(d.spaces, sp.Key.Identity)
+	sp.Forget(d)
+	if d.queuesIn(sp) {
+		d.kept = append(d.kept, sp) // the queue outlives it
+		return
+	}
+	go sp.Leave() // it may be the space's own goroutine that has found out
+}
+
+// moved reports that what is known of the connection's server has come to its end.
+func (c *Conn) moved() bool {
+	return c.known.space != nil && c.known.space.Superseded.Load() || c.promoted()
+}

@@ -1,0 +1,165 @@
+package core
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/cachedpg/cachedpg/internal/behind"
+	"github.com/cachedpg/cachedpg/internal/guard"
+	"github.com/cachedpg/cachedpg/internal/pgerr"
+)
+
+// ownSchema is where the driver's own tables live. Nothing that reads them is
+// cached: what the driver itself writes there invalidates nothing.
+const ownSchema = "cachedpg"
+
+// setupPiece is a table that Setup makes.
+type setupPiece struct {
+	table  string
+	sql    string // what makes the table, then what an older one lacks
+	last   string // a column of the newest version
+	grants string // what the application's roles and those of relays need
+}
+
+var setupPieces = []setupPiece{
+	{"cachedpg.outbox", outboxTable, "", "SELECT, INSERT, UPDATE, DELETE"},
+	{"cachedpg.queue", behind.TableSQL, "known", "SELECT, INSERT, UPDATE"},
+}
+
+const createSchema = "CREATE SCHEMA IF NOT EXISTS " + ownSchema
+
+// SetupSQL is what Setup executes, as a text for an administrator to read and to
+// run instead. Running it twice changes nothing. roles are those that the
+// application and its relays connect as, unless they own the tables.
+func SetupSQL(roles ...string) string {
+	var text strings.Builder
+	fmt.Fprintf(&text, "%s;\n", createSchema)
+	for _, p := range setupPieces {
+		fmt.Fprintf(&text, "\n%s;\n", p.sql)
+	}
+	if grants := setupGrants(roles); len(grants) > 0 {
+		fmt.Fprintf(&text, "\n%s;\n", strings.Join(grants, ";\n"))
+	}
+	return text.String()
+}
+
+func setupGrants(roles []string) (grants []string) {
+	for _, role := range roles {
+		role = pgx.Identifier{role}.Sanitize()
+		grants = append(grants, "GRANT USAGE ON SCHEMA "+ownSchema+" TO "+role)
+		for _, p := range setupPieces {
+			grants = append(grants, "GRANT "+p.grants+" ON "+p.table+" TO "+role)
+		}
+	}
+	return grants
+}
+
+// Setup makes the tables that the outbox and strategy "write-behind" need, where they are not there yet, and
+// lets roles use them. db may be opened with any driver for PostgreSQL. All of it
+// happens or nothing; several may do it at once, and again.
+func Setup(ctx context.Context, db *sql.DB, roles ...string) error {
+	tx, err := db.BeginTx(ctx, nil)
+	if err != nil {
+		return fmt.Errorf("cachedpg: setup: %w", err)
+	}
+	defer tx.Rollback()
+	err = setup(ctx, tx, roles)
+	if err == nil {
+		err = tx.Commit()
+	}
+	switch {
+	case err == nil:
+		return nil
+	case pgerr.Is(err, pgerr.InsufficientPrivilege):
+		return fmt.Errorf("cachedpg: setup: %w; run it as a role that may do so, such as the owner of the database,"+
+			" with --role for the role of the application, or run as such a role what cachedpg setup --print prints", err)
+	case pgerr.Is(err, pgerr.UndefinedObject):
+		return fmt.Errorf("cachedpg: setup: %w; create the role first", err)
+	}
+	return fmt.Errorf("cachedpg: setup: %w", err)
+}
+
+func setup(ctx context.Context, tx *sql.Tx, roles []string) error {
+	// IF NOT EXISTS is no help against another who does the same right now.
+	if _, err := tx.ExecContext(ctx, guard.LockSQL("pg_advisory_xact_lock", guard.LockSetup)); err != nil {
+		return err
+	}
+	var commands []string
+	for _, p := range setupPieces {
+		// Who may use what is there need not be allowed to make it.
+		var there bool
+		question := "SELECT EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace" +
+			" WHERE nspname OPERATOR(pg_catalog.||) '.' OPERATOR(pg_catalog.||) relname OPERATOR(pg_catalog.=) '" + p.table + "'" +
+			" AND ('" + p.last + "' OPERATOR(pg_catalog.=) '' OR EXISTS (SELECT FROM pg_catalog.pg_attribute" +
+			" WHERE attrelid OPERATOR(pg_catalog.=) c.oid AND attname OPERATOR(pg_catalog.=) '" + p.last + "')))"
+		if err := tx.QueryRowContext(ctx, question).Scan(&there); err != nil {
+			return err
+		}
+		if there {
+			continue
+		}
+		if len(commands) == 0 {
+			commands = append(commands, createSchema)
+		}
+		commands = append(commands, strings.Split(p.sql, ";\n")...)
+	}
+	for _, command := range append(commands, setupGrants(roles)...) {
+		if _, err := tx.ExecContext(ctx, command); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// RemoveSetupSQL is what RemoveSetup executes, but for ending the feeds that follow
+// the log now.
+func RemoveSetupSQL() string {
+	var text strings.Builder
+	for _, p := range setupPieces {
+		fmt.Fprintf(&text, "DROP TABLE IF EXISTS %s;\n", p.table)
+	}
+	return text.String() + WALRemoveSQL
+}
+
+// RemoveSetup takes away what Setup and SetupWAL have made, the schema included if
+// nothing else is in it. Applications must not need it any more. It is an error if
+// the outbox holds what was not delivered. It can be run again.
+func RemoveSetup(ctx context.Context, db *sql.DB) error {
+	if err := removeTables(ctx, db); err != nil {
+		return fmt.Errorf("cachedpg: setup: %w", err)
+	}
+	return RemoveWAL(ctx, db)
+}
+
+func removeTables(ctx context.Context, db *sql.DB) error {
+	tx, err := db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback()
+	var there, holds bool
+	question := "SELECT EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace" +
+		" WHERE nspname OPERATOR(pg_catalog.=) '" + ownSchema + "' AND relname OPERATOR(pg_catalog.=) 'outbox')"
+	if err := tx.QueryRowContext(ctx, question).Scan(&there); err != nil {
+		return err
+	}
+	if there {
+		if err := tx.QueryRowContext(ctx, "SELECT EXISTS (SELECT FROM cachedpg.outbox)").Scan(&holds); err != nil {
+			return err
+		}
+	}
+	if holds {
+		return errors.New("cachedpg.outbox holds what was not delivered; let cachedpg relay work it off, or delete it")
+	}
+	for _, p := range setupPieces {
+		if _, err := tx.ExecContext(ctx, "DROP TABLE IF EXISTS "+p.table); err != nil {
+			return err
+		}
+	}
+	return tx.Commit()
+}

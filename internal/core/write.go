@@ -1,0 +1,167 @@
+package core
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/cachedpg/cachedpg/internal/backend"
+	"github.com/cachedpg/cachedpg/parser"
+)
+
+// exec is the life of a write: plan, mark what it will change, execute,
+// release the marks when PostgreSQL has answered.
+func (c *Conn) exec(ctx context.Context, q *call) (backend.Result, error) {
+	c.d.stats.others.Add(1)
+	if err := c.ready(ctx); err != nil {
+		return nil, err
+	}
+	if ctx.Err() != nil {
+		return c.inner.ExecContext(ctx, q.sql, q.args) // pgx sends nothing and says why
+	}
+	q.ours = true
+	if err := c.plan(ctx, q); err != nil || c.inner.Closed() {
+		return nil, c.unsent(ctx, err)
+	}
+	if result, queued, err := c.writeBehind(ctx, q); queued || err != nil {
+		return result, err
+	}
+	if len(q.values) > 0 || q.text.plan.Writes { // else pgx does not prepare, unless it was before
+		c.prepares(ctx, q)
+	}
+	if q.text.plan.Limits {
+		c.limit = hurried
+	}
+	if !q.text.effects() {
+		c.sends(q)
+		result, err := c.inner.ExecContext(ctx, q.sql, q.args)
+		if err == nil && q.text.plan.Analyses && len(q.text.plan.Kinds) == 1 {
+			c.since.session, c.since.unknown = nil, false
+		}
+		return result, err
+	}
+	if len(q.values) > 0 { // without arguments pgx uses the simple protocol
+		if err := c.check(ctx, q); err != nil {
+			return nil, err
+		}
+	}
+	e, err := c.begin(ctx, q)
+	if err != nil {
+		return nil, c.unsent(ctx, err)
+	}
+	if e.kind == writeWrapped {
+		return c.autocommit(ctx, q, e)
+	}
+	e.asksAlong(q)
+	result, err := c.inner.ExecContext(ctx, q.sql, q.args)
+	err = c.hears(err)
+	e.done(err)
+	return result, err
+}
+
+// unsent is what a caller is told whose statement has not been sent because of err. Where
+// a question of the driver's own has found the connection gone, database/sql may try another.
+func (c *Conn) unsent(ctx context.Context, err error) error {
+	switch {
+	case c.inner == nil || !c.inner.Closed():
+		return err
+	case ctx.Err() != nil:
+		return ctx.Err()
+	}
+	return backend.ErrBadConn
+}
+
+// check lets PostgreSQL judge a text that our parser does not understand,
+// before it is taken for a write of everything: a typo shall not empty the cache.
+func (c *Conn) check(ctx context.Context, q *call) error {
+	if !q.text.has(parser.Opaque) || q.mode == pgx.QueryExecModeSimpleProtocol {
+		return nil // a text for the simple protocol may hold what cannot be prepared
+	}
+	if !strings.ContainsAny(q.sql, " \t\r\n") {
+		return nil // the name of a statement that a hook has prepared on the pgx connection
+	}
+	err := c.inner.Judge(ctx, q.sql)
+	var refused *pgconn.PgError
+	switch {
+	case err == nil:
+		q.single = true
+		return nil
+	case q.mode == pgx.QueryExecModeExec && errors.As(err, &refused):
+		return refused // as it comes where pgx does not prepare
+	}
+	return err
+}
+
+// effects reports that running the text may change anything that the driver
+// keeps track of: tables, the session, or the transaction.
+func (p *planned) effects() bool {
+	plan := p.plan
+	if plan.Writes || plan.Session {
+		return true
+	}
+	for _, kind := range plan.Kinds {
+		if kind >= parser.Begin && kind <= parser.SetTransaction {
+			return true
+		}
+	}
+	return false
+}
+
+// sends takes in that a statement without effects is sent.
+func (c *Conn) sends(q *call) {
+	if q.text.plan.Leaves {
+		c.attach()
+	}
+	if c.tx != nil && q.text.fixesSnapshot() {
+		c.tx.queried = true
+	}
+}
+
+// fixesSnapshot reports that PostgreSQL certainly needs a snapshot to run the text: none
+// of the commands that may still come before a SET TRANSACTION is all there is.
+func (p *planned) fixesSnapshot() bool {
+	return slices.ContainsFunc(p.plan.Kinds, func(kind parser.Kind) bool {
+		switch kind {
+		case parser.Select, parser.Insert, parser.Update, parser.Delete, parser.Merge, parser.Truncate, parser.CopyFrom, parser.CopyTo,
+			parser.Refresh, parser.DDL, parser.Remark, parser.Do, parser.Call, parser.Explain:
+			return true
+		}
+		return false
+	})
+}
+
+// mayCommit reports that the text, run inside a transaction, may commit it.
+func (p *planned) mayCommit() bool {
+	return p.has(parser.Opaque) && p.plan.Commits || p.has(parser.Commit) || p.has(parser.PrepareTransaction)
+}
+
+// endsTransaction reports that the text is one command that ends the
+// transaction which is open, for good or to be decided later.
+func (p *planned) endsTransaction() bool {
+	return len(p.plan.Kinds) == 1 && (p.has(parser.Commit) || p.has(parser.PrepareTransaction))
+}
+
+// canWrap reports that the text is one statement which may do inside a
+// transaction what it does outside of one. PostgreSQL refuses some that are DDL.
+func (q *call) canWrap() bool {
+	plan := q.text.plan
+	if len(plan.Kinds) != 1 {
+		return false
+	}
+	switch plan.Kinds[0] {
+	case parser.Select, parser.Insert, parser.Update, parser.Delete, parser.Merge, parser.Truncate,
+		parser.Refresh, parser.DDL, parser.Remark, parser.Explain, parser.Execute:
+		return true
+	case parser.Do, parser.Call:
+		return !plan.Commits
+	case parser.Opaque:
+		return q.single || !plan.Commits
+	}
+	return false
+}
+
+func (p *planned) has(kind parser.Kind) bool { return slices.Contains(p.plan.Kinds, kind) }

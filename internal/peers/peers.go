@@ -1,0 +1,553 @@
+package peers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cachedpg/cachedpg/internal/backend"
+	"github.com/cachedpg/cachedpg/internal/guard"
+	"github.com/cachedpg/cachedpg/internal/patience"
+	"github.com/cachedpg/cachedpg/internal/pause"
+	"github.com/cachedpg/cachedpg/internal/pgerr"
+	"github.com/cachedpg/cachedpg/keying"
+	"github.com/cachedpg/cachedpg/store"
+)
+
+// Peers is what a process shows of itself to those that do not share its cache,
+// and what it sees of them. Each camp shows by one lock that it may answer from
+// its cache, by another that it may commit, and both look after they have shown
+// themselves: of two that begin at the same time one sees the other (I23).
+//
+//	process with a cache                 process that writes past it
+//	shows its cache
+//	asks: no writer
+//	hits, for one lease
+//	                                     shows that it writes
+//	                                     asks: a cache
+//	                                     waits one lease and a margin
+//	asks: a writer; no hit any more
+//	                                     COMMIT
+//
+// A writer that sees no cache does not wait: one that comes later sees the writer.
+//
+// A process that has not asked for longer than a lease may have missed one that came,
+// waited, committed and went. So what it had then is never a hit again (I24):
+//
+//	process with a cache                 process that writes past it
+//	asks: no writer
+//	(nothing is asked for a while)
+//	                                     shows that it writes, waits
+//	                                     COMMIT, goes
+//	asks: no writer
+//	(the old entry …)
+//
+// And a writer may not know yet that its lock is gone, because the connection
+// that held it is. It asks at least every lease; so who has seen a writer begins
+// again no sooner than a lease after it saw none.
+//
+// The folder model has this as peers.pml.
+//
+// A process with a cache in memory asks by itself. A shared store has a lease, which
+// nobody extends who sees a writer of another camp; then its epoch ends, see keeper.sure.
+type Peers struct {
+	guard    *guard.Guard
+	Self     func() Camp // of now
+	process  string      // see spaceKey
+	policies string      // what all of a camp must agree on
+
+	// cold is called when what was a hit before may be none any more, first when
+	// there is nothing yet; nil if others see to that, or there is no cache.
+	cold func(ctx context.Context, first bool)
+
+	Watches bool // by itself; else the keeper does, with what it asks anyway
+
+	// ByEvents says that the commits of other camps come as events. So it is not
+	// withheld for them, and no writer waits for it.
+	ByEvents bool
+
+	Turn  sync.Mutex // one asks at a time
+	began time.Time  // when the last one did; guarded by turn
+	last  error      // its outcome, if it did not find out what it wanted; guarded by turn
+
+	// On the clock of elapsed.
+	hitsUntil atomic.Int64 // may go on until
+	commits   atomic.Int64 // may go on until
+
+	nudged chan struct{}
+	ctx    context.Context
+	cancel context.CancelFunc
+
+	mu       sync.Mutex // guards the fields below
+	closed   bool
+	done     chan struct{} // nil until it asks by itself
+	answered chan struct{} // closed, and made anew, after each round
+	camp     Camp
+	writes   bool // it has written, or is about to
+
+	writing time.Time // since when others can see that, without a break
+	covered bool      // by a lock that is another's
+	due     time.Time // commits wait until
+	caching time.Time // since when others can see its cache, without a break
+	asked   time.Time // before the last answer that allowed hits; zero: nothing may be left of before
+	first   bool      // there was no answer yet that did not allow them
+
+	met     []Camp    // that write: others than its own
+	metAt   time.Time // zero: never
+	metFrom time.Time // since when there is one in each answer
+	mate    bool      // another process of its camp writes
+	rivals  bool      // one of its camp has other policies
+	notice  bool      // commits go past a shared store
+	problem error     // PostgreSQL does not let it ask
+}
+
+// RenewEvery is how often it asks: every quarter of a lease leaves three tries before hits stop.
+const RenewEvery = store.Lease / 4
+
+// aboutOthers names the question, among those that PostgreSQL may deny.
+const aboutOthers = "which processes have caches"
+
+// peersCommitter is the connection that is about to commit what the process has written.
+type Committer interface {
+	Inner() backend.Conn
+	// Denials are the questions that PostgreSQL does not answer to its role.
+	Denials() *backend.Denials
+	// ShowOn has others see, by a lock of the connection itself, that a process of camp own writes; caches makes out
+	// of the answer to question whether somebody has to be waited for, who may have a cache.
+	ShowOn(ctx context.Context, own Camp, question string, caches func(answer string) (bool, error)) error
+}
+
+// campWait is how long a commit waits for caches that it has seen, as for a notice.
+func Wait() time.Duration { return patience.Lease + guard.NoticeMargin }
+
+// started is what elapsed counts from.
+var started = time.Now()
+
+func elapsed(t time.Time) int64 { return int64(t.Sub(started)) }
+
+func New(g *guard.Guard, process string, self func() Camp, policies string, cold func(ctx context.Context, first bool)) *Peers {
+	p := &Peers{guard: g, process: process, Self: self, policies: policies, cold: cold, first: true, nudged: make(chan struct{}, 1), answered: make(chan struct{})}
+	p.ctx, p.cancel = context.WithCancel(context.Background())
+	return p
+}
+
+// Watch has it ask by itself from now on.
+func (p *Peers) Watch() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.done == nil && !p.closed {
+		p.done = make(chan struct{})
+		go p.run(p.done)
+	}
+}
+
+func (p *Peers) run(done chan struct{}) {
+	defer close(done)
+	for {
+		rest := RenewEvery
+		if err := p.Round(func() bool { return false }); pgerr.Is(err, pgerr.InsufficientPrivilege) { // who wants to know looks
+			rest = backend.RefusedFor
+		}
+		timer := time.NewTimer(rest)
+		select {
+		case <-timer.C:
+		case <-p.nudged:
+		case <-p.ctx.Done():
+			timer.Stop()
+			return
+		}
+		timer.Stop()
+	}
+}
+
+// Close ends the watch. The guard is its owner's to close.
+func (p *Peers) Close() {
+	p.mu.Lock()
+	p.closed = true
+	done := p.done
+	p.mu.Unlock()
+	p.cancel()
+	if done != nil {
+		<-done
+	}
+	p.Turn.Lock()
+	defer p.Turn.Unlock()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	kinOf(p.process, p.camp, Camp{})
+	p.camp = Camp{}
+}
+
+// Round asks once, unless enough is true when it is its turn. No caller's context
+// ends it: with the question pgx would end the connection, and the locks with it.
+//
+// Who has waited for a question that was asked after it came, and has failed, shares
+// that: while PostgreSQL does not answer, callers do not wait for each other in turn.
+func (p *Peers) Round(enough func() bool) (err error) {
+	came := time.Now()
+	p.Turn.Lock()
+	defer p.Turn.Unlock()
+	switch {
+	case enough() || p.ctx.Err() != nil:
+		return p.ctx.Err()
+	case p.last != nil && p.began.After(came):
+		return p.last
+	}
+	p.began = time.Now()
+	defer func() { p.last = err }()
+	ctx, cancel := context.WithTimeout(p.ctx, guard.AskTimeout)
+	defer cancel()
+	p.mu.Lock()
+	was := p.camp
+	p.camp = p.Self()
+	kinOf(p.process, was, p.camp)
+	hidden := p.camp.kind == Off || p.camp.kind == unknown || len(p.met) > 0 || !p.restedLocked()
+	p.mu.Unlock()
+	err = p.ask(ctx, hidden)
+	if err != nil && !guard.Refused(err) { // PostgreSQL may have ended the connection
+		err = p.ask(ctx, hidden)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if hidden && err == nil && p.camp.kind != Off && len(p.met) == 0 && p.restedLocked() {
+		p.mu.Unlock()
+		err = p.ask(ctx, false)
+		p.mu.Lock()
+	}
+	close(p.answered)
+	p.answered = make(chan struct{})
+	return err
+}
+
+// restedLocked reports that writers which were seen have been gone for long enough.
+func (p *Peers) restedLocked() bool { return p.metAt.IsZero() || time.Since(p.metAt) >= Wait() }
+
+// ask shows what there is to show, asks, and draws the conclusions. Who answers
+// nothing from a cache hides it: nobody needs to wait for it.
+func (p *Peers) ask(ctx context.Context, hidden bool) error {
+	pooled := p.guard.IsPooled()
+	p.mu.Lock()
+	var shown []guard.Lock
+	hidden = hidden || p.camp.kind == unknown
+	if !hidden && !p.ByEvents {
+		shown = append(shown, guard.Lock{Class: guard.LockCamps, Object: p.camp.cacheLock()})
+	}
+	// Behind a pooler a lock takes one of few connections, so there it is not
+	// taken while those of others have the same effect.
+	holds := !p.writing.IsZero() && !p.covered
+	if p.writes && p.camp.kind != unknown && (holds || !pooled || !p.mate && len(p.met) < 2) {
+		shown = append(shown, p.camp.Writing())
+	}
+	if p.policies != "" && (len(shown) > 0 || p.ByEvents) {
+		shown = append(shown, p.policyPost())
+	}
+	p.mu.Unlock()
+	at := time.Now()
+	var s census
+	answer, since, err := p.guard.Holding(ctx, shown, censusOf(p.guard.ID.Database))
+	if err == nil {
+		s, err = parseCensus(answer)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err != nil {
+		p.failedLocked(err)
+		return err
+	}
+	p.problem = nil
+	p.meetLocked(at, s)
+	p.sawWritingLocked(at, s, since[p.camp.Writing()], pooled)
+	caching := since[guard.Lock{Class: guard.LockCamps, Object: p.camp.cacheLock()}]
+	if p.ByEvents {
+		caching = started
+	}
+	if hidden || caching.IsZero() || len(p.met) > 0 {
+		p.asked, p.first = time.Time{}, p.first && p.metAt.IsZero()
+		p.hitsUntil.Store(0)
+		return nil
+	}
+	if p.cold != nil && (p.asked.IsZero() || caching != p.caching || time.Since(p.asked) > patience.Lease) {
+		first := p.first
+		p.mu.Unlock()
+		p.cold(ctx, first)
+		p.mu.Lock()
+		p.first = false
+	}
+	p.caching, p.asked = caching, at
+	p.hitsUntil.Store(elapsed(at.Add(patience.Lease)))
+	return nil
+}
+
+func (p *Peers) meetLocked(at time.Time, s census) {
+	p.notice = s.notice
+	p.met = nil
+	if !p.ByEvents {
+		p.met = withoutKin(p.process, others(s.writers, p.camp))
+	}
+	p.mate = slices.Contains(s.writers, p.camp)
+	if s.notice && p.camp.kind != Shared {
+		p.met = append(p.met, Camp{kind: Shared})
+	}
+	if len(p.met) == 0 {
+		p.metFrom = time.Time{}
+	} else if p.metAt = at; p.metFrom.IsZero() {
+		p.metFrom = at
+	}
+	p.rivals = false
+	if p.policies != "" {
+		own := p.policyPost().Object
+		p.rivals = slices.ContainsFunc(s.policies, func(o int) bool { return o != own && o>>16 == own>>16 })
+	}
+}
+
+// sawWritingLocked is told since when the lock is held that shows that the process writes.
+func (p *Peers) sawWritingLocked(at time.Time, s census, since time.Time, pooled bool) {
+	was := p.covered
+	p.covered = since.IsZero() && p.writes && pooled && (p.mate || len(p.met) > 1)
+	if p.covered {
+		if since = p.writing; !was {
+			since = at
+		}
+	}
+	if since != p.writing {
+		p.writing, p.due = since, time.Time{}
+		if len(withoutKin(p.process, others(s.caches, p.camp))) > 0 || s.young {
+			p.due = time.Now().Add(Wait())
+		}
+	}
+	if p.writing.IsZero() || time.Now().Before(p.due) {
+		p.commits.Store(0)
+	} else {
+		p.commits.Store(elapsed(at.Add(patience.Lease)))
+	}
+}
+
+// failedLocked is told that there is no answer. A cache in memory that was alone
+// goes on while nobody answers at all, and is cold when somebody does.
+func (p *Peers) failedLocked(err error) {
+	switch {
+	case errors.Is(err, context.Canceled): // of who asked
+	case guard.Refused(err) || errors.As(err, new(backend.Elsewhere)):
+		p.problem, p.asked, p.first = err, time.Time{}, false
+		p.hitsUntil.Store(0)
+	case !p.asked.IsZero():
+		p.hitsUntil.Store(elapsed(time.Now().Add(patience.Lease)))
+	default:
+		p.problem = err
+	}
+}
+
+// MayHit reports why nothing may come from a cache in memory now. It waits for an
+// answer that is on its way.
+func (p *Peers) MayHit(ctx context.Context) keying.Reason {
+	if p == nil || elapsed(time.Now()) < p.hitsUntil.Load() {
+		return keying.NoReason
+	}
+	p.Watch()
+	p.mu.Lock()
+	answered, known := p.answered, len(p.met) > 0 || p.problem != nil || !p.restedLocked()
+	p.mu.Unlock()
+	if !known {
+		select {
+		case p.nudged <- struct{}{}:
+		default:
+		}
+		timer := time.NewTimer(patience.For(ctx, guard.AskTimeout))
+		defer timer.Stop()
+		select {
+		case <-answered:
+		case <-timer.C:
+		case <-ctx.Done():
+		case <-p.ctx.Done():
+		}
+		if elapsed(time.Now()) < p.hitsUntil.Load() {
+			return keying.NoReason
+		}
+	}
+	return p.Reason()
+}
+
+// Reason is that of results which do not come from the cache.
+func (p *Peers) Reason() keying.Reason {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.met) > 0 || p.problem != nil && guard.Refused(p.problem) {
+		return keying.OtherWriter
+	}
+	return keying.Warming
+}
+
+// Alone reports that hits in a shared store may go on for a lease from now.
+func (p *Peers) Alone() (bool, error) {
+	if err := p.Round(func() bool { return false }); err != nil {
+		return false, err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return !p.asked.IsZero() && !p.notice, nil
+}
+
+// HasMet reports that writers of other camps were seen: the last commit of one may be
+// under way, and nothing marks it.
+func (p *Peers) HasMet() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return !p.metAt.IsZero()
+}
+
+// Keep asks if a commit would have to soon.
+func (p *Peers) Keep() {
+	p.mu.Lock()
+	idle, moved, writes := p.writing.IsZero() && p.asked.IsZero(), p.camp != p.Self(), p.writes
+	p.mu.Unlock()
+	soon := elapsed(time.Now().Add(patience.Lease - RenewEvery))
+	if !idle && (moved || writes && p.commits.Load() < soon) {
+		_ = p.Round(func() bool { return !moved && p.commits.Load() >= soon })
+	}
+}
+
+// Announce returns when c may commit what it has written.
+func (p *Peers) Announce(ctx context.Context, c Committer) error {
+	mayCommit := func() bool { return elapsed(time.Now()) < p.commits.Load() }
+	if p == nil || mayCommit() || p.ctx.Err() != nil {
+		return nil
+	}
+	p.mu.Lock()
+	p.writes = true
+	p.mu.Unlock()
+	if p.Watches {
+		p.Watch()
+	}
+	for {
+		err := c.Denials().Of(backend.Denial{Question: aboutOthers})
+		if err == nil {
+			err = p.Round(mayCommit)
+			c.Denials().Add(backend.Denial{Question: aboutOthers}, err)
+		}
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case mayCommit() || p.ctx.Err() != nil:
+			return nil
+		case err != nil:
+			return p.AnnounceOn(ctx, c, p.guard.ID.Database)
+		}
+		p.mu.Lock()
+		unknown, due := p.camp.kind == unknown, p.due
+		p.mu.Unlock()
+		if unknown {
+			return nil // its store is gone meanwhile; who wrote there is told so by its notice
+		}
+		if err := Patiently(ctx, c.Inner(), time.Until(due)); err != nil {
+			return err
+		}
+	}
+}
+
+// AnnounceOn is announce where no connection is to be had but the one that commits, in
+// the database with an OID.
+func (p *Peers) AnnounceOn(ctx context.Context, c Committer, database string) error {
+	p.mu.Lock()
+	own := p.camp
+	p.mu.Unlock()
+	if own.kind == unknown {
+		return nil
+	}
+	return c.ShowOn(ctx, own, censusOf(database), func(answer string) (bool, error) {
+		s, err := parseCensus(answer)
+		return s.young || len(others(s.caches, own)) > 0, err
+	})
+}
+
+// Patiently waits in a transaction, if there is one.
+func Patiently(ctx context.Context, in backend.Conn, d time.Duration) error {
+	if d > 0 && in.TxStatus() == 'T' {
+		if err := backend.Patient(ctx, in); err != nil {
+			return err
+		}
+	}
+	return pause.For(ctx, d)
+}
+
+// ErrWithheld is what Ping's error is while nothing comes from the cache because of
+// other processes, or because PostgreSQL refuses what the driver has to ask. The database can be used all the same.
+var ErrWithheld = errors.New("cachedpg: nothing comes from the cache")
+
+// Trouble says why hits are withheld, nil if they are not.
+func (p *Peers) Trouble() error {
+	if p == nil {
+		return nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case p.camp.kind == Off:
+		return nil
+	case len(p.met) > 0 && p.met[0].kind == Shared && p.camp.kind == Shared && time.Since(p.metFrom) < Wait():
+		return nil // it may not have noticed yet that the server was replaced
+	case len(p.met) > 0:
+		return fmt.Errorf("%w: cache_store: %s writes to this database; name the same Redis in all, set cache_external=events if Kafka or Apply tells this cache, or see docs/rollout.md", ErrWithheld, p.met[0])
+	case errors.Is(p.problem, backend.ErrStatementPool):
+		return fmt.Errorf("%w: %w", ErrWithheld, p.problem)
+	case p.problem != nil && guard.Refused(p.problem):
+		return fmt.Errorf("%w: PostgreSQL does not let the driver ask who else writes to this database: %w", ErrWithheld, p.problem)
+	}
+	return nil
+}
+
+// Check is trouble of now.
+func (p *Peers) Check() error {
+	if p == nil {
+		return nil
+	}
+	_ = p.Round(func() bool { return false }) // an error is for trouble to tell
+	return p.Trouble()
+}
+
+// PeerStats is cachedpg.PeerStats.
+type Stats struct {
+	Withheld string
+	Differs  string
+}
+
+func (p *Peers) Stats() (s Stats) {
+	if p == nil {
+		return s
+	}
+	if err := p.Trouble(); err != nil {
+		s.Withheld = err.Error()
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.rivals {
+		s.Differs = "cachedpg: cache_policy, cache_external: another process with the same store has others; they must be equal in all"
+	}
+	return s
+}
+
+// Shown is since when others see that the process writes, and until when its commits wait for those; zero if
+// they do not.
+func (p *Peers) Shown() (writing, due time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.writing, p.due
+}
+
+// Hits reports that there may have been hits since it has asked first.
+func (p *Peers) Hits() bool { return p.hitsUntil.Load() > 0 }
+
+// Asking reports that it asks by itself.
+func (p *Peers) Asking() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.done != nil
+}
+
+// policyPost shows those of the same camp what must be equal in it.
+func (p *Peers) policyPost() guard.Lock {
+	return guard.Lock{Class: guard.LockPolicies, Object: int(p.camp.id>>13)<<16 | int(NewCamp(0, p.policies).id>>12)}
+}

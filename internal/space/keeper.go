@@ -1,0 +1,457 @@
+package space
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cachedpg/cachedpg/internal/backend"
+	"github.com/cachedpg/cachedpg/internal/guard"
+	"github.com/cachedpg/cachedpg/internal/patience"
+	"github.com/cachedpg/cachedpg/internal/peers"
+	"github.com/cachedpg/cachedpg/keying"
+	"github.com/cachedpg/cachedpg/store"
+)
+
+// Keeper looks after a store that processes share. It keeps the store's lease
+// by asking PostgreSQL, warms the store up after it has lost its memory, and
+// resolves the intents of writers that died.
+type Keeper struct {
+	Store  store.Shared
+	Log    *backend.Log
+	Guard  guard.Guard
+	Watch  Watch
+	Notice guard.Notice
+	Peers  *peers.Peers
+	space  *Space
+	Doors  Doorkeeper
+
+	Live     atomic.Bool
+	reached  atomic.Bool   // the store could be used at least once
+	dirty    atomic.Bool   // a lookup has met an intent since the last sweep
+	feeds    atomic.Bool   // no lease without a feed that is live, see feed.go
+	feedless atomic.Bool   // and there was none when a renewal asked
+	nudged   chan struct{} // a lookup has met the store cold, or a notice can be lifted
+
+	mu    sync.Mutex    // guards first
+	first chan struct{} // closed when a renewal was tried since the store was found cold
+
+	// Of the goroutine alone.
+	horizon  horizon
+	suspects map[store.WriterID]time.Time // when a sweep saw the writer first
+	orphans  []store.WriterID             // by whose ids nothing can be asked
+	gone     horizon                      // what orphans wait for
+	asked    bool                         // the renewal under way was to be made sure of
+	deferred bool                         // one was left to others
+	answers  bool                         // the store did, at the last renewal, whatever that found
+	doubted  uint64                       // the watch's number when all was made stale, see sameCatalog
+	Life     context.Context
+	unsure   []*unflushed // over, but not known to be on disk
+
+	cancel context.CancelFunc
+	done   chan struct{}
+}
+
+// A commit takes milliseconds: an intent that is older is worth a question.
+const SuspectAfter = time.Second
+
+func newKeeper(s store.Shared, id backend.Identity, feeds bool, log *backend.Log, peers func(*guard.Guard) *peers.Peers) *Keeper {
+	ctx, cancel := context.WithCancel(context.Background())
+	k := &Keeper{Store: s, Log: log, nudged: make(chan struct{}, 1), first: make(chan struct{}), cancel: cancel, done: make(chan struct{}),
+		suspects: make(map[store.WriterID]time.Time)}
+	k.Guard.ID = id
+	k.feeds.Store(feeds)
+	k.Notice.Guard, k.Watch.Guard = &k.Guard, &k.Guard
+	k.Life = ctx
+	k.Peers = peers(&k.Guard)
+	k.Doors.Keeper = k
+	k.Doors.Store, _ = s.(store.Closable)
+	return k
+}
+
+// start begins the keeper's work for sp.
+func (k *Keeper) start(sp *Space) {
+	k.space = sp
+	go k.run(k.Life)
+}
+
+func (k *Keeper) close() {
+	k.cancel()
+	k.Peers.Close()
+	<-k.done
+	k.Notice.Close()
+	k.Guard.Close()
+}
+
+// Abandon ends the keeper's work and leaves everything as it is, as if the process had died.
+func (k *Keeper) Abandon() {
+	k.cancel()
+	<-k.done
+}
+
+func (k *Keeper) run(ctx context.Context) {
+	defer close(k.done)
+	defer k.Doors.Rest()
+	var wait time.Duration
+	for {
+		live := k.renew(ctx)
+		switch {
+		case live:
+			wait = peers.RenewEvery/2 + rand.N(peers.RenewEvery/2)
+		case k.Store.SharedStats().Down:
+			wait = peers.RenewEvery
+		default: // warming up: what it waits for is mostly a matter of milliseconds
+			wait = min(max(2*wait, 2*time.Millisecond), peers.RenewEvery)
+		}
+		if k.dirty.Swap(false) || len(k.suspects) > 0 {
+			k.sweep(ctx)
+		}
+		pause := wait
+		if soon := live && k.Doors.tick(ctx); soon || len(k.unsure) > 0 {
+			pause = min(wait, flushMaxWait)
+		}
+		k.Peers.Keep()
+		k.Guard.Rest(guard.Rest)
+		nudged := k.nudged
+		if !live {
+			nudged = nil // it is tried as often as makes sense
+		}
+		timer := time.NewTimer(pause)
+		select {
+		case <-timer.C:
+		case <-nudged:
+			wait = 0
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		}
+		timer.Stop()
+	}
+}
+
+// renew keeps the lease, or begins one. It reports whether one stands.
+func (k *Keeper) renew(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, guard.AskTimeout)
+	defer cancel()
+	if k.Notice.Unused() || k.Notice.Idle() && k.answers && k.Store.Check(ctx) == nil {
+		k.Notice.Lift() // nobody commits past the store any more
+	}
+	k.asked = false
+	var unsure error
+	live, err := k.Store.Renew(ctx, func(ctx context.Context, fresh store.Fresh) (sure bool, err error) {
+		sure, err = k.Sure(ctx, fresh)
+		unsure = err
+		return sure, err
+	})
+	k.space.Problems.Note(WorkWatch, unsure)
+	if unsure == nil {
+		k.space.Problems.Note(workStore, err)
+	}
+	k.answers = err == nil || unsure != nil
+	k.deferred = k.deferred && k.asked
+	if err == nil {
+		k.reached.Store(true)
+	}
+	live = live && err == nil
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.Live.Store(live)
+	select {
+	case <-k.first:
+	default:
+		close(k.first)
+	}
+	return live
+}
+
+// Sure implements what store.Shared.Renew asks for.
+func (k *Keeper) Sure(ctx context.Context, fresh store.Fresh) (bool, error) {
+	if k.feeds.Load() {
+		led, err := k.Guard.Yes(ctx, "SELECT "+guard.Held(guard.LockFeed))
+		if err == nil {
+			k.feedless.Store(!led)
+		}
+		if err != nil || !led {
+			return false, err
+		}
+	}
+	if alone, err := k.Peers.Alone(); err != nil || !alone {
+		return false, err
+	}
+	switch {
+	case fresh.Epoch == "":
+		k.asked = true
+		return k.sameCatalog(ctx, fresh.Left)
+	case k.Watch.now() == 0:
+		_, _ = k.Watch.Ask(ctx) // the catalog that is loaded next need not be loaded again
+	}
+	if fresh.Kept && !k.Peers.HasMet() {
+		if ok, err := k.Guard.Yes(ctx, "SELECT "+nobodyPast); err != nil || !ok {
+			return false, err
+		}
+		return new(backend.FlushPoint).Forced(ctx, k.Log, k.Guard.Text) // who committed past the store may have died since
+	}
+	if k.horizon.epoch != fresh.Epoch {
+		h, err := k.newHorizon(ctx, fresh.Epoch)
+		if err != nil {
+			return false, err
+		}
+		k.horizon = h
+	}
+	return k.horizon.over(ctx, &k.Guard, k.Log, fresh.Marked)
+}
+
+// horizon is what an epoch that has lost the marks of the one before waits for:
+// every write that was under way when it began, because such marks may be its.
+//
+// Who has marked in the new epoch is not waited for, and after a lease that only ran
+// out nobody is: a mark that is in the store is not one that was lost.
+//
+//	writer                          store                   keeper
+//	intend T, acknowledged
+//	                                loses everything
+//	                                new epoch
+//	                                                        writers with marks: none
+//	                                                        (… or it does not wait)
+//	                                                        lease
+//	(a reader fills T)
+//	COMMIT                                                  (hit of old)
+type horizon struct {
+	epoch string
+	bound string // the id of a transaction: those below it were under way
+	disk  backend.FlushPoint
+}
+
+// nobodyPast is an SQL expression: nobody commits past the store, nor runs a
+// statement alone, which may do so without a lock of its transaction.
+var nobodyPast = "NOT " + guard.Held(guard.LockNotice) + " AND NOT " + guard.Held(guard.LockAlone)
+
+// newHorizon asks PostgreSQL for the bound of what is under way. A snapshot's
+// xmax would not do: an id above it may be assigned already. The query's own id
+// is above all that are. Statements that run outside of transactions may have
+// no id yet; their backends hold a lock.
+func (k *Keeper) newHorizon(ctx context.Context, epoch string) (horizon, error) {
+	xid, err := k.Guard.Text(ctx, "SELECT pg_catalog.pg_current_xact_id()::pg_catalog.text")
+	return horizon{epoch: epoch, bound: xid}, err
+}
+
+// over asks whether all of it is over, but for marked, and on disk (I21). Prepared
+// transactions are under way like any other. One that is known to belong to another
+// database, where it stays to its end, is not waited for; every role sees that.
+func (h *horizon) over(ctx context.Context, g *guard.Guard, log *backend.Log, marked []store.WriterID) (bool, error) {
+	var known []string
+	for _, w := range marked {
+		if xid, ok := w.Transaction(); ok {
+			known = append(known, strconv.FormatUint(xid, 10))
+		}
+	}
+	ok, err := g.Yes(ctx, "SELECT "+nobodyPast+" AND NOT EXISTS (SELECT FROM pg_catalog.pg_snapshot_xip(pg_catalog.pg_current_snapshot()) AS under_way(xid)"+
+		" WHERE xid OPERATOR(pg_catalog.<) '"+h.bound+"'::pg_catalog.xid8"+
+		" AND xid OPERATOR(pg_catalog.<>) ALL ('{"+strings.Join(known, ",")+"}'::pg_catalog.xid8[])"+
+		" AND NOT EXISTS (SELECT FROM pg_catalog.pg_stat_activity WHERE backend_xid OPERATOR(pg_catalog.=) xid::pg_catalog.xid"+
+		" AND datid::pg_catalog.text OPERATOR(pg_catalog.<>) "+backend.DatabaseSQL+")"+
+		" AND NOT EXISTS (SELECT FROM pg_catalog.pg_prepared_xacts WHERE transaction OPERATOR(pg_catalog.=) xid::pg_catalog.xid"+
+		" AND database OPERATOR(pg_catalog.<>) pg_catalog.current_database()))")
+	if err != nil || !ok {
+		return false, err
+	}
+	return h.disk.Forced(ctx, log, g.Text)
+}
+
+// sweep resolves the intents of writers that are over and did not say so:
+// their process died, or its release is still on its way. It asks about a
+// writer that it has met for a while; only PostgreSQL's answer counts, not that time.
+func (k *Keeper) sweep(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, guard.AskTimeout)
+	defer cancel()
+	writers, err := k.Store.Writers(ctx)
+	if err != nil {
+		return
+	}
+	now := time.Now()
+	seen := make(map[store.WriterID]time.Time, len(writers))
+	var due []store.WriterID
+	for _, w := range writers {
+		since, ok := k.suspects[w]
+		if !ok {
+			since = now
+		}
+		seen[w] = since
+		if now.Sub(since) >= SuspectAfter {
+			due = append(due, w)
+		}
+	}
+	k.suspects = seen
+	// One that is over already is not asked for again.
+	due = slices.DeleteFunc(due, func(w store.WriterID) bool {
+		return slices.ContainsFunc(k.unsure, func(u *unflushed) bool { return slices.Contains(u.writers, w) })
+	})
+	over := append(k.Guard.Over(ctx, due), k.Orphaned(ctx, due)...)
+	if over = k.onDisk(ctx, over); len(over) > 0 {
+		_ = k.Store.Resolve(ctx, over) // what it does not take is met again
+	}
+}
+
+// unflushed are writers that are over, but for a crash of PostgreSQL.
+type unflushed struct {
+	writers []store.WriterID
+	disk    backend.FlushPoint
+}
+
+// onDisk returns of writers that are over, now or at a call before, those that a
+// crash cannot undo.
+func (k *Keeper) onDisk(ctx context.Context, over []store.WriterID) (sure []store.WriterID) {
+	var unsure []store.WriterID
+	for _, w := range over {
+		if w.Async() {
+			unsure = append(unsure, w)
+		} else {
+			sure = append(sure, w)
+		}
+	}
+	if len(unsure) > 0 {
+		k.unsure = append(k.unsure, &unflushed{writers: unsure})
+	}
+	k.unsure = slices.DeleteFunc(k.unsure, func(u *unflushed) bool {
+		ok, err := u.disk.Forced(ctx, k.Log, k.Guard.Text)
+		if err != nil || !ok {
+			return false
+		}
+		sure = append(sure, u.writers...)
+		return true
+	})
+	return sure
+}
+
+// Orphaned returns writers of which nothing but the announcement says that they
+// are alive, see alone.go, once they are over: at a moment when nobody was
+// announced they were dead, and what they had sent before has ended since.
+// What is still on its way through a pooler then cannot be seen.
+func (k *Keeper) Orphaned(ctx context.Context, due []store.WriterID) (over []store.WriterID) {
+	if k.orphans != nil {
+		if ok, err := k.gone.over(ctx, &k.Guard, k.Log, nil); err != nil || !ok {
+			return nil
+		}
+		over, k.orphans = k.orphans, nil
+		return over
+	}
+	var orphans []store.WriterID
+	for _, w := range due {
+		_, transaction := w.Transaction()
+		if _, _, backend := w.Backend(); !transaction && !backend {
+			orphans = append(orphans, w)
+		}
+	}
+	if len(orphans) == 0 {
+		return nil
+	}
+	if ok, err := k.Guard.Yes(ctx, "SELECT NOT "+guard.Held(guard.LockAlone)); err != nil || !ok {
+		return nil
+	}
+	if h, err := k.newHorizon(ctx, ""); err == nil {
+		k.orphans, k.gone = orphans, h
+	}
+	return nil
+}
+
+// met is told that a lookup has met an intent.
+func (k *Keeper) met() {
+	if !k.dirty.Load() {
+		k.dirty.Store(true)
+	}
+}
+
+// Hurry has the intents of writers that PostgreSQL has just been told about
+// looked at now.
+func (k *Keeper) Hurry() {
+	k.dirty.Store(true)
+	k.nudge()
+}
+
+func (k *Keeper) nudge() {
+	select {
+	case k.nudged <- struct{}{}:
+	default:
+	}
+}
+
+// warmUp is called by a lookup that found the store cold. It reports whether
+// to look again. Those who find it cold first wait for the renewal that they
+// have asked for, which on a quiet database is enough; if it was not, nobody waits.
+func (k *Keeper) warmUp(ctx context.Context) bool {
+	k.mu.Lock()
+	if k.Live.Load() {
+		k.Live.Store(false)
+		k.first = make(chan struct{})
+		k.nudge()
+	}
+	first := k.first
+	k.mu.Unlock()
+	return within(ctx, first, patience.For(ctx, guard.AskTimeout)) && k.Live.Load()
+}
+
+// Check says what is wrong with a store that was never reached, or that answers and
+// refuses. Later that it cannot be reached is no reason to fail.
+func (k *Keeper) Check(ctx context.Context) error {
+	if k.reached.Load() && (k.space.Problems.Err(workStore) == nil || k.Store.SharedStats().Down) {
+		return nil
+	}
+	return k.Store.Check(ctx)
+}
+
+// trouble says why the store cannot be asked.
+func (k *Keeper) trouble() keying.Reason {
+	switch {
+	case k.Store.SharedStats().Down:
+		return keying.StoreDown
+	case !k.Live.Load():
+		return k.coldBecause()
+	}
+	return keying.CatalogUnavailable
+}
+
+// coldBecause says why there is no lease.
+func (k *Keeper) coldBecause() keying.Reason {
+	switch {
+	case k.feedless.Load():
+		return keying.FeedDown
+	case k.space.Problems.Err(workStore) != nil:
+		return keying.StoreError
+	}
+	if reason := k.Peers.Reason(); reason != keying.Warming || k.space.Problems.Err(WorkWatch) == nil {
+		return reason
+	}
+	return keying.Unwatched
+}
+
+// Lookup is store.Lookup, which of a shared store asks for help.
+func (sp *Space) Lookup(ctx context.Context, key store.Key, tags []store.Tag, stamps []store.Stamp) (*store.Entry, store.Outcome, error) {
+	entry, outcome, err := sp.Store.Lookup(ctx, key, tags, stamps)
+	if sp.Keeper == nil {
+		return entry, outcome, err
+	}
+	if errors.Is(err, store.ErrCold) && sp.Keeper.warmUp(ctx) {
+		entry, outcome, err = sp.Store.Lookup(ctx, key, tags, stamps)
+	}
+	if outcome == store.Dirty && err == nil {
+		sp.Keeper.met()
+	}
+	return entry, outcome, err
+}
+
+// storeReason is the bypass reason of an error of the store.
+func storeReason(err error) keying.Reason {
+	switch {
+	case errors.Is(err, store.ErrCold):
+		return keying.Warming
+	case errors.Is(err, store.ErrDown):
+		return keying.StoreDown
+	}
+	return keying.StoreError
+}
