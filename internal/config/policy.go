@@ -305,3 +305,7 @@ func (c *Config) Ages(snapshot *catalog.Snapshot, oid uint32) bool {
 
 // Follows reports that strategy a comes after b in the list of them, so that it is what is said of what has both.
 func Follows(a, b string) bool { return slices.Index(strategies, a) > slices.Index(strategies, b) }
+
+// OwnSchema is where the driver's own tables live. Nothing that reads them is
+// cached: what the driver itself writes there invalidates nothing.
+const OwnSchema = "cachedpg"

@@ -115,7 +115,7 @@ func (c *Conn) rowsInTx(ctx context.Context, q *call, e *effect) (backend.Result
 	if err != nil {
 		return nil, pgerr.AsStdlib(err)
 	}
-	rows, err := c.readRows(wire, q.text.shape)
+	rows, err := c.readRows(wire, q.text.Shape)
 	switch {
 	case err != nil:
 		return nil, pgerr.AsStdlib(err)

@@ -13,6 +13,7 @@ import (
 	"github.com/cachedpg/cachedpg/internal/backend"
 	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
+	"github.com/cachedpg/cachedpg/internal/planning"
 )
 
 // stub is a driver that has the row already: what is left is the cost of
@@ -215,7 +216,7 @@ func BenchmarkPlan(b *testing.B) {
 	session, v := d.known.Load().session, d.space().View.Load()
 	b.ReportAllocs()
 	for b.Loop() {
-		d.plan(v, session, byKey)
+		d.Plan(v, session, byKey)
 	}
 }
 
@@ -227,13 +228,13 @@ func BenchmarkPlanLiterals(b *testing.B) {
 	}
 	d := dbOf(x.cached)
 	session, v := d.known.Load().session, d.space().View.Load()
-	texts := make([]string, 2*maxPlanBytes/500)
+	texts := make([]string, 2*planning.MaxPlanBytes/500)
 	for i := range texts {
 		texts[i] = fmt.Sprintf("SELECT name FROM users WHERE id = %d", i)
 	}
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
-		d.plan(v, session, texts[i%len(texts)])
+		d.Plan(v, session, texts[i%len(texts)])
 	}
 }
 

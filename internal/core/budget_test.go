@@ -72,7 +72,7 @@ func TestAHitKeepsItsAllocationBudget(t *testing.T) {
 func TestAKnownTextIsPlannedWithoutAllocation(t *testing.T) {
 	d, known := warmPlan(t)
 	const text = "SELECT name FROM users WHERE id = $1"
-	if got := testing.AllocsPerRun(100, func() { d.plan(known.view, known.session, text) }); got > 0 {
+	if got := testing.AllocsPerRun(100, func() { d.Plan(known.view, known.session, text) }); got > 0 {
 		t.Errorf("got %v allocations, want none", got)
 	}
 }

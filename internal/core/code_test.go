@@ -110,7 +110,7 @@ func TestCodeThatRunsAsAnotherRole(t *testing.T) {
 			err := conn.Raw(func(c any) error {
 				q := call{sql: query}
 				err := connOf(c).plan(f.Ctx, &q)
-				p = q.text.plan
+				p = q.text.Plan
 				return err
 			})
 			if err != nil {

@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/cachedpg/cachedpg/internal/backend"
+	"github.com/cachedpg/cachedpg/internal/planning"
 	"github.com/cachedpg/cachedpg/internal/space"
 	"github.com/cachedpg/cachedpg/keying"
 	"github.com/cachedpg/cachedpg/store"
@@ -70,9 +71,9 @@ type call struct {
 // session or the catalog turns out to be another one.
 type meaning struct {
 	space   *space.Space
-	session *session
+	session *planning.Session
 	view    *space.View
-	text    *planned
+	text    *planning.Text
 	loose   bool // of names it is not sure whether temporary objects have them
 	single  bool // PostgreSQL has prepared it, so that it is one statement, see Conn.check
 }
@@ -94,7 +95,7 @@ func (q *call) sent() backend.Query {
 }
 
 func (q *call) keyingValues() keying.Values {
-	return keying.Values{Args: q.values, Literals: q.text.literals, Encoded: q.session.Encoded}
+	return keying.Values{Args: q.values, Literals: q.text.Literals, Encoded: q.session.Encoded}
 }
 
 // QueryContext answers from the cache what is provably the same there, and
@@ -367,7 +368,7 @@ func (c *Conn) readyFor(ctx context.Context, q *call) error {
 		return err
 	}
 	if q.text != nil { // it may have been prepared before there was a catalog to plan with
-		q.text.inputs.Store(int32(q.prepare.inputs))
+		q.text.Inputs.Store(int32(q.prepare.inputs))
 	}
 	return nil
 }

@@ -2,7 +2,6 @@ package core
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -23,6 +22,7 @@ import (
 	"github.com/cachedpg/cachedpg/internal/config"
 	"github.com/cachedpg/cachedpg/internal/patience"
 	"github.com/cachedpg/cachedpg/internal/pgerr"
+	"github.com/cachedpg/cachedpg/internal/planning"
 	"github.com/cachedpg/cachedpg/internal/space"
 )
 
@@ -223,19 +223,15 @@ type DB struct {
 	// What is known of changes of settings, see setting.go.
 	given   *clock.Cache[givenKey, string]  // the values that texts give, see change
 	paths   *clock.Cache[pathKey, []string] // effective search_paths
-	derived *clock.Cache[derivation, *session]
+	derived *clock.Cache[derivation, *planning.Session]
 
-	plans    planSets
-	parsed   atomic.Uint64 // texts given to the parser
+	planning.Texts
 	stats    counters
 	problems space.Problems // of the driver's own work, as far as no space is known for it
 	outbox   outboxState
 	denials  backend.Denials
 	waiting  atomic.Int64 // callers that PostgreSQL has no place for: until they have one the driver dials none of its own
-	// statements outlive the plans, which go with the catalog.
-	statements *clock.Cache[[sha256.Size]byte, *statementStats] // by the digest of the normalised text
-	tables     *clock.Cache[uint32, *account]                   // by OID
-	through    bool                                             // a relation has strategy write-through
+	through  bool         // a relation has strategy write-through
 
 	// known is the state of the connection dialled last: what a new connection
 	// will be like. A hit needs no other.
@@ -247,7 +243,7 @@ type DB struct {
 	behind atomic.Pointer[behind.Queue]
 
 	mu       sync.Mutex // guards the fields below
-	sessions map[[32]byte]*session
+	sessions map[[32]byte]*planning.Session
 	spaces   map[backend.Identity]*space.Space
 	together map[space.Pair]bool    // reached at the same time: none of the two has replaced the other
 	kept     []*space.Space         // superseded, and still of use to the queue
@@ -266,10 +262,11 @@ func newDB(cfg config.Config) (*DB, error) {
 		return nil, err
 	}
 	d := &DB{Member: space.Member{Config: cfg, Target: target}, closing: func() bool { return false }, readPatience: patience.Read,
-		idlers: idlers{retake: space.Backoff{Min: time.Second, Max: time.Minute}}, sessions: make(map[[32]byte]*session), spaces: make(map[backend.Identity]*space.Space), together: make(map[space.Pair]bool),
-		statements: clock.New[[sha256.Size]byte, *statementStats](maxStatsBytes), tables: newTableAccounts(), through: cfg.WritesThrough(),
-		given: clock.New[givenKey, string](maxGiven), paths: clock.New[pathKey, []string](maxGiven), derived: clock.New[derivation, *session](maxDerived)}
+		idlers: idlers{retake: space.Backoff{Min: time.Second, Max: time.Minute}}, sessions: make(map[[32]byte]*planning.Session), spaces: make(map[backend.Identity]*space.Space), together: make(map[space.Pair]bool),
+		through: cfg.WritesThrough(),
+		given:   clock.New[givenKey, string](maxGiven), paths: clock.New[pathKey, []string](maxGiven), derived: clock.New[derivation, *planning.Session](maxDerived)}
 	d.Dialler = d
+	d.Texts.Init(&d.Config)
 	if d.StoreName = cfg.Store; target != nil {
 		d.StoreName = target.Server()
 	}
@@ -311,7 +308,7 @@ func (d *DB) giveUp() error {
 	}
 	d.mu.Unlock()
 	d.known.Store(nil)
-	d.plans.forget()
+	d.Plans.Forget()
 	d.GoAway()
 	for _, sp := range spaces {
 		sp.Forget(d)
@@ -328,7 +325,7 @@ const maxSessions = 1024 // states kept for sharing plans; more than a pool has
 // adopt takes in what a connection has learned: it returns the shared copy of
 // the session and the space of its database, nil when nothing may be cached
 // there because PostgreSQL is a standby, or because the connector is closed.
-func (d *DB) adopt(learned *backend.Session, p sighting) (*session, *space.Space, error) {
+func (d *DB) adopt(learned *backend.Session, p sighting) (*planning.Session, *space.Space, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	s := d.sharedLocked(learned)

@@ -125,13 +125,13 @@ func (c *Conn) begin(ctx context.Context, calls ...*call) (*effect, error) {
 	e := &effect{c: c, kind: writeRemembered, space: c.known.space, where: c.location(), also: c.sideEffectsOf(calls, before)}
 	commits := c.tx == nil
 	for _, q := range calls {
-		if commits && q.text.has(parser.Begin) {
+		if commits && q.text.Has(parser.Begin) {
 			c.warmFirst(ctx)
 		}
-		if q.text.plan.Leaves {
+		if q.text.Plan.Leaves {
 			c.attach()
 		}
-		commits = commits || q.text.mayCommit()
+		commits = commits || q.text.MayCommit()
 	}
 	defer e.also.forget(c)
 	if c.tx != nil {
@@ -178,10 +178,10 @@ func (c *Conn) begin(ctx context.Context, calls ...*call) (*effect, error) {
 
 // announceUncached has others see that the calls write where nothing is cached, and nothing is to be marked.
 func (c *Conn) announceUncached(ctx context.Context, calls []*call) error {
-	if c.tx != nil && c.tx.unseen && slices.ContainsFunc(calls, func(q *call) bool { return q.text.mayCommit() }) {
+	if c.tx != nil && c.tx.unseen && slices.ContainsFunc(calls, func(q *call) bool { return q.text.MayCommit() }) {
 		return c.showAnyway(ctx)
 	}
-	if slices.ContainsFunc(calls, func(q *call) bool { return q.text.plan.Writes || q.text.plan.Asks }) {
+	if slices.ContainsFunc(calls, func(q *call) bool { return q.text.Plan.Writes || q.text.Plan.Asks }) {
 		return c.announceOutside(ctx)
 	}
 	return nil
@@ -198,13 +198,13 @@ func (e *effect) plan(ctx context.Context, calls []*call, commits bool) error {
 				return err
 			}
 		}
-		if e.view = q.view; q.text.plan.Writes {
+		if e.view = q.view; q.text.Plan.Writes {
 			first := len(e.tags)
 			if e.tags == nil {
 				e.tags = make([]store.Tag, 0, 4)
 			}
-			e.tags = q.text.plan.WriteTags(e.tags, q.keyingValues())
-			if q.text.plan.Catalog || q.text.plan.Opaque {
+			e.tags = q.text.Plan.WriteTags(e.tags, q.keyingValues())
+			if q.text.Plan.Catalog || q.text.Plan.Opaque {
 				e.tags = append(e.tags, store.Tag{Kind: store.TagCatalog})
 			}
 			if c.tx != nil {
@@ -226,7 +226,7 @@ func (e *effect) kindOf(calls []*call) writeKind {
 	}
 	c, q := e.c, calls[0]
 	switch {
-	case c.tx != nil && q.text.endsTransaction():
+	case c.tx != nil && q.text.EndsTransaction():
 		return writeCommit
 	case c.tx != nil, !e.writes(), c.d.statementPool.Load(), !q.ours, !q.canWrap():
 		return writeAlone
@@ -234,7 +234,7 @@ func (e *effect) kindOf(calls []*call) writeKind {
 	var wraps bool
 	switch e.marking() {
 	case markedNowhere: // a read of a standby must not take longer for its functions
-		wraps = !q.text.has(parser.Select)
+		wraps = !q.text.Has(parser.Select)
 	case markedHere:
 		wraps = e.also.asks || e.where.drifts()
 	case markedShared:

@@ -78,7 +78,7 @@ func (c *Conn) Explain(ctx context.Context, query string, args []backend.Arg) (*
 			return nil, err
 		}
 	}
-	statements, parseErr := parser.Parse(q.sql, q.text.literals)
+	statements, parseErr := parser.Parse(q.sql, q.text.Literals)
 	given, err := q.standIn(statements)
 	if err != nil {
 		return nil, err
@@ -96,16 +96,16 @@ func (c *Conn) Explain(ctx context.Context, query string, args []backend.Arg) (*
 		reason = keying.NotFollowed
 	}
 
-	plan := q.text.plan
+	plan := q.text.Plan
 	x := &Explanation{
 		Cacheable: reason == keying.NoReason, Because: reason.Words(), Remedy: reason.Remedy(),
-		Key: q.keyParts(l.key, given), Policy: q.text.policy,
+		Key: q.keyParts(l.key, given), Policy: q.text.Policy,
 		Kinds: []string{}, Reads: []string{}, ByAge: []string{}, Invalidates: []string{}, Notes: []string{},
 	}
 	for _, kind := range plan.Kinds {
 		x.Kinds = append(x.Kinds, kind.String())
 	}
-	if q.text.off {
+	if q.text.Off {
 		x.Policy = config.StrategyOff
 	}
 	if x.Cacheable {
@@ -124,7 +124,7 @@ func (c *Conn) Explain(ctx context.Context, query string, args []backend.Arg) (*
 		}
 	}
 	q.explainText(x, statements, parseErr)
-	if x.Cacheable && q.text.stats.admission.out.Load() {
+	if x.Cacheable && q.text.Stats.Admission.Out.Load() {
 		x.Notes = append(x.Notes, "It is not looked up now, but for samples ("+keying.NoGain.String()+"): "+keying.NoGain.Words()+". "+keying.NoGain.Remedy())
 	}
 	if names := q.shut(doors); len(names) > 0 {
@@ -169,7 +169,7 @@ func (c *Conn) viewOnly(ctx context.Context, q *call) error {
 	switch {
 	case err == nil:
 		q.view = &space.View{Snapshot: snapshot}
-		q.text = c.d.plan(q.view, q.session, q.sql)
+		q.text = c.d.Plan(q.view, q.session, q.sql)
 	case c.inner.Closed() || ctx.Err() != nil:
 		return err
 	}
@@ -189,7 +189,7 @@ func (q *call) standIn(statements []*parser.Statement) (given bool, err error) {
 	case len(q.values) > 0:
 		return false, fmt.Errorf("cachedpg: the statement has %s, but %s given", Count(params, "parameter"), Count(len(q.values), "argument"))
 	}
-	q.values = q.text.plan.StandIns(params)
+	q.values = q.text.Plan.StandIns(params)
 	return false, nil
 }
 
@@ -198,8 +198,8 @@ const UnknownType = "unknown"
 
 func (q *call) keyParts(key store.Key, given bool) KeyParts {
 	k := KeyParts{
-		Text: q.text.stats.text, SearchPath: []string{}, Settings: map[string]string{}, Arguments: []string{},
-		ExecMode: strings.ReplaceAll(q.mode.String(), " ", "_"), Literals: len(q.text.literals),
+		Text: q.text.Stats.Text, SearchPath: []string{}, Settings: map[string]string{}, Arguments: []string{},
+		ExecMode: strings.ReplaceAll(q.mode.String(), " ", "_"), Literals: len(q.text.Literals),
 	}
 	if values := q.session.Values; values != nil {
 		k.Database, k.Role = values[0], values[2]
@@ -225,14 +225,14 @@ func (q *call) keyParts(key store.Key, given bool) KeyParts {
 
 // explainAge says what only the age of the entry bounds.
 func (q *call) explainAge(x *Explanation) {
-	moments := q.text.plan.Momentary
-	if _, _, reason := q.text.plan.Key(&q.session.Digests[q.mode], q.keyingValues(), nil); reason != keying.NoReason {
+	moments := q.text.Plan.Momentary
+	if _, _, reason := q.text.Plan.Key(&q.session.Digests[q.mode], q.keyingValues(), nil); reason != keying.NoReason {
 		moments = append(slices.Clone(moments), keying.Moment{Reason: reason})
 	}
 	for _, m := range moments {
 		x.ByAge = append(x.ByAge, Naming(m.Reason.String(), m.Detail))
 	}
-	for _, oid := range q.text.aged {
+	for _, oid := range q.text.Aged {
 		if rel := q.view.Snapshot.ByOID(oid); rel != nil {
 			x.ByAge = append(x.ByAge, "table "+rel.Schema+"."+rel.Name)
 		}
@@ -241,11 +241,11 @@ func (q *call) explainAge(x *Explanation) {
 
 // explainTags says what the statement depends on and what it invalidates.
 func (q *call) explainTags(x *Explanation) {
-	plan, values := q.text.plan, q.keyingValues()
+	plan, values := q.text.Plan, q.keyingValues()
 	if plan.Reason == keying.NoReason || x.Cacheable {
 		l := lookup{}
 		l.tags, l.always, l.rows = plan.ReadTags(nil, values)
-		l.byAge(q.text.aged, 0)
+		l.byAge(q.text.Aged, 0)
 		tags, always, rows := l.tags, l.always, l.rows
 		for i, t := range tags {
 			words := plan.TagWords(t, values, q.view.Snapshot)
@@ -277,7 +277,7 @@ func (q *call) explainTags(x *Explanation) {
 
 // explainEffects says what running the statement does beside that.
 func (q *call) explainEffects(x *Explanation, inTx, others bool) {
-	plan := q.text.plan
+	plan := q.text.Plan
 	if x.Asks = plan.Asks && !plan.Opaque; x.Asks {
 		x.Asking = "PostgreSQL is asked before COMMIT which tables the code that it runs has written: triggers, rules, functions"
 		if !inTx && !q.canWrap() {
@@ -293,8 +293,8 @@ func (q *call) explainEffects(x *Explanation, inTx, others bool) {
 	note(momentary && inTx, "In a transaction what is of its moment is not cached, whatever the ttl.")
 	note(momentary && !inTx, "Where its answer may be old, a comment such as /* cachedpg: ttl=5s */ has it cached by age.")
 	note(others, "The transaction has changed other rows: only a result with rows may come from the cache.")
-	note(q.text.has(parser.Commit), "It ends the transaction: what that has written is invalidated.")
-	note(q.text.has(parser.PrepareTransaction), "What the transaction has written is not cached until COMMIT PREPARED or ROLLBACK PREPARED.")
+	note(q.text.Has(parser.Commit), "It ends the transaction: what that has written is invalidated.")
+	note(q.text.Has(parser.PrepareTransaction), "What the transaction has written is not cached until COMMIT PREPARED or ROLLBACK PREPARED.")
 	note(plan.Catalog, "It may change the schema: every statement is planned anew after it.")
 	note(plan.Session && plan.Sets != nil, "It changes the session's settings: what is read after it has entries of its own.")
 	note(plan.Temporary != nil, "It changes temporary objects, which concerns this session alone.")
@@ -359,7 +359,7 @@ func (q *call) tablesOf(relation ...string) (tables []string) {
 
 // shut names the relations that the text reads and that are closed to the cache, see doors.go.
 func (q *call) shut(doors *store.Doors) (names []string) {
-	for _, oid := range q.text.plan.Reads() {
+	for _, oid := range q.text.Plan.Reads() {
 		if rel := q.view.Snapshot.ByOID(oid); rel != nil && doors.Of(oid) != store.Open {
 			names = append(names, rel.Schema+"."+rel.Name)
 		}

@@ -33,7 +33,7 @@ type fetch struct {
 func (c *Conn) miss(ctx context.Context, q *call, m *fetch) (backend.ResultSet, error) {
 	fs := &q.space.Flights
 	waits := m.outcome == store.Busy && c.tx == nil && c.mayWait()
-	f, leader := fs.Join(m.key, m.stamps, q.text.lasts(), waits)
+	f, leader := fs.Join(m.key, m.stamps, q.text.Lasts(), waits)
 	if leader {
 		return c.lead(ctx, q, m, f, waits)
 	}
@@ -57,7 +57,7 @@ func (c *Conn) miss(ctx context.Context, q *call, m *fetch) (backend.ResultSet, 
 				return rows, err
 			}
 			// What has become of the leader is its own affair. Others may wait for us.
-			f = fs.Lead(m.key, m.stamps, q.text.lasts())
+			f = fs.Lead(m.key, m.stamps, q.text.Lasts())
 		}
 	}
 	defer f.Leave(ctx)
@@ -83,7 +83,7 @@ func (c *Conn) lead(ctx context.Context, q *call, m *fetch, f *flight.Flight, wa
 			f = nil
 		default:
 			f.Leave(ctx)
-			f = q.space.Flights.Lead(m.key, m.stamps, q.text.lasts())
+			f = q.space.Flights.Lead(m.key, m.stamps, q.text.Lasts())
 		}
 	}
 	rows, err := c.fill(ctx, q, m, f)
@@ -98,7 +98,7 @@ func (c *Conn) lead(ctx context.Context, q *call, m *fetch, f *flight.Flight, wa
 // process has died, that is soon: see store.FillLock. If the outcome is Busy still, the
 // other takes longer than this one waits.
 func (c *Conn) awaitOther(ctx context.Context, q *call, m *fetch) *store.Entry {
-	until := time.Now().Add(min(c.patience(ctx), flight.Overdue(q.text.lasts())))
+	until := time.Now().Add(min(c.patience(ctx), flight.Overdue(q.text.Lasts())))
 	for wait := time.Millisecond; m.outcome == store.Busy; wait = min(2*wait, 20*time.Millisecond) {
 		left := time.Until(until)
 		if left <= 0 || pause.For(ctx, min(wait, left)) != nil {
@@ -179,13 +179,13 @@ func (c *Conn) fill(ctx context.Context, q *call, m *fetch, f *flight.Flight) (b
 	if m.large {
 		limit = 0
 	}
-	rows, err := c.readRowsUpTo(limit, wire, q.text.shape)
+	rows, err := c.readRowsUpTo(limit, wire, q.text.Shape)
 	if err != nil {
 		c.refuse(q, f, nil, err)
 		return nil, err
 	}
 	if !q.refills && m.early == nil {
-		q.text.stats.admission.fill(q.text.tables, q.asked)
+		q.text.Stats.Admission.Fill(q.text.Tables, q.asked)
 	}
 	if rows.live != nil {
 		c.d.stats.tooLarge.Add(1)
@@ -204,9 +204,9 @@ func (c *Conn) fill(ctx context.Context, q *call, m *fetch, f *flight.Flight) (b
 	}
 	step.At(step.Selected)
 	took := time.Since(begin)
-	q.text.took.Store(int64(took))
+	q.text.Took.Store(int64(took))
 	if !q.refills { // those are counted for themselves
-		c.d.stats.filled(q.text.stats, took)
+		c.d.stats.filled(q.text.Stats, took)
 	}
 	tags, stamps := m.tags, m.stamps
 	switch {
@@ -233,8 +233,8 @@ func (c *Conn) fill(ctx context.Context, q *call, m *fetch, f *flight.Flight) (b
 	}
 	f.Land(flight.Landing{Entry: rows.entry}) // who misses from now on finds it in the store
 	step.At(step.Filled)
-	if q.stored = true; q.text.through != nil {
-		sp.Recipes.Remember(q.remembered(), m.key, tags, rows.entry, true, hintsOf(ctx).ttl)
+	if q.stored = true; q.text.Through != nil {
+		sp.Recipes.Remember(q.remembered(), m.key, tags, rows.entry, true, hintsOf(ctx).TTL)
 	}
 	return rows, nil
 }
@@ -271,9 +271,9 @@ func (c *Conn) refuse(q *call, f *flight.Flight, before *store.Entry, err error)
 // than the hints do.
 func (q *call) ttl(ctx context.Context) time.Duration {
 	if limit := q.limit(ctx); limit > 0 {
-		return min(q.text.ttl, limit)
+		return min(q.text.TTL, limit)
 	}
-	return q.text.ttl
+	return q.text.TTL
 }
 
 // refreshes reports that this hit is to run the SELECT and store its result

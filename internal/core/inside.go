@@ -10,6 +10,7 @@ import (
 	"github.com/cachedpg/cachedpg/internal/backend"
 	"github.com/cachedpg/cachedpg/internal/behind"
 	"github.com/cachedpg/cachedpg/internal/inside"
+	"github.com/cachedpg/cachedpg/internal/planning"
 	"github.com/cachedpg/cachedpg/internal/space"
 	"github.com/cachedpg/cachedpg/internal/through"
 	"github.com/cachedpg/cachedpg/invalidation"
@@ -47,8 +48,8 @@ func init() {
 		if known == nil || known.view == nil {
 			return nil
 		}
-		text := d.plan(known.view, known.session, query)
-		tags, always, _ := text.plan.ReadTags(nil, keying.Values{Literals: text.literals, Args: args})
+		text := d.Plan(known.view, known.session, query)
+		tags, always, _ := text.Plan.ReadTags(nil, keying.Values{Literals: text.Literals, Args: args})
 		return tags[1:always]
 	}
 	inside.Catalog = func(db *sql.DB) any {
@@ -99,8 +100,8 @@ func init() {
 	inside.SetStore = func(db *sql.DB, s store.Store) { dbOf(db).space().Store = s }
 	inside.Round = func(db *sql.DB) error { return dbOf(db).space().Peers.Round(func() bool { return false }) }
 	inside.Statements = func(db *sql.DB) (texts []string) {
-		dbOf(db).statements.All(func(_ [sha256.Size]byte, s *statementStats) bool {
-			texts = append(texts, s.text)
+		dbOf(db).Statements.All(func(_ [sha256.Size]byte, s *planning.Statement) bool {
+			texts = append(texts, s.Text)
 			return true
 		})
 		return texts

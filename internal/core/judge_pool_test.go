@@ -117,7 +117,7 @@ func (j *judge) aside(q *call) (lines []string, err error) {
 // among those of its tags.
 func (j *judge) depends(q *call) {
 	j.Helper()
-	tags, _, _ := q.text.plan.ReadTags(nil, q.keyingValues())
+	tags, _, _ := q.text.Plan.ReadTags(nil, q.keyingValues())
 	on := make(map[uint32]bool)
 	for _, t := range tags {
 		if t.Kind != store.TagSchema {
@@ -195,7 +195,7 @@ func (j *judge) unread(e *entry) bool {
 	if err != nil || known.session == nil || known.view == nil {
 		j.Fatalf("%s: nothing is known of the session (%v)", j.where, err)
 	}
-	return j.other.d.plan(known.view, known.session, e.sql).plan.Reason != keying.NoReason
+	return j.other.d.Plan(known.view, known.session, e.sql).Plan.Reason != keying.NoReason
 }
 
 // verify asks the pool again: what is still a hit is as PostgreSQL says now.
@@ -376,10 +376,10 @@ func (j *judge) compareRows(tags []store.Tag) {
 
 // tagsOf are the tags of an entry with rows; none if it cannot be cached.
 func (j *judge) tagsOf(e *entry) []store.Tag {
-	p := j.other.d.plan(j.other.known.view, j.other.known.session, e.sql)
-	if p.plan.Reason != keying.NoReason {
+	p := j.other.d.Plan(j.other.known.view, j.other.known.session, e.sql)
+	if p.Plan.Reason != keying.NoReason {
 		return nil
 	}
-	tags, always, _ := p.plan.ReadTags(nil, keying.Values{Args: e.args, Literals: p.literals})
+	tags, always, _ := p.Plan.ReadTags(nil, keying.Values{Args: e.args, Literals: p.Literals})
 	return tags[:always]
 }

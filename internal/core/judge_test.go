@@ -192,18 +192,18 @@ func (j *judge) planOf(query string, args []driver.NamedValue) *call {
 // run judges one statement.
 func (j *judge) run(query string, args ...driver.NamedValue) (err error) {
 	q := j.planOf(query, args)
-	plan := q.text.plan
+	plan := q.text.Plan
 	if j.c.inner.TxStatus() == 'I' {
 		j.locked, j.exchanged = false, false
 	}
-	j.exchanged = j.exchanged || q.text.has(parser.Truncate) || q.text.has(parser.Refresh)
+	j.exchanged = j.exchanged || q.text.Has(parser.Truncate) || q.text.Has(parser.Refresh)
 	for _, kind := range []parser.Kind{parser.Lock, parser.Explain, parser.PrepareStatement, parser.Maintenance, parser.Cursor} {
-		j.locked = j.locked || q.text.has(kind) && !plan.Writes
+		j.locked = j.locked || q.text.Has(kind) && !plan.Writes
 	}
 	switch idle := j.c.inner.TxStatus() == 'I'; {
 	case plan.Reason == keying.NoReason:
 		return j.read(q)
-	case !idle && q.text.has(parser.Commit) && len(plan.Kinds) == 1 && j.c.inner.TxStatus() == 'T' && !strings.Contains(strings.ToLower(query), "chain"):
+	case !idle && q.text.Has(parser.Commit) && len(plan.Kinds) == 1 && j.c.inner.TxStatus() == 'T' && !strings.Contains(strings.ToLower(query), "chain"):
 		return j.end()
 	case !idle:
 		_, err := j.transcript(spoken{j.c}, query, args)
@@ -211,7 +211,7 @@ func (j *judge) run(query string, args ...driver.NamedValue) (err error) {
 			j.verify()
 		}
 		return err
-	case q.text.has(parser.Begin):
+	case q.text.Has(parser.Begin):
 		j.warm()
 		j.before, j.permanent = j.facts(), j.schema() // and not inside, where SET TRANSACTION may follow
 		_, err := j.transcript(spoken{j.c}, query, args)
@@ -262,7 +262,7 @@ const (
 
 // write judges a statement outside of transactions that may change something.
 func (j *judge) write(q *call) (err error) {
-	plan := q.text.plan
+	plan := q.text.Plan
 	if plan.Writes {
 		j.tally[nWrites]++
 	} else {

@@ -15,6 +15,7 @@ import (
 	"github.com/cachedpg/cachedpg/internal/backend"
 	"github.com/cachedpg/cachedpg/internal/config"
 	"github.com/cachedpg/cachedpg/internal/harness"
+	"github.com/cachedpg/cachedpg/internal/planning"
 	"github.com/cachedpg/cachedpg/internal/space"
 	"github.com/cachedpg/cachedpg/store"
 )
@@ -125,17 +126,17 @@ func TestPlansStayWithinTheirBound(t *testing.T) {
 			t.Fatal(err)
 		}
 		v := &space.View{Snapshot: catalog.NewSnapshot(catalog.Contents{})}
-		sessions := []*session{{Session: backend.Session{Path: []string{"public"}, PathKey: "public"}}, {Session: backend.Session{Path: []string{"tenant"}, PathKey: "tenant"}}}
+		sessions := []*planning.Session{{Session: backend.Session{Path: []string{"public"}, PathKey: "public"}}, {Session: backend.Session{Path: []string{"tenant"}, PathKey: "tenant"}}}
 		alive := heapOf(func() any {
 			for i := range tc.n {
-				d.plan(v, sessions[i%2], tc.text(i+1))
+				d.Plan(v, sessions[i%2], tc.text(i+1))
 				if i%4 == 0 {
-					d.plan(space.NoCatalog, sessions[i%2], tc.text(i+1))
+					d.Plan(space.NoCatalog, sessions[i%2], tc.text(i+1))
 				}
 			}
 			return d
 		})
-		bound := planBytes(&d.Config) + maxStatsBytes
+		bound := planning.PlanBytes(&d.Config) + planning.MaxStatsBytes
 		t.Logf("%-30s %5d KiB alive, bound %d KiB", tc.name, alive>>10, bound>>10)
 		if alive > bound*11/10 {
 			t.Errorf("%s: %d bytes are alive, which is more than %d", tc.name, alive, bound)
@@ -150,12 +151,12 @@ func TestPlansGoWithTheirCatalog(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &session{Session: backend.Session{Path: []string{"public"}, PathKey: "public"}}
+	s := &planning.Session{Session: backend.Session{Path: []string{"public"}, PathKey: "public"}}
 	alive := heapOf(func() any {
 		for range 20 {
 			v := &space.View{Snapshot: catalog.NewSnapshot(catalog.Contents{Relations: []*catalog.Relation{{OID: 1, Schema: "public", Name: "t", View: strings.Repeat("x", 1<<20)}}})}
 			for i := range 100 {
-				d.plan(v, s, fmt.Sprintf("SELECT c%d FROM t", i))
+				d.Plan(v, s, fmt.Sprintf("SELECT c%d FROM t", i))
 			}
 		}
 		return d

@@ -3,21 +3,17 @@ package core
 import (
 	"context"
 	"time"
+
+	"github.com/cachedpg/cachedpg/internal/planning"
 )
 
 type contextKey struct{}
-
-// hints are what a caller asks for one query, by context or by comment.
-type hints struct {
-	bypass bool
-	ttl    time.Duration
-}
 
 // WithBypass returns a context whose queries go to PostgreSQL and store
 // nothing. Writes under it invalidate as always.
 func WithBypass(ctx context.Context) context.Context {
 	h := hintsOf(ctx)
-	h.bypass = true
+	h.Bypass = true
 	return context.WithValue(ctx, contextKey{}, h)
 }
 
@@ -32,13 +28,13 @@ func WithBypass(ctx context.Context) context.Context {
 // the same: /* cachedpg: ttl=5s */.
 func WithTTL(ctx context.Context, ttl time.Duration) context.Context {
 	h := hintsOf(ctx)
-	if h.ttl = ttl; ttl <= 0 {
-		h.bypass = true
+	if h.TTL = ttl; ttl <= 0 {
+		h.Bypass = true
 	}
 	return context.WithValue(ctx, contextKey{}, h)
 }
 
-func hintsOf(ctx context.Context) hints {
-	h, _ := ctx.Value(contextKey{}).(hints)
+func hintsOf(ctx context.Context) planning.Hints {
+	h, _ := ctx.Value(contextKey{}).(planning.Hints)
 	return h
 }

@@ -195,7 +195,7 @@ func (e *effect) eventWith(q *call) []string {
 
 // isPlain reports that a statement is of a kind that a read-only transaction refuses.
 func isPlain(q *call) bool {
-	switch plan := q.text.plan; {
+	switch plan := q.text.Plan; {
 	case len(plan.Kinds) != 1:
 		return false
 	default:

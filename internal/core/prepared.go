@@ -2,12 +2,10 @@ package core
 
 import (
 	"context"
-	"slices"
 
-	"github.com/cachedpg/cachedpg/internal/backend"
+	"github.com/cachedpg/cachedpg/internal/planning"
 	"github.com/cachedpg/cachedpg/internal/space"
 	"github.com/cachedpg/cachedpg/keying"
-	"github.com/cachedpg/cachedpg/parser"
 )
 
 // PostgreSQL analyses a statement when it prepares it. It does so again when a table that
@@ -19,7 +17,7 @@ import (
 
 // since is the catalog and the session with which statements were prepared on a connection.
 type since struct {
-	session     *session            // nil if none was, unknownSession if there were several
+	session     *planning.Session   // nil if none was, unknownSession if there were several
 	view        *space.View         // nil if it was several, or none
 	temporaries *keying.Temporaries // those that nothing was prepared without; nil if that is not known
 	unknown     bool                // a name was not in the catalog
@@ -42,7 +40,7 @@ func (c *Conn) renew(ctx context.Context, v *space.View) {
 
 // prepares is called before q is sent, by which it may come to be prepared.
 func (c *Conn) prepares(ctx context.Context, q *call) {
-	if c.mustNotAsk() && !q.text.fixesSnapshot() {
+	if c.mustNotAsk() && !q.text.FixesSnapshot() {
 		return // it is a command that PostgreSQL may accept before the first query alone
 	}
 	s := c.known.session
@@ -51,7 +49,7 @@ func (c *Conn) prepares(ctx context.Context, q *call) {
 		if c.since.session, c.since.view = s, c.known.view; s == nil {
 			c.since.session = unknownSession
 		}
-	case s != nil && c.since.session != s && !c.since.session.readsLike(s, q.text.dated):
+	case s != nil && c.since.session != s && !c.since.session.ReadsLike(s, q.text.Dated):
 		c.reanalyse(ctx)
 	}
 }
@@ -63,29 +61,3 @@ func (c *Conn) reanalyse(ctx context.Context) {
 	}
 	c.since.session, c.since.unknown = c.known.session, false
 }
-
-// dated reports that the zone and the style of dates may decide what PostgreSQL reads when it
-// prepares a text: in a literal of it, or of a function that it calls. Every other setting may
-// decide that without any: NULL is compared with by transform_null_equals, and (1/3.0)::text is a
-// constant of the extra_float_digits of then.
-func dated(scanned parser.Scanned, plan *keying.Plan) bool {
-	return scanned.Text == "" || plan.Calls || slices.ContainsFunc(scanned.Literals, func(l parser.Literal) bool { return l.Kind == parser.String })
-}
-
-// readsLike reports that what is prepared in s is what it would be in other.
-func (s *session) readsLike(other *session, dated bool) bool {
-	if len(s.Values) != len(other.Values) || len(s.Values) <= backend.FirstSetting || s.Reading != other.Reading {
-		return false
-	}
-	for i := backend.FirstSetting; i < len(s.Values); i++ {
-		if s.Values[i] != other.Values[i] && (dated || i != valueTimeZone && i != valueDateStyle) {
-			return false
-		}
-	}
-	return true
-}
-
-var (
-	valueTimeZone  = backend.FirstSetting + slices.Index(keying.Settings, "TimeZone")
-	valueDateStyle = backend.FirstSetting + slices.Index(keying.Settings, "DateStyle")
-)

@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"errors"
 
-	"github.com/cachedpg/cachedpg/catalog"
 	"github.com/cachedpg/cachedpg/internal/backend"
 	"github.com/cachedpg/cachedpg/internal/behind"
 	"github.com/cachedpg/cachedpg/internal/config"
@@ -42,16 +41,6 @@ func (d *DB) HasQueue() bool { return d.behind.Load() != nil }
 // OnDeadLetter has f called for each queued write that PostgreSQL has refused when this process applied it. It is called
 // before the first Connect.
 func (d *DB) OnDeadLetter(f func(behind.Letter)) { d.deadLetter = f }
-
-// applyBehind decides how a text stands to the queue.
-func (sh *shape) applyBehind(cfg config.Config, v *space.View) {
-	if cfg.WritesBehind() {
-		sh.queue = behind.Of(sh.plan, v.Snapshot, func(rel *catalog.Relation) (has, own bool) {
-			p, own := cfg.PolicyOf(v.Snapshot, rel)
-			return p != nil && p.Strategy == config.WriteBehind, own
-		})
-	}
-}
 
 // openQueueLocked opens the queue with the first space that has a Redis.
 func (d *DB) openQueueLocked(sp *space.Space) {
@@ -102,7 +91,7 @@ func (c *Conn) drain(ctx context.Context, inTx bool) error {
 
 // catchUp applies what must come before q.
 func (c *Conn) catchUp(ctx context.Context, q *call) error {
-	if !q.text.queue.Drains {
+	if !q.text.Queue.Drains {
 		return nil
 	}
 	return c.drain(ctx, c.tx != nil)
@@ -112,12 +101,12 @@ func (c *Conn) catchUp(ctx context.Context, q *call) error {
 // what is in the queue has been applied.
 func (c *Conn) writeBehind(ctx context.Context, q *call) (result backend.Result, ok bool, err error) {
 	b := c.d.behind.Load()
-	if b == nil || c.applies || !q.text.queue.Drains {
+	if b == nil || c.applies || !q.text.Queue.Drains {
 		return nil, false, nil
 	}
-	if q.text.queue.Queues && c.tx == nil && c.inner.TxStatus() == 'I' && q.view != space.NoCatalog && q.session != unknownSession && !c.misread && c.d.Config.Store != config.StoreOff {
-		queued, err := b.Enqueue(ctx, behind.Write{SQL: q.sql, Mode: q.mode, Plan: q.text.plan, Values: q.keyingValues(),
-			Session: &q.session.Session, Settings: &q.session.queued, Catalog: q.view.Catalog, Store: q.space.Store})
+	if q.text.Queue.Queues && c.tx == nil && c.inner.TxStatus() == 'I' && q.view != space.NoCatalog && q.session != unknownSession && !c.misread && c.d.Config.Store != config.StoreOff {
+		queued, err := b.Enqueue(ctx, behind.Write{SQL: q.sql, Mode: q.mode, Plan: q.text.Plan, Values: q.keyingValues(),
+			Session: &q.session.Session, Settings: &q.session.Queued, Catalog: q.view.Catalog, Store: q.space.Store})
 		if queued || err != nil {
 			return behind.Result{}, true, err
 		}
@@ -127,7 +116,7 @@ func (c *Conn) writeBehind(ctx context.Context, q *call) (result backend.Result,
 
 // explainQueue says of a statement that may be queued what becomes of it.
 func (c *Conn) explainQueue(q *call, x *Explanation) {
-	if q.text.queue.Queues && c.tx == nil {
+	if q.text.Queue.Queues && c.tx == nil {
 		x.Notes = append(x.Notes, c.d.behind.Load().Explain()...)
 	}
 }
@@ -178,7 +167,7 @@ func (a applier) Run(ctx context.Context, sql string, args []backend.Arg, allow 
 	if err := a.plan(ctx, &q); err != nil {
 		return err
 	}
-	s := behind.Statement{Plan: q.text.plan, Values: q.keyingValues()}
+	s := behind.Statement{Plan: q.text.Plan, Values: q.keyingValues()}
 	if q.session != unknownSession {
 		s.Session = &q.session.Session
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/cachedpg/cachedpg/internal/config"
 	"github.com/cachedpg/cachedpg/internal/patience"
 	"github.com/cachedpg/cachedpg/internal/pgerr"
+	"github.com/cachedpg/cachedpg/internal/planning"
 	"github.com/cachedpg/cachedpg/internal/space"
 	"github.com/cachedpg/cachedpg/internal/step"
 	"github.com/cachedpg/cachedpg/keying"
@@ -35,7 +36,7 @@ func (c *Conn) query(ctx context.Context, q *call) (backend.ResultSet, error) {
 		return c.direct(ctx, q, reason)
 	}
 	if q.space.Large.Has(l.key, c.d.Config.MaxEntry) {
-		c.d.stats.miss(q.text.stats, false)
+		c.d.stats.miss(q.text.Stats, false)
 		return c.fill(ctx, q, &fetch{key: l.key, large: true, outcome: store.Busy}, nil)
 	}
 	if !c.admits(q, l.key, l.tags) {
@@ -60,9 +61,9 @@ func (c *Conn) query(ctx context.Context, q *call) (backend.ResultSet, error) {
 		q.space.GiveUp(key, stamps, outcome)
 		return c.direct(ctx, q, keying.InTransactionAfterWrite)
 	case outcome == store.Hit && !c.refreshes(ctx, q, entry, tags, stamps):
-		c.d.stats.hit(q.text.stats)
-		q.text.gained()
-		if q.text.through != nil {
+		c.d.stats.hit(q.text.Stats)
+		q.text.Gained()
+		if q.text.Through != nil {
 			c.remember(ctx, q, l, entry)
 		}
 		return newRows(c, entry), nil
@@ -86,7 +87,7 @@ func (c *Conn) query(ctx context.Context, q *call) (backend.ResultSet, error) {
 		tags, stamps = tags[:always], stamps[:always]
 		q.rowsOnly = true
 	}
-	c.d.stats.miss(q.text.stats, outcome == store.Stale)
+	c.d.stats.miss(q.text.Stats, outcome == store.Stale)
 	if entry != nil {
 		c.d.stats.refreshed.Add(1)
 	}
@@ -113,16 +114,16 @@ func (c *Conn) lookup(ctx context.Context, q *call) (l lookup, reason keying.Rea
 	if reason = c.mayRead(ctx, q); reason != keying.NoReason {
 		return l, reason
 	}
-	key, buf, reason := q.text.plan.Key(&q.session.Digests[q.mode], q.keyingValues(), c.keyBuf)
+	key, buf, reason := q.text.Plan.Key(&q.session.Digests[q.mode], q.keyingValues(), c.keyBuf)
 	c.keyBuf = buf[:0]
-	moment := q.text.plan.Reason
+	moment := q.text.Plan.Reason
 	if reason == keying.ClockInput && q.excused(ctx) {
 		reason, moment = keying.NoReason, cmp.Or(moment, reason)
 	}
 	if reason != keying.NoReason {
 		return l, reason
 	}
-	tags, always, rows := q.text.plan.ReadTags(c.tags[:0], q.keyingValues())
+	tags, always, rows := q.text.Plan.ReadTags(c.tags[:0], q.keyingValues())
 	if c.tx != nil && c.tx.wrote(q.view, tags[:always]) {
 		return l, keying.InTransactionAfterWrite
 	}
@@ -134,8 +135,8 @@ func (c *Conn) lookup(ctx context.Context, q *call) (l lookup, reason keying.Rea
 	}
 	others := c.tx != nil && c.tx.wrote(q.view, tags[always:])
 	l = lookup{key: key, tags: tags, always: always, rows: rows, others: others}
-	if q.byAge = moment != keying.NoReason || len(q.text.aged) > 0; q.byAge {
-		l.byAge(q.text.aged, q.ttl(ctx))
+	if q.byAge = moment != keying.NoReason || len(q.text.Aged) > 0; q.byAge {
+		l.byAge(q.text.Aged, q.ttl(ctx))
 	}
 	return l, keying.NoReason
 }
@@ -163,16 +164,16 @@ func (c *Conn) plan(ctx context.Context, q *call) error {
 		reader = c.reported()
 	}
 	if c.misread {
-		reader = reader.unreadable()
+		reader = reader.Unreadable()
 	}
-	if c.planText(ctx, q, known, reader); q.view != space.NoCatalog && !known.current() && !q.text.plan.Writes {
+	if c.planText(ctx, q, known, reader); q.view != space.NoCatalog && !known.current() && !q.text.Plan.Writes {
 		q.view = space.NoCatalog // but for a write in a transaction, whose commit compares
 		c.planText(ctx, q, known, reader)
 	}
-	c.since.unknown = c.since.unknown || q.text.plan.Unknown
-	switch plan := q.text.plan; {
+	c.since.unknown = c.since.unknown || q.text.Plan.Unknown
+	switch plan := q.text.Plan; {
 	case q.view == space.NoCatalog:
-		if known.session != nil && q.space != nil && !q.refreshed && (plan.Writes || q.text.has(parser.Begin) && q.space.Loads.Begins()) {
+		if known.session != nil && q.space != nil && !q.refreshed && (plan.Writes || q.text.Has(parser.Begin) && q.space.Loads.Begins()) {
 			q.refreshed = true
 			if q.space.Loads.Await(ctx, nil, patience.Load) != nil {
 				return c.plan(ctx, q)
@@ -203,14 +204,14 @@ func (c *Conn) refresh(ctx context.Context, q *call) error {
 }
 
 // unknownSession stands in for a session whose settings are not known.
-var unknownSession = &session{}
+var unknownSession = &planning.Session{}
 
 // mayRead reports why the cache must not be asked, NoReason if it may.
 func (c *Conn) mayRead(ctx context.Context, q *call) keying.Reason {
 	h := hintsOf(ctx)
 	switch {
-	case q.text.plan.Reason != keying.NoReason && q.view != space.NoCatalog && !q.excused(ctx):
-		return q.text.plan.Reason
+	case q.text.Plan.Reason != keying.NoReason && q.view != space.NoCatalog && !q.excused(ctx):
+		return q.text.Plan.Reason
 	case c.d.Config.Store == config.StoreOff:
 		return keying.CacheOff
 	case c.d.Config.Mode != config.ModeReadWrite:
@@ -223,11 +224,11 @@ func (c *Conn) mayRead(ctx context.Context, q *call) keying.Reason {
 		return keying.HotStandby
 	case q.view == space.NoCatalog:
 		return q.space.Unavailable()
-	case h.bypass:
+	case h.Bypass:
 		return keying.ContextBypass
-	case q.text.hints.bypass:
+	case q.text.Hints.Bypass:
 		return keying.HintBypass
-	case q.text.off:
+	case q.text.Off:
 		return keying.PolicyOff
 	case q.formats:
 		return keying.ResultFormats
@@ -249,7 +250,7 @@ func (c *Conn) mayRead(ctx context.Context, q *call) keying.Reason {
 
 // direct runs the statement on PostgreSQL, exactly as pgx would.
 func (c *Conn) direct(ctx context.Context, q *call, reason keying.Reason) (backend.ResultSet, error) {
-	c.d.stats.bypass(q.text.stats, reason)
+	c.d.stats.bypass(q.text.Stats, reason)
 	before := c.inner
 	if err := c.readyFor(ctx, q); err != nil {
 		return nil, err
@@ -263,10 +264,10 @@ func (c *Conn) direct(ctx context.Context, q *call, reason keying.Reason) (backe
 		return nil, err
 	}
 	c.prepares(ctx, q)
-	if q.text.plan.Limits {
+	if q.text.Plan.Limits {
 		c.limit = hurried
 	}
-	if !q.text.effects() {
+	if !q.text.Effects() {
 		c.sends(q)
 		return c.pass(ctx, q)
 	}
@@ -300,7 +301,7 @@ func (c *Conn) pass(ctx context.Context, q *call) (backend.ResultSet, error) {
 	if err != nil {
 		return nil, pgerr.AsStdlib(err)
 	}
-	rows, err := c.readRowsUpTo(0, wire, &shape{}) // pgx has read the first one too
+	rows, err := c.readRowsUpTo(0, wire, &planning.Shape{}) // pgx has read the first one too
 	if err != nil {
 		return nil, err
 	}

@@ -7,9 +7,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/cachedpg/cachedpg/catalog"
 	"github.com/cachedpg/cachedpg/internal/backend"
-	"github.com/cachedpg/cachedpg/internal/config"
+	"github.com/cachedpg/cachedpg/internal/planning"
 	"github.com/cachedpg/cachedpg/internal/space"
 	"github.com/cachedpg/cachedpg/internal/step"
 	"github.com/cachedpg/cachedpg/internal/through"
@@ -212,7 +211,7 @@ func (r *refiller) one(ctx context.Context, recipe *through.Recipe) refillResult
 		return refillFailed
 	}
 	l, reason := c.lookup(ctx, &q)
-	if reason != keying.NoReason || l.key != recipe.Key || len(q.text.through) == 0 || q.text.queue.Drains {
+	if reason != keying.NoReason || l.key != recipe.Key || len(q.text.Through) == 0 || q.text.Queue.Drains {
 		return refillSkipped
 	}
 	stamps := make([]store.Stamp, len(l.tags))
@@ -232,7 +231,7 @@ func (r *refiller) one(ctx context.Context, recipe *through.Recipe) refillResult
 		r.space.GiveUp(l.key, stamps, outcome)
 		return refillSkipped
 	}
-	f, leader := r.space.Flights.Join(l.key, stamps, q.text.lasts(), false)
+	f, leader := r.space.Flights.Join(l.key, stamps, q.text.Lasts(), false)
 	if !leader {
 		r.space.GiveUp(l.key, stamps, outcome)
 		return refillSkipped
@@ -303,7 +302,7 @@ func (r *refiller) end() {
 
 // remembered is what is remembered of q.
 func (q *call) remembered() through.Read {
-	return through.Read{SQL: q.sql, Values: q.values, Mode: q.mode, Session: &q.session.Session, Relations: q.text.through, Refills: q.refills}
+	return through.Read{SQL: q.sql, Values: q.values, Mode: q.mode, Session: &q.session.Session, Relations: q.text.Through, Refills: q.refills}
 }
 
 // remember notes a hit of a result that writers refill.
@@ -312,16 +311,16 @@ func (c *Conn) remember(ctx context.Context, q *call, l lookup, entry *store.Ent
 	if entry.Rows >= l.rows {
 		tags = tags[:l.always]
 	}
-	q.space.Recipes.Remember(q.remembered(), l.key, tags, entry, false, hintsOf(ctx).ttl)
+	q.space.Recipes.Remember(q.remembered(), l.key, tags, entry, false, hintsOf(ctx).TTL)
 }
 
 // explainThrough says what writes do with what was cached.
 func (c *Conn) explainThrough(q *call, x *Explanation) {
-	if !c.d.through || !q.text.plan.Writes || q.text.plan.Opaque || q.text.plan.Catalog {
+	if !c.d.through || !q.text.Plan.Writes || q.text.Plan.Opaque || q.text.Plan.Catalog {
 		return
 	}
 	var names []string
-	for _, oid := range throughRelations(c.d.Config, q.view.Snapshot, q.text.plan.WritesTo()) {
+	for _, oid := range planning.ThroughRelations(c.d.Config, q.view.Snapshot, q.text.Plan.WritesTo()) {
 		rel := q.view.Snapshot.ByOID(oid)
 		names = append(names, rel.Schema+"."+rel.Name)
 	}
@@ -329,22 +328,4 @@ func (c *Conn) explainThrough(q *call, x *Explanation) {
 		x.Notes = append(x.Notes, fmt.Sprintf("Once it is committed, the results of %s that it invalidates and this process has read are read again, at most %s.",
 			strings.Join(names, ", "), Count(int(min(c.d.Config.RefillMax, through.MaxRecipes)), "result")))
 	}
-}
-
-// applyThrough finds the relations that results of the shape are refilled for.
-func (sh *shape) applyThrough(cfg config.Config, snapshot *catalog.Snapshot) {
-	if cfg.WritesThrough() && !sh.off {
-		sh.through = throughRelations(cfg, snapshot, sh.plan.Reads())
-	}
-}
-
-// throughRelations are those of oids that have the strategy.
-func throughRelations(cfg config.Config, snapshot *catalog.Snapshot, oids []uint32) (through []uint32) {
-	for _, oid := range oids {
-		rel := snapshot.ByOID(oid)
-		if rel != nil && cfg.HasStrategy(snapshot, rel, config.WriteThrough) {
-			through = append(through, oid)
-		}
-	}
-	return through
 }

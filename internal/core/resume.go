@@ -1,6 +1,9 @@
 package core
 
-import "github.com/cachedpg/cachedpg/internal/backend"
+import (
+	"github.com/cachedpg/cachedpg/internal/backend"
+	"github.com/cachedpg/cachedpg/internal/planning"
+)
 
 // A connection that is taken out of a pool for each query is the same one again and again, and to ask for its
 // session each time would cost more than most queries do. So what is known of it stays while it is in
@@ -35,7 +38,7 @@ func (c *Conn) leavesInPool() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if len(d.left) >= maxLeft {
-		dropOne(d.left)
+		planning.DropOne(d.left)
 	}
 	if d.left != nil {
 		d.left[left] = c.link

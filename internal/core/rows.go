@@ -11,10 +11,10 @@ import (
 	"time"
 	"unsafe"
 
-	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/cachedpg/cachedpg/internal/backend"
+	"github.com/cachedpg/cachedpg/internal/planning"
 	"github.com/cachedpg/cachedpg/store"
 )
 
@@ -45,12 +45,12 @@ func newRows(c *Conn, entry *store.Entry) *Rows {
 
 // readRows reads a result up to the limit of an entry. It returns an error
 // only where pgx's stdlib would, before the first row.
-func (c *Conn) readRows(wire backend.Rows, sh *shape) (*Rows, error) {
+func (c *Conn) readRows(wire backend.Rows, sh *planning.Shape) (*Rows, error) {
 	return c.readRowsUpTo(c.d.Config.MaxEntry, wire, sh)
 }
 
 // readRowsUpTo is readRows up to a size. One row is read whatever it is.
-func (c *Conn) readRowsUpTo(size int64, wire backend.Rows, sh *shape) (*Rows, error) {
+func (c *Conn) readRowsUpTo(size int64, wire backend.Rows, sh *planning.Shape) (*Rows, error) {
 	var data []byte
 	rows, large := 0, false
 	for !large && wire.Next() {
@@ -78,37 +78,8 @@ func (c *Conn) readRowsUpTo(size int64, wire backend.Rows, sh *shape) (*Rows, er
 		data = append(make([]byte, 0, len(data)), data...)
 	}
 	// data is never written again, so a string may share its memory.
-	r.entry = &store.Entry{Columns: sh.columnsOf(wire.FieldDescriptions()), Rows: rows, Data: unsafe.String(unsafe.SliceData(data), len(data))}
+	r.entry = &store.Entry{Columns: sh.ColumnsOf(wire.FieldDescriptions()), Rows: rows, Data: unsafe.String(unsafe.SliceData(data), len(data))}
 	return r, nil
-}
-
-// columnsOf describes the columns; entries of one shape share the description.
-func (sh *shape) columnsOf(fields []pgconn.FieldDescription) []store.Column {
-	columns := make([]store.Column, len(fields))
-	for i, f := range fields {
-		columns[i] = store.Column{Name: f.Name, TableOID: f.TableOID, TableColumn: f.TableAttributeNumber,
-			Type: f.DataTypeOID, TypeSize: f.DataTypeSize, TypeModifier: f.TypeModifier, Format: f.Format}
-	}
-	if last := sh.columns.Load(); last != nil && sameColumns(*last, columns) {
-		return *last
-	}
-	for i := range columns {
-		columns[i].Name = strings.Clone(columns[i].Name)
-	}
-	sh.columns.Store(&columns)
-	return columns
-}
-
-func sameColumns(a, b []store.Column) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for i := range a {
-		if a[i] != b[i] {
-			return false
-		}
-	}
-	return true
 }
 
 // Columns returns the names of the columns.

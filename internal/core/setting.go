@@ -11,6 +11,7 @@ import (
 
 	"github.com/cachedpg/cachedpg/internal/backend"
 	"github.com/cachedpg/cachedpg/internal/patience"
+	"github.com/cachedpg/cachedpg/internal/planning"
 	"github.com/cachedpg/cachedpg/internal/space"
 	"github.com/cachedpg/cachedpg/keying"
 	"github.com/cachedpg/cachedpg/store"
@@ -39,8 +40,8 @@ import (
 
 // stance is what is known of the settings of a connection's session, and of its temporary objects.
 type stance struct {
-	session     *session    // nil if nothing is
-	view        *space.View // see state
+	session     *planning.Session // nil if nothing is
+	view        *space.View       // see state
 	commits     backend.CommitMode
 	limit       time.Duration // see patience
 	temporaries *keying.Temporaries
@@ -76,10 +77,10 @@ func (s stance) changedBy(q *call, tx *txState) *change {
 	if s.session == nil || !q.ours {
 		return nil
 	}
-	if t := q.text.plan.Temporary; t != nil {
+	if t := q.text.Plan.Temporary; t != nil {
 		return &change{temporary: t, before: s}
 	}
-	if q.text.plan.Sets == nil {
+	if q.text.Plan.Sets == nil {
 		return nil
 	}
 	for i := range q.values {
@@ -87,8 +88,8 @@ func (s stance) changedBy(q *call, tx *txState) *change {
 			return nil // NULL is the default
 		}
 	}
-	ch := &change{Setting: *q.text.plan.Sets, before: s}
-	ch.key, _, _ = q.text.plan.Key(&s.session.Digests[0], q.keyingValues(), nil)
+	ch := &change{Setting: *q.text.Plan.Sets, before: s}
+	ch.key, _, _ = q.text.Plan.Key(&s.session.Digests[0], q.keyingValues(), nil)
 	ch.keeps = tx != nil && !ch.Local && !tx.asks && (!tx.session || tx.kept == s)
 	return ch
 }
@@ -293,7 +294,7 @@ func (c *Conn) agrees() bool {
 }
 
 // reportsAs reports that what PostgreSQL tells by itself is what the session has.
-func (c *Conn) reportsAs(s *session) bool {
+func (c *Conn) reportsAs(s *planning.Session) bool {
 	if len(s.Values) <= backend.FirstSetting {
 		return true
 	}
@@ -321,7 +322,7 @@ var reportedValues = func() (values []struct {
 
 // derivation is a session in which one value is changed.
 type derivation struct {
-	from  *session
+	from  *planning.Session
 	view  weak.Pointer[space.View]
 	at    int
 	value string
@@ -343,7 +344,7 @@ type pathKey struct {
 	user, path string
 }
 
-func pathOf(s *session, v *space.View) pathKey {
+func pathOf(s *planning.Session, v *space.View) pathKey {
 	return pathKey{s.ID, weak.Make(v), s.Values[backend.ValueUser], s.Values[backend.ValuePath]}
 }
 
@@ -354,14 +355,14 @@ const (
 
 // derive returns the session that differs from one in a value alone and in what
 // follows from it, nil if that is not known. Both are shared.
-func (d *DB) derive(from *session, v *space.View, at int, value string) *session {
+func (d *DB) derive(from *planning.Session, v *space.View, at int, value string) *planning.Session {
 	if from.Values[at] == value {
 		return from
 	}
 	key := derivation{from, weak.Make(v), at, value}
 	s, ok := d.derived.Get(key)
 	if !ok {
-		s = &session{Session: backend.Session{ID: from.ID, Standby: from.Standby, Values: slices.Clone(from.Values), Path: from.Path,
+		s = &planning.Session{Session: backend.Session{ID: from.ID, Standby: from.Standby, Values: slices.Clone(from.Values), Path: from.Path,
 			Isolation: from.Isolation, ReadCommitted: from.ReadCommitted, Reading: from.Reading}}
 		s.Values[at] = value
 		if at == backend.ValueUser || at == backend.ValuePath {
@@ -381,18 +382,18 @@ func (d *DB) derive(from *session, v *space.View, at int, value string) *session
 }
 
 // sharedLocked is shareLocked of what was told.
-func (d *DB) sharedLocked(t *backend.Session) *session {
+func (d *DB) sharedLocked(t *backend.Session) *planning.Session {
 	if known := d.sessions[t.Digests[0]]; known != nil && (known.State != "" || t.State == "") {
 		return known
 	}
-	return d.shareLocked(&session{Session: *t})
+	return d.shareLocked(&planning.Session{Session: *t})
 }
 
 // shareLocked returns the copy of the session that all connections share.
-func (d *DB) shareLocked(s *session) *session {
+func (d *DB) shareLocked(s *planning.Session) *planning.Session {
 	switch known := d.sessions[s.Digests[0]]; {
 	case known == nil && len(d.sessions) >= maxSessions:
-		dropOne(d.sessions)
+		planning.DropOne(d.sessions)
 	case known == nil, known.State == "" && s.State != "":
 	default:
 		return known

@@ -10,13 +10,14 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/cachedpg/cachedpg/internal/behind"
+	"github.com/cachedpg/cachedpg/internal/config"
 	"github.com/cachedpg/cachedpg/internal/guard"
 	"github.com/cachedpg/cachedpg/internal/pgerr"
 )
 
 // ownSchema is where the driver's own tables live. Nothing that reads them is
 // cached: what the driver itself writes there invalidates nothing.
-const ownSchema = "cachedpg"
+const ownSchema = config.OwnSchema
 
 // setupPiece is a table that Setup makes.
 type setupPiece struct {

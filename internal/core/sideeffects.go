@@ -38,7 +38,7 @@ var anything = sideEffects{catalog: true, undoes: true, session: true, opaque: t
 func (c *Conn) sideEffectsOf(calls []*call, before stance) (s sideEffects) {
 	for i, q := range calls {
 		s.add(q)
-		if t := q.text.plan.Temporary; t != nil && slices.ContainsFunc(calls[i+1:], func(q *call) bool { return t.Concerns(q.text.plan) }) {
+		if t := q.text.Plan.Temporary; t != nil && slices.ContainsFunc(calls[i+1:], func(q *call) bool { return t.Concerns(q.text.Plan) }) {
 			s.asks = true // what comes after it in the same message was planned before it
 		}
 	}
@@ -46,7 +46,7 @@ func (c *Conn) sideEffectsOf(calls []*call, before stance) (s sideEffects) {
 		return s
 	}
 	s.change = before.changedBy(calls[0], c.tx)
-	if kinds := calls[0].text.plan.Kinds; len(kinds) == 1 {
+	if kinds := calls[0].text.Plan.Kinds; len(kinds) == 1 {
 		switch kinds[0] {
 		case parser.RollbackTo:
 			s.stays = true
@@ -62,18 +62,18 @@ func (c *Conn) sideEffectsOf(calls []*call, before stance) (s sideEffects) {
 }
 
 func (s *sideEffects) add(q *call) {
-	p, plan := q.text, q.text.plan
+	p, plan := q.text, q.text.Plan
 	s.asks = s.asks || plan.Asks
 	s.catalog = s.catalog || plan.Catalog
-	s.snapshot = s.snapshot || p.fixesSnapshot()
-	s.cursor = s.cursor || p.has(parser.Cursor)
-	if p.has(parser.Begin) && len(plan.Kinds) == 1 {
+	s.snapshot = s.snapshot || p.FixesSnapshot()
+	s.cursor = s.cursor || p.Has(parser.Cursor)
+	if p.Has(parser.Begin) && len(plan.Kinds) == 1 {
 		s.begins = q.sql
 	}
 	s.level = s.level || plan.Level
-	s.undoes = s.undoes || p.has(parser.RollbackTo) || p.has(parser.Rollback) || p.mayCommit()
-	s.prepared = s.prepared || p.has(parser.PrepareTransaction)
-	s.resolved = s.resolved || p.has(parser.CommitPrepared) || p.has(parser.RollbackPrepared)
+	s.undoes = s.undoes || p.Has(parser.RollbackTo) || p.Has(parser.Rollback) || p.MayCommit()
+	s.prepared = s.prepared || p.Has(parser.PrepareTransaction)
+	s.resolved = s.resolved || p.Has(parser.CommitPrepared) || p.Has(parser.RollbackPrepared)
 	s.session = s.session || plan.Session
 	s.durability = s.durability || plan.Durability
 	s.opaque = s.opaque || plan.Opaque && plan.Session

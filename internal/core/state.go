@@ -3,38 +3,24 @@ package core
 import (
 	"context"
 	"errors"
-	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/cachedpg/cachedpg/catalog"
 	"github.com/cachedpg/cachedpg/internal/backend"
-	"github.com/cachedpg/cachedpg/internal/behind"
 	"github.com/cachedpg/cachedpg/internal/config"
+	"github.com/cachedpg/cachedpg/internal/planning"
 	"github.com/cachedpg/cachedpg/internal/space"
 	"github.com/cachedpg/cachedpg/keying"
 )
-
-// session is one that all connections in the same state share, with what was made for it.
-type session struct {
-	backend.Session
-
-	plans  atomic.Pointer[planSet]
-	queued behind.Settings
-}
-
-// same reports whether keys made in s and in other mean the same.
-func (s *session) same(other *session) bool {
-	return s == other || s.Digests[0] == other.Digests[0]
-}
 
 // state is where a connection stands: a session, the space of its database,
 // and the catalog in use when the session was learned, or one with the same schemas. The
 // effective search_path depends on which schemas exist, so that one with others wants it learned again.
 type state struct {
-	session     *session     // nil when not known, because a statement may have changed it
-	space       *space.Space // nil when nothing may be cached there
+	session     *planning.Session // nil when not known, because a statement may have changed it
+	space       *space.Space      // nil when nothing may be cached there
 	view        *space.View
 	schemas     catalog.Schemas
 	temporaries *keying.Temporaries // known if session is
@@ -295,16 +281,9 @@ func (c *Conn) isNew(sp *space.Space) bool {
 
 // reported stands in for a session whose settings are not known: how its texts are to be
 // read PostgreSQL tells by itself.
-func (c *Conn) reported() *session {
+func (c *Conn) reported() *planning.Session {
 	if c.parameter("standard_conforming_strings") != "on" {
 		return unknownSession
 	}
-	return &session{Session: backend.Session{Reading: backend.NewReading(true, c.parameter("client_encoding"), c.parameter("server_encoding"))}}
-}
-
-// unreadable stands in for the session of a connection on which
-// standard_conforming_strings was off once: a statement that was prepared then
-// means for ever what it meant then.
-func (s *session) unreadable() *session {
-	return &session{Session: backend.Session{Path: s.Path, PathKey: s.PathKey, Reading: backend.Reading{Foreign: s.Foreign, Encoded: s.Encoded}}}
+	return &planning.Session{Session: backend.Session{Reading: backend.NewReading(true, c.parameter("client_encoding"), c.parameter("server_encoding"))}}
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/cachedpg/cachedpg/catalog"
 	"github.com/cachedpg/cachedpg/internal/behind"
 	"github.com/cachedpg/cachedpg/internal/peers"
+	"github.com/cachedpg/cachedpg/internal/planning"
 	"github.com/cachedpg/cachedpg/internal/space"
 	"github.com/cachedpg/cachedpg/keying"
 	"github.com/cachedpg/cachedpg/parser"
@@ -64,47 +65,32 @@ type counters struct {
 	bypasses                                                                                [256]atomic.Uint64 // by Reason
 }
 
-type statementStats struct {
-	text                              string
-	reason                            atomic.Uint32 // keying.Reason of the last plan
-	hits, misses, bypassed, fills, ns atomic.Uint64
-	admission                         admission
-}
-
-// took is how long the SELECT takes, as a mean; zero if that is not known.
-func (s *statementStats) took() time.Duration {
-	if fills := s.fills.Load(); fills > 0 {
-		return time.Duration(s.ns.Load() / fills)
-	}
-	return 0
-}
-
-func (s *counters) hit(text *statementStats) {
+func (s *counters) hit(text *planning.Statement) {
 	s.hits.Add(1)
-	text.hits.Add(1)
+	text.Hits.Add(1)
 }
 
-func (s *counters) miss(text *statementStats, stale bool) {
+func (s *counters) miss(text *planning.Statement, stale bool) {
 	s.misses.Add(1)
-	text.misses.Add(1)
+	text.Misses.Add(1)
 	if stale {
 		s.stale.Add(1)
 	}
 }
 
-func (s *counters) bypass(text *statementStats, reason keying.Reason) {
+func (s *counters) bypass(text *planning.Statement, reason keying.Reason) {
 	if reason == keying.NotRead {
 		s.others.Add(1)
 		return
 	}
 	s.bypasses[reason].Add(1)
-	text.bypassed.Add(1)
+	text.Bypassed.Add(1)
 }
 
-func (s *counters) filled(text *statementStats, d time.Duration) {
+func (s *counters) filled(text *planning.Statement, d time.Duration) {
 	s.fills.Add(1)
-	text.fills.Add(1)
-	text.ns.Add(uint64(d))
+	text.Fills.Add(1)
+	text.Ns.Add(uint64(d))
 }
 
 // Stats returns the counters. They are read one by one while others count on.
@@ -114,7 +100,7 @@ func (d *DB) Stats() Stats {
 		Hits: c.hits.Load(), Misses: c.misses.Load(), Stale: c.stale.Load(), Fills: c.fills.Load(),
 		Joined: c.joined.Load(), Refreshed: c.refreshed.Load(), TooLarge: c.tooLarge.Load(), StoreErrors: c.storeErrors.Load(),
 		Refilled: c.refilled.Load(), RefillSkipped: c.refillSkipped.Load(), RefillFailed: c.refillFailed.Load(),
-		UnknownOutcome: c.unknown.Load(), Unmarked: c.unmarked.Load(), Parsed: d.parsed.Load(), Others: c.others.Load(),
+		UnknownOutcome: c.unknown.Load(), Unmarked: c.unmarked.Load(), Parsed: d.Parsed.Load(), Others: c.others.Load(),
 		Bypasses: make(map[string]uint64), Outbox: d.outbox.stats(), Places: d.places.stats(), Problems: d.allProblems(),
 		Statements: d.statementStats(), Queue: d.queueStats(),
 	}
@@ -144,12 +130,12 @@ func (d *DB) Stats() Stats {
 // statementStats lists the statements, those that saved most first.
 func (d *DB) statementStats() []StatementStats {
 	var all []StatementStats
-	d.statements.All(func(_ [sha256.Size]byte, s *statementStats) bool {
-		st := StatementStats{Text: s.text, Hits: s.hits.Load(), Misses: s.misses.Load(), Bypassed: s.bypassed.Load(), NoGain: s.admission.out.Load()}
-		if reason := keying.Reason(s.reason.Load()); reason != keying.NoReason {
+	d.Statements.All(func(_ [sha256.Size]byte, s *planning.Statement) bool {
+		st := StatementStats{Text: s.Text, Hits: s.Hits.Load(), Misses: s.Misses.Load(), Bypassed: s.Bypassed.Load(), NoGain: s.Admission.Out.Load()}
+		if reason := keying.Reason(s.Reason.Load()); reason != keying.NoReason {
 			st.Reason = reason.String()
 		}
-		st.Saved = time.Duration(st.Hits) * s.took()
+		st.Saved = time.Duration(st.Hits) * s.Took()
 		all = append(all, st)
 		return true
 	})

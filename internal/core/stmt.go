@@ -38,7 +38,7 @@ func (c *Conn) Prepare(ctx context.Context, query string) (*Stmt, error) {
 		if err := c.plan(ctx, &q); err != nil {
 			return nil, err
 		}
-		if n := q.text.inputs.Load(); n >= 0 && q.text.plan.Reason == keying.NoReason {
+		if n := q.text.Inputs.Load(); n >= 0 && q.text.Plan.Reason == keying.NoReason {
 			s.inputs = int(n)
 			return s, nil
 		}
@@ -62,7 +62,7 @@ func (s *Stmt) prepare(ctx context.Context) error {
 	s.on = slices.DeleteFunc(s.on, func(p preparedOn) bool { return p.b.gone.Load() })
 	s.on, s.inputs = append(s.on, preparedOn{s.c.link, inner}), inner.NumInput()
 	if known := &s.c.known; known.view != nil && known.current() {
-		s.c.d.plan(known.view, known.session, s.query).inputs.Store(int32(s.inputs))
+		s.c.d.Plan(known.view, known.session, s.query).Inputs.Store(int32(s.inputs))
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package core
 import (
 	"context"
 
+	"github.com/cachedpg/cachedpg/internal/planning"
 	"github.com/cachedpg/cachedpg/internal/space"
 )
 
@@ -17,8 +18,8 @@ import (
 //	ROLLBACK                               began
 
 // planText finds out what the text of q means, with the temporary objects that it mentions.
-func (c *Conn) planText(ctx context.Context, q *call, known *state, reader *session) {
-	q.text, q.loose = c.d.plan(q.view, reader, q.sql), false
+func (c *Conn) planText(ctx context.Context, q *call, known *state, reader *planning.Session) {
+	q.text, q.loose = c.d.Plan(q.view, reader, q.sql), false
 	own := known.temporaries
 	if own == nil || q.view == space.NoCatalog {
 		return
@@ -27,16 +28,16 @@ func (c *Conn) planText(ctx context.Context, q *call, known *state, reader *sess
 	if q.loose {
 		own = own.Loose()
 	}
-	among := own.Among(q.text.plan)
+	among := own.Among(q.text.Plan)
 	if among == nil {
 		return
 	}
 	if !c.unveiled(ctx, known, q.view) {
 		q.session, q.view = unknownSession, space.NoCatalog
-		q.text = c.d.plan(q.view, c.reported(), q.sql)
+		q.text = c.d.Plan(q.view, c.reported(), q.sql)
 		return
 	}
-	q.text = c.d.planAmong(q.view, reader, among, q.sql)
+	q.text = c.d.PlanAmong(q.view, reader, among, q.sql)
 }
 
 // unveiled has PostgreSQL analyse again what was prepared before a temporary object came to stand in

@@ -41,8 +41,8 @@ import (
 
 // limit is the life that the query itself allows an entry; 0 if it does not say.
 func (q *call) limit(ctx context.Context) time.Duration {
-	limit := q.text.hints.ttl
-	if of := hintsOf(ctx).ttl; of > 0 && (limit == 0 || of < limit) {
+	limit := q.text.Hints.TTL
+	if of := hintsOf(ctx).TTL; of > 0 && (limit == 0 || of < limit) {
 		limit = of
 	}
 	return limit
@@ -50,17 +50,7 @@ func (q *call) limit(ctx context.Context) time.Duration {
 
 // excused reports that the query accepts that its answer is of its moment.
 func (q *call) excused(ctx context.Context) bool {
-	return q.text.plan.Lasting == keying.NoReason && (q.limit(ctx) > 0 || q.text.excused)
-}
-
-// excuses reports that the policies say of everything that is against caching a
-// text how old it may be: tables that change where nobody here sees it. named are
-// the relations of strategy "ttl".
-func excuses(plan *keying.Plan, named []string) bool {
-	return plan.Reason != keying.NoReason && plan.Lasting == keying.NoReason &&
-		!slices.ContainsFunc(plan.Momentary, func(m keying.Moment) bool {
-			return m.Reason != keying.ForeignTable && m.Reason != keying.UnloggedTable || !slices.Contains(named, m.Detail)
-		})
+	return q.text.Plan.Lasting == keying.NoReason && (q.limit(ctx) > 0 || q.text.Excused)
 }
 
 // tooOld reports that an entry is older than q allows.

@@ -3,7 +3,6 @@ package core
 import (
 	"context"
 	"errors"
-	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -30,16 +29,16 @@ func (c *Conn) exec(ctx context.Context, q *call) (backend.Result, error) {
 	if result, queued, err := c.writeBehind(ctx, q); queued || err != nil {
 		return result, err
 	}
-	if len(q.values) > 0 || q.text.plan.Writes { // else pgx does not prepare, unless it was before
+	if len(q.values) > 0 || q.text.Plan.Writes { // else pgx does not prepare, unless it was before
 		c.prepares(ctx, q)
 	}
-	if q.text.plan.Limits {
+	if q.text.Plan.Limits {
 		c.limit = hurried
 	}
-	if !q.text.effects() {
+	if !q.text.Effects() {
 		c.sends(q)
 		result, err := c.inner.ExecContext(ctx, q.sql, q.args)
-		if err == nil && q.text.plan.Analyses && len(q.text.plan.Kinds) == 1 {
+		if err == nil && q.text.Plan.Analyses && len(q.text.Plan.Kinds) == 1 {
 			c.since.session, c.since.unknown = nil, false
 		}
 		return result, err
@@ -78,7 +77,7 @@ func (c *Conn) unsent(ctx context.Context, err error) error {
 // check lets PostgreSQL judge a text that our parser does not understand,
 // before it is taken for a write of everything: a typo shall not empty the cache.
 func (c *Conn) check(ctx context.Context, q *call) error {
-	if !q.text.has(parser.Opaque) || q.mode == pgx.QueryExecModeSimpleProtocol {
+	if !q.text.Has(parser.Opaque) || q.mode == pgx.QueryExecModeSimpleProtocol {
 		return nil // a text for the simple protocol may hold what cannot be prepared
 	}
 	if !strings.ContainsAny(q.sql, " \t\r\n") {
@@ -96,59 +95,20 @@ func (c *Conn) check(ctx context.Context, q *call) error {
 	return err
 }
 
-// effects reports that running the text may change anything that the driver
-// keeps track of: tables, the session, or the transaction.
-func (p *planned) effects() bool {
-	plan := p.plan
-	if plan.Writes || plan.Session {
-		return true
-	}
-	for _, kind := range plan.Kinds {
-		if kind >= parser.Begin && kind <= parser.SetTransaction {
-			return true
-		}
-	}
-	return false
-}
-
 // sends takes in that a statement without effects is sent.
 func (c *Conn) sends(q *call) {
-	if q.text.plan.Leaves {
+	if q.text.Plan.Leaves {
 		c.attach()
 	}
-	if c.tx != nil && q.text.fixesSnapshot() {
+	if c.tx != nil && q.text.FixesSnapshot() {
 		c.tx.queried = true
 	}
-}
-
-// fixesSnapshot reports that PostgreSQL certainly needs a snapshot to run the text: none
-// of the commands that may still come before a SET TRANSACTION is all there is.
-func (p *planned) fixesSnapshot() bool {
-	return slices.ContainsFunc(p.plan.Kinds, func(kind parser.Kind) bool {
-		switch kind {
-		case parser.Select, parser.Insert, parser.Update, parser.Delete, parser.Merge, parser.Truncate, parser.CopyFrom, parser.CopyTo,
-			parser.Refresh, parser.DDL, parser.Remark, parser.Do, parser.Call, parser.Explain:
-			return true
-		}
-		return false
-	})
-}
-
-// mayCommit reports that the text, run inside a transaction, may commit it.
-func (p *planned) mayCommit() bool {
-	return p.has(parser.Opaque) && p.plan.Commits || p.has(parser.Commit) || p.has(parser.PrepareTransaction)
-}
-
-// endsTransaction reports that the text is one command that ends the
-// transaction which is open, for good or to be decided later.
-func (p *planned) endsTransaction() bool {
-	return len(p.plan.Kinds) == 1 && (p.has(parser.Commit) || p.has(parser.PrepareTransaction))
 }
 
 // canWrap reports that the text is one statement which may do inside a
 // transaction what it does outside of one. PostgreSQL refuses some that are DDL.
 func (q *call) canWrap() bool {
-	plan := q.text.plan
+	plan := q.text.Plan
 	if len(plan.Kinds) != 1 {
 		return false
 	}
@@ -163,5 +123,3 @@ func (q *call) canWrap() bool {
 	}
 	return false
 }
-
-func (p *planned) has(kind parser.Kind) bool { return slices.Contains(p.plan.Kinds, kind) }

@@ -59,8 +59,10 @@ var rules = []rule{
 	// The face.
 	{pattern: ".", project: []string{"internal/core", "internal/config", "internal/backend", "internal/behind", "internal/peers", "internal/inside", "internal/redact", "invalidation/...", "store"}, modules: []string{pgx}},
 	// The core: connections, their reads and writes.
-	{pattern: "internal/core", project: []string{"internal/space", "internal/peers", "internal/flight", "internal/through", "internal/behind", "internal/guard", "internal/backend", "internal/config", "internal/clock",
+	{pattern: "internal/core", project: []string{"internal/planning", "internal/space", "internal/peers", "internal/flight", "internal/through", "internal/behind", "internal/guard", "internal/backend", "internal/config", "internal/clock",
 		"internal/inside", "internal/redact", waiting, pausing, refusal, steps, "invalidation/...", "keying", "parser", "catalog", "store", "store/redis"}, modules: []string{pgx}, never: speaks},
+	// What is known of texts.
+	{pattern: "internal/planning", project: []string{"internal/space", "internal/behind", "internal/backend", "internal/config", "internal/clock", "internal/redact", "keying", "parser", "catalog", "store"}, modules: []string{pgx}, never: speaks},
 	// What connections to one database share.
 	{pattern: "internal/space", project: []string{"internal/peers", "internal/flight", "internal/through", "internal/guard", "internal/backend", "internal/config", "internal/turnstile",
 		waiting, pausing, refusal, steps, "invalidation/...", "keying", "parser", "catalog", "store", "store/redis"}, modules: []string{pgx}, never: speaks},
