@@ -29,8 +29,10 @@
 //
 // # How to read the code
 //
-// One SELECT: conn.go QueryContext, read.go, keying Plan.Key and Plan.ReadTags,
-// store Memory.Lookup, rows.go. One UPDATE: conn.go ExecContext, write.go,
-// keying Plan.WriteTags, invalidation Write, store Memory.Intend. DESIGN.md has the
-// layers, and docs/decisions what is not obvious.
+// This package is the face for database/sql: each method passes its call to
+// internal/core. One SELECT: conn.go QueryContext, internal/core/read.go, keying
+// Plan.Key and Plan.ReadTags, store Memory.Lookup, internal/core/rows.go. One
+// UPDATE: conn.go ExecContext, internal/core/write.go and effect.go, keying
+// Plan.WriteTags, invalidation Write.Intend, internal/core/finish.go. DESIGN.md
+// has the layers and all steps, and docs/decisions what is not obvious.
 package cachedpg

@@ -60,6 +60,82 @@ func TestLinksLeadSomewhere(t *testing.T) {
 	}
 }
 
+var (
+	namedFile  = regexp.MustCompile("(?:^|[^[])`([\\w./-]+\\.go)`")
+	afterFile  = regexp.MustCompile("`([\\w./-]+\\.go)` \\(?`(?:(\\w+)\\.)?(\\w+)`")
+	beforeFile = regexp.MustCompile("`(?:(\\w+)\\.)?(\\w+)` in `([\\w./-]+\\.go)`")
+	folder     = regexp.MustCompile("^#.*: `([\\w./-]+)`")
+)
+
+// Each file of Go that a page names is there: below the root, below the page's folder, or in the folder that the heading
+// above it gives. And it declares what stands beside its name, as in "`conn.go` `Conn.QueryContext`" or "`Reload` in
+// `catalog/reload.go`".
+func TestTheFilesThatPagesNameAreThere(t *testing.T) {
+	texts := pages(t)
+	for _, path := range []string{"invalidation/model/README.md", "invalidation/model/RULES.md"} {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		texts[path] = string(text)
+	}
+	sources := goSources(t)
+	var files, names int
+	for page, text := range texts {
+		in := ""
+		find := func(name string) string {
+			for _, dir := range []string{in, "", filepath.Dir(page)} {
+				if path := filepath.Join(dir, name); sources[path] != "" {
+					return path
+				}
+			}
+			return ""
+		}
+		declares := func(name, receiver, what string) {
+			if what == "go" { // another file
+				return
+			}
+			if file := find(name); file != "" && !declared(sources[file], receiver, what) {
+				t.Errorf("%s: %s does not declare %s.%s", page, file, receiver, what)
+			}
+			names++
+		}
+		for line := range strings.Lines(text) {
+			if strings.HasPrefix(line, "#") {
+				in = ""
+			}
+			if m := folder.FindStringSubmatch(line); m != nil {
+				in = m[1]
+			}
+			for _, m := range namedFile.FindAllStringSubmatch(line, -1) {
+				if find(m[1]) == "" {
+					t.Errorf("%s: there is no %s", page, m[1])
+				}
+				files++
+			}
+			for _, m := range afterFile.FindAllStringSubmatch(line, -1) {
+				declares(m[1], m[2], m[3])
+			}
+			for _, m := range beforeFile.FindAllStringSubmatch(line, -1) {
+				declares(m[3], m[1], m[2])
+			}
+		}
+	}
+	t.Logf("%d files and %d names", files, names)
+	if files < 100 || names < 30 {
+		t.Errorf("found %d files and %d names beside them", files, names)
+	}
+}
+
+// declared reports that a file declares a function, type, constant or variable or, of a receiver, a method or field.
+func declared(source, receiver, name string) bool {
+	pattern := `(?m)^(?:func |type |const |var |\t)` + name + `\b`
+	if receiver != "" {
+		pattern = `(?m)^func \(\w+ \*?` + receiver + `\) ` + name + `\(|(?s:\ntype ` + receiver + ` struct \{[^}]*\n\t` + name + `\b)`
+	}
+	return regexp.MustCompile(pattern).MatchString(source)
+}
+
 // anchors are the names of a page's headings.
 func anchors(text string) (names []string) {
 	for line := range strings.Lines(text) {
