@@ -98,7 +98,6 @@ func init() {
 	inside.SetWrites = func(db *sql.DB, writes *invalidation.Coordinator) { dbOf(db).space().Writes = writes }
 	inside.Store = func(db *sql.DB) store.Store { return dbOf(db).space().Store }
 	inside.SetStore = func(db *sql.DB, s store.Store) { dbOf(db).space().Store = s }
-	inside.Round = func(db *sql.DB) error { return dbOf(db).space().Peers.Round(func() bool { return false }) }
 	inside.Statements = func(db *sql.DB) (texts []string) {
 		dbOf(db).Statements.All(func(_ [sha256.Size]byte, s *planning.Statement) bool {
 			texts = append(texts, s.Text)
@@ -109,6 +108,7 @@ func init() {
 	inside.Expires = func(db *sql.DB, query, value string) (at store.Moment, ok bool) {
 		return dbOf(db).space().Recipes.Expires(query, value)
 	}
+	inside.Peers = func(db *sql.DB) any { return dbOf(db).space().Peers }
 	inside.Notice = func(db *sql.DB) any { return &dbOf(db).space().Keeper.Notice }
 	inside.Reconfigured = func(db *sql.DB) uint64 { return dbOf(db).space().Configured.Load() }
 	inside.Reconfigure = func(ctx context.Context, db *sql.DB, was, is backend.Configuration) {

@@ -85,8 +85,6 @@ var (
 	Store func(db *sql.DB) store.Store
 	// SetStore has them be in another one. Nobody is using db.
 	SetStore func(db *sql.DB, s store.Store)
-	// Round has a process whose store is its own look for others at once.
-	Round func(db *sql.DB) error
 	// Statements returns the texts that are counted by themselves, as the statistics show them.
 	Statements func(db *sql.DB) (texts []string)
 	// Expires is when the result ends that a commit of strategy write-through would read again; ok is false if none is
@@ -103,6 +101,8 @@ var (
 	// be changed, the catalog that it was planned with, if any, and whether it asks PostgreSQL what it is. Without a
 	// transaction tags is nil.
 	Transaction func(conn any) (asks bool, tags *store.TagSet, snapshot *catalog.Snapshot)
+	// Peers is the *peers.Peers by which db sees other processes.
+	Peers func(db *sql.DB) any
 	// Notice is the *guard.Notice of the store that db shares.
 	Notice func(db *sql.DB) any
 	// Reconfigured counts how often the configuration of the server was found changed.

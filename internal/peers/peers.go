@@ -70,7 +70,7 @@ type Peers struct {
 	// withheld for them, and no writer waits for it.
 	ByEvents bool
 
-	Turn  sync.Mutex // one asks at a time
+	turn  sync.Mutex // one asks at a time
 	began time.Time  // when the last one did; guarded by turn
 	last  error      // its outcome, if it did not find out what it wanted; guarded by turn
 
@@ -174,8 +174,8 @@ func (p *Peers) Close() {
 	if done != nil {
 		<-done
 	}
-	p.Turn.Lock()
-	defer p.Turn.Unlock()
+	p.turn.Lock()
+	defer p.turn.Unlock()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	kinOf(p.process, p.camp, Camp{})
@@ -189,8 +189,8 @@ func (p *Peers) Close() {
 // that: while PostgreSQL does not answer, callers do not wait for each other in turn.
 func (p *Peers) Round(enough func() bool) (err error) {
 	came := time.Now()
-	p.Turn.Lock()
-	defer p.Turn.Unlock()
+	p.turn.Lock()
+	defer p.turn.Unlock()
 	switch {
 	case enough() || p.ctx.Err() != nil:
 		return p.ctx.Err()
@@ -527,24 +527,6 @@ func (p *Peers) Stats() (s Stats) {
 		s.Differs = "cachedpg: cache_policy, cache_external: another process with the same store has others; they must be equal in all"
 	}
 	return s
-}
-
-// Shown is since when others see that the process writes, and until when its commits wait for those; zero if
-// they do not.
-func (p *Peers) Shown() (writing, due time.Time) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.writing, p.due
-}
-
-// Hits reports that there may have been hits since it has asked first.
-func (p *Peers) Hits() bool { return p.hitsUntil.Load() > 0 }
-
-// Asking reports that it asks by itself.
-func (p *Peers) Asking() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.done != nil
 }
 
 // policyPost shows those of the same camp what must be equal in it.

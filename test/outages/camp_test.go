@@ -1,38 +1,19 @@
 package outages
 
 import (
-	"errors"
 	"fmt"
 	"strings"
 	"testing"
 
 	"github.com/cachedpg/cachedpg"
+	"github.com/cachedpg/cachedpg/internal/guard"
 	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/harness/outside"
+	"github.com/cachedpg/cachedpg/internal/inside"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 	"github.com/cachedpg/cachedpg/internal/redistest"
 	"github.com/cachedpg/cachedpg/keying"
 )
-
-// withheldBy: nothing comes from the cache, and everything that can be asked says why.
-func withheldBy(v harness.Via, who, query string, args ...any) {
-	v.F.Helper()
-	v.F.Until("the hits to be withheld", func() bool {
-		before := cachedpg.StatsOf(v.DB).Bypasses[keying.OtherWriter.String()]
-		v.Fresh(query, args...)
-		return cachedpg.StatsOf(v.DB).Bypasses[keying.OtherWriter.String()] > before
-	})
-	v.F.Until("Ping to say why", func() bool {
-		err := v.DB.PingContext(v.F.Ctx)
-		return errors.Is(err, cachedpg.ErrWithheld) && strings.Contains(err.Error(), who) && strings.Contains(err.Error(), "cache_store")
-	})
-	if s := cachedpg.StatsOf(v.DB).Peers.Withheld; !strings.Contains(s, who) {
-		v.F.Errorf("Stats.Peers.Withheld is %q, want it to name %s", s, who)
-	}
-	if x := outside.Explain(v, query, args...); x.Cacheable || x.Reason != keying.OtherWriter.String() || x.Remedy == "" {
-		v.F.Errorf("Explain says:\n%s", x)
-	}
-}
 
 // I23: a process with its cache in memory that writes is seen by others, before
 // its first commit is visible. One that only reads keeps nobody from caching.
@@ -45,7 +26,7 @@ func TestTwoProcessesInMemorySeeEachOther(t *testing.T) {
 
 		a.Exec("UPDATE users SET city = 'Bergen' WHERE id = 1")
 		b.Fresh(harness.UserByID, 1).Is("1 ann Bergen") // at once, not at the next round
-		withheldBy(b, "in its own memory", harness.UserByID, 1)
+		outside.Withheld(b, "in its own memory", harness.UserByID, 1)
 		a.Warm(harness.UserByID, 1).Is("1 ann Bergen")
 		if err := a.DB.PingContext(f.Ctx); err != nil {
 			f.Error(err)
@@ -53,7 +34,7 @@ func TestTwoProcessesInMemorySeeEachOther(t *testing.T) {
 
 		b.Exec("UPDATE users SET city = 'Rome' WHERE id = 1")
 		a.Fresh(harness.UserByID, 1).Is("1 ann Rome")
-		withheldBy(a, "in its own memory", harness.UserByID, 1)
+		outside.Withheld(a, "in its own memory", harness.UserByID, 1)
 
 		if err := b.DB.Close(); err != nil {
 			f.Fatal(err)
@@ -74,7 +55,7 @@ func TestAProcessWithItsCacheOffIsSeen(t *testing.T) {
 		a.Hit(harness.UserByID, 1)
 		off.Exec("UPDATE users SET city = 'Bergen' WHERE id = 1")
 		a.Fresh(harness.UserByID, 1).Is("1 ann Bergen")
-		withheldBy(a, "cache_store=off", harness.UserByID, 1)
+		outside.Withheld(a, "cache_store=off", harness.UserByID, 1)
 		if err := off.DB.PingContext(f.Ctx); err != nil {
 			f.Error(err)
 		}
@@ -113,7 +94,7 @@ func TestAProcessThatOnlyWritesLetsOthersCache(t *testing.T) {
 				}
 				memory := f.Beside("memory")
 				memory.Fresh(harness.UserByID, 1)
-				withheldBy(memory, "another Redis", harness.UserByID, 1)
+				outside.Withheld(memory, "another Redis", harness.UserByID, 1)
 				f.Hit(harness.UserByID, 1)
 			})
 		})
@@ -134,9 +115,9 @@ func TestProcessesWithAnotherRedisSeeEachOther(t *testing.T) {
 		other := f.Beside("other", "cache_store="+server.URL())
 		other.Exec("UPDATE users SET city = 'Oslo' WHERE id = 1")
 		f.Fresh(harness.UserByID, 1).Is("1 ann Oslo")
-		withheldBy(f.Via, "another Redis", harness.UserByID, 1)
-		withheldBy(same, "another Redis", harness.UserByID, 1)
-		withheldBy(other, "another Redis", harness.UserByID, 1)
+		outside.Withheld(f.Via, "another Redis", harness.UserByID, 1)
+		outside.Withheld(same, "another Redis", harness.UserByID, 1)
+		outside.Withheld(other, "another Redis", harness.UserByID, 1)
 		other.Exec("UPDATE users SET city = 'Rome' WHERE id = 1")
 		f.Fresh(harness.UserByID, 1).Is("1 ann Rome")
 		other.DB.Close()
@@ -145,8 +126,8 @@ func TestProcessesWithAnotherRedisSeeEachOther(t *testing.T) {
 		memory := f.Beside("memory")
 		memory.Exec("UPDATE users SET city = 'Turin' WHERE id = 1")
 		same.Fresh(harness.UserByID, 1).Is("1 ann Turin")
-		withheldBy(same, "in its own memory", harness.UserByID, 1)
-		withheldBy(memory, "another Redis", harness.UserByID, 1)
+		outside.Withheld(same, "in its own memory", harness.UserByID, 1)
+		outside.Withheld(memory, "another Redis", harness.UserByID, 1)
 	})
 }
 
@@ -190,7 +171,7 @@ func TestAProcessWithoutAnotherConnectionIsSeen(t *testing.T) {
 		})
 		b.Exec("UPDATE users SET city = 'Bergen' WHERE id = 1")
 		a.Fresh(harness.UserByID, 1).Is("1 ann Bergen")
-		withheldBy(a, "in its own memory", harness.UserByID, 1)
+		outside.Withheld(a, "in its own memory", harness.UserByID, 1)
 		b.DB.Close()
 		a.Caches(harness.UserByID, 1)
 	})
@@ -227,4 +208,55 @@ func TestModes(t *testing.T) {
 			t.Errorf("%s: got %v, want %q", keys, err, want)
 		}
 	}
+}
+
+func TestBuildsOfAnotherFormatDoNotShare(t *testing.T) {
+	harness.Shared(t, harness.People, func(f *harness.Fixture) {
+		f.Warm(harness.UserByID, 1)
+		next := f.Beside("next", f.Keys...)
+		inside.Build(next.DB, "next")
+		next.Exec("UPDATE users SET city = 'Bergen' WHERE id = 1")
+		f.Fresh(harness.UserByID, 1).Is("1 ann Bergen")
+		outside.Withheld(f.Via, "another format", harness.UserByID, 1)
+		next.DB.Close()
+		f.Caches(harness.UserByID, 1).Is("1 ann Bergen")
+	})
+}
+
+// shown counts the locks that camps show themselves by.
+func shown(f *harness.Fixture) int {
+	f.Helper()
+	return f.Count(fmt.Sprintf("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND classid = '%d' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())", guard.LockCamps))
+}
+
+// Behind a pooler no lock is left on sessions that others get, and few connections are taken.
+func TestProcessesBehindAPoolerSeeEachOther(t *testing.T) {
+	t.Parallel()
+	database := pgtest.Database(t)
+	f := harness.New(t, database, "exec", harness.People)
+	f.Past("DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET search_path = exec', current_database()); END $$")
+	pooled := *f
+	pooled.DSN = harness.WithKey(pgtest.PgbouncerTo(t, database, "transaction"), "default_query_exec_mode", "exec")
+	var all []harness.Via
+	for i := range 5 {
+		v := pooled.Beside(fmt.Sprint("pooled ", i))
+		v.Caches(harness.UserByID, 1)
+		all = append(all, v)
+	}
+	for i, v := range all {
+		v.Exec("UPDATE users SET city = $1 WHERE id = 1", fmt.Sprint("city ", i))
+		for _, reader := range all {
+			reader.Fresh(harness.UserByID, 1).Is(fmt.Sprint("1 ann city ", i))
+		}
+	}
+	for _, v := range all {
+		outside.Withheld(v, "in its own memory", harness.UserByID, 1)
+	}
+	f.Until("few connections to be held", func() bool { return shown(f) <= 3 })
+	for _, v := range all[1:] {
+		v.DB.Close()
+	}
+	all[0].Caches(harness.UserByID, 1).Is("1 ann city 4")
+	all[0].DB.Close()
+	f.Until("the locks to go", func() bool { return shown(f) == 0 })
 }

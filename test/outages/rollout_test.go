@@ -8,6 +8,7 @@ import (
 
 	"github.com/cachedpg/cachedpg"
 	"github.com/cachedpg/cachedpg/internal/harness"
+	"github.com/cachedpg/cachedpg/internal/harness/outside"
 	"github.com/cachedpg/cachedpg/internal/inside"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 	"github.com/cachedpg/cachedpg/internal/redistest"
@@ -121,8 +122,8 @@ func TestRolloutUpgrade(t *testing.T) {
 		next := f.Beside("next", redis)
 		inside.Build(next.DB, "next")
 		mixed(f, "two formats", []harness.Via{next, old}, []harness.Via{old, next})
-		withheldBy(old, "another format", harness.UserByID, 1)
-		withheldBy(next, "another format", harness.UserByID, 1)
+		outside.Withheld(old, "another format", harness.UserByID, 1)
+		outside.Withheld(next, "another format", harness.UserByID, 1)
 		stop(old)
 		next.Caches(harness.UserByID, 1)
 	})
@@ -140,7 +141,7 @@ func TestRolloutRedis(t *testing.T) {
 
 		second := f.Beside("second", another)
 		mixed(f, "to another Redis", []harness.Via{second, first}, []harness.Via{first, second})
-		withheldBy(first, "another Redis", harness.UserByID, 1)
+		outside.Withheld(first, "another Redis", harness.UserByID, 1)
 		stop(first)
 		second.Caches(harness.UserByID, 1)
 	})
@@ -153,7 +154,7 @@ func TestRolloutRegions(t *testing.T) {
 		other.Exec("UPDATE users SET city = 'Bergen' WHERE id = 2")
 		told.Caches(harness.UserByID, 1)
 		told.Exec("UPDATE users SET city = 'Bonn' WHERE id = 2")
-		withheldBy(other, "another Redis", harness.UserByID, 1) // nobody tells it
+		outside.Withheld(other, "another Redis", harness.UserByID, 1) // nobody tells it
 		told.Released()
 		told.Caches(harness.UserByID, 1)
 		if err := told.DB.PingContext(f.Ctx); err != nil {

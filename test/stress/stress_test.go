@@ -18,6 +18,7 @@ import (
 	"github.com/cachedpg/cachedpg"
 	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/inside"
+	"github.com/cachedpg/cachedpg/internal/peers"
 	"github.com/cachedpg/cachedpg/store"
 )
 
@@ -217,7 +218,7 @@ func (s *stress) sweep(t *testing.T, cached bool) {
 	for _, db := range s.dbs {
 		// So may the one by which others see the process: then it is cold.
 		if _, shared := inside.Store(db).(store.Shared); !shared {
-			if err := inside.Round(db); err != nil {
+			if err := inside.Peers(db).(*peers.Peers).Round(func() bool { return false }); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -3,6 +3,7 @@ package outside
 
 import (
 	"database/sql"
+	"errors"
 	"strings"
 	"testing"
 
@@ -13,6 +14,7 @@ import (
 	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/inside"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
+	"github.com/cachedpg/cachedpg/keying"
 )
 
 // Main is the TestMain of a package below test/.
@@ -90,4 +92,24 @@ func CountedAs(v harness.Via, x *cachedpg.Explanation, query string) *cachedpg.E
 		v.F.Errorf("%s: counted as %q, explained as %q", query, got, x.Reason)
 	}
 	return x
+}
+
+// Withheld sees that nothing comes from the cache, and that everything that can be asked says why.
+func Withheld(v harness.Via, who, query string, args ...any) {
+	v.F.Helper()
+	v.F.Until("the hits to be withheld", func() bool {
+		before := cachedpg.StatsOf(v.DB).Bypasses[keying.OtherWriter.String()]
+		v.Fresh(query, args...)
+		return cachedpg.StatsOf(v.DB).Bypasses[keying.OtherWriter.String()] > before
+	})
+	v.F.Until("Ping to say why", func() bool {
+		err := v.DB.PingContext(v.F.Ctx)
+		return errors.Is(err, cachedpg.ErrWithheld) && strings.Contains(err.Error(), who) && strings.Contains(err.Error(), "cache_store")
+	})
+	if s := cachedpg.StatsOf(v.DB).Peers.Withheld; !strings.Contains(s, who) {
+		v.F.Errorf("Stats.Peers.Withheld is %q, want it to name %s", s, who)
+	}
+	if x := Explain(v, query, args...); x.Cacheable || x.Reason != keying.OtherWriter.String() || x.Remedy == "" {
+		v.F.Errorf("Explain says:\n%s", x)
+	}
 }
