@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/cachedpg/cachedpg/internal/core"
+	"github.com/cachedpg/cachedpg/internal/outbox"
 	"github.com/cachedpg/cachedpg/invalidation"
 )
 
@@ -126,5 +127,5 @@ func Relay(ctx context.Context, db *sql.DB, o RelayOptions) error {
 	if err != nil {
 		return err
 	}
-	return d.Relay(ctx, core.RelayOptions(o))
+	return d.Relay(ctx, outbox.RelayOptions(o))
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/cachedpg/cachedpg/internal/behind"
 	"github.com/cachedpg/cachedpg/internal/clock"
 	"github.com/cachedpg/cachedpg/internal/config"
+	"github.com/cachedpg/cachedpg/internal/outbox"
 	"github.com/cachedpg/cachedpg/internal/patience"
 	"github.com/cachedpg/cachedpg/internal/pgerr"
 	"github.com/cachedpg/cachedpg/internal/planning"
@@ -228,7 +229,7 @@ type DB struct {
 	planning.Texts
 	stats    counters
 	problems space.Problems // of the driver's own work, as far as no space is known for it
-	outbox   outboxState
+	outbox   outbox.Outbox
 	denials  backend.Denials
 	waiting  atomic.Int64 // callers that PostgreSQL has no place for: until they have one the driver dials none of its own
 	through  bool         // a relation has strategy write-through

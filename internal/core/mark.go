@@ -12,6 +12,7 @@ import (
 	"github.com/cachedpg/cachedpg/internal/backend"
 	"github.com/cachedpg/cachedpg/internal/config"
 	"github.com/cachedpg/cachedpg/internal/guard"
+	"github.com/cachedpg/cachedpg/internal/outbox"
 	"github.com/cachedpg/cachedpg/internal/pause"
 	"github.com/cachedpg/cachedpg/internal/step"
 	"github.com/cachedpg/cachedpg/store"
@@ -209,7 +210,7 @@ func (e *effect) mayLeaveOut() bool {
 // pastStore lets a commit go on whose tags could not be marked, as
 // Config.OnStoreDown says, unless a relay marks them or trying again helps.
 func (e *effect) pastStore(ctx context.Context, planned store.Stamp, mark func() (store.Marked, error), cause error) (marked store.Marked, err error) {
-	if e.markByRelay(ctx, e.write.ID(), e.tags, planned) {
+	if e.markByRelay(ctx, planned) {
 		return store.Marked{}, nil
 	}
 	if e.c.d.Config.OnStoreDown == config.OnStoreDownFail {
@@ -296,7 +297,7 @@ func (e *effect) transaction(ctx context.Context) (err error) {
 	}
 	posts := e.posts()
 	if posts {
-		question += " OPERATOR(pg_catalog.||) " + readOnly
+		question += " OPERATOR(pg_catalog.||) " + outbox.ReadOnlySQL
 	}
 	if e.where.drifts() {
 		question = backend.WithIdentity(question)
@@ -311,7 +312,7 @@ func (e *effect) transaction(ctx context.Context) (err error) {
 	}
 	answer = e.whereFrom(answer)
 	if posts {
-		answer, e.event.readOnly = strings.CutSuffix(answer, readOnlyAnswer)
+		answer, e.event.readOnly = strings.CutSuffix(answer, outbox.ReadOnly)
 	}
 	e.takeFacts(answer)
 	return nil

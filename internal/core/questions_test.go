@@ -16,6 +16,7 @@ import (
 	"github.com/cachedpg/cachedpg/internal/backend"
 	"github.com/cachedpg/cachedpg/internal/guard"
 	"github.com/cachedpg/cachedpg/internal/harness"
+	"github.com/cachedpg/cachedpg/internal/outbox"
 	"github.com/cachedpg/cachedpg/internal/peers"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 	"github.com/cachedpg/cachedpg/internal/redistest"
@@ -585,6 +586,6 @@ func TestNamesWithoutSchemasAreFound(t *testing.T) {
 // relays runs a relay until the test ends, or stop is called.
 func relays(v harness.Via) (stop func()) {
 	return v.F.Meanwhile("the relay", func(ctx context.Context) error {
-		return dbOf(v.DB).Relay(ctx, RelayOptions{Interval: time.Millisecond})
+		return dbOf(v.DB).Relay(ctx, outbox.RelayOptions{Interval: time.Millisecond})
 	})
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/cachedpg/cachedpg/internal/behind"
 	"github.com/cachedpg/cachedpg/internal/config"
 	"github.com/cachedpg/cachedpg/internal/guard"
+	"github.com/cachedpg/cachedpg/internal/outbox"
 	"github.com/cachedpg/cachedpg/internal/pgerr"
 )
 
@@ -28,7 +29,7 @@ type setupPiece struct {
 }
 
 var setupPieces = []setupPiece{
-	{"cachedpg.outbox", outboxTable, "", "SELECT, INSERT, UPDATE, DELETE"},
+	{outbox.Table, outbox.TableSQL, "", outbox.Privileges},
 	{"cachedpg.queue", behind.TableSQL, "known", "SELECT, INSERT, UPDATE"},
 }
 

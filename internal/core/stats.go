@@ -12,6 +12,7 @@ import (
 
 	"github.com/cachedpg/cachedpg/catalog"
 	"github.com/cachedpg/cachedpg/internal/behind"
+	"github.com/cachedpg/cachedpg/internal/outbox"
 	"github.com/cachedpg/cachedpg/internal/peers"
 	"github.com/cachedpg/cachedpg/internal/planning"
 	"github.com/cachedpg/cachedpg/internal/space"
@@ -42,7 +43,7 @@ type Stats struct {
 	Policies         []string
 
 	Queue  behind.Stats
-	Outbox OutboxStats
+	Outbox outbox.Stats
 	Shared store.SharedStats
 	Places PlaceStats
 	Feed   space.FeedStats
@@ -101,7 +102,7 @@ func (d *DB) Stats() Stats {
 		Joined: c.joined.Load(), Refreshed: c.refreshed.Load(), TooLarge: c.tooLarge.Load(), StoreErrors: c.storeErrors.Load(),
 		Refilled: c.refilled.Load(), RefillSkipped: c.refillSkipped.Load(), RefillFailed: c.refillFailed.Load(),
 		UnknownOutcome: c.unknown.Load(), Unmarked: c.unmarked.Load(), Parsed: d.Parsed.Load(), Others: c.others.Load(),
-		Bypasses: make(map[string]uint64), Outbox: d.outbox.stats(), Places: d.places.stats(), Problems: d.allProblems(),
+		Bypasses: make(map[string]uint64), Outbox: d.outbox.Stats(), Places: d.places.stats(), Problems: d.allProblems(),
 		Statements: d.statementStats(), Queue: d.queueStats(),
 	}
 	for reason := range c.bypasses {

@@ -57,9 +57,9 @@ var speaks = []string{"database/sql/driver"}
 
 var rules = []rule{
 	// The face.
-	{pattern: ".", project: []string{"internal/core", "internal/config", "internal/backend", "internal/behind", "internal/peers", "internal/inside", "internal/redact", "invalidation/...", "store"}, modules: []string{pgx}},
+	{pattern: ".", project: []string{"internal/core", "internal/config", "internal/backend", "internal/behind", "internal/outbox", "internal/peers", "internal/inside", "internal/redact", "invalidation/...", "store"}, modules: []string{pgx}},
 	// The core: connections, their reads and writes.
-	{pattern: "internal/core", project: []string{"internal/planning", "internal/space", "internal/peers", "internal/flight", "internal/through", "internal/behind", "internal/guard", "internal/backend", "internal/config", "internal/clock",
+	{pattern: "internal/core", project: []string{"internal/planning", "internal/space", "internal/peers", "internal/flight", "internal/through", "internal/behind", "internal/outbox", "internal/guard", "internal/backend", "internal/config", "internal/clock",
 		"internal/inside", "internal/redact", waiting, pausing, refusal, steps, "invalidation/...", "keying", "parser", "catalog", "store", "store/redis"}, modules: []string{pgx}, never: speaks},
 	// What is known of texts.
 	{pattern: "internal/planning", project: []string{"internal/space", "internal/behind", "internal/backend", "internal/config", "internal/clock", "internal/redact", "keying", "parser", "catalog", "store"}, modules: []string{pgx}, never: speaks},
@@ -72,6 +72,8 @@ var rules = []rule{
 	// Strategies.
 	{pattern: "internal/through", project: []string{"internal/backend", "store"}, modules: []string{pgx}, never: speaks},
 	{pattern: "internal/behind", project: []string{"internal/backend", pausing, refusal, steps, "parser", "catalog", "keying", "store", "store/redis"}, modules: []string{pgx}, never: speaks},
+	// Sources of events.
+	{pattern: "internal/outbox", project: []string{"internal/guard", "internal/backend", pausing, refusal, steps, "invalidation", "store"}, modules: []string{pgx}, never: speaks},
 	// The wrapped connection, and what all others build upon.
 	{pattern: "internal/backend", project: []string{"parser", "catalog", "keying", refusal}, modules: []string{pgx}},
 	{pattern: "internal/config", project: []string{"internal/redact", "catalog", "store/redis"}, never: speaks},
@@ -150,6 +152,7 @@ func TestRulesCatchWhatTheyAreFor(t *testing.T) {
 		{"internal/space", module + "/internal/core", false},
 		{"internal/through", module + "/internal/space", false},
 		{"internal/behind", module + "/internal/core", false},
+		{"internal/outbox", module + "/internal/space", false},
 		{".", pgx + "/stdlib", true},
 		{".", pgQuery, false},
 		{".", goRedis, false},

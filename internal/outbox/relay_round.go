@@ -1,4 +1,4 @@
-package core
+package outbox
 
 import (
 	"context"
@@ -10,7 +10,6 @@ import (
 
 	"github.com/cachedpg/cachedpg/internal/backend"
 	"github.com/cachedpg/cachedpg/internal/guard"
-	"github.com/cachedpg/cachedpg/internal/space"
 	"github.com/cachedpg/cachedpg/internal/step"
 	"github.com/cachedpg/cachedpg/invalidation"
 	"github.com/cachedpg/cachedpg/store"
@@ -21,8 +20,8 @@ import (
 // A prepared transaction, and one that waits for a replica, is not over for it.
 const over = "pg_catalog.pg_visible_in_snapshot(xid, pg_catalog.pg_current_snapshot())"
 
-// outboxRow is a row as a relay gets it.
-type outboxRow struct {
+// entry is a row as a relay gets it.
+type entry struct {
 	id      int64
 	created time.Time
 	tags    []store.Tag
@@ -34,37 +33,26 @@ type outboxRow struct {
 }
 
 // read takes rows, which are the caller's until its transaction ends.
-func (r *relay) read(ctx context.Context, tx pgx.Tx, condition string) ([]outboxRow, error) {
+func (r *relay) read(ctx context.Context, tx pgx.Tx, condition string) ([]entry, error) {
 	rows, err := tx.Query(ctx, "SELECT id, created, tags, local, writer, coalesce(catalog, 0) FROM cachedpg.outbox WHERE problem IS NULL AND "+
 		condition+" ORDER BY id LIMIT "+strconv.Itoa(r.Batch)+" FOR UPDATE SKIP LOCKED")
 	if err != nil {
 		return nil, err
 	}
-	return pgx.CollectRows(rows, func(from pgx.CollectableRow) (row outboxRow, err error) {
+	return pgx.CollectRows(rows, func(from pgx.CollectableRow) (row entry, err error) {
 		var tags, writer []byte
 		var catalog int64
 		err = from.Scan(&row.id, &row.created, &tags, &row.local, &writer, &catalog)
 		row.catalog, row.request = store.Stamp(catalog), writer != nil
-		row.tags, row.problem = parseTags(tags)
+		if row.tags, row.problem = parseTags(tags); row.problem != "" {
+			row.tags = r.place.Everything // it was meant to invalidate something
+		}
 		if row.request && len(writer) != len(row.writer) {
 			row.problem = fmt.Sprintf("a writer of %d bytes", len(writer))
 		}
 		copy(row.writer[:], writer)
 		return row, err
 	})
-}
-
-// parseTags reads what encodeTags has written. What cannot be read was meant to
-// invalidate something, so it stands for everything.
-func parseTags(b []byte) (tags []store.Tag, problem string) {
-	for i := 0; i+store.TagBytes <= len(b); i += store.TagBytes {
-		tag, _ := store.ParseTag(b[i : i+store.TagBytes])
-		tags = append(tags, tag)
-	}
-	if len(tags) == 0 || len(b)%store.TagBytes != 0 {
-		return space.Everything, fmt.Sprintf("tags of %d bytes, which are none", len(b))
-	}
-	return tags, ""
 }
 
 // mark answers requests.
@@ -79,12 +67,12 @@ func (r *relay) mark(ctx context.Context) error {
 			if row.problem != "" {
 				continue // set aside once its writer is over
 			}
-			marked, err := r.space.Keeper.Store.Mark(ctx, row.writer, row.tags, row.catalog)
+			marked, err := r.place.Store.Mark(ctx, row.writer, row.tags, row.catalog)
 			switch {
 			case err != nil && ctx.Err() != nil:
 				return ctx.Err()
 			case err != nil: // the writer gives up, or another relay answers it
-				r.d.outbox.note(err.Error())
+				r.outbox.note(err.Error())
 			case marked.Wait > 0: // it is asked again
 			default:
 				answers[!marked.Schema] = append(answers[!marked.Schema], row.id)
@@ -116,7 +104,7 @@ func (r *relay) deliver(ctx context.Context, reachable bool) (n int, err error) 
 		}
 		// What a crash of PostgreSQL undoes must not have been told: a cache would be
 		// filled from it (I21).
-		if ok, err := new(backend.FlushPoint).Forced(ctx, &r.space.Log, r.space.Guard.Text); err != nil || !ok {
+		if ok, err := new(backend.FlushPoint).Forced(ctx, r.place.Log, r.place.Guard.Text); err != nil || !ok {
 			n = 0 // later
 			return err
 		}
@@ -133,7 +121,7 @@ func (r *relay) deliver(ctx context.Context, reachable bool) (n int, err error) 
 }
 
 // tellStore tells the writers' own store what they may not have told it.
-func (r *relay) tellStore(ctx context.Context, rows []outboxRow) error {
+func (r *relay) tellStore(ctx context.Context, rows []entry) error {
 	var tags []store.Tag
 	var writers []store.WriterID
 	for _, row := range rows {
@@ -144,7 +132,7 @@ func (r *relay) tellStore(ctx context.Context, rows []outboxRow) error {
 			tags = append(tags, row.tags...)
 		}
 	}
-	s := r.space.Keeper.Store
+	s := r.place.Store
 	if err := s.Resolve(ctx, writers); err != nil {
 		return fmt.Errorf("cachedpg: relay: resolving: %w", err)
 	}
@@ -159,14 +147,14 @@ func (r *relay) tellStore(ctx context.Context, rows []outboxRow) error {
 
 // tellSink hands the events to the sink. A request is none: a writer to whose
 // database events matter has written one as well.
-func (r *relay) tellSink(ctx context.Context, rows []outboxRow) error {
+func (r *relay) tellSink(ctx context.Context, rows []entry) error {
 	if r.Sink == nil {
 		return nil
 	}
 	var events []invalidation.Event
 	for _, row := range rows {
 		if !row.request {
-			events = append(events, invalidation.Event{Source: r.space.Key.Identity.String(), ID: "outbox/" + strconv.FormatInt(row.id, 10),
+			events = append(events, invalidation.Event{Source: r.place.ID.String(), ID: "outbox/" + strconv.FormatInt(row.id, 10),
 				Time: row.created, Tags: row.tags})
 		}
 	}
@@ -183,9 +171,9 @@ func (r *relay) tellSink(ctx context.Context, rows []outboxRow) error {
 
 // settle deletes what was delivered. Rows that nobody could read stay for a person
 // to look at.
-func (r *relay) settle(ctx context.Context, tx pgx.Tx, rows []outboxRow) error {
+func (r *relay) settle(ctx context.Context, tx pgx.Tx, rows []entry) error {
 	var done []int64
-	var aside []outboxRow
+	var aside []entry
 	for _, row := range rows {
 		if row.problem == "" {
 			done = append(done, row.id)
@@ -199,13 +187,13 @@ func (r *relay) settle(ctx context.Context, tx pgx.Tx, rows []outboxRow) error {
 	if _, err := tx.Exec(ctx, "DELETE FROM cachedpg.outbox WHERE id OPERATOR(pg_catalog.=) ANY ($1)", done); err != nil {
 		return err
 	}
-	r.d.outbox.delivered.Add(uint64(len(rows)))
+	r.outbox.delivered.Add(uint64(len(rows)))
 	for _, row := range aside {
-		r.d.outbox.setAside.Add(1)
+		r.outbox.setAside.Add(1)
 		problem := fmt.Errorf("cachedpg: relay: row %d of cachedpg.outbox is set aside, and everything was invalidated: %s", row.id, row.problem)
-		r.d.outbox.mu.Lock()
-		r.d.outbox.aside = problem.Error()
-		r.d.outbox.mu.Unlock()
+		r.outbox.mu.Lock()
+		r.outbox.aside = problem.Error()
+		r.outbox.mu.Unlock()
 		if r.Problem != nil {
 			r.Problem(problem)
 		}

@@ -1,9 +1,10 @@
-package core
+package outbox
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -12,7 +13,6 @@ import (
 	"github.com/cachedpg/cachedpg/internal/guard"
 	"github.com/cachedpg/cachedpg/internal/pause"
 	"github.com/cachedpg/cachedpg/internal/pgerr"
-	"github.com/cachedpg/cachedpg/internal/space"
 	"github.com/cachedpg/cachedpg/invalidation"
 )
 
@@ -25,45 +25,43 @@ type RelayOptions struct {
 }
 
 const (
-	defaultRelayBatch    = 500
-	defaultRelayInterval = 200 * time.Millisecond
+	defaultBatch    = 500
+	defaultInterval = 200 * time.Millisecond
 
 	// sinkTimeout bounds one call of Sink.Send. Meanwhile the relay's transaction is
 	// open, and a store that has lost its memory waits for open transactions.
 	sinkTimeout = 10 * time.Second
 )
 
-// Relay carries the outbox of the database, see cachedpg.Relay.
-func (d *DB) Relay(ctx context.Context, o RelayOptions) error {
+// Relay carries the outbox of the host's database, see cachedpg.Relay. Its store is shared.
+func (o *Outbox) Relay(ctx context.Context, h Host, options RelayOptions) error {
 	switch {
-	case d.Target == nil:
-		return fmt.Errorf("cachedpg: relay: cache_store=%s is not shared; name the Redis of the writers", d.Config.Store)
-	case o.Batch < 0:
-		return fmt.Errorf("cachedpg: relay: a batch of %d; must be positive", o.Batch)
-	case o.Interval < 0:
-		return fmt.Errorf("cachedpg: relay: an interval of %v; must be positive", o.Interval)
+	case options.Batch < 0:
+		return fmt.Errorf("cachedpg: relay: a batch of %d; must be positive", options.Batch)
+	case options.Interval < 0:
+		return fmt.Errorf("cachedpg: relay: an interval of %v; must be positive", options.Interval)
 	}
-	if o.Batch == 0 {
-		o.Batch = defaultRelayBatch
+	if options.Batch == 0 {
+		options.Batch = defaultBatch
 	}
-	if o.Interval == 0 {
-		o.Interval = defaultRelayInterval
+	if options.Interval == 0 {
+		options.Interval = defaultInterval
 	}
-	r := &relay{d: d, RelayOptions: o}
+	r := &relay{outbox: o, host: h, RelayOptions: options}
 	defer r.disconnect()
-	for wait := o.Interval; ; wait = min(2*wait, 5*time.Second) {
+	for wait := r.Interval; ; wait = min(2*wait, 5*time.Second) {
 		err := r.connect(ctx)
 		for err == nil {
 			if err = r.round(ctx); err == nil {
-				wait = o.Interval
+				wait = r.Interval
 			}
 		}
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		err = outboxError(err)
-		r.d.outbox.note(err.Error())
-		if lasts(err) {
+		err = Explain(err)
+		o.note(err.Error())
+		if h.lasts(err) {
 			return err
 		}
 		if r.Problem != nil {
@@ -83,27 +81,27 @@ var (
 
 // lasts reports that an error does not pass by itself. A relay may be started
 // before a standby is promoted, but not before the DSN is right.
-func lasts(err error) bool {
-	return pgerr.Is(err, pgerr.UndefinedTable, pgerr.UndefinedSchema, pgerr.InsufficientPrivilege) || errors.Is(err, errPooled) || errors.Is(err, errClosed) || errors.Is(err, space.ErrOtherStore)
+func (h *Host) lasts(err error) bool {
+	return pgerr.Is(err, pgerr.UndefinedTable, pgerr.UndefinedSchema, pgerr.InsufficientPrivilege) || errors.Is(err, errPooled) ||
+		slices.ContainsFunc(h.Lasting, func(lasting error) bool { return errors.Is(err, lasting) })
 }
 
 // relay is one call of Relay. It has a connection of its own and goes past the
 // driver, which would take what the relay deletes for a change to invalidate for.
 type relay struct {
-	d *DB
+	outbox *Outbox
+	host   Host
 	RelayOptions
 
 	in        *backend.Pgx
 	conn      *pgx.Conn // of in
-	space     *space.Space
+	place     *Place
 	announced bool // it holds lockRelay
 	looked    time.Time
 }
 
 func (r *relay) connect(ctx context.Context) error {
-	dialling, cancel := context.WithTimeout(ctx, dialTimeout)
-	defer cancel()
-	in, err := r.d.dial(dialling)
+	in, err := r.host.Dial(ctx)
 	if err != nil {
 		return err
 	}
@@ -117,23 +115,17 @@ func (r *relay) connect(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	_, sp, err := r.d.adopt(s, sighting{direct: pid == in.PID()})
+	r.place, err = r.host.Adopt(s, pid == in.PID())
 	switch {
 	case err != nil:
 		return err
 	case s.Standby:
 		return errNoPrimary
-	case sp == nil:
-		return errClosed
-	case r.d.Stranger(sp):
-		return space.ErrOtherStore
 	case pid != in.PID():
 		return errPooled
 	}
-	sp.Enter()
-	r.space = sp
 	// The table is asked for before anybody relies on this relay.
-	if _, err = r.conn.Exec(ctx, "LISTEN "+outboxChannel); err == nil {
+	if _, err = r.conn.Exec(ctx, "LISTEN "+channel); err == nil {
 		err = r.look(ctx)
 	}
 	return err
@@ -144,18 +136,18 @@ func (r *relay) disconnect() {
 		_ = r.in.Close()
 		r.in, r.conn, r.announced = nil, nil, false
 	}
-	if r.space != nil {
-		r.space.Leave()
-		r.space = nil
+	if r.place != nil {
+		r.place.Leave()
+		r.place = nil
 	}
 }
 
 // round does what there is to do, and waits if that was not much.
 func (r *relay) round(ctx context.Context) error {
-	if r.space.Superseded.Load() {
-		return backend.Elsewhere{ID: r.space.Key.Identity}
+	if r.place.Superseded() {
+		return backend.Elsewhere{ID: r.place.ID}
 	}
-	down := r.space.Keeper.Store.SharedStats().Down
+	down := r.place.Store.SharedStats().Down
 	// Writers wait only for a relay that can help them.
 	if r.announced == down {
 		function := map[bool]string{true: "pg_advisory_unlock_shared", false: "pg_advisory_lock_shared"}[down]
@@ -181,7 +173,7 @@ func (r *relay) round(ctx context.Context) error {
 	if n == r.Batch {
 		return nil
 	}
-	r.d.outbox.note("")
+	r.outbox.note("")
 	waiting, cancel := context.WithTimeout(ctx, r.Interval)
 	defer cancel()
 	if _, err := r.conn.WaitForNotification(waiting); err != nil && (ctx.Err() != nil || !errors.Is(waiting.Err(), context.DeadlineExceeded) || r.conn.IsClosed()) {
@@ -200,7 +192,7 @@ func (r *relay) look(ctx context.Context) error {
 		return err
 	}
 	r.looked = time.Now()
-	o := &r.d.outbox
+	o := r.outbox
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.waiting, o.lag = waiting, max(time.Duration(lag*float64(time.Second)), 0)
