@@ -14,7 +14,7 @@ import (
 // answer is right, only where it came from.
 //
 // The specification goes on below test/, by subjects: test/reads/peers_test.go has what
-// other caches get wrong; scripted_*_test.go plays what no real server can be made to show on command.
+// other caches get wrong. internal/core/scripted_*_test.go plays what no real server can be made to show on command.
 
 func TestARepeatedSelectIsAnsweredFromTheCache(t *testing.T) {
 	harness.Scenario(t, harness.People, func(f *harness.Fixture) {

@@ -33,7 +33,7 @@ func TestEveryTypeHasExactlyTheOptionalInterfacesOfPgx(t *testing.T) {
 		for _, i := range append(optional, newerInterfaces...) {
 			got, want := pair.ours.Implements(i), pair.theirs.Implements(i)
 			if i == reflect.TypeFor[driver.Validator]() && pair.ours == reflect.TypeFor[*Conn]() {
-				want = true // by which database/sql says that it has no use for it, see places.go
+				want = true // by which database/sql says that it has no use for it, see internal/core/places.go
 			}
 			if got != want {
 				t.Errorf("%v implements %v: %v, pgx's %v", pair.ours, i, got, want)

@@ -157,7 +157,8 @@
 //
 // I1 to I7 are the store's and this package's to keep, I8 and I9 the reader's,
 // I10 is what Generations is for; I12 to I16 are kept by the shared store and
-// the driver's keeper, I23 and I24 by its peers, I25 by its queue, I26 by the shared store and
+// the driver's keeper (internal/space), I23 and I24 by its peers (internal/peers), I25 by its queue
+// (internal/behind), I26 by the shared store and
 // the keeper. I11 is not needed for fresh results, only for
 // cached ones: a tag with a lost intent is served by PostgreSQL for ever.
 //

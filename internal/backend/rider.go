@@ -269,7 +269,7 @@ func (in *Pgx) Carry(a *Along) {
 	}
 }
 
-// Hear returns the answer, once the statement has ended. After a refusal undoAside is to follow.
+// Hear returns the answer, once the statement has ended. After a refusal UndoAside is to follow.
 func (in *Pgx) Hear() Heard {
 	heard := in.rider.take()
 	switch {

@@ -133,10 +133,10 @@ func (s *Session) Seal() {
 	}
 }
 
-// setting is the value of one of keying.Settings.
 // Same reports that keys made in s and in other mean the same.
 func (s *Session) Same(other *Session) bool { return s == other || s.Digests[0] == other.Digests[0] }
 
+// setting is the value of one of keying.Settings.
 func (s *Session) setting(name string) string {
 	if i := slices.Index(keying.Settings, name); i >= 0 && FirstSetting+i < len(s.Values) {
 		return s.Values[FirstSetting+i]

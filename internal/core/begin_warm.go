@@ -20,7 +20,7 @@ func (c *Conn) beginWarm(ctx context.Context) error {
 	return err
 }
 
-// warmFirst is called before a transaction begins: in it isWarm asks nobody, and it may be
+// warmFirst is called before a transaction begins: in it Space.IsWarm asks nobody, and it may be
 // all that there ever is. What was under way counts from when others could see this process.
 func (c *Conn) warmFirst(ctx context.Context) {
 	sp := c.known.space

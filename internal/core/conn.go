@@ -51,7 +51,7 @@ func (d *DB) newConn() *Conn {
 	return c
 }
 
-// call is one QueryContext or ExecContext on its way.
+// call is one Query or Exec on its way.
 type call struct {
 	// What is asked for, and by whom.
 	sql     string
@@ -98,7 +98,7 @@ func (q *call) keyingValues() keying.Values {
 	return keying.Values{Args: q.values, Literals: q.text.Literals, Encoded: q.session.Encoded}
 }
 
-// QueryContext answers from the cache what is provably the same there, and
+// Query answers from the cache what is provably the same there, and
 // passes the rest to PostgreSQL. See read.go and, for statements that write, write.go.
 func (c *Conn) Query(ctx context.Context, query string, args []backend.Arg) (backend.ResultSet, error) {
 	if err := c.enter(); err != nil {
@@ -111,7 +111,7 @@ func (c *Conn) Query(ctx context.Context, query string, args []backend.Arg) (bac
 	return c.query(ctx, &q)
 }
 
-// ExecContext executes a statement and invalidates what it changes. It never
+// Exec executes a statement and invalidates what it changes. It never
 // answers from the cache.
 func (c *Conn) Exec(ctx context.Context, query string, args []backend.Arg) (backend.Result, error) {
 	if err := c.enter(); err != nil {
@@ -129,7 +129,7 @@ func (c *Conn) Exec(ctx context.Context, query string, args []backend.Arg) (back
 // its start begins warm. It also says what is wrong with a
 // shared store that has never been reached, later that is no reason to fail, with
 // what the write-ahead log is followed by, and which of the driver's own questions
-// PostgreSQL refuses (ErrWithheld).
+// PostgreSQL refuses.
 func (c *Conn) Ping(ctx context.Context) error {
 	if err := c.enter(); err != nil {
 		return err
@@ -169,7 +169,7 @@ func (c *Conn) Ping(ctx context.Context) error {
 	return sp.Feed.Load().CheckAll(ctx)
 }
 
-// ResetSession is called before a pooled connection is used again, and pgx asks then
+// Reset is called before a pooled connection is used again, and pgx asks then
 // whether one is still there that was idle for long. Where there is no hook of the
 // caller and the session is as a new one's, that waits until the inner connection is
 // needed: hits do without, and one that has ended is replaced, see ready.

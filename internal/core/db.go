@@ -296,7 +296,7 @@ func (d *DB) Close() error {
 	return undrained
 }
 
-// giveUp leaves everything that the connector has joined. An error is of what could not
+// giveUp leaves everything that the DB has joined. An error is of what could not
 // be applied of a queue.
 func (d *DB) giveUp() error {
 	undrained := d.closeQueue()
@@ -325,7 +325,7 @@ const maxSessions = 1024 // states kept for sharing plans; more than a pool has
 
 // adopt takes in what a connection has learned: it returns the shared copy of
 // the session and the space of its database, nil when nothing may be cached
-// there because PostgreSQL is a standby, or because the connector is closed.
+// there because PostgreSQL is a standby, or because the DB is closed.
 func (d *DB) adopt(learned *backend.Session, p sighting) (*planning.Session, *space.Space, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -358,7 +358,7 @@ func (d *DB) adopt(learned *backend.Session, p sighting) (*planning.Session, *sp
 }
 
 // space is that of the connection dialled last, or the only one that the
-// connector has; nil before the first.
+// DB has; nil before the first.
 func (d *DB) space() *space.Space {
 	if known := d.known.Load(); known != nil && !known.space.Superseded.Load() {
 		return known.space
@@ -378,7 +378,7 @@ func (d *DB) space() *space.Space {
 	return only
 }
 
-// String returns what the connector caches with, without secrets.
+// String returns what the DB caches with, without secrets.
 func (d *DB) String() string { return "cachedpg.connector" + d.Config.String() }
 
 // GoString returns what %#v prints, without secrets.

@@ -357,7 +357,7 @@ func (q *call) tablesOf(relation ...string) (tables []string) {
 	return tables
 }
 
-// shut names the relations that the text reads and that are closed to the cache, see doors.go.
+// shut names the relations that the text reads and that are closed to the cache, see space.Doorkeeper.
 func (q *call) shut(doors *store.Doors) (names []string) {
 	for _, oid := range q.text.Plan.Reads() {
 		if rel := q.view.Snapshot.ByOID(oid); rel != nil && doors.Of(oid) != store.Open {

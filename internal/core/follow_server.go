@@ -7,7 +7,7 @@ import (
 	"github.com/cachedpg/cachedpg/internal/space"
 )
 
-// location is what is known of the server on which a write commits, see move.go.
+// location is what is known of the server on which a write commits, see Conn.moved and internal/space/move.go.
 type location uint8
 
 const (
@@ -107,7 +107,7 @@ func (e *effect) follow(ctx context.Context) error {
 }
 
 // departure is a statement that is marked in memory and not answered yet, as its space counts
-// it, see space.settled. The zero value is one that is not counted.
+// it, see internal/space/move.go. The zero value is one that is not counted.
 type departure struct {
 	space *space.Space
 	blind bool

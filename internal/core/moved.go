@@ -18,14 +18,14 @@ type sighting struct {
 }
 
 // Heard is told what a connection of the driver's own has found out about where
-// the connector leads now.
+// the DB's connections lead now.
 func (d *DB) Heard(s *backend.Session) {
 	if !s.Standby {
 		_, _, _ = d.adopt(s, sighting{})
 	}
 }
 
-// moveLocked takes in that the connector has reached the database of id. It returns the spaces
+// moveLocked takes in that the DB has reached the database of id. It returns the spaces
 // that this ends, once there is one for id; an error if id was replaced by
 // another that was reached since.
 func (d *DB) moveLocked(id backend.Identity, p sighting) (ended []*space.Space, err error) {
@@ -45,7 +45,7 @@ func (d *DB) moveLocked(id backend.Identity, p sighting) (ended []*space.Space, 
 	return ended, nil
 }
 
-// forsakeLocked gives up the connector's share in a space that was superseded.
+// forsakeLocked gives up the DB's share in a space that was superseded.
 func (d *DB) forsakeLocked(sp *space.Space) {
 	delete(d.spaces, sp.Key.Identity)
 	sp.Forget(d)

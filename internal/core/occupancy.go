@@ -8,7 +8,7 @@ import (
 )
 
 // database/sql closes a connector with its DB if it is an io.Closer, and many wrappers
-// hide that ours is one. Then its connections are all that tells: a connector of which the last
+// hide that the face's is one. Then only its connections show it: a DB of which the last
 // one was closed gives up what it holds in PostgreSQL and in the background, and begins
 // anew with the next one. It does so
 //
@@ -19,15 +19,15 @@ import (
 // Where database/sql calls Connect itself, it will call Close, and a cache in memory
 // outlives a pool that has no connection for a time.
 
-// restAfter is how long a connector behind a wrapper keeps its cache without a connection.
+// restAfter is how long a DB behind a wrapper keeps its cache without a connection.
 const restAfter = 10 * time.Second
 
-// occupancy counts the connections of a connector.
+// occupancy counts the connections of a DB.
 type occupancy struct {
 	mu     sync.Mutex // guards the fields below
 	open   int
 	direct atomic.Bool // database/sql itself calls Connect, and will call Close
-	timer  *time.Timer // nil, or until the connector rests
+	timer  *time.Timer // nil, or until the DB rests
 }
 
 // enter counts a connection in. direct: database/sql asked for it.
@@ -68,7 +68,7 @@ func (t *occupancy) leave(now func() bool, rest func()) {
 	}
 }
 
-// stop ends what waits for the connector to rest.
+// stop ends what waits for the DB to rest.
 func (t *occupancy) stop() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -116,7 +116,7 @@ func (d *DB) vacate() {
 	d.occupants.leave(d.closing, d.rest)
 }
 
-// rest gives up the connector's share of the cache until it is asked for a connection again.
+// rest gives up the DB's share of the cache until it is asked for a connection again.
 func (d *DB) rest() {
 	d.mu.Lock()
 	d.resting = true

@@ -41,7 +41,7 @@ const (
 	backendLifetime = time.Hour
 )
 
-// places are what a connector has for backends. It is safe for concurrent use.
+// places are what a DB has for backends. It is safe for concurrent use.
 type places struct {
 	d   *DB
 	max int64
@@ -54,7 +54,7 @@ type places struct {
 	closed bool
 	timer  *time.Timer // nil, or until the first of free is to be closed
 
-	// lender is the backend of which connector.known is the state, if that holds no longer than it lasts.
+	// lender is the backend of which DB.known is the state, if that holds no longer than it lasts.
 	lender *link
 	lent   *state
 

@@ -271,7 +271,7 @@ func (p *tracedConn) joinLocked() *Conn {
 	return c
 }
 
-// shedLocked gives up what came through a connector that is closed by now.
+// shedLocked gives up what came through a DB that is closed by now.
 func (p *tracedConn) shedLocked() {
 	if p.direct != nil && len(p.open) == 0 && !p.t.has(p.direct.d) {
 		p.dropLocked()

@@ -11,7 +11,7 @@ import (
 	"github.com/cachedpg/cachedpg/internal/space"
 )
 
-// problems are those of the connector and of the space that it uses.
+// allProblems are those of the DB and of the space that it uses.
 func (d *DB) allProblems() []space.Problem {
 	all := d.problems.List()
 	if sp := d.space(); sp != nil {

@@ -27,7 +27,7 @@ type sideEffects struct {
 
 	session    bool    // settings or temporary objects change
 	change     *change // the one of them that does, nil if there may be several or it is not known
-	durability bool    // synchronous_commit may change, see flush.go
+	durability bool    // synchronous_commit may change, see commitmode.go
 	opaque     bool    // anything may
 }
 

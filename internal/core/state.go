@@ -52,7 +52,7 @@ func (st *state) current() bool {
 // asks PostgreSQL for what is not. An error is one of dialling.
 func (c *Conn) state(ctx context.Context) (*state, error) {
 	if c.inner == nil {
-		if known := c.d.known.Load(); known.current() && known.space.Before.Load().Warm.Load() { // else it is asked, see isWarm
+		if known := c.d.known.Load(); known.current() && known.space.Before.Load().Warm.Load() { // else it is asked, see Space.IsWarm
 			return known, nil
 		}
 	} else if c.joinLate(); c.known.current() && !c.promoted() && c.agrees() && c.since.holds(c.known.view) {

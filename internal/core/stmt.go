@@ -24,7 +24,7 @@ type preparedOn struct {
 	inner backend.Statement
 }
 
-// PrepareContext prepares the statement on PostgreSQL, which says what is
+// Prepare prepares the statement on PostgreSQL, which says what is
 // wrong with it. A cacheable text that PostgreSQL has accepted before on
 // another connection is prepared when it is first needed: database/sql
 // prepares on every connection, and a hit needs none.
@@ -90,7 +90,7 @@ func (s *Stmt) isPrepared() bool {
 // NumInput is the number of parameters.
 func (s *Stmt) NumInput() int { return s.inputs }
 
-// ExecContext executes as Conn.ExecContext does.
+// Exec executes as Conn.Exec does.
 func (s *Stmt) Exec(ctx context.Context, args []backend.Arg) (backend.Result, error) {
 	if err := s.prepare(ctx); err != nil {
 		return nil, err
@@ -98,7 +98,7 @@ func (s *Stmt) Exec(ctx context.Context, args []backend.Arg) (backend.Result, er
 	return s.c.Exec(ctx, s.query, args)
 }
 
-// QueryContext queries as Conn.QueryContext does. PostgreSQL has typed the
+// Query queries as Conn.Query does. PostgreSQL has typed the
 // parameters at Prepare, whatever the connection's default mode.
 func (s *Stmt) Query(ctx context.Context, args []backend.Arg) (backend.ResultSet, error) {
 	c := s.c

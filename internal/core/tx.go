@@ -166,7 +166,7 @@ func (c *Conn) mustNotAsk() bool {
 	return c.tx != nil && !c.tx.queried && c.inner.TxStatus() == 'T'
 }
 
-// BeginTx starts a transaction on PostgreSQL.
+// Begin starts a transaction on PostgreSQL.
 func (c *Conn) Begin(ctx context.Context, opts backend.TxOptions) (backend.Tx, error) {
 	if err := c.enter(); err != nil {
 		return nil, err
@@ -205,7 +205,7 @@ func (c *Conn) Begin(ctx context.Context, opts backend.TxOptions) (backend.Tx, e
 	return &tx{c: c, ctx: ctx, inner: inner}, nil
 }
 
-// tx is a transaction begun by BeginTx.
+// tx is a transaction begun by Begin.
 type tx struct {
 	c     *Conn
 	ctx   context.Context
@@ -252,7 +252,7 @@ func (c *Conn) settle() {
 	}
 	switch inTx := c.inner.TxStatus() != 'I'; {
 	case inTx && c.tx == nil:
-		c.tx = &txState{} // a BEGIN that did not come by BeginTx
+		c.tx = &txState{} // a BEGIN that did not come by Conn.Begin
 	case !inTx && c.tx != nil:
 		c.leave()
 		c.retract()

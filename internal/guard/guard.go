@@ -39,7 +39,7 @@ type Guard struct {
 	begun  sync.Once   // guards turns
 	turns  *Rotation   // holds there what posts do elsewhere
 
-	statementPool atomic.Int64 // when a pooler in statement mode was in between, see statementpool.go
+	statementPool atomic.Int64 // when a pooler in statement mode was in between, see internal/core/statementpool.go
 }
 
 const (
@@ -53,7 +53,7 @@ const (
 // ErrNone: a guard has nobody to dial.
 var ErrNone = errors.New("cachedpg: no connector is open to ask PostgreSQL with")
 
-// Dialler dials for a guard. It is a connector.
+// Dialler dials for a guard. It is a core.DB.
 type Dialler interface {
 	// WaysFor are those in which the database of id may be reached, for a connection that lasts or for one
 	// question. The error says why there is to be none now.

@@ -63,7 +63,7 @@ const (
 	LockRelay  = 0x6564706b // a relay is there that can reach the store
 	LockSetup  = 0x6564706c // the tables are being made
 
-	// Classes of their own, for the object says who holds them: see camp and policyPost.
+	// Classes of their own, for the object says who holds them: see peers.Camp and the locks of its policies.
 	LockCamps    = 0x63616369
 	LockPolicies = 0x6361636a
 )
@@ -84,7 +84,7 @@ func Held(object int) string {
 		" AND database OPERATOR(pg_catalog.=) (SELECT oid FROM pg_catalog.pg_database WHERE datname OPERATOR(pg_catalog.=) pg_catalog.current_database()))", LockClass, object)
 }
 
-// lock is a statement that calls one of PostgreSQL's functions for such a lock.
+// LockSQL is a statement that calls one of PostgreSQL's functions for such a lock.
 func LockSQL(function string, object int) string {
 	return fmt.Sprintf("SELECT pg_catalog.%s(%d, %d)::pg_catalog.text", function, LockClass, object)
 }
