@@ -14,12 +14,14 @@ import (
 	pg_query "github.com/pganalyze/pg_query_go/v5"
 
 	"github.com/cachedpg/cachedpg/internal/backend"
+	"github.com/cachedpg/cachedpg/internal/config"
 	"github.com/cachedpg/cachedpg/internal/guard"
 	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/outbox"
 	"github.com/cachedpg/cachedpg/internal/peers"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 	"github.com/cachedpg/cachedpg/internal/redistest"
+	"github.com/cachedpg/cachedpg/internal/setup"
 	"github.com/cachedpg/cachedpg/internal/space"
 	"github.com/cachedpg/cachedpg/store"
 )
@@ -94,7 +96,7 @@ func askEverything(t *testing.T, path string, prepare func(database string), loo
 		t.Fatal(err)
 	}
 	defer installer.Close()
-	if err := errors.Join(Setup(ctx, installer, "postgres"), Setup(ctx, installer), SetupWAL(ctx, installer), SetupWAL(ctx, installer)); err != nil {
+	if err := errors.Join(setup.Tables(ctx, installer, "postgres"), setup.Tables(ctx, installer), setup.WAL(ctx, installer), setup.WAL(ctx, installer)); err != nil {
 		t.Fatal(err)
 	}
 	for _, feature := range askingFeatures {
@@ -459,7 +461,7 @@ func parts(list any) (parts []string) {
 }
 
 func (w *nameWalk) name(what string, list any) {
-	if p := parts(list); len(p) < 2 || !slices.Contains([]string{"pg_catalog", ownSchema}, p[0]) {
+	if p := parts(list); len(p) < 2 || !slices.Contains([]string{"pg_catalog", config.OwnSchema}, p[0]) {
 		w.problems = append(w.problems, fmt.Sprintf("the %s %q is found by the search_path", what, strings.Join(p, ".")))
 	}
 }
@@ -488,7 +490,7 @@ func (w *nameWalk) look(node map[string]any) {
 	}
 	if name, ok := node["relname"].(string); ok {
 		schema, _ := node["schemaname"].(string)
-		if schema != "pg_catalog" && schema != ownSchema && !(schema == "" && w.ctes[name]) {
+		if schema != "pg_catalog" && schema != config.OwnSchema && !(schema == "" && w.ctes[name]) {
 			w.problems = append(w.problems, fmt.Sprintf("the relation %q is found by the search_path", name))
 		}
 	}

@@ -57,7 +57,7 @@ var speaks = []string{"database/sql/driver"}
 
 var rules = []rule{
 	// The face.
-	{pattern: ".", project: []string{"internal/core", "internal/config", "internal/backend", "internal/behind", "internal/outbox", "internal/peers", "internal/inside", "internal/redact", "invalidation/...", "store"}, modules: []string{pgx}},
+	{pattern: ".", project: []string{"internal/core", "internal/config", "internal/backend", "internal/behind", "internal/outbox", "internal/setup", "internal/peers", "internal/inside", "internal/redact", "invalidation/...", "store"}, modules: []string{pgx}},
 	// The core: connections, their reads and writes.
 	{pattern: "internal/core", project: []string{"internal/planning", "internal/space", "internal/peers", "internal/flight", "internal/through", "internal/behind", "internal/outbox", "internal/guard", "internal/backend", "internal/config", "internal/clock",
 		"internal/inside", "internal/redact", waiting, pausing, refusal, steps, "invalidation/...", "keying", "parser", "catalog", "store", "store/redis"}, modules: []string{pgx}, never: speaks},
@@ -74,6 +74,8 @@ var rules = []rule{
 	{pattern: "internal/behind", project: []string{"internal/backend", pausing, refusal, steps, "parser", "catalog", "keying", "store", "store/redis"}, modules: []string{pgx}, never: speaks},
 	// Sources of events.
 	{pattern: "internal/outbox", project: []string{"internal/guard", "internal/backend", pausing, refusal, steps, "invalidation", "store"}, modules: []string{pgx}, never: speaks},
+	// What a database must have, for the command and for programs.
+	{pattern: "internal/setup", project: []string{"internal/outbox", "internal/behind", "internal/guard", "internal/config", pausing, refusal, "invalidation/walfeed"}, modules: []string{pgx}, never: speaks},
 	// The wrapped connection, and what all others build upon.
 	{pattern: "internal/backend", project: []string{"parser", "catalog", "keying", refusal}, modules: []string{pgx}},
 	{pattern: "internal/config", project: []string{"internal/redact", "catalog", "store/redis"}, never: speaks},
@@ -153,6 +155,7 @@ func TestRulesCatchWhatTheyAreFor(t *testing.T) {
 		{"internal/through", module + "/internal/space", false},
 		{"internal/behind", module + "/internal/core", false},
 		{"internal/outbox", module + "/internal/space", false},
+		{"internal/setup", module + "/internal/core", false},
 		{".", pgx + "/stdlib", true},
 		{".", pgQuery, false},
 		{".", goRedis, false},

@@ -1,4 +1,4 @@
-package core
+package setup
 
 import (
 	"context"
@@ -14,63 +14,60 @@ import (
 	"github.com/cachedpg/cachedpg/internal/guard"
 	"github.com/cachedpg/cachedpg/internal/outbox"
 	"github.com/cachedpg/cachedpg/internal/pgerr"
+	"github.com/cachedpg/cachedpg/invalidation/walfeed"
 )
 
-// ownSchema is where the driver's own tables live. Nothing that reads them is
-// cached: what the driver itself writes there invalidates nothing.
-const ownSchema = config.OwnSchema
-
-// setupPiece is a table that Setup makes.
-type setupPiece struct {
+// piece is a table that Tables makes.
+type piece struct {
 	table  string
 	sql    string // what makes the table, then what an older one lacks
 	last   string // a column of the newest version
 	grants string // what the application's roles and those of relays need
 }
 
-var setupPieces = []setupPiece{
+var pieces = []piece{
 	{outbox.Table, outbox.TableSQL, "", outbox.Privileges},
 	{"cachedpg.queue", behind.TableSQL, "known", "SELECT, INSERT, UPDATE"},
 }
 
-const createSchema = "CREATE SCHEMA IF NOT EXISTS " + ownSchema
+const createSchema = "CREATE SCHEMA IF NOT EXISTS " + config.OwnSchema
 
-// SetupSQL is what Setup executes, as a text for an administrator to read and to
+// TablesSQL is what Tables executes, as a text for an administrator to read and to
 // run instead. Running it twice changes nothing. roles are those that the
 // application and its relays connect as, unless they own the tables.
-func SetupSQL(roles ...string) string {
+func TablesSQL(roles ...string) string {
 	var text strings.Builder
 	fmt.Fprintf(&text, "%s;\n", createSchema)
-	for _, p := range setupPieces {
+	for _, p := range pieces {
 		fmt.Fprintf(&text, "\n%s;\n", p.sql)
 	}
-	if grants := setupGrants(roles); len(grants) > 0 {
+	if grants := grantsTo(roles); len(grants) > 0 {
 		fmt.Fprintf(&text, "\n%s;\n", strings.Join(grants, ";\n"))
 	}
 	return text.String()
 }
 
-func setupGrants(roles []string) (grants []string) {
+func grantsTo(roles []string) (grants []string) {
 	for _, role := range roles {
 		role = pgx.Identifier{role}.Sanitize()
-		grants = append(grants, "GRANT USAGE ON SCHEMA "+ownSchema+" TO "+role)
-		for _, p := range setupPieces {
+		grants = append(grants, "GRANT USAGE ON SCHEMA "+config.OwnSchema+" TO "+role)
+		for _, p := range pieces {
 			grants = append(grants, "GRANT "+p.grants+" ON "+p.table+" TO "+role)
 		}
 	}
 	return grants
 }
 
-// Setup makes the tables that the outbox and strategy "write-behind" need, where they are not there yet, and
+// Tables makes the tables that the outbox and strategy "write-behind" need, where they are not there yet, and
 // lets roles use them. db may be opened with any driver for PostgreSQL. All of it
 // happens or nothing; several may do it at once, and again.
-func Setup(ctx context.Context, db *sql.DB, roles ...string) error {
+func Tables(ctx context.Context, db *sql.DB, roles ...string) error {
 	tx, err := db.BeginTx(ctx, nil)
 	if err != nil {
 		return fmt.Errorf("cachedpg: setup: %w", err)
 	}
 	defer tx.Rollback()
-	err = setup(ctx, tx, roles)
+	err = makeTables(ctx, tx, roles)
 	if err == nil {
 		err = tx.Commit()
 	}
@@ -86,13 +83,13 @@ func Setup(ctx context.Context, db *sql.DB, roles ...string) error {
 	return fmt.Errorf("cachedpg: setup: %w", err)
 }
 
-func setup(ctx context.Context, tx *sql.Tx, roles []string) error {
+func makeTables(ctx context.Context, tx *sql.Tx, roles []string) error {
 	// IF NOT EXISTS is no help against another who does the same right now.
 	if _, err := tx.ExecContext(ctx, guard.LockSQL("pg_advisory_xact_lock", guard.LockSetup)); err != nil {
 		return err
 	}
 	var commands []string
-	for _, p := range setupPieces {
+	for _, p := range pieces {
 		// Who may use what is there need not be allowed to make it.
 		var there bool
 		question := "SELECT EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace" +
@@ -110,7 +107,7 @@ func setup(ctx context.Context, tx *sql.Tx, roles []string) error {
 		}
 		commands = append(commands, strings.Split(p.sql, ";\n")...)
 	}
-	for _, command := range append(commands, setupGrants(roles)...) {
+	for _, command := range append(commands, grantsTo(roles)...) {
 		if _, err := tx.ExecContext(ctx, command); err != nil {
 			return err
 		}
@@ -118,20 +115,20 @@ func setup(ctx context.Context, tx *sql.Tx, roles []string) error {
 	return nil
 }
 
-// RemoveSetupSQL is what RemoveSetup executes, but for ending the feeds that follow
+// RemoveSQL is what Remove executes, but for ending the feeds that follow
 // the log now.
-func RemoveSetupSQL() string {
+func RemoveSQL() string {
 	var text strings.Builder
-	for _, p := range setupPieces {
+	for _, p := range pieces {
 		fmt.Fprintf(&text, "DROP TABLE IF EXISTS %s;\n", p.table)
 	}
-	return text.String() + WALRemoveSQL
+	return text.String() + walfeed.RemoveSQL
 }
 
-// RemoveSetup takes away what Setup and SetupWAL have made, the schema included if
+// Remove takes away what Tables and WAL have made, the schema included if
 // nothing else is in it. Applications must not need it any more. It is an error if
 // the outbox holds what was not delivered. It can be run again.
-func RemoveSetup(ctx context.Context, db *sql.DB) error {
+func Remove(ctx context.Context, db *sql.DB) error {
 	if err := removeTables(ctx, db); err != nil {
 		return fmt.Errorf("cachedpg: setup: %w", err)
 	}
@@ -146,7 +143,7 @@ func removeTables(ctx context.Context, db *sql.DB) error {
 	defer tx.Rollback()
 	var there, holds bool
 	question := "SELECT EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace" +
-		" WHERE nspname OPERATOR(pg_catalog.=) '" + ownSchema + "' AND relname OPERATOR(pg_catalog.=) 'outbox')"
+		" WHERE nspname OPERATOR(pg_catalog.=) '" + config.OwnSchema + "' AND relname OPERATOR(pg_catalog.=) 'outbox')"
 	if err := tx.QueryRowContext(ctx, question).Scan(&there); err != nil {
 		return err
 	}
@@ -158,7 +155,7 @@ func removeTables(ctx context.Context, db *sql.DB) error {
 	if holds {
 		return errors.New("cachedpg.outbox holds what was not delivered; let cachedpg relay work it off, or delete it")
 	}
-	for _, p := range setupPieces {
+	for _, p := range pieces {
 		if _, err := tx.ExecContext(ctx, "DROP TABLE IF EXISTS "+p.table); err != nil {
 			return err
 		}

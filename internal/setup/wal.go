@@ -1,4 +1,4 @@
-package core
+package setup
 
 import (
 	"context"
@@ -11,31 +11,20 @@ import (
 	"github.com/cachedpg/cachedpg/invalidation/walfeed"
 )
 
-// WALSetupSQL makes in a database what Config.External = "wal" needs, and mends
-// it: the publication cachedpg, and event triggers that tell of changes of the
-// schema. It can be run again. It needs a superuser and PostgreSQL 14 or newer. A
-// table without a replica identity gets one, or PostgreSQL would refuse to update
-// it; docs/wal-feed.md says which.
-const WALSetupSQL = walfeed.SetupSQL
+// patience bounds waiting for transactions that were open during a setup.
+const patience = 10 * time.Second
 
-// WALRemoveSQL takes away what WALSetupSQL has made, and gives tables the replica
-// identity back that they had. It can be run again.
-const WALRemoveSQL = walfeed.RemoveSQL
-
-// setupPatience bounds waiting for transactions that were open during a setup.
-const setupPatience = 10 * time.Second
-
-// SetupWAL runs WALSetupSQL in the database of db, whose driver may be this one
+// WAL runs walfeed.SetupSQL in the database of db, whose driver may be this one
 // or pgx's. It looks again at what transactions have made that were open meanwhile.
-func SetupWAL(ctx context.Context, db *sql.DB) error {
-	if err := setupWAL(ctx, db); err != nil {
+func WAL(ctx context.Context, db *sql.DB) error {
+	if err := makeWAL(ctx, db); err != nil {
 		return fmt.Errorf("cachedpg: setting up for cache_external=wal: %w", err)
 	}
 	return nil
 }
 
-func setupWAL(ctx context.Context, db *sql.DB) error {
-	if _, err := db.ExecContext(ctx, WALSetupSQL); err != nil {
+func makeWAL(ctx context.Context, db *sql.DB) error {
+	if _, err := db.ExecContext(ctx, walfeed.SetupSQL); err != nil {
 		return err
 	}
 	var xid string
@@ -43,7 +32,7 @@ func setupWAL(ctx context.Context, db *sql.DB) error {
 		return err
 	}
 	over := "SELECT pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot()) OPERATOR(pg_catalog.>=) '" + xid + "'::pg_catalog.xid8"
-	deadline := time.Now().Add(setupPatience)
+	deadline := time.Now().Add(patience)
 	for wait := time.Millisecond; ; wait = min(2*wait, 200*time.Millisecond) {
 		var all bool
 		if err := db.QueryRowContext(ctx, over).Scan(&all); err != nil {
@@ -60,10 +49,10 @@ func setupWAL(ctx context.Context, db *sql.DB) error {
 	return err
 }
 
-// RemoveWAL takes away what SetupWAL has made, by WALRemoveSQL, and the slots of
+// RemoveWAL takes away what WAL has made, by walfeed.RemoveSQL, and the slots of
 // those who follow the log now. It can be run again.
 func RemoveWAL(ctx context.Context, db *sql.DB) error {
-	if _, err := db.ExecContext(ctx, WALRemoveSQL); err != nil {
+	if _, err := db.ExecContext(ctx, walfeed.RemoveSQL); err != nil {
 		return fmt.Errorf("cachedpg: removing what cache_external=wal needs: %w", err)
 	}
 	// Who follows begins anew, and finds nothing: a slot may be made meanwhile.
