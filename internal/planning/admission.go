@@ -32,7 +32,7 @@ const (
 	minGain = 4
 
 	// Of what is not looked up these are all the same: the keys whose first byte
-	// is below sampledKeys of 256, and the first sampledRun of each sampledEvery lookups.
+	// is below sampledKeys of 256, and the first sampledRun of each SampledEvery lookups.
 	// Among few of many keys it shows as soon as among all whether they
 	// are asked for again; a run finds out about a text that has a few keys.
 	sampledKeys  = 4
@@ -46,7 +46,7 @@ const (
 // account is that of a text or a table. Its methods may be called concurrently; the
 // zero value is a full one.
 type account struct {
-	Spent atomic.Int32 // from 0 to accountLimit
+	Spent atomic.Int32 // from 0 to AccountLimit
 }
 
 // take reports whether something is left.

@@ -32,7 +32,7 @@ const (
 
 	maxPaths = 256 // search_paths at a time; a schema per tenant may have many
 
-	// What the plans of a connector may take, in bytes: a quarter of Config.Memory
+	// What the plans of a DB may take, in bytes: a quarter of Config.Memory
 	// within these, and statistics.
 	minPlanBytes, MaxPlanBytes = 4 << 20, 16 << 20
 	MaxStatsBytes              = 2 << 20
@@ -98,7 +98,7 @@ type Shape struct {
 	Policy  string        // the strategy of its relations; the last in strategies counts
 	TTL     time.Duration // of an entry, before jitter
 	Queue   behind.Place
-	Through []uint32 // relations whose writers refill it, see through.go
+	Through []uint32 // relations whose writers refill it, see package through
 	// Inputs is the number of parameters once PostgreSQL has accepted the
 	// text, and -1 before; a Prepare of an accepted text sends nothing.
 	Inputs atomic.Int32
@@ -128,7 +128,7 @@ func (d *Texts) Init(cfg *config.Config) {
 type planSets struct {
 	mu      sync.Mutex // guards the fields below
 	current *planCache // of the catalog that was asked for last
-	none    *planCache // of noCatalog
+	none    *planCache // of space.NoCatalog
 }
 
 // planKey is what a text's meaning depends on in a session.

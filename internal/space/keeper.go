@@ -330,7 +330,7 @@ func (k *Keeper) onDisk(ctx context.Context, over []store.WriterID) (sure []stor
 }
 
 // Orphaned returns writers of which nothing but the announcement says that they
-// are alive, see alone.go, once they are over: at a moment when nobody was
+// are alive, see internal/core/alone.go, once they are over: at a moment when nobody was
 // announced they were dead, and what they had sent before has ended since.
 // What is still on its way through a pooler then cannot be seen.
 func (k *Keeper) Orphaned(ctx context.Context, due []store.WriterID) (over []store.WriterID) {

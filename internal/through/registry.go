@@ -18,7 +18,7 @@ import (
 )
 
 // Strategy "write-through": a writer reads again what its commit has invalidated,
-// see refill.go. An entry does not say by which SELECT it came about, so this
+// see internal/core/refill.go. An entry does not say by which SELECT it came about, so this
 // process remembers that of each result that it has read of such relations.
 
 const (

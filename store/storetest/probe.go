@@ -23,7 +23,7 @@ func (p probe) lookup(key store.Key, tags ...store.Tag) (*store.Entry, store.Out
 		p.Fatalf("Lookup: %v with entry %v", outcome, e)
 	}
 	if outcome == store.Busy {
-		outcome = store.Miss // that somebody else attends to; see shared.go
+		outcome = store.Miss // that somebody else attends to; see store/shared.go
 	}
 	return e, outcome, stamps
 }
