@@ -69,28 +69,6 @@ func (in *Pgx) Read(ctx context.Context, q Query) (Rows, error) {
 	return rows, nil
 }
 
-// ExecContext is pgx' stdlib's, but for describe_exec outside of a transaction.
-func (in *Pgx) ExecContext(ctx context.Context, sql string, args []driver.NamedValue) (driver.Result, error) {
-	if len(args) == 0 || sql == "" || in.TxStatus() != 'I' || in.Closed() {
-		return in.Conn.ExecContext(ctx, sql, args)
-	}
-	q := Query{SQL: sql, Args: args, Values: args, Mode: in.defaultMode}
-	for len(q.Values) > 0 {
-		mode, ok := q.Values[0].Value.(pgx.QueryExecMode)
-		if !ok {
-			break
-		}
-		q.Mode, q.Values = mode, q.Values[1:]
-	}
-	if q.Mode != pgx.QueryExecModeDescribeExec || len(q.Values) == 0 {
-		return in.Conn.ExecContext(ctx, sql, args)
-	}
-	ctx = in.trace.start(ctx, sql, appendValues(nil, args))
-	tag, err := in.execTogether(ctx, q)
-	in.trace.end(ctx, tag, err)
-	return driver.RowsAffected(tag.RowsAffected()), pgerr.AsStdlib(err)
-}
-
 func (in *Pgx) execTogether(ctx context.Context, q Query) (pgconn.CommandTag, error) {
 	sd, err := in.pgxConn.Prepare(ctx, "", q.SQL)
 	if err != nil {
@@ -141,32 +119,6 @@ func (in *Pgx) sendTogether(ctx context.Context, q Query) (*pgconn.ResultReader,
 	return in.pgxConn.PgConn().ExecParams(ctx, q.SQL, b.ParamValues, sd.ParamOIDs, b.ParamFormats, formats), nil
 }
 
-func appendValues(values []any, args []driver.NamedValue) []any {
-	for _, a := range args {
-		values = append(values, a.Value)
-	}
-	return values
-}
-
-// ownTrace tells the caller's tracer of what does not go through pgx' Query and Exec.
-type ownTrace struct {
-	conn   *pgx.Conn
-	tracer pgx.QueryTracer // nil if there is none
-}
-
-func (t ownTrace) start(ctx context.Context, sql string, args []any) context.Context {
-	if t.tracer == nil {
-		return ctx
-	}
-	return t.tracer.TraceQueryStart(ctx, t.conn, pgx.TraceQueryStartData{SQL: sql, Args: args})
-}
-
-func (t ownTrace) end(ctx context.Context, tag pgconn.CommandTag, err error) {
-	if t.tracer != nil {
-		t.tracer.TraceQueryEnd(ctx, t.conn, pgx.TraceQueryEndData{CommandTag: tag, Err: err})
-	}
-}
-
 // tracedRows end their trace when they are closed.
 type tracedRows struct {
 	pgx.Rows
@@ -181,4 +133,26 @@ func (r *tracedRows) Close() {
 		r.closed = true
 		r.trace.end(r.ctx, r.CommandTag(), r.Err())
 	}
+}
+
+// ExecContext is pgx' stdlib's, but for describe_exec outside of a transaction.
+func (in *Pgx) ExecContext(ctx context.Context, sql string, args []driver.NamedValue) (driver.Result, error) {
+	if len(args) == 0 || sql == "" || in.TxStatus() != 'I' || in.Closed() {
+		return in.Conn.ExecContext(ctx, sql, args)
+	}
+	q := Query{SQL: sql, Args: args, Values: args, Mode: in.defaultMode}
+	for len(q.Values) > 0 {
+		mode, ok := q.Values[0].Value.(pgx.QueryExecMode)
+		if !ok {
+			break
+		}
+		q.Mode, q.Values = mode, q.Values[1:]
+	}
+	if q.Mode != pgx.QueryExecModeDescribeExec || len(q.Values) == 0 {
+		return in.Conn.ExecContext(ctx, sql, args)
+	}
+	ctx = in.trace.start(ctx, sql, appendValues(nil, args))
+	tag, err := in.execTogether(ctx, q)
+	in.trace.end(ctx, tag, err)
+	return driver.RowsAffected(tag.RowsAffected()), pgerr.AsStdlib(err)
 }

@@ -4,54 +4,13 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
 
-	"github.com/cachedpg/cachedpg/catalog"
-	"github.com/cachedpg/cachedpg/internal/backend"
-	"github.com/cachedpg/cachedpg/internal/pgerr"
 	"github.com/cachedpg/cachedpg/internal/step"
 	"github.com/cachedpg/cachedpg/store/redis"
 )
-
-// applier empties the queue, over a connection of the driver's own kind: so
-// what it writes is marked, committed and released as any other write is. Many
-// processes may try; the lock of the row with the position lets one at a time.
-//
-//	BEGIN; lock the position
-//	is the queue this server's?
-//	read the entries behind it, run them
-//	record the new position, and those that were refused
-//	COMMIT
-//	take the applied out of the queue, put the refused among the dead
-//
-// Killed before COMMIT, nothing has happened. Killed after it, the next one
-// finds the position, begins behind it and repeats the last line.
-type applier struct {
-	b    *Queue
-	c    Conn // nil when it is given up
-	seen bool // the queue was compared with the position on this connection
-
-	place   string
-	rival   rival
-	catalog *catalog.Snapshot // of now, for the batch
-	keyBuf  []byte            // scratch space
-}
-
-func (a *applier) close() {
-	if a.c != nil {
-		_ = a.c.Close()
-		a.c, a.seen, a.place = nil, false, ""
-	}
-}
-
-// isClosed reports that there is no connection that could be used.
-func (a *applier) isClosed() bool { return a.c == nil || isClosed(a.c) }
-
-func isClosed(c Conn) bool { return c.Inner() == nil || c.Inner().Closed() }
 
 // round applies one batch. more says that there may be others.
 func (a *applier) round(ctx context.Context) (more bool, pos string, err error) {
@@ -210,14 +169,6 @@ func (a *applier) batch(ctx context.Context, refusing bool) (more bool, pos stri
 	return len(entries) == batchMost, pos, err
 }
 
-func named(values ...any) []backend.Arg {
-	args := make([]backend.Arg, len(values))
-	for i, v := range values {
-		args[i] = backend.Arg{Ordinal: i + 1, Value: v}
-	}
-	return args
-}
-
 // settingsSQL are those of the transaction that applies. A process that is stopped,
 // and not dead, must not keep the position from others for long, and a transaction
 // that PostgreSQL may forget must not take writes out of the queue.
@@ -267,70 +218,3 @@ func (a *applier) apply(ctx context.Context, e redis.Queued, rec *record, given 
 	}
 	return letter, nil
 }
-
-// session is the session that the transaction is in, as entries give it.
-func (a *applier) session(ctx context.Context) (settings map[string]string, err error) {
-	s, err := a.c.Session(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if s == nil {
-		return nil, errors.New("cachedpg: write-behind: the session's settings cannot be read")
-	}
-	return SettingsOf(s), nil
-}
-
-// enterSession gives the transaction the settings under which the write was
-// queued, where they are not the applier's own.
-func (a *applier) enterSession(ctx context.Context, wanted map[string]string) error {
-	c := a.c
-	own, err := a.session(ctx)
-	if err != nil {
-		return err
-	}
-	var calls []string
-	var args []any
-	for name, want := range wanted {
-		if own[name] != want {
-			args = append(args, name, want)
-			calls = append(calls, fmt.Sprintf("pg_catalog.set_config($%d, $%d, true)", len(args)-1, len(args)))
-		}
-	}
-	if len(calls) == 0 {
-		return nil
-	}
-	if _, err := c.Exec(ctx, "SELECT "+strings.Join(calls, ", "), named(args...)); err != nil {
-		err = fmt.Errorf("cachedpg: write-behind: a write was queued in a session that this process cannot enter: %w", err)
-		if isGone(err) { // nobody can
-			err = &refusedWrite{err}
-		}
-		return err
-	}
-	c.Forget()
-	return nil
-}
-
-// isFinal reports that to try again is of no use. Of PostgreSQL's errors those of the
-// connection, of resources, of its being stopped, and of others who are in the way pass.
-func isFinal(err error) bool {
-	var refused *pgconn.PgError
-	if !errors.As(err, &refused) {
-		return !errors.Is(err, backend.ErrBadConn) // pgx cannot encode a value
-	}
-	switch refused.Code[:min(2, len(refused.Code))] {
-	case "08", "40", "53", "57", "58":
-		return false
-	}
-	return refused.Code != pgerr.LockNotAvailable && refused.Code != pgerr.ReadOnlyTransaction
-}
-
-// isGone reports that a setting has a value that there is not any more, such as a role.
-func isGone(err error) bool { return pgerr.Is(err, pgerr.InvalidValue, pgerr.UndefinedObject) }
-
-// isVictim reports that PostgreSQL has undone the transaction for the sake of another.
-func isVictim(err error) bool {
-	var refused *pgconn.PgError
-	return errors.As(err, &refused) && strings.HasPrefix(refused.Code, "40")
-}
-
-func isLockTimeout(err error) bool { return pgerr.Is(err, pgerr.LockNotAvailable) }

@@ -137,10 +137,3 @@ func (b *Queue) prepare(ctx context.Context, role string) error {
 	}
 	return nil
 }
-
-// gave takes notice of a sequence number that was given out.
-func (b *Queue) gave(number int64) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.given = max(b.given, number)
-}

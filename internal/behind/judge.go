@@ -66,11 +66,6 @@ func (r *record) maySet(wanted map[string]string) error {
 	return nil
 }
 
-// readable reports that under these settings PostgreSQL reads texts as our parser does.
-func readable(settings map[string]string) bool {
-	return settings["client_encoding"] == "UTF8" && settings["standard_conforming_strings"] == "on"
-}
-
 // judge reports whether a statement is what the strategy queues. What an old catalog refuses is
 // looked at again with the one of now.
 func (a *applier) judge(ctx context.Context, sql string, s Statement, k *known) error {

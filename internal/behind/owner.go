@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/cachedpg/cachedpg/internal/backend"
-	"github.com/cachedpg/cachedpg/internal/pause"
 	"github.com/cachedpg/cachedpg/internal/pgerr"
 	"github.com/cachedpg/cachedpg/store/redis"
 )
@@ -27,39 +26,6 @@ import (
 //	                                production never does)
 //	                                another server owns the queue, and is alive: stands aside
 //	applies, records, takes it out
-
-// Standing is how a server stands to the queue.
-type Standing uint8
-
-const (
-	Unknown  Standing = iota
-	Owns              // and what is queued here can be applied
-	Waiting           // another owned it a moment ago, and may be gone
-	Foreign           // another owns it, and is alive
-	Doubtful          // nobody can tell but a person
-)
-
-// notOwner is why a process does not apply the queue.
-type notOwner struct {
-	standing Standing
-	reason   string
-	owner    string // if foreign
-}
-
-func (e *notOwner) Error() string { return "cachedpg: write-behind: " + e.reason }
-
-// IsNotOwner reports that the queue belongs to another server than this one, or may do so.
-func IsNotOwner(err error) bool { return errors.As(err, new(*notOwner)) }
-func isForeign(err error) bool  { return standingOf(err) == Foreign }
-func isWaiting(err error) bool  { return standingOf(err) == Waiting }
-
-func standingOf(err error) Standing {
-	var e *notOwner
-	if errors.As(err, &e) {
-		return e.standing
-	}
-	return Unknown
-}
 
 const takeOver = "; if this one is to take its place run \"cachedpg queue take-over\" with the DSN of the application, or else give it a Redis of its own"
 
@@ -99,28 +65,6 @@ func (b *Queue) stopped() error {
 func (b *Queue) foreignTo(owner string) bool {
 	var e *notOwner
 	return errors.As(b.stopped(), &e) && e.standing == Foreign && e.owner == owner
-}
-
-// Check is what Ping says: whose the queue is, and nothing that passes.
-func (b *Queue) Check(ctx context.Context) error {
-	if b.ready.Load() && b.stopped() == nil {
-		return nil
-	}
-	for {
-		err := b.once(ctx)
-		switch {
-		case isWaiting(err):
-			if err := pause.For(ctx, waitingPause); err != nil {
-				return err
-			}
-			continue
-		case IsNotOwner(err), errors.Is(err, errSealed):
-			return err
-		case err != nil: // such as a lock that another has
-			return b.stopped()
-		}
-		return nil
-	}
 }
 
 // place is where the connection was dialled to, as the configuration says it. "" is unknown.

@@ -4,12 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/cachedpg/cachedpg/internal/backend"
 	"github.com/cachedpg/cachedpg/internal/pause"
 	"github.com/cachedpg/cachedpg/store/redis"
 )
@@ -179,144 +177,4 @@ func (b *Queue) ask(ctx context.Context, inTx bool, enough func() bool) error {
 			}
 		}
 	}
-}
-
-// once has one round made.
-func (b *Queue) once(ctx context.Context) error {
-	return b.await(ctx, b.want(), func() bool { return false })
-}
-
-// want asks for a round that has not begun.
-func (b *Queue) want() (mine uint64) {
-	b.mu.Lock()
-	b.wanted++
-	mine = b.wanted
-	b.mu.Unlock()
-	pause.End(b.now)
-	return mine
-}
-
-// await returns the outcome of a round that began after it was asked for, or nil as
-// soon as something that b.served tells of is enough.
-func (b *Queue) await(ctx context.Context, mine uint64, enough func() bool) error {
-	for {
-		b.mu.Lock()
-		done, err, served := b.done, b.err, b.served
-		b.mu.Unlock()
-		switch {
-		case enough():
-			return nil
-		case done >= mine:
-			return err
-		}
-		select {
-		case <-served:
-		case <-b.ended:
-			return b.host.Closed
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-}
-
-// run makes the rounds, one after another.
-func (b *Queue) run(ctx context.Context) {
-	defer close(b.ended)
-	a := applier{b: b}
-	defer a.close()
-	var failed time.Duration
-	for {
-		b.mu.Lock()
-		mine, asked, pos := b.wanted, b.wanted > b.done || b.err != nil, b.pos // to look does not mend a round that failed
-		b.mu.Unlock()
-		var more bool
-		var err error
-		if asked || !a.seen || !b.idle(ctx) || !a.look(ctx) {
-			if more, pos, err = a.round(ctx); err != nil {
-				err = applyError(err)
-			}
-		}
-		b.mu.Lock()
-		b.done, b.err = mine, err
-		if err == nil || IsNotOwner(err) || errors.Is(err, errSealed) {
-			b.barred = err
-		}
-		if err == nil {
-			b.pos = pos
-			b.ready.Store(true)
-		}
-		b.serveLocked()
-		b.mu.Unlock()
-		wait := lookEvery
-		switch {
-		case err != nil:
-			failed = min(max(2*failed, linger), backoffMost)
-			wait = failed
-		case more:
-			wait, failed = 0, 0
-		default:
-			failed = 0
-		}
-		if !b.pause(ctx, wait, err == nil) {
-			return
-		}
-	}
-}
-
-// serveLocked wakes those who wait.
-func (b *Queue) serveLocked() {
-	close(b.served)
-	b.served = make(chan struct{})
-}
-
-// applyError is what a round's failure is to those who wait for it. It never is
-// backend.ErrBadConn: their own connections are as good as they were.
-func applyError(err error) error {
-	switch {
-	case IsNotOwner(err):
-		return err
-	case errors.Is(err, backend.ErrBadConn):
-		return errors.New("cachedpg: write-behind: the connection broke over which queued writes are applied")
-	case strings.HasPrefix(err.Error(), "cachedpg: "):
-		return err
-	}
-	return fmt.Errorf("cachedpg: write-behind: queued writes cannot be applied: %w", err)
-}
-
-// idle reports that nothing is in the queue, so that PostgreSQL need not be bothered.
-func (b *Queue) idle(ctx context.Context) bool {
-	last, _, err := b.store.Last(ctx)
-	return err == nil && last == ""
-}
-
-// pause waits until a round is due; false when there are no more.
-func (b *Queue) pause(ctx context.Context, wait time.Duration, healthy bool) bool {
-	timer := time.NewTimer(wait)
-	defer timer.Stop()
-	soon := b.soon
-	if !healthy {
-		soon = nil // more of them do not make PostgreSQL answer earlier
-	}
-	for {
-		select {
-		case <-timer.C:
-			return ctx.Err() == nil
-		case <-b.now:
-			return true
-		case <-soon:
-			timer.Reset(linger)
-			soon = nil
-		case <-b.closing:
-			return false
-		case <-ctx.Done():
-			return false
-		}
-	}
-}
-
-// queueLess reports that one id comes before the other; "" comes before all.
-func queueLess(a, b string) bool {
-	ams, an, _ := redis.ParseQueueID(a)
-	bms, bn, _ := redis.ParseQueueID(b)
-	return ams < bms || ams == bms && an < bn
 }

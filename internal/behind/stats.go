@@ -108,5 +108,3 @@ const TableSQL = `CREATE TABLE IF NOT EXISTS cachedpg.queue (
 ALTER TABLE cachedpg.queue ADD COLUMN IF NOT EXISTS fence pg_catalog.int8 NOT NULL DEFAULT 0,
 	ADD COLUMN IF NOT EXISTS sequence pg_catalog.int8 NOT NULL DEFAULT 0,
 	ADD COLUMN IF NOT EXISTS known pg_catalog.text NOT NULL DEFAULT '{}'`
-
-func quoteLiteral(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }

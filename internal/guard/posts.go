@@ -3,7 +3,6 @@ package guard
 import (
 	"context"
 	"errors"
-	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -19,14 +18,6 @@ import (
 type posts struct {
 	of    backend.Conn // the guard's connection that holds them
 	since map[Lock]time.Time
-}
-
-// Lock is a shared advisory lock, by the two keys that PostgreSQL knows it by.
-type Lock struct{ Class, Object int }
-
-// Call is a question that calls one of PostgreSQL's functions for advisory locks with it.
-func (p Lock) Call(function string) string {
-	return fmt.Sprintf("SELECT pg_catalog.%s(%d, %d)::pg_catalog.text", function, p.Class, p.Object)
 }
 
 // Holding makes the process hold exactly the locks, and then asks a question over

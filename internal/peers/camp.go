@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/cachedpg/cachedpg/internal/guard"
+	"github.com/cachedpg/cachedpg/internal/patience"
 	"github.com/cachedpg/cachedpg/store"
 )
 
@@ -172,3 +173,6 @@ func SharedCamp(s store.Shared) func() Camp {
 		return NewCamp(Shared, place.Place())
 	}
 }
+
+// campWait is how long a commit waits for caches that it has seen, as for a notice.
+func Wait() time.Duration { return patience.Lease + guard.NoticeMargin }

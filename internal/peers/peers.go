@@ -121,9 +121,6 @@ type Committer interface {
 	ShowOn(ctx context.Context, own Camp, question string, caches func(answer string) (bool, error)) error
 }
 
-// campWait is how long a commit waits for caches that it has seen, as for a notice.
-func Wait() time.Duration { return patience.Lease + guard.NoticeMargin }
-
 // started is what elapsed counts from.
 var started = time.Now()
 
