@@ -32,7 +32,7 @@
 // This package is the face for database/sql: each method passes its call to
 // internal/core. One SELECT: conn.go QueryContext, internal/core/read.go, keying
 // Plan.Key and Plan.ReadTags, store Memory.Lookup, internal/core/rows.go. One
-// UPDATE: conn.go ExecContext, internal/core/write.go, internal/core/effect.go,
+// UPDATE: conn.go ExecContext, internal/core/write.go, internal/core/begin.go,
 // keying Plan.WriteTags, invalidation Write.Intend, internal/core/finish.go.
 // DESIGN.md has the layers and all steps, and docs/decisions what is not obvious.
 package cachedpg

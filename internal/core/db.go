@@ -5,13 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"reflect"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/multitracer"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/stdlib"
@@ -19,9 +17,7 @@ import (
 	"github.com/cachedpg/cachedpg/internal/backend"
 	"github.com/cachedpg/cachedpg/internal/behind"
 	"github.com/cachedpg/cachedpg/internal/clock"
-	"github.com/cachedpg/cachedpg/internal/config"
 	"github.com/cachedpg/cachedpg/internal/outbox"
-	"github.com/cachedpg/cachedpg/internal/patience"
 	"github.com/cachedpg/cachedpg/internal/pgerr"
 	"github.com/cachedpg/cachedpg/internal/planning"
 	"github.com/cachedpg/cachedpg/internal/space"
@@ -29,69 +25,6 @@ import (
 
 // dialTimeout bounds a connection attempt that has no context, as in pgx.
 const dialTimeout = 60 * time.Second
-
-// Open returns what the connections of an sql.DB share that dials with pgConfig, which must come from
-// pgx.ParseConfig. It returns every problem of the configuration joined. It does not dial.
-func Open(pgConfig pgx.ConnConfig, cfg config.Config) (*DB, error) {
-	d, err := newDB(cfg)
-	if err != nil {
-		return nil, err
-	}
-	d.traced, d.Watches = true, true
-	d.base = &pgConfig
-	d.mode = pgConfig.DefaultQueryExecMode
-	d.connect = func(ctx context.Context, b *link) (backend.Conn, error) {
-		dialled := pgConfig // a shallow copy, so that Tracer is this connection's own
-		backend.AsPrimary(ctx, &dialled)
-		dialled.Tracer = tracer{b}
-		if pgConfig.Tracer != nil {
-			dialled.Tracer = multitracer.New(tracer{b}, pgConfig.Tracer)
-		}
-		seat := backend.WithRider(&dialled)
-		in, err := dialPgx(ctx, stdlib.GetConnector(dialled))
-		if err == nil {
-			seat(in.(*backend.Pgx))
-		}
-		return in, err
-	}
-	// A hook of the caller may make sessions differ; then the state of a
-	// connection is not known before it is dialled.
-	d.eager = pgConfig.AfterConnect != nil ||
-		pgConfig.ValidateConnect != nil && !backend.DefinedIn(reflect.ValueOf(pgConfig.ValidateConnect), reflect.TypeFor[pgconn.Config]().PkgPath())
-	return d, nil
-}
-
-// Wrap returns what the connections of an sql.DB share that come from c, a connector of pgx's stdlib package.
-// See cachedpg.WrapConnector.
-func Wrap(c backend.Connector, cfg config.Config, tracers ...*Tracer) (*DB, error) {
-	if cfg.MaxConns != 0 {
-		return nil, errWrappedPlaces
-	}
-	d, err := newDB(cfg)
-	if err != nil {
-		return nil, err
-	}
-	d.eager, d.Watches = true, true
-	d.wrapped = c
-	d.left, d.customKey = make(map[*backend.Tap]*link), fmt.Sprintf("cachedpg.left %p", d)
-	d.connect = func(ctx context.Context, b *link) (backend.Conn, error) {
-		in, err := dialPgx(ctx, c)
-		if err != nil {
-			return nil, err
-		}
-		ours := in.(*backend.Pgx)
-		d.own.Store(ownConfig(ours.PgxConn()))
-		for _, t := range tracers {
-			ours.Lend(t.lend(ours.PgxConn(), b))
-		}
-		return in, nil
-	}
-	d.tracers = tracers
-	for _, t := range tracers {
-		t.add(d)
-	}
-	return d, nil
-}
 
 // dialledWith is how a connection was dialled. It is kept with that: a copy is not for each time that a pool gives it.
 type dialledWith struct {
@@ -199,14 +132,15 @@ type DB struct {
 	opener        func()              // see OpenedBy; else nil
 	closing       func() bool         // see ClosedBy
 	deadLetter    func(behind.Letter) // see OnDeadLetter
+	queueConn     func() behind.Conn  // a connection that applies what is queued
 	connect       func(context.Context, *link) (backend.Conn, error)
 	mode          pgx.QueryExecMode // of a connection that is not dialled yet
 	eager         bool              // dial in Connect
 	statementPool atomic.Bool       // a pooler in statement mode is known to be in between
 	traced        bool              // the tracer sees what goes past the driver
 	wrapped       backend.Connector
-	tracers       []*Tracer // of the wrapped connector's pool
-	customKey     string    // of a tap in a connection's CustomData
+	closers       []func() // called by Close
+	customKey     string   // of a tap in a connection's CustomData
 	// own is how the wrapped connector dialled last. What the driver asks for
 	// itself must not wait for a place in a pool, nor take one.
 	own atomic.Pointer[pgx.ConnConfig]
@@ -253,30 +187,6 @@ type DB struct {
 	resting  bool // see occupancy
 }
 
-func newDB(cfg config.Config) (*DB, error) {
-	cfg, err := cfg.WithDefaults()
-	if err != nil {
-		return nil, err
-	}
-	target, err := cfg.Target()
-	if err != nil {
-		return nil, err
-	}
-	d := &DB{Member: space.Member{Config: cfg, Target: target}, closing: func() bool { return false }, readPatience: patience.Read,
-		idlers: idlers{retake: space.Backoff{Min: time.Second, Max: time.Minute}}, sessions: make(map[[32]byte]*planning.Session), spaces: make(map[backend.Identity]*space.Space), together: make(map[space.Pair]bool),
-		through: cfg.WritesThrough(),
-		given:   clock.New[givenKey, string](maxGiven), paths: clock.New[pathKey, []string](maxGiven), derived: clock.New[derivation, *planning.Session](maxDerived)}
-	d.Dialler = d
-	d.Texts.Init(&d.Config)
-	if d.StoreName = cfg.Store; target != nil {
-		d.StoreName = target.Server()
-	}
-	if cfg.MaxConns > 0 {
-		d.places = &places{d: d, max: cfg.MaxConns}
-	}
-	return d, nil
-}
-
 // Close gives up its share of the cache.
 func (d *DB) Close() error {
 	d.occupants.stop()
@@ -287,8 +197,8 @@ func (d *DB) Close() error {
 		d.places.closeFree(true)
 	}
 	undrained := d.giveUp()
-	for _, t := range d.tracers {
-		t.remove(d)
+	for _, forget := range d.closers {
+		forget()
 	}
 	if closer, ok := d.wrapped.(io.Closer); ok {
 		return errors.Join(undrained, closer.Close())
@@ -383,3 +293,11 @@ func (d *DB) String() string { return "cachedpg.connector" + d.Config.String() }
 
 // GoString returns what %#v prints, without secrets.
 func (d *DB) GoString() string { return d.String() }
+
+// Heard is told what a connection of the driver's own has found out about where
+// the DB's connections lead now.
+func (d *DB) Heard(s *backend.Session) {
+	if !s.Standby {
+		_, _, _ = d.adopt(s, sighting{})
+	}
+}

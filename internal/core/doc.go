@@ -2,10 +2,10 @@
 // a Conn is one of them. A face, such as the root package, turns calls of its own into those of Conn and Stmt.
 //
 //	read.go, fill.go       the life of a SELECT: Conn.query, Conn.miss, Conn.fill
-//	write.go, effect.go    the life of a write: Conn.exec, Conn.begin; mark.go before COMMIT, finish.go after the answer
+//	write.go, begin.go     the life of a write: Conn.exec, Conn.begin; mark.go before COMMIT, finish.go after the answer
 //	tx.go                  the transaction that is open
-//	state.go, setting.go   what is known of a connection's session
-//	link.go, places.go     connections to PostgreSQL, and how many there may be
+//	state.go, learn.go     what is known of a connection's session
+//	ready.go, link.go      connections to PostgreSQL; places.go, how many there may be
 //
 // Package planning says what a text means, package space has what all connections to one database share, package backend
 // is the connection of pgx that a Conn wraps. DESIGN.md has the steps of a read and of a write through all of them.

@@ -2,8 +2,10 @@ package core
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
+	"github.com/cachedpg/cachedpg/internal/space"
 	"github.com/cachedpg/cachedpg/invalidation"
 	"github.com/cachedpg/cachedpg/store"
 )
@@ -38,4 +40,43 @@ func (d *DB) Apply(ctx context.Context, events ...invalidation.Event) error {
 	}
 	// What they tell of is visible already, so new stamps are enough.
 	return sp.Store.Release(ctx, store.NewWriter(), tags)
+}
+
+var (
+	errNoStore = errors.New("cachedpg: there is no store to apply events to: cache_store is off, or PostgreSQL is a standby, where nothing is cached; name the region's store, and the primary")
+	errMoved   = errors.New("cachedpg: connections reach different databases; a failover is under way")
+	errStandby = errors.New("cachedpg: PostgreSQL is a standby, where nothing is cached; connect to the primary, with target_session_attrs=read-write in the DSN")
+)
+
+// Origin is cachedpg.Origin.
+type Origin struct {
+	Source string
+	Shared bool
+}
+
+// Origin asks PostgreSQL which database the connection leads to, see cachedpg.OriginOf.
+func (c *Conn) Origin(ctx context.Context) (o Origin, err error) {
+	if err := c.enter(); err != nil {
+		return o, err
+	}
+	if err := c.ready(ctx); err != nil {
+		return o, err
+	}
+	if err := c.learn(ctx); err != nil {
+		return o, err
+	}
+	switch sp := c.known.space; {
+	case c.known.session == nil:
+		return o, errors.New("cachedpg: PostgreSQL does not say which database it is")
+	case c.known.session.Standby:
+		return o, errStandby
+	case sp == nil:
+		return o, errNoStore
+	case c.d.StrangerThan(sp) != nil:
+		return o, space.ErrOtherStore
+	case c.d.space() != sp:
+		return o, errMoved // by a connection that reaches another server; the next question tells which one stays
+	default:
+		return Origin{Source: sp.Key.Identity.String(), Shared: sp.Keeper != nil}, nil
+	}
 }

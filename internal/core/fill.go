@@ -267,15 +267,6 @@ func (c *Conn) refuse(q *call, f *flight.Flight, before *store.Entry, err error)
 	}
 }
 
-// ttl is the longest life of the entry: what the policies say, and no longer
-// than the hints do.
-func (q *call) ttl(ctx context.Context) time.Duration {
-	if limit := q.limit(ctx); limit > 0 {
-		return min(q.text.TTL, limit)
-	}
-	return q.text.TTL
-}
-
 // refreshes reports that this hit is to run the SELECT and store its result
 // anew, because the entry expires soon.
 func (c *Conn) refreshes(ctx context.Context, q *call, entry *store.Entry, tags []store.Tag, stamps []store.Stamp) bool {

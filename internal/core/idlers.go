@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/cachedpg/cachedpg/internal/backend"
-	"github.com/cachedpg/cachedpg/internal/guard"
 	"github.com/cachedpg/cachedpg/internal/pgerr"
 	"github.com/cachedpg/cachedpg/internal/space"
 )
@@ -68,15 +67,6 @@ func (l *idlers) remove(c *Conn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.conns = slices.DeleteFunc(l.conns, func(other *Conn) bool { return other == c })
-}
-
-// rests notes that database/sql has c idle.
-func (c *Conn) rests() {
-	if c.inner == nil || c.d.eager || c.d.places != nil || !c.pristine || c.attached || c.handedOut || c.prepared ||
-		c.misread || c.applies || c.enter() != nil || c.tx != nil || c.aloneLocks > 0 || c.shown != (guard.Lock{}) || c.inner.Closed() || c.inner.TxStatus() != 'I' {
-		return
-	}
-	c.idle.Store(isIdle)
 }
 
 // awake notes that c is used again, or closed.

@@ -1,7 +1,6 @@
 package core
 
 import (
-	"context"
 	"sync/atomic"
 	"time"
 
@@ -64,59 +63,6 @@ type link struct {
 	shown      guard.Lock // the lock by which it shows that it writes, see Conn.showOn
 }
 
-// dial connects and learns the state that the session starts in.
-func (c *Conn) dial(ctx context.Context) error {
-	if c.d.idlers.tight.Load() && !c.applies {
-		if b := c.d.idlers.take(); b != nil {
-			c.link, b.holder = b, c
-			c.d.idlers.add(c)
-			return nil
-		}
-	}
-	b := &link{holder: c, pristine: true, until: time.Now().Add(lifetime())}
-	if b.dialled.space = c.d.space(); b.dialled.space != nil {
-		b.dialled.view, b.dialled.generation = b.dialled.space.View.Load(), b.dialled.space.Gens.Current()
-	}
-	var err error
-	if c.applies && c.d.wrapped != nil {
-		b.inner, err = c.d.dial(ctx) // who waits for it may have the last place in the pool
-	} else {
-		b.inner, err = c.d.connectFirst(ctx, b)
-	}
-	if err != nil {
-		c.vacate()
-		return err
-	}
-	c.link = b
-	c.adoptTx()
-	if c.resumes() {
-		return nil
-	}
-	if err := c.learn(ctx); err != nil && b.inner.Closed() {
-		c.hangUp()
-		c.vacate()
-		return err
-	}
-	c.d.idlers.add(c)
-	return nil
-}
-
-// hangUp closes the connection to PostgreSQL, and leaves the place to another one.
-func (c *Conn) hangUp() {
-	b := c.link
-	c.link = &c.undialled
-	_ = b.close()
-	c.d.recant(b)
-}
-
-// vacate gives a place back in which there is no backend.
-func (c *Conn) vacate() {
-	if c.placement.has() {
-		c.placement.state = placementNone
-		c.d.places.leave()
-	}
-}
-
 // close ends the connection, and its part in a space. That of a pool is somebody else's from then on.
 func (b *link) close() error {
 	if b.inner == nil {
@@ -129,4 +75,40 @@ func (b *link) close() error {
 		b.known.space.Leave()
 	}
 	return err
+}
+
+// detach takes the backend from the connection, with its place.
+func (c *Conn) detach() *link {
+	b := c.link
+	c.link, c.placement.state = &c.undialled, placementNone
+	b.holder = nil
+	return b
+}
+
+// Inner is the wrapped connection, nil until it is dialled.
+func (c *Conn) Inner() backend.Conn { return c.inner }
+
+// DB is what the connection shares with others.
+func (c *Conn) DB() *DB { return c.d }
+
+// lending is the pgx connection in the hands of a caller, until the next call here.
+type lending struct {
+	seen bool        // a tracer sees what he sends; false while the driver sends something of its own
+	over func(error) // of a use that no tracer sees; nil if there is none
+}
+
+// end ends what is going on past the driver.
+func (l *lending) end() {
+	l.seen = false
+	if over := l.over; over != nil {
+		l.over = nil
+		over(nil)
+	}
+}
+
+// pause has the tracer take what is sent for the driver's own, until resume is called.
+func (l *lending) pause() (resume func()) {
+	seen := l.seen
+	l.seen = false
+	return func() { l.seen = seen }
 }

@@ -17,14 +17,6 @@ type sighting struct {
 	again  bool // it did already when another server was found, so both are alive
 }
 
-// Heard is told what a connection of the driver's own has found out about where
-// the DB's connections lead now.
-func (d *DB) Heard(s *backend.Session) {
-	if !s.Standby {
-		_, _, _ = d.adopt(s, sighting{})
-	}
-}
-
 // moveLocked takes in that the DB has reached the database of id. It returns the spaces
 // that this ends, once there is one for id; an error if id was replaced by
 // another that was reached since.
@@ -54,9 +46,4 @@ func (d *DB) forsakeLocked(sp *space.Space) {
 		return
 	}
 	go sp.Leave() // it may be the space's own goroutine that has found out
-}
-
-// moved reports that what is known of the connection's server has come to its end.
-func (c *Conn) moved() bool {
-	return c.known.space != nil && c.known.space.Superseded.Load() || c.promoted()
 }

@@ -9,7 +9,6 @@ import (
 	"github.com/cachedpg/cachedpg/internal/config"
 	"github.com/cachedpg/cachedpg/internal/outbox"
 	"github.com/cachedpg/cachedpg/internal/space"
-	"github.com/cachedpg/cachedpg/parser"
 	"github.com/cachedpg/cachedpg/store"
 )
 
@@ -50,22 +49,6 @@ type outboxEvent struct {
 	readOnly bool // the transaction takes no more writes
 }
 
-// posts reports that the effect's commit writes an event. A writer that marks
-// nothing beforehand has nothing but its memory to invalidate by afterwards: with
-// "auto" it writes one while the store is known to be out of reach.
-func (e *effect) posts() bool {
-	if e.space == nil || e.space.Keeper == nil {
-		return false
-	}
-	switch e.c.d.Config.Outbox {
-	case config.OutboxAlways:
-		return true
-	case config.OutboxAuto:
-		return e.marking() == markedAfterwards && e.space.Keeper.Store.SharedStats().Down
-	}
-	return false
-}
-
 // eventOf is the event of the commit.
 func (e *effect) eventOf(tags []store.Tag) outbox.Event {
 	return outbox.Event{Tags: tags, Local: e.marking() == markedAfterwards}
@@ -79,16 +62,6 @@ func (e *effect) eventWith(q *call) []string {
 	}
 	e.event.sent = true
 	return []string{e.eventOf(e.tags).SQL()}
-}
-
-// isPlain reports that a statement is of a kind that a read-only transaction refuses.
-func isPlain(q *call) bool {
-	switch plan := q.text.Plan; {
-	case len(plan.Kinds) != 1:
-		return false
-	default:
-		return slices.Contains([]parser.Kind{parser.Insert, parser.Update, parser.Delete, parser.Merge, parser.Truncate}, plan.Kinds[0])
-	}
 }
 
 // post writes the event of a commit that is about to be sent. It comes after the

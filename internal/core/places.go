@@ -282,85 +282,6 @@ func (p *places) closeFree(forGood bool) {
 	}
 }
 
-// connect gives the connection a backend: a free one, or a new one.
-func (c *Conn) connect(ctx context.Context) error {
-	if p := c.d.places; p != nil && !c.placement.has() && !c.applies { // who waits for what was queued may have the last place
-		b, waited, err := p.take(ctx)
-		if c.placement.waited = c.placement.waited || waited; err != nil {
-			return err
-		}
-		c.placement.state = placementTaken
-		if b != nil {
-			c.link, b.holder, b.needsReset, c.placement.unswept = b, c, true, true
-			return nil
-		}
-	}
-	return c.dial(ctx)
-}
-
-// detach takes the backend from the connection, with its place.
-func (c *Conn) detach() *link {
-	b := c.link
-	c.link, c.placement.state = &c.undialled, placementNone
-	b.holder = nil
-	return b
-}
-
-// Idle is called when nobody has a use for the connection for now.
-func (c *Conn) Idle() {
-	if c.placement.has() {
-		c.putBack(true)
-	} else {
-		c.rests()
-	}
-}
-
-// putBack gives the place back. keeps says that the connection may be used again, with what is its own.
-func (c *Conn) putBack(keeps bool) {
-	p := c.d.places
-	_ = c.enter() // what was going on past the driver is over
-	switch {
-	case c.inner == nil:
-		c.vacate()
-	case c.inner.Closed():
-		p.suspect()
-		p.end(c.detach())
-	case c.inner.TxStatus() != 'I':
-		p.end(c.detach())
-	case c.attached && keeps && p.park(c):
-		c.placement.parked = true
-	case c.attached, c.outdated():
-		p.end(c.detach())
-	default:
-		c.d.lend(c.link)
-		p.give(c.detach())
-	}
-}
-
-// outdated reports that a connection dialled now would begin otherwise, after ALTER ROLE … SET say. Misses of those who go by
-// that would find this one's session, and could not be stored.
-func (c *Conn) outdated() bool {
-	known, own := c.d.known.Load(), c.known.session
-	return own != nil && !c.d.eager && known.current() && known.session.ID == own.ID && !known.session.Same(&own.Session)
-}
-
-// attach notes that the session has something from now on that is the connection's own.
-func (c *Conn) attach() {
-	if !c.attached {
-		c.attached = true
-		c.d.recant(c.link)
-	}
-}
-
-// mayWait reports that the connection may wait for others who miss the same. Whoever has a place must not;
-// one that was only asked for the session is given back before.
-func (c *Conn) mayWait() bool {
-	if c.placement.state == placementTaken && c.tx == nil && !c.attached && c.inner != nil && !c.inner.Closed() {
-		c.putBack(false)
-	}
-	return !c.placement.has()
-}
-
 // lend has those without a backend go by what is known of b, which any of them may be given, if nothing else
 // is known. It holds as long as b lasts.
 func (d *DB) lend(b *link) {
@@ -398,18 +319,6 @@ func (p *places) discard(b *link, s backend.Statement) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	b.discarded = append(b.discarded, s)
-}
-
-// sweep closes what was discarded while the backend was not in use.
-func (c *Conn) sweep() {
-	p := c.d.places
-	p.mu.Lock()
-	discarded := c.discarded
-	c.discarded = nil
-	p.mu.Unlock()
-	for _, s := range discarded {
-		_ = s.Close() // if it fails the connection is closed, or the statement is gone
-	}
 }
 
 // newTypes are those that results are replayed with where there is no backend.

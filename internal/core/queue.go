@@ -2,7 +2,6 @@ package core
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 
 	"github.com/cachedpg/cachedpg/internal/backend"
@@ -48,7 +47,7 @@ func (d *DB) openQueueLocked(sp *space.Space) {
 	if !ok || !d.Config.WritesBehind() || d.behind.Load() != nil {
 		return
 	}
-	host := behind.Host{Store: shared, NewConn: d.newApplier, Relations: d.Config.Queued(), Names: config.IsNamed, Max: d.Config.QueueMax, Closed: errClosed, DeadLetter: d.deadLetter}
+	host := behind.Host{Store: shared, NewConn: d.queueConn, Relations: d.Config.Queued(), Names: config.IsNamed, Max: d.Config.QueueMax, Closed: errClosed, DeadLetter: d.deadLetter}
 	d.behind.Store(behind.New(host))
 }
 
@@ -112,71 +111,4 @@ func (c *Conn) writeBehind(ctx context.Context, q *call) (result backend.Result,
 		}
 	}
 	return nil, false, b.Drain(ctx, c.tx != nil)
-}
-
-// explainQueue says of a statement that may be queued what becomes of it.
-func (c *Conn) explainQueue(q *call, x *Explanation) {
-	if q.text.Queue.Queues && c.tx == nil {
-		x.Notes = append(x.Notes, c.d.behind.Load().Explain()...)
-	}
-}
-
-// newApplier returns a connection that runs what was queued.
-func (d *DB) newApplier() behind.Conn {
-	c := d.newConn()
-	c.applies = true
-	return applier{c}
-}
-
-// applier is behind.Conn.
-type applier struct{ *Conn }
-
-func (a applier) Inner() backend.Conn { return a.inner }
-
-func (a applier) Ready(ctx context.Context) error { return errors.Join(a.enter(), a.ready(ctx)) }
-
-func (a applier) Begin(ctx context.Context) (backend.Tx, error) {
-	tx, err := a.Conn.Begin(ctx, backend.TxOptions{Isolation: backend.TxLevel(sql.LevelReadCommitted)})
-	if err == nil {
-		a.tx.queried = true // there is no caller whose query must come first
-	}
-	return tx, err
-}
-
-func (a applier) Session(ctx context.Context) (*backend.Session, error) {
-	known, err := a.state(ctx)
-	if err != nil || known.session == nil {
-		return nil, err
-	}
-	return &known.session.Session, nil
-}
-
-func (a applier) Forget() {
-	a.settle()
-	a.forget()
-}
-
-func (a applier) Run(ctx context.Context, sql string, args []backend.Arg, allow func(behind.Statement) error) error {
-	if err := a.enter(); err != nil {
-		return err
-	}
-	q, err := a.newCall(ctx, sql, args)
-	if err != nil {
-		return err
-	}
-	if err := a.plan(ctx, &q); err != nil {
-		return err
-	}
-	s := behind.Statement{Plan: q.text.Plan, Values: q.keyingValues()}
-	if q.session != unknownSession {
-		s.Session = &q.session.Session
-	}
-	if q.view != space.NoCatalog {
-		s.Snapshot = q.view.Snapshot
-	}
-	if err := allow(s); err != nil {
-		return err
-	}
-	_, err = a.exec(ctx, &q)
-	return err
 }

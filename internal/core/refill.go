@@ -4,11 +4,9 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/cachedpg/cachedpg/internal/backend"
-	"github.com/cachedpg/cachedpg/internal/planning"
 	"github.com/cachedpg/cachedpg/internal/space"
 	"github.com/cachedpg/cachedpg/internal/step"
 	"github.com/cachedpg/cachedpg/internal/through"
@@ -63,56 +61,6 @@ const (
 // beginRefill begins a transaction in which each SELECT takes a snapshot of its
 // own, after its lookup (I1).
 var beginRefill = fmt.Sprintf("BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; SET LOCAL statement_timeout = %d", refillTime.Milliseconds())
-
-// debt is what a connection has to refill before the call ends that committed.
-type debt struct {
-	space    *space.Space
-	due      []through.Recipe
-	released []chan struct{} // closed when the store was asked to release
-}
-
-// owe notes what the commit of e, which PostgreSQL has confirmed, invalidates of
-// what was cached. It is called before the release.
-func (c *Conn) owe(e *effect) {
-	switch {
-	case !c.d.through, c.applies, c.tx != nil:
-		return
-	case e.also.catalog || e.also.session || e.schema || e.leaveNotice != nil:
-		return // plans, session or store are not what they were
-	case slices.ContainsFunc(e.tags, func(t store.Tag) bool { return t.Kind == store.TagSchema }):
-		return // everything was invalidated
-	}
-	limit := int(min(c.d.Config.RefillMax, through.MaxRecipes))
-	if e.commits != backend.CommitSync {
-		limit = 0 // what is not on disk yet is not cached
-	}
-	if c.owed != nil { // several commits while the connection was lent out
-		limit -= len(c.owed.due)
-	}
-	due, left := e.space.Recipes.Affected(e.tags, c.known.shared(), limit, store.Now())
-	c.d.stats.refillSkipped.Add(uint64(left))
-	if len(due) == 0 {
-		return
-	}
-	if c.owed == nil {
-		c.owed = &debt{space: e.space}
-	}
-	for _, r := range due {
-		if !slices.ContainsFunc(c.owed.due, func(o through.Recipe) bool { return o.Key == r.Key }) {
-			c.owed.due = append(c.owed.due, r)
-		}
-	}
-	e.released = make(chan struct{})
-	c.owed.released = append(c.owed.released, e.released)
-}
-
-// disown gives up what was not refilled: the next reads will fill.
-func (c *Conn) disown() {
-	if c.owed != nil {
-		c.d.stats.refillSkipped.Add(uint64(len(c.owed.due)))
-		c.owed = nil
-	}
-}
 
 // refill pays what the connection owes. It is called at the end of the calls that
 // may have committed, has no error, and leaves the connection as it was. ctx is
@@ -312,20 +260,4 @@ func (c *Conn) remember(ctx context.Context, q *call, l lookup, entry *store.Ent
 		tags = tags[:l.always]
 	}
 	q.space.Recipes.Remember(q.remembered(), l.key, tags, entry, false, hintsOf(ctx).TTL)
-}
-
-// explainThrough says what writes do with what was cached.
-func (c *Conn) explainThrough(q *call, x *Explanation) {
-	if !c.d.through || !q.text.Plan.Writes || q.text.Plan.Opaque || q.text.Plan.Catalog {
-		return
-	}
-	var names []string
-	for _, oid := range planning.ThroughRelations(c.d.Config, q.view.Snapshot, q.text.Plan.WritesTo()) {
-		rel := q.view.Snapshot.ByOID(oid)
-		names = append(names, rel.Schema+"."+rel.Name)
-	}
-	if len(names) > 0 {
-		x.Notes = append(x.Notes, fmt.Sprintf("Once it is committed, the results of %s that it invalidates and this process has read are read again, at most %s.",
-			strings.Join(names, ", "), Count(int(min(c.d.Config.RefillMax, through.MaxRecipes)), "result")))
-	}
 }

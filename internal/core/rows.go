@@ -1,6 +1,7 @@
 package core
 
 import (
+	"context"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -11,9 +12,11 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/cachedpg/cachedpg/internal/backend"
+	"github.com/cachedpg/cachedpg/internal/pgerr"
 	"github.com/cachedpg/cachedpg/internal/planning"
 	"github.com/cachedpg/cachedpg/store"
 )
@@ -329,4 +332,20 @@ func (r *Rows) ColumnTypeScanType(i int) reflect.Type {
 		return reflect.TypeFor[[]byte]()
 	}
 	return reflect.TypeFor[string]()
+}
+
+// pass runs a query of which nothing is stored, as pgx' stdlib would.
+func (c *Conn) pass(ctx context.Context, q *call) (backend.ResultSet, error) {
+	if q.mode != pgx.QueryExecModeDescribeExec || c.inner.TxStatus() != 'I' || q.sql == "" { // which pgx sends otherwise
+		return c.inner.QueryContext(ctx, q.sql, q.args)
+	}
+	wire, err := c.inner.Read(ctx, q.sent())
+	if err != nil {
+		return nil, pgerr.AsStdlib(err)
+	}
+	rows, err := c.readRowsUpTo(0, wire, &planning.Shape{}) // pgx has read the first one too
+	if err != nil {
+		return nil, err
+	}
+	return rows, nil
 }

@@ -143,3 +143,13 @@ func (t *txState) ran(s *sideEffects) {
 func (s *sideEffects) lapses() bool {
 	return s.asks || s.undoes || s.prepared || s.session || s.commitsOtherwise()
 }
+
+// isPlain reports that a statement is of a kind that a read-only transaction refuses.
+func isPlain(q *call) bool {
+	switch plan := q.text.Plan; {
+	case len(plan.Kinds) != 1:
+		return false
+	default:
+		return slices.Contains([]parser.Kind{parser.Insert, parser.Update, parser.Delete, parser.Merge, parser.Truncate}, plan.Kinds[0])
+	}
+}

@@ -44,12 +44,6 @@ func (c *Conn) losesTransactions() bool {
 	return true
 }
 
-// redial goes on over another connection. In statement mode nothing of a session is lost.
-func (c *Conn) redial(ctx context.Context) error {
-	c.hangUp()
-	return c.dial(ctx)
-}
-
 // execAgain is exec of what has run in a transaction that was lost.
 func (c *Conn) execAgain(ctx context.Context, q *call) (backend.Result, error) {
 	if err := c.redial(ctx); err != nil {

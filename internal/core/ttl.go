@@ -77,3 +77,12 @@ func (l *lookup) byAge(relations []uint32, ttl time.Duration) {
 	}
 	l.key = sha256.Sum256(b)
 }
+
+// ttl is the longest life of the entry: what the policies say, and no longer
+// than the hints do.
+func (q *call) ttl(ctx context.Context) time.Duration {
+	if limit := q.limit(ctx); limit > 0 {
+		return min(q.text.TTL, limit)
+	}
+	return q.text.TTL
+}

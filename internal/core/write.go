@@ -104,22 +104,3 @@ func (c *Conn) sends(q *call) {
 		c.tx.queried = true
 	}
 }
-
-// canWrap reports that the text is one statement which may do inside a
-// transaction what it does outside of one. PostgreSQL refuses some that are DDL.
-func (q *call) canWrap() bool {
-	plan := q.text.Plan
-	if len(plan.Kinds) != 1 {
-		return false
-	}
-	switch plan.Kinds[0] {
-	case parser.Select, parser.Insert, parser.Update, parser.Delete, parser.Merge, parser.Truncate,
-		parser.Refresh, parser.DDL, parser.Remark, parser.Explain, parser.Execute:
-		return true
-	case parser.Do, parser.Call:
-		return !plan.Commits
-	case parser.Opaque:
-		return q.single || !plan.Commits
-	}
-	return false
-}

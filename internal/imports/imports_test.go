@@ -95,7 +95,7 @@ var rules = []rule{
 	{pattern: "internal/redistest", project: []string{"internal/child"}, modules: []string{goRedis}},
 	{pattern: "internal/patience", project: []string{"store"}},
 	{pattern: "internal/inside", project: []string{"catalog", "store", "invalidation", "internal/..."}},
-	{pattern: "internal/harness/outside", project: []string{".", "internal/..."}, modules: []string{pgx}},
+	{pattern: "internal/harness/outside", project: []string{".", "keying", "internal/..."}, modules: []string{pgx}},
 	{pattern: "internal/harness", project: []string{"keying", "store", "internal/..."}, modules: []string{pgx, goleak}},
 	{pattern: "internal/...", project: []string{"internal/..."}},
 	{pattern: "cmd/...", project: []string{".", "..."}, modules: []string{pgx}},
