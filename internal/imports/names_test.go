@@ -5,6 +5,7 @@ import (
 	"go/parser"
 	"go/token"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -200,13 +201,66 @@ func TestTheFilesThatPagesNameAreThere(t *testing.T) {
 	}
 }
 
-var qualified = regexp.MustCompile("`\\*?(?:[a-z]\\w*\\.)?(\\w+)\\.(\\w+)`")
+// DESIGN.md has a place for each file of the root and of the folders that its headings name, and for each package below
+// internal/.
+func TestTheMapIsComplete(t *testing.T) {
+	c := read(t)
+	const page = "DESIGN.md"
+	in, mapped, placed := "", map[string]bool{".": true}, make(map[string]bool)
+	text := lines(t, page)
+	for _, line := range text {
+		if strings.HasPrefix(line, "#") {
+			in = ""
+		}
+		if m := folder.FindStringSubmatch(line); m != nil {
+			in = m[1]
+			mapped[in] = true
+		}
+		for _, m := range namedFile.FindAllStringSubmatch(line, -1) {
+			placed[c.find(m[1], in)] = true
+		}
+	}
+	all := strings.Join(text, "\n")
+	for path := range c.files {
+		dir, name := filepath.Split(path)
+		dir = filepath.Clean(dir)
+		if mapped[dir] && name != "doc.go" && !strings.HasSuffix(name, "_test.go") && !placed[path] {
+			t.Errorf("%s has no place for %s", page, path)
+		}
+		if below, ok := strings.CutPrefix(dir, "internal/"); ok && !mapped[dir] && !strings.Contains(below, "/") &&
+			!strings.Contains(all, "`"+dir+"/`") && !strings.Contains(all, "`"+below+"`") {
+			t.Errorf("%s has no place for package %s", page, dir)
+		}
+	}
+	if len(mapped) < 4 {
+		t.Errorf("found the folders %v", mapped)
+	}
+}
 
-// What pages for those who work on the code call Type.method, Type.field or package.name is declared.
+var (
+	qualified = regexp.MustCompile("`\\*?(?:[a-z]\\w*\\.)?(\\w+)\\.(\\w+)`")
+	testName  = regexp.MustCompile("`((?:Test|Fuzz|Benchmark|Example)[A-Z0-9]\\w*)`")
+)
+
+// Tests that a page names are there, and what pages for those who work on the code call Type.method, Type.field or
+// package.name is declared.
 func TestTheNamesThatPagesGiveAreDeclared(t *testing.T) {
 	c := read(t)
+	tests := make(map[string]bool)
+	for path, f := range c.files {
+		if strings.HasSuffix(path, "_test.go") {
+			maps.Copy(tests, f.declares)
+		}
+	}
 	var names int
 	walk(t, ".md", func(page string) {
+		for _, line := range lines(t, page) {
+			for _, m := range testName.FindAllStringSubmatch(line, -1) {
+				if names++; !tests[m[1]] {
+					t.Errorf("%s: there is no %s", page, m[1])
+				}
+			}
+		}
 		switch {
 		case page == "DESIGN.md", page == "CONTRIBUTING.md", strings.HasPrefix(page, "docs/decisions/"), strings.HasPrefix(page, "invalidation/model/"):
 		default:
@@ -234,7 +288,7 @@ func TestTheNamesThatPagesGiveAreDeclared(t *testing.T) {
 		}
 	})
 	t.Logf("%d names", names)
-	if names < 60 {
+	if names < 200 {
 		t.Errorf("found %d names", names)
 	}
 }
