@@ -21,7 +21,7 @@ import (
 func init() {
 	inside.Counted = func(db *sql.DB) inside.Counts {
 		s := dbOf(db).Stats()
-		return inside.Counts{Hits: s.Hits, Misses: s.Misses, Others: s.Others, Bypasses: s.Bypasses}
+		return inside.Counts{Hits: s.Hits, Misses: s.Misses, Fills: s.Fills, Others: s.Others, Bypasses: s.Bypasses}
 	}
 	inside.Live = func(db *sql.DB) bool {
 		keeper := dbOf(db).space().Keeper
@@ -58,7 +58,6 @@ func init() {
 		}
 		return nil
 	}
-	inside.Stamp = func(db *sql.DB) store.Stamp { return dbOf(db).space().View.Load().Catalog }
 	inside.Load = func(db *sql.DB) <-chan struct{} { return dbOf(db).space().Loads.Begin() }
 	inside.Patience = func(db *sql.DB, d time.Duration) { dbOf(db).readPatience = d }
 	inside.Inner = func(conn any) backend.Conn { return inside.Core(conn).(*Conn).inner }
@@ -109,6 +108,8 @@ func init() {
 		return dbOf(db).space().Recipes.Expires(query, value)
 	}
 	inside.Peers = func(db *sql.DB) any { return dbOf(db).space().Peers }
+	inside.Space = func(db *sql.DB) any { return dbOf(db).space() }
+	inside.Guard = func(db *sql.DB) any { return dbOf(db).space().Guard }
 	inside.Notice = func(db *sql.DB) any { return &dbOf(db).space().Keeper.Notice }
 	inside.Reconfigured = func(db *sql.DB) uint64 { return dbOf(db).space().Configured.Load() }
 	inside.Reconfigure = func(ctx context.Context, db *sql.DB, was, is backend.Configuration) {

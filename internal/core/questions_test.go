@@ -591,3 +591,5 @@ func relays(v harness.Via) (stop func()) {
 		return dbOf(v.DB).Relay(ctx, outbox.RelayOptions{Interval: time.Millisecond})
 	})
 }
+
+func keeperOf(v harness.Via) *space.Keeper { return dbOf(v.DB).space().Keeper }

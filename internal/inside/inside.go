@@ -18,8 +18,8 @@ import (
 
 // Counts are those of the driver's statistics that say how a query was answered.
 type Counts struct {
-	Hits, Misses, Others uint64
-	Bypasses             map[string]uint64
+	Hits, Misses, Fills, Others uint64
+	Bypasses                    map[string]uint64
 }
 
 // What the root package registers.
@@ -55,8 +55,6 @@ var (
 	// Catalog stands for the catalog that is known to be current; nil while there is none. It is equal to what it
 	// returned before if that is the catalog still.
 	Catalog func(db *sql.DB) any
-	// Stamp is the store's for the catalog that is known to be current.
-	Stamp func(db *sql.DB) store.Stamp
 	// Load has the catalog loaded, and returns what is closed when that is over.
 	Load func(db *sql.DB) <-chan struct{}
 	// Patience is how long a read of db waits for the catalog from now on.
@@ -103,6 +101,10 @@ var (
 	Transaction func(conn any) (asks bool, tags *store.TagSet, snapshot *catalog.Snapshot)
 	// Peers is the *peers.Peers by which db sees other processes.
 	Peers func(db *sql.DB) any
+	// Space is the *space.Space that db has joined.
+	Space func(db *sql.DB) any
+	// Guard is the *guard.Guard over which db asks for itself.
+	Guard func(db *sql.DB) any
 	// Notice is the *guard.Notice of the store that db shares.
 	Notice func(db *sql.DB) any
 	// Reconfigured counts how often the configuration of the server was found changed.

@@ -13,6 +13,7 @@ import (
 	"github.com/cachedpg/cachedpg"
 	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/harness/outside"
+	"github.com/cachedpg/cachedpg/internal/inside"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 	"github.com/cachedpg/cachedpg/internal/redistest"
 	"github.com/cachedpg/cachedpg/keying"
@@ -323,6 +324,29 @@ func TestAHotEntryIsRefreshedEarly(t *testing.T) {
 		after := cachedpg.StatsOf(hot.DB)
 		if after.Refreshed == before.Refreshed {
 			f.Errorf("no hit refreshed the entry: %d misses, %d hits", after.Misses-before.Misses, after.Hits-before.Hits)
+		}
+	})
+}
+
+// Eventual consistency marks nothing and invalidates after the commit.
+func TestEventualConsistencyInvalidatesAfterTheCommit(t *testing.T) {
+	harness.Shared(t, harness.People, func(f *harness.Fixture) {
+		writer := f.Process("writer", "cache_consistency=eventual")
+		f.Known(harness.UserByID, 1)
+		writer.Exec("UPDATE users SET city = 'Bergen' WHERE id = 1")
+		writer.Released()
+		f.Miss(harness.UserByID, 1).Is("1 ann Bergen")
+		tx, err := writer.DB.BeginTx(f.Ctx, nil)
+		if err != nil {
+			f.Fatal(err)
+		}
+		writer.On(tx).Exec("UPDATE users SET city = 'Tromsø' WHERE id = 1")
+		f.Hit(harness.UserByID, 1)
+		f.Commit(tx)
+		writer.Released()
+		f.Miss(harness.UserByID, 1).Is("1 ann Tromsø")
+		if n := inside.Writes(writer.DB).Stats().Intents; n != 0 {
+			f.Errorf("%d intents, want none", n)
 		}
 	})
 }

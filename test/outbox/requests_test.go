@@ -16,6 +16,7 @@ import (
 	"github.com/cachedpg/cachedpg/internal/inside"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 	"github.com/cachedpg/cachedpg/internal/redistest"
+	"github.com/cachedpg/cachedpg/internal/space"
 	"github.com/cachedpg/cachedpg/keying"
 	"github.com/cachedpg/cachedpg/store"
 )
@@ -187,7 +188,7 @@ func TestTheRequestOfADeadWriter(t *testing.T) {
 				tags := slices.DeleteFunc(f.TagsOf(harness.UserByID, 1), func(tag store.Tag) bool { return tag.Kind != store.TagRow })
 				var id int64
 				if err := f.Plain.QueryRowContext(f.Ctx, "INSERT INTO cachedpg.outbox (tags, xid, writer, catalog) VALUES ("+
-					encodeTags(tags)+", $1::text::xid8, $2, $3) RETURNING id", fmt.Sprint(xid), w[:], int64(inside.Stamp(f.DB))).Scan(&id); err != nil {
+					encodeTags(tags)+", $1::text::xid8, $2, $3) RETURNING id", fmt.Sprint(xid), w[:], int64(inside.Space(f.DB).(*space.Space).View.Load().Catalog)).Scan(&id); err != nil {
 					f.Fatal(err)
 				}
 				stop := runRelay(f.Via, cachedpg.RelayOptions{})

@@ -1,9 +1,10 @@
-package core
+package space
 
 import (
 	"context"
 	"crypto/rand"
 	"database/sql"
+	"database/sql/driver"
 	"slices"
 	"strings"
 	"testing"
@@ -11,11 +12,9 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/cachedpg/cachedpg/internal/config"
 	"github.com/cachedpg/cachedpg/internal/harness"
 	"github.com/cachedpg/cachedpg/internal/inside"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
-	"github.com/cachedpg/cachedpg/internal/space"
 )
 
 // starting is a story of a process that starts while others, which it does not know
@@ -47,9 +46,7 @@ func starting(t *testing.T, stores []string, story func(f *harness.Fixture, othe
 				if name == "redis" {
 					keys = append(keys, "cache_store="+pgtest.Redis(t))
 				}
-				c := inside.Face(opened(t, harness.WithKeys(f.DSN, keys)))
-				inside.Process(c, "new")
-				return f.Asking(harness.OpenDB(f, c))
+				return f.Beside("new", keys...)
 			})
 		})
 	}
@@ -57,22 +54,13 @@ func starting(t *testing.T, stores []string, story func(f *harness.Fixture, othe
 
 func suffix() string { return strings.ToLower(rand.Text()[:12]) }
 
-func run(f *harness.Fixture, conn *pgx.Conn, texts ...string) {
-	f.Helper()
-	for _, text := range texts {
-		if _, err := conn.Exec(f.Ctx, text); err != nil {
-			f.Fatalf("%s: %v", text, err)
-		}
-	}
-}
-
 // cold: nothing is stored, whatever is read.
 func cold(v harness.Via) {
 	v.F.Helper()
 	for until := time.Now().Add(time.Second); time.Now().Before(until); time.Sleep(10 * time.Millisecond) {
 		v.Fresh(harness.UserByID, 1)
 	}
-	if s := statsOf(v.DB); s.Hits > 0 || s.Fills > 0 {
+	if s := inside.Counted(v.DB); s.Hits > 0 || s.Fills > 0 {
 		v.F.Errorf("while the commit of another is under way: %d fills, %d hits", s.Fills, s.Hits)
 	}
 }
@@ -80,9 +68,9 @@ func cold(v harness.Via) {
 func getsWarm(v harness.Via) {
 	v.F.Helper()
 	v.F.Until("a hit", func() bool {
-		before := statsOf(v.DB).Hits
+		before := inside.Counted(v.DB).Hits
 		v.Fresh(harness.UserByID, 1)
-		return statsOf(v.DB).Hits > before
+		return inside.Counted(v.DB).Hits > before
 	})
 }
 
@@ -150,7 +138,7 @@ func TestANewProcessDoesNotWaitForOthers(t *testing.T) {
 		began := time.Now()
 		v := start()
 		getsWarm(v)
-		if took := time.Since(began); took >= space.ReadsOver {
+		if took := time.Since(began); took >= ReadsOver {
 			f.Errorf("it took %v", took)
 		}
 	})
@@ -169,11 +157,9 @@ func TestANewProcessDoesNotWaitForAReport(t *testing.T) {
 		}()
 		g.Await(1)
 		began := time.Now()
-		c := inside.Face(opened(f, f.DSN))
-		inside.Process(c, "new")
-		v := f.Asking(harness.OpenDB(f, c))
+		v := f.Beside("new")
 		getsWarm(v)
-		if took := time.Since(began); took >= space.ReadsOver {
+		if took := time.Since(began); took >= ReadsOver {
 			f.Errorf("it took %v", took)
 		}
 		g.Open()
@@ -181,33 +167,27 @@ func TestANewProcessDoesNotWaitForAReport(t *testing.T) {
 	})
 }
 
-// Behind a pooler a question may come to another server, where nothing is under way
-// and everything is on disk (I19).
+// Behind a pooler a question may come to another server, where nothing is under way (I19).
 func TestAnotherServerSaysNothingOfWhatIsUnderWay(t *testing.T) {
 	t.Parallel()
 	other := pgtest.StartServer(t)
 	f := harness.New(t, pgtest.Database(t), "cache_statement", harness.People)
 	run(f, pgtest.Connect(t, f.DSN), "BEGIN", "UPDATE users SET city = 'Bonn' WHERE id = 1")
-	c := inside.Face(opened(t, f.DSN))
-	inside.Process(c, "new")
-	v := f.Asking(harness.OpenDB(f, c))
+	v := f.Beside("new")
 	v.Fresh(harness.UserByID, 1)
-	there, err := Open(*pgtest.Connect(t, other.DSN()).Config(), config.Config{})
+	there, err := f.DB.Driver().(driver.DriverContext).OpenConnector(other.DSN())
 	if err != nil {
 		t.Fatal(err)
 	}
-	in, err := there.dial(f.Ctx)
+	in, err := inside.Dial(f.Ctx, there)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer in.Close()
-	sp := dbOf(v.DB).space()
+	sp := spaceOf(v.DB)
 	sp.Warming.Helped()
 	if sp.IsWarm(f.Ctx, in, nil, nil) {
 		t.Error("another server has told that nothing is under way")
-	}
-	if (&Conn{link: &link{inner: in}}).onDisk(sp) {
-		t.Error("another server has told that a commit is on disk")
 	}
 }
 
@@ -218,7 +198,7 @@ func TestACacheBeginsForReadsInTransactions(t *testing.T) {
 			v, tx := f.Begin(&sql.TxOptions{ReadOnly: true})
 			v.Fresh(harness.UserByID, 1)
 			f.Commit(tx)
-			return statsOf(f.DB).Hits > 0
+			return inside.Counted(f.DB).Hits > 0
 		})
 	})
 }
@@ -238,12 +218,12 @@ func TestWhatIsUnderWay(t *testing.T) {
 		{"a writer that ends", [][]string{{"w3/1\x1f"}, nil}, 0, true},
 		{"another one that begins", [][]string{{"w3/1\x1f"}, {"w3/2\x1f", "w4/1\x1f"}}, 0, true},
 		{"a reader", [][]string{{"r3/1\x1f"}}, 0, false},
-		{"a reader for long", [][]string{{"r3/1\x1f"}, {"r3/1\x1f"}}, space.ReadsOver, true},
-		{"a reader that writes", [][]string{{"r3/1\x1f"}, {"w3/1\x1f"}}, space.ReadsOver, false},
+		{"a reader for long", [][]string{{"r3/1\x1f"}, {"r3/1\x1f"}}, ReadsOver, true},
+		{"a reader that writes", [][]string{{"r3/1\x1f"}, {"w3/1\x1f"}}, ReadsOver, false},
 		{"a plain query", [][]string{{"r3/1\x1fplain"}}, 0, true},
 		{"a writer that runs a plain query", [][]string{{"w3/1\x1fplain"}}, 0, false},
 	} {
-		var u space.UnderWay
+		var u UnderWay
 		for i, answer := range c.answers {
 			at := now
 			if i == len(c.answers)-1 {

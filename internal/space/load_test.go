@@ -1,4 +1,4 @@
-package core
+package space
 
 import (
 	"context"
@@ -10,11 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
-
-	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/stdlib"
 
 	"github.com/cachedpg/cachedpg/catalog"
 	"github.com/cachedpg/cachedpg/internal/backend"
@@ -23,7 +19,7 @@ import (
 	"github.com/cachedpg/cachedpg/internal/patience"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 	"github.com/cachedpg/cachedpg/internal/redistest"
-	"github.com/cachedpg/cachedpg/keying"
+	"github.com/cachedpg/cachedpg/store"
 )
 
 // A change of the schema that cannot be looked at makes everything stale, which takes no
@@ -33,8 +29,14 @@ func TestALeaseIsRenewedWhileTheCatalogCannotBeLoaded(t *testing.T) {
 		f := harness.New(t, pgtest.Database(t), "exec", harness.People, keys...)
 		const all = "SELECT * FROM users WHERE id = 1"
 		f.Again(all)
-		sp := dbOf(f.DB).space()
-		before := statsOf(f.DB).Shared.Epochs
+		sp := spaceOf(f.DB)
+		epochs := func() uint64 {
+			if s, ok := sp.Store.(store.Shared); ok {
+				return s.SharedStats().Epochs
+			}
+			return 0
+		}
+		before := epochs()
 
 		unlock := f.LockedCatalog("pg_depend")
 		f.Stays(2*patience.Lease, func() { f.Hit(all) })
@@ -51,8 +53,8 @@ func TestALeaseIsRenewedWhileTheCatalogCannotBeLoaded(t *testing.T) {
 			}
 			unlock()
 			defer func() {
-				if s := statsOf(f.DB).Shared; s.Epochs != before {
-					t.Errorf("%d epochs have ended", s.Epochs-before)
+				if now := epochs(); now != before {
+					t.Errorf("%d epochs have ended", now-before)
 				}
 			}()
 		}
@@ -64,37 +66,11 @@ func TestALeaseIsRenewedWhileTheCatalogCannotBeLoaded(t *testing.T) {
 // bypasses: the result is PostgreSQL's, and nothing comes from the cache.
 func bypasses(v harness.Via, query string, args ...any) {
 	v.F.Helper()
-	hits := statsOf(v.DB).Hits
+	hits := inside.Counted(v.DB).Hits
 	v.Fresh(query, args...)
-	if got := statsOf(v.DB).Hits; got != hits {
+	if got := inside.Counted(v.DB).Hits; got != hits {
 		v.F.Fatalf("%s: a hit", query)
 	}
-}
-
-// I22: a lease that is extended without a digest has nothing under it that was planned
-// with a catalog of before.
-func TestADoubtLeavesNothingThatWasPlannedBefore(t *testing.T) {
-	harness.Shared(t, harness.People, func(f *harness.Fixture) {
-		f.Again(harness.UserByID, 1)
-		sp := dbOf(f.DB).space()
-		stamps, err := sp.Keeper.Stamps(f.Ctx)
-		if err != nil {
-			f.Fatal(err)
-		}
-		old := sp.View.Load()
-		number, err := sp.Keeper.Watch.Ask(f.Ctx)
-		if err != nil {
-			f.Fatal(err)
-		}
-		if sure, err := sp.Keeper.Doubt(f.Ctx, number); !sure || err != nil {
-			f.Fatalf("sure %v, %v", sure, err)
-		}
-		if agreed, err := sp.Agree(f.Ctx, old.Snapshot, &stamps, sp.Gens.Current(), number); agreed || err != nil {
-			f.Errorf("a catalog loaded before is agreed on: %v, %v", agreed, err)
-		}
-		f.Miss(harness.UserByID, 1)
-		f.Hit(harness.UserByID, 1)
-	})
 }
 
 // heldUp is a connection to PostgreSQL on which a catalog is not loaded before the test
@@ -119,21 +95,14 @@ func (in *heldUp) LoadCatalog(ctx context.Context, before *catalog.Snapshot) (*c
 // holdUp opens a database whose catalog takes as long as the test wants.
 func holdUp(f *harness.Fixture, keys ...string) (v harness.Via, loads *atomic.Int64, release func()) {
 	f.Helper()
-	c := inside.Face(opened(f, harness.WithKeys(f.DSN, append(f.Keys, keys...))))
-	config, err := pgx.ParseConfig(f.DSN)
+	c, err := f.DB.Driver().(driver.DriverContext).OpenConnector(harness.WithKeys(f.DSN, append(f.Keys, keys...)))
 	if err != nil {
 		f.Fatal(err)
 	}
 	held := make(chan struct{})
 	loads = &atomic.Int64{}
 	inside.Process(c, "held up "+rand.Text())
-	dbOf(c).connect = func(ctx context.Context, _ *link) (backend.Conn, error) {
-		in, err := dialPgx(ctx, stdlib.GetConnector(*config))
-		if err != nil {
-			return nil, err
-		}
-		return &heldUp{in.(*backend.Pgx), held, loads}, nil
-	}
+	inside.Dialled(c, func(in backend.Conn) backend.Conn { return &heldUp{in.(*backend.Pgx), held, loads} })
 	db := sql.OpenDB(c)
 	f.Cleanup(func() { db.Close() })
 	return f.Asking(db), loads, func() { close(held) }
@@ -209,76 +178,6 @@ func TestACatalogThatCannotBeLoadedIsRarelyTriedFor(t *testing.T) {
 	})
 }
 
-// Who reads waits for no catalog, and who begins a transaction for the first one, for a bounded time.
-func TestNoReadWaitsForTheFirstCatalog(t *testing.T) {
-	play(t, func(s *script) {
-		s.d.readPatience = 0
-		reader, writer := s.session(), s.session()
-		s.Holdup.Set()
-		began := time.Now()
-		for range 3 {
-			reader.selects("ann").gets("ann")
-		}
-		if waited := time.Since(began); waited != 0 {
-			s.Errorf("reads waited for %v", waited)
-		}
-		if got := s.d.stats.bypasses[keying.CatalogUnavailable].Load(); got != 3 {
-			s.Errorf("%d bypasses, want 3", got)
-		}
-		for _, want := range []time.Duration{patience.Load, patience.Load} { // counted from when the load began
-			writer.Mock.ExpectBegin()
-			writer.Mock.ExpectRollback()
-			tx, err := writer.Conn.Begin(s.Context(), driver.TxOptions{})
-			if err != nil {
-				s.Fatal(err)
-			}
-			if err := tx.Rollback(); err != nil {
-				s.Fatal(err)
-			}
-			if waited := time.Since(began); waited != want {
-				s.Errorf("a transaction began after %v, want %v", waited, want)
-			}
-		}
-		s.Holdup.Let()
-		synctest.Wait()
-		reader.selects("ann").gets("ann")
-		reader.gets("ann")
-	})
-}
-
-// After a change of the schema readers ask PostgreSQL until the new one is there.
-func TestAChangeOfTheSchemaStopsNoReaders(t *testing.T) {
-	play(t, func(s *script) {
-		reader, next, other := s.session(), s.session(), s.session()
-		reader.selects("ann").gets("ann")
-		reader.gets("ann")
-		s.d.readPatience = 0
-		s.Holdup.Set()
-		other.Mock.ExpectExec(ddl).WillReturnResult(driver.ResultNoRows)
-		if _, err := other.Conn.Exec(s.Context(), ddl, nil); err != nil {
-			s.Fatal(err)
-		}
-		began := time.Now()
-		for range 3 {
-			next.selects("ann").gets("ann")
-			reader.selects("ann").gets("ann")
-		}
-		if waited := time.Since(began); waited != 0 {
-			s.Errorf("they waited for %v", waited)
-		}
-		if n := reader.Reanalysed; n != 0 {
-			s.Errorf("what was prepared was analysed %d times for a catalog that is not there", n)
-		}
-		s.Holdup.Let()
-		synctest.Wait()
-		reader.selects("ann").gets("ann")
-		reader.gets("ann")
-		if n := reader.Reanalysed; n != 1 {
-			s.Errorf("what was prepared was analysed %d times for a new catalog", n)
-		}
-	})
-}
-
 // After a DDL the catalog is loaded once: when its marks are released, with which it would have to be loaded again.
 func TestADDLHasTheCatalogLoadedOnce(t *testing.T) {
 	harness.InBothStores(t, func(t *testing.T, keys ...string) {
@@ -294,7 +193,7 @@ func TestADDLHasTheCatalogLoadedOnce(t *testing.T) {
 			reader.Go(func() { // who finds no catalog has it loaded at once
 				for ctx.Err() == nil {
 					var name string
-					if err := v.DB.QueryRow(nameByID, 1).Scan(&name); err != nil {
+					if err := v.DB.QueryRow("SELECT name FROM users WHERE id = $1", 1).Scan(&name); err != nil {
 						t.Error(err)
 						return
 					}
@@ -344,7 +243,7 @@ func TestAColdStoreIsRarelyTriedFor(t *testing.T) {
 			t.Errorf("%d queries sent %d texts", queries, n)
 		}
 	}
-	if s := statsOf(v.DB); s.Hits+s.Misses > 0 {
+	if s := inside.Counted(v.DB); s.Hits+s.Misses > 0 {
 		t.Errorf("%d hits and %d misses while it is cold", s.Hits, s.Misses)
 	}
 	f.Rollback(tx)

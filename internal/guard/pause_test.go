@@ -1,22 +1,21 @@
 //go:build unix
 
-package core
+package guard
 
 import (
 	"sync"
 	"testing"
 
 	"github.com/cachedpg/cachedpg/internal/backend"
-	"github.com/cachedpg/cachedpg/internal/guard"
 	"github.com/cachedpg/cachedpg/internal/harness"
+	"github.com/cachedpg/cachedpg/internal/inside"
 	"github.com/cachedpg/cachedpg/internal/redistest"
-	"github.com/cachedpg/cachedpg/internal/space"
 )
 
 // PAUSE of pgbouncer lets no transaction begin, and ends when none is open. A test
 // fails when it does not end.
 
-func guardOf(v *harness.Visitor) *guard.Guard { return dbOf(v.DB).space().Guard }
+func guardOf(v *harness.Visitor) *Guard { return inside.Guard(v.DB).(*Guard) }
 
 // What shows a process is not held for longer because another question of the process
 // has to wait for the pooler.
@@ -25,7 +24,7 @@ func TestPauseEndsWhileAQuestionWaitsForIt(t *testing.T) {
 		pooler, all := w.Crowd(5)
 		var waiting, done sync.WaitGroup
 		resumed := make(chan struct{})
-		guards := make(map[*guard.Guard]bool) // in memory they are one process
+		guards := make(map[*Guard]bool) // in memory they are one process
 		for _, v := range all {
 			guards[guardOf(v)] = true
 		}
@@ -76,39 +75,6 @@ func TestPauseEndsWhileAProcessIsStopped(t *testing.T) {
 	})
 }
 
-// A transaction that needs the catalog does not wait for as long as a load that waits for the pooler.
-func TestPauseEndsWhileATransactionNeedsTheCatalog(t *testing.T) {
-	harness.Travels(t, func(w *harness.Travel) {
-		pooler, all := w.Crowd(1)
-		sp := dbOf(all[0].DB).space()
-		tx, err := all[0].DB.BeginTx(w.Ctx, nil)
-		if err != nil {
-			w.Fatal(err)
-		}
-		inside := *all[0]
-		inside.Ask = tx
-		inside.Sees("first")
-		var watch *space.Watch
-		if w.Shared() {
-			watch = &sp.Keeper.Watch
-		} else {
-			watch = &sp.Lease.Watch
-		}
-		watch.Asking.Lock()
-		sp.DropView()
-		ended := pooler.Pausing()
-		inside.Sees("first")
-		inside.Moves("second")
-		if err := tx.Commit(); err != nil {
-			w.Error(err)
-		}
-		ended()
-		watch.Asking.Unlock()
-		pooler.Resume()
-		all[0].Hits("second")
-	})
-}
-
 // What shows that a statement runs alone is there again after it was lost.
 func TestWhatIsShownOfAStatementThatRunsAloneComesBackAfterPause(t *testing.T) {
 	t.Parallel()
@@ -116,16 +82,16 @@ func TestWhatIsShownOfAStatementThatRunsAloneComesBackAfterPause(t *testing.T) {
 	w.Keys = []string{"cache_store=" + redistest.Start(t).URL()}
 	pooler, all := w.Crowd(1)
 	g := guardOf(all[0])
-	r := guard.NewRotation(g, 0, true)
+	r := NewRotation(g, 0, true)
 	defer r.Close()
-	if _, _, err := r.Hold(w.Ctx, []guard.Lock{{Class: guard.LockClass, Object: guard.LockAlone}}, ""); err != nil {
+	if _, _, err := r.Hold(w.Ctx, []Lock{{Class: LockClass, Object: LockAlone}}, ""); err != nil {
 		t.Fatal(err)
 	}
 	pooler.Pause()
 	pooler.Resume()
 	for shown := false; !shown; {
 		var err error
-		if shown, err = g.Yes(w.Ctx, "SELECT "+guard.Held(guard.LockAlone)); err != nil {
+		if shown, err = g.Yes(w.Ctx, "SELECT "+Held(LockAlone)); err != nil {
 			t.Fatal(err)
 		}
 	}

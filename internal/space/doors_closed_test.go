@@ -1,16 +1,15 @@
-package core
+package space_test
 
 import (
-	"context"
-	"errors"
-	"maps"
+	"database/sql"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/cachedpg/cachedpg"
 	"github.com/cachedpg/cachedpg/internal/harness"
+	"github.com/cachedpg/cachedpg/internal/harness/outside"
 	"github.com/cachedpg/cachedpg/internal/inside"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 	"github.com/cachedpg/cachedpg/internal/space"
@@ -18,12 +17,14 @@ import (
 	"github.com/cachedpg/cachedpg/store"
 )
 
+func spaceOf(db *sql.DB) *space.Space { return inside.Space(db).(*space.Space) }
+
 const events = harness.People + "CREATE TABLE events (id serial PRIMARY KEY, what text NOT NULL); INSERT INTO events (what) VALUES ('first');"
 
 // writesUntilClosed writes events until they are closed to the cache, as all processes know.
 func writesUntilClosed(f *harness.Fixture, others ...harness.Via) (written int) {
 	f.Helper()
-	for ; statsOf(f.DB).Shared.Closed == 0; written++ {
+	for ; cachedpg.StatsOf(f.DB).Shared.Closed == 0; written++ {
 		f.Exec("INSERT INTO events (what) VALUES ('x')")
 		time.Sleep(time.Millisecond)
 	}
@@ -40,7 +41,7 @@ func doorOf(v harness.Via, table string) store.Door {
 	if err := v.F.Plain.QueryRowContext(v.F.Ctx, "SELECT $1::regclass::oid", table).Scan(&oid); err != nil {
 		v.F.Fatal(err)
 	}
-	return dbOf(v.DB).space().Doors().Of(oid)
+	return spaceOf(v.DB).Doors().Of(oid)
 }
 
 // What is written all the time and read by nobody costs its commits no release, and keeps
@@ -52,19 +53,19 @@ func TestATableThatNobodyReadsIsClosedToTheCache(t *testing.T) {
 		const count = "SELECT count(*) > 0 FROM events"
 		writesUntilClosed(f, other)
 
-		released := dbOf(f.DB).space().Writes.Stats().Releases
+		released := spaceOf(f.DB).Writes.Stats().Releases
 		for range 20 {
 			f.Exec("INSERT INTO events (what) VALUES ('x')")
 		}
 		f.Released()
-		if n := dbOf(f.DB).space().Writes.Stats().Releases - released; n != 0 {
+		if n := spaceOf(f.DB).Writes.Stats().Releases - released; n != 0 {
 			t.Errorf("%d of 20 commits were released", n)
 		}
 		for _, v := range []harness.Via{f.Via, other} {
 			v.Hit(harness.UserByID, 1)
 			v.Bypass(keying.NoGain, count)
 		}
-		x := explain(other, count)
+		x := outside.Explain(other, count)
 		if !slices.ContainsFunc(x.Notes, func(note string) bool {
 			return strings.HasPrefix(note, "Closed to the cache") && strings.Contains(note, ": cache_statement.events.")
 		}) {
@@ -109,7 +110,7 @@ func TestATableThatIsReadOpensWhenItsWritersAreOver(t *testing.T) {
 		if err := writer.QueryRowContext(f.Ctx, "INSERT INTO events (what) VALUES ('late') RETURNING pg_current_xact_id()::text::int8").Scan(&xid); err != nil {
 			f.Fatal(err)
 		}
-		marked, err := keeperOf(f.Via).Store.Mark(f.Ctx, store.NewTransactionWriter(xid), tagsOf(f, "SELECT count(*) FROM events"), inside.Stamp(f.DB))
+		marked, err := spaceOf(f.DB).Keeper.Store.Mark(f.Ctx, store.NewTransactionWriter(xid), f.TagsOf("SELECT count(*) FROM events"), spaceOf(f.DB).View.Load().Catalog)
 		if err != nil || len(marked.Tags) != 0 {
 			f.Fatalf("marked %v, %v; want no intent", marked, err)
 		}
@@ -131,71 +132,6 @@ func TestATableThatIsReadOpensWhenItsWritersAreOver(t *testing.T) {
 		f.Released()
 		other.Known(late).Is("2")
 	})
-}
-
-// listed is a store that keeps a list of doors and refuses sweeps.
-type listed struct {
-	store.Closable
-	list *store.Doors
-	made int
-}
-
-func (l *listed) Doors() *store.Doors { return l.list }
-
-func (l *listed) SetDoors(_ context.Context, version string, relations map[uint32]store.Door) (bool, error) {
-	if l.list != nil && version != l.list.Version {
-		return false, nil
-	}
-	l.made++
-	l.list = &store.Doors{Version: strconv.Itoa(l.made), Relations: maps.Clone(relations)}
-	return true, nil
-}
-
-func (l *listed) Sweep(context.Context, []uint32) error { return errors.New("NOPERM") }
-
-// What the traffic of a window says to the doors.
-func TestTrafficMovesDoors(t *testing.T) {
-	for _, tc := range []struct {
-		name       string
-		door, want store.Door
-		traffic    store.Traffic
-	}{
-		{"written alone", store.Open, store.Closing, store.Traffic{Commits: space.CloseCommits}},
-		{"hardly read", store.Open, store.Closing, store.Traffic{Commits: 1000, Lookups: 1000/space.CloseRatio - 1}},
-		{"read enough", store.Open, store.Open, store.Traffic{Commits: 1000, Lookups: 1000 / space.CloseRatio}},
-		{"seldom written", store.Open, store.Open, store.Traffic{Commits: space.CloseCommits - 1}},
-		{"closed, and read less than written", store.Closed, store.Closed, store.Traffic{Commits: 1000, Lookups: 999}},
-		{"closed, and read as often", store.Closed, store.Opening, store.Traffic{Commits: 1000, Lookups: 1000}},
-		{"closed, and not written any more", store.Closed, store.Opening, store.Traffic{Lookups: 1}},
-		{"closed, and idle", store.Closed, store.Closed, store.Traffic{}},
-	} {
-		l := &listed{}
-		d := &space.Doorkeeper{Store: l}
-		if tc.door != store.Open {
-			d.Set(t.Context(), "", map[uint32]store.Door{7: tc.door})
-		}
-		d.Decide(t.Context(), map[uint32]store.Traffic{7: tc.traffic})
-		if got := l.list.Of(7); got != tc.want {
-			t.Errorf("%s: door %d, want %d", tc.name, got, tc.want)
-		}
-	}
-}
-
-// Who must not SCAN cannot close anything, and tries no more for a while.
-func TestATableWhoseStampsCannotBeDroppedStaysOpen(t *testing.T) {
-	l := &listed{}
-	d := &space.Doorkeeper{Store: l, Keeper: &space.Keeper{Life: t.Context()}}
-	window := map[uint32]store.Traffic{7: {Commits: space.CloseCommits}}
-	d.Decide(t.Context(), window)
-	d.Work(t.Context())
-	d.Rest()
-	d.Work(t.Context())
-	if got := l.list.Of(7); got != store.Open {
-		t.Fatalf("door %d, want it open", got)
-	}
-	if d.Decide(t.Context(), window); l.list.Of(7) != store.Open {
-		t.Error("it is closing again at once")
-	}
 }
 
 // A commit of tables that are closed needs no intent, and PostgreSQL is not asked for an id to set one with.
