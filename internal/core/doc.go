@@ -1,7 +1,7 @@
 // Package core is the driver without the interfaces of database/sql: a DB is what the connections of one sql.DB share,
 // a Conn is one of them. A face, such as the root package, turns calls of its own into those of Conn and Stmt.
 //
-//	read.go, fill.go       the life of a SELECT: Conn.query, Conn.miss, Conn.fill
+//	read.go, fill.go       the life of a SELECT: Conn.query, Conn.miss, Conn.fill; lookup.go, whether the cache may be asked
 //	write.go, begin.go     the life of a write: Conn.exec, Conn.begin; mark.go before COMMIT, finish.go after the answer
 //	tx.go                  the transaction that is open
 //	state.go, learn.go     what is known of a connection's session
