@@ -12,8 +12,7 @@ import (
 
 // newApplier returns a connection that runs what was queued.
 func (d *DB) newApplier() behind.Conn {
-	c := d.newConn()
-	c.applies = true
+	c := d.newConn(usedByApplier)
 	return applier{c}
 }
 

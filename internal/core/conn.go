@@ -23,13 +23,12 @@ type Conn struct {
 
 	lent     lending
 	isClosed bool
-	counted  bool // it is counted, see occupancy
 
 	placement placement // see places.go
 
 	idle atomic.Int32 // see idlers
 
-	applies bool // it runs what was queued, see applier
+	whose user
 
 	owed *debt // of strategy write-through, see refill.go
 
@@ -39,6 +38,15 @@ type Conn struct {
 	stamps [8]store.Stamp
 	types  *pgtype.Map // for replaying rows without inner
 }
+
+// user says for whom a connection is.
+type user uint8
+
+const (
+	usedByTracer  user = iota // it follows what a caller does on a pool past the driver
+	usedByCaller              // it is one of a pool's, and counted, see occupancy
+	usedByApplier             // it runs what was queued, see applier: it queues nothing, and waits for no queue and no place
+)
 
 // Query answers from the cache what is provably the same there, and
 // passes the rest to PostgreSQL. See read.go and, for statements that write, write.go.
@@ -150,7 +158,7 @@ func (c *Conn) Close() error {
 		c.putBack(false)
 	}
 	c.isClosed = true
-	if c.counted {
+	if c.whose == usedByCaller {
 		defer c.d.vacate()
 	}
 	c.d.idlers.remove(c)

@@ -3,8 +3,8 @@ package core
 import "context"
 
 // newConn returns a connection that has not dialled.
-func (d *DB) newConn() *Conn {
-	c := &Conn{d: d}
+func (d *DB) newConn(whose user) *Conn {
+	c := &Conn{d: d, whose: whose}
 	c.link = &c.undialled
 	return c
 }
@@ -16,8 +16,7 @@ func (d *DB) Connect(ctx context.Context, direct bool) (*Conn, error) {
 	d.mu.Lock()
 	d.resting = false
 	d.mu.Unlock()
-	c := d.newConn()
-	c.counted = true
+	c := d.newConn(usedByCaller)
 	if d.eager && d.places == nil { // else when it is needed
 		if err := c.dial(ctx); err != nil {
 			d.vacate()

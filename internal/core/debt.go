@@ -20,7 +20,7 @@ type debt struct {
 // what was cached. It is called before the release.
 func (c *Conn) owe(e *effect) {
 	switch {
-	case !c.d.through, c.applies, c.tx != nil:
+	case !c.d.through, c.whose == usedByApplier, c.tx != nil:
 		return
 	case e.also.catalog || e.also.session || e.schema || e.leaveNotice != nil:
 		return // plans, session or store are not what they were

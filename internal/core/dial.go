@@ -7,7 +7,7 @@ import (
 
 // dial connects and learns the state that the session starts in.
 func (c *Conn) dial(ctx context.Context) error {
-	if c.d.idlers.tight.Load() && !c.applies {
+	if c.d.idlers.tight.Load() && c.whose != usedByApplier {
 		if b := c.d.idlers.take(); b != nil {
 			c.link, b.holder = b, c
 			c.d.idlers.add(c)
@@ -19,7 +19,7 @@ func (c *Conn) dial(ctx context.Context) error {
 		b.dialled.view, b.dialled.generation = b.dialled.space.View.Load(), b.dialled.space.Gens.Current()
 	}
 	var err error
-	if c.applies && c.d.wrapped != nil {
+	if c.whose == usedByApplier && c.d.wrapped != nil {
 		b.inner, err = c.d.dial(ctx) // who waits for it may have the last place in the pool
 	} else {
 		b.inner, err = c.d.connectFirst(ctx, b)
@@ -44,7 +44,7 @@ func (c *Conn) dial(ctx context.Context) error {
 
 // connect gives the connection a backend: a free one, or a new one.
 func (c *Conn) connect(ctx context.Context) error {
-	if p := c.d.places; p != nil && !c.placement.has() && !c.applies { // who waits for what was queued may have the last place
+	if p := c.d.places; p != nil && !c.placement.has() && c.whose != usedByApplier { // who waits for what was queued may have the last place
 		b, waited, err := p.take(ctx)
 		if c.placement.waited = c.placement.waited || waited; err != nil {
 			return err

@@ -51,7 +51,7 @@ func TestAStringThatIsKeptDoesNotKeepItsResult(t *testing.T) {
 	}{
 		{"value", func(i int) any {
 			dest := make([]driver.Value, 2)
-			if err := newRows(new(DB).newConn(), entry(i)).Next(dest); err != nil {
+			if err := newRows(new(DB).newConn(usedByTracer), entry(i)).Next(dest); err != nil {
 				t.Fatal(err)
 			}
 			return dest[0]
@@ -62,7 +62,7 @@ func TestAStringThatIsKeptDoesNotKeepItsResult(t *testing.T) {
 				t.Fatal(err)
 			}
 			dest := make([]driver.Value, 2)
-			if err := newRows(new(DB).newConn(), e).Next(dest); err != nil {
+			if err := newRows(new(DB).newConn(usedByTracer), e).Next(dest); err != nil {
 				t.Fatal(err)
 			}
 			return dest[0]
@@ -72,7 +72,7 @@ func TestAStringThatIsKeptDoesNotKeepItsResult(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			return newRows(new(DB).newConn(), e).Columns()
+			return newRows(new(DB).newConn(usedByTracer), e).Columns()
 		}},
 	} {
 		kept := heapOf(func() any {

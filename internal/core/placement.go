@@ -60,7 +60,7 @@ func (c *Conn) mayWait() bool {
 // rests notes that database/sql has c idle.
 func (c *Conn) rests() {
 	if c.inner == nil || c.d.eager || c.d.places != nil || !c.pristine || c.attached || c.handedOut || c.prepared ||
-		c.misread || c.applies || c.enter() != nil || c.tx != nil || c.aloneLocks > 0 || c.shown != (guard.Lock{}) || c.inner.Closed() || c.inner.TxStatus() != 'I' {
+		c.misread || c.whose == usedByApplier || c.enter() != nil || c.tx != nil || c.aloneLocks > 0 || c.shown != (guard.Lock{}) || c.inner.Closed() || c.inner.TxStatus() != 'I' {
 		return
 	}
 	c.idle.Store(isIdle)

@@ -256,7 +256,7 @@ func (p *tracedConn) joinLocked() *Conn {
 	}
 	// The driver's own questions must not wait for a place in the pool.
 	d.own.CompareAndSwap(nil, ownConfig(p.conn))
-	c := d.newConn()
+	c := d.newConn(usedByTracer)
 	c.inner, c.holder = backend.NewDirect(p.conn, configOf(p.conn).config.DefaultQueryExecMode), c
 	c.since.session = unknownSession // what was prepared on it before was not seen
 	c.adoptTx()

@@ -279,7 +279,7 @@ func (q *questioned) keeps() {
 		q.Fatal(err)
 	}
 	defer c.Close()
-	conn := dbOf(q.DB).newConn()
+	conn := dbOf(q.DB).newConn(usedByTracer)
 	conn.inner, conn.pid = c, c.PID()
 	byPID, byID := conn.d.ended(conn.d.space(), 1, "", backend.CommitSync), conn.d.ended(conn.d.space(), 0, "3", backend.CommitAsync)
 	for i, ended := range []func(context.Context) (bool, error){byPID, byPID, byID} {

@@ -82,7 +82,7 @@ func (d *DB) queueStats() (s behind.Stats) {
 
 // drain applies what is queued. Whoever applies it waits for nothing.
 func (c *Conn) drain(ctx context.Context, inTx bool) error {
-	if b := c.d.behind.Load(); b != nil && !c.applies {
+	if b := c.d.behind.Load(); b != nil && c.whose != usedByApplier {
 		return b.Drain(ctx, inTx)
 	}
 	return nil
@@ -100,7 +100,7 @@ func (c *Conn) catchUp(ctx context.Context, q *call) error {
 // what is in the queue has been applied.
 func (c *Conn) writeBehind(ctx context.Context, q *call) (result backend.Result, ok bool, err error) {
 	b := c.d.behind.Load()
-	if b == nil || c.applies || !q.text.Queue.Drains {
+	if b == nil || c.whose == usedByApplier || !q.text.Queue.Drains {
 		return nil, false, nil
 	}
 	if q.text.Queue.Queues && c.tx == nil && c.inner.TxStatus() == 'I' && q.view != space.NoCatalog && q.session != unknownSession && !c.misread && c.d.Config.Store != config.StoreOff {
