@@ -92,9 +92,9 @@ func Follow(ctx context.Context, db *sql.DB, sink invalidation.Sink) error {
 // RelayOptions configures Relay. The zero value means the defaults.
 type RelayOptions struct {
 	// Sink takes the events of the outbox, such as the Producer of contrib/kafka.
-	// Nil: there is nobody to be told but the shared store of the DB, which is told
-	// in any case of what its writers may not have told it themselves. A row is
-	// delivered by one relay: all of a database must have the same sink.
+	// Nil: only the shared store of the DB is invalidated, which is done in any case
+	// for writers that could not reach it. A row is delivered by one relay: all of a
+	// database must have the same sink.
 	Sink invalidation.Sink
 
 	// Batch is the number of rows that are taken at once, and the number of

@@ -77,7 +77,7 @@ type KeyParts struct {
 // What passes by itself is left out: whether the result is in the cache now, a
 // store that cannot be reached, a cache that is still warming up, a commit
 // that is under way. What does not, another process that writes past the cache, is
-// told as far as it has been seen. So is what only the result can tell (TooLarge).
+// named as far as it has been seen. So is what only the result shows (TooLarge).
 //
 // It may be called at any time, and asks PostgreSQL for what the driver would
 // have to ask. Its errors are those of connecting, and of calling it wrongly.

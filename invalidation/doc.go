@@ -6,11 +6,11 @@
 //
 // PostgreSQL alone decides what is committed. The store is a cache of what it
 // said, and nothing in it is true because of its age: no timeout and no clock
-// says that a result is still good, or that a writer is over. What PostgreSQL can be asked
-// about a writer that fell silent is whether its transaction is over. It says
-// "in progress" until the effect is visible to every new snapshot, also while a
-// commit waits for a synchronous replica and for a prepared transaction, so
-// "over" means that whoever reads from now on sees what there is to see.
+// says that a result is still good, or that a writer is over. Of a writer that
+// cannot be asked itself, because it has died or lost its connection, PostgreSQL
+// says whether its transaction is over. It says "in progress" until the effect is
+// visible to every new snapshot, also while a commit waits for a synchronous
+// replica and for a prepared transaction, so after "over" every new read sees the effect.
 //
 // # The states of a tag
 //
@@ -29,8 +29,8 @@
 //
 // A clean tag that is released by a writer without an intent goes to "no stamp"
 // too. An entry is valid while each of its tags is clean with the very stamp
-// that the entry was filled with. Because stamps are never reused, the way from
-// clean to anything else cannot be walked back: an entry dies once and for all.
+// that the entry was filled with. Because stamps are never reused, an entry whose
+// tag has changed its state is never valid again.
 //
 // # The life of a read
 //
@@ -46,8 +46,8 @@
 //
 //  1. Begin gives it an id, Intend makes all its tags dirty. They are acknowledged.
 //  2. COMMIT (or, without a transaction, the statement itself).
-//  3. Outcome known, whichever it is: Release. Not known: Abandon, with the
-//     question that tells one day that the transaction is over.
+//  3. Outcome known, whichever it is: Release. Not known: Abandon, with a
+//     question that is asked until the answer is that the transaction is over.
 //
 // # Why no read is stale
 //
@@ -103,11 +103,11 @@
 //
 //	I17  The marks of a write are in the namespace of the server on which it
 //	     commits: where the connection may lead elsewhere, the transaction itself was asked.
-//	I18  Before the first commit that is marked in a namespace, the epochs of
-//	     those are ended that its database had before. They get another lease only
-//	     when their own server has been asked. In one process nobody has a hit any more
+//	I18  Before the first commit that is marked in a namespace, the epochs of all
+//	     earlier namespaces of its database are ended. They get another lease only
+//	     when their own server has been asked. In one process there are no hits any more
 //	     in a namespace that was superseded. Of namespaces on one server, where a name can
-//	     come back, each first mark and each first lease ends those of the others.
+//	     come back, each first mark and each first lease ends the epochs of the others.
 //	I19  What PostgreSQL is asked about a transaction or a lease is answered by the
 //	     server of the namespace, in one statement with the proof that it is that one.
 //
@@ -115,8 +115,8 @@
 // undoes it. So:
 //
 //	I20  The intents of a write stay until what it committed is on this server's disk,
-//	     or the server has crashed since. Who is asked whether a write is over, or how
-//	     far the log is, is the very server that it was sent to: not a standby.
+//	     or the server has crashed since. Whether a write is over, and how far the log
+//	     is, is asked of the very server that the write was sent to: not of a standby.
 //	I21  What counts as over for a cache that begins, or an epoch that does, is on
 //	     disk as well.
 //
@@ -124,48 +124,47 @@
 //
 //	I22  Everything that is valid under a stamp of the schema tag was planned with
 //	     the catalog of the one digest that is kept beside it. Another digest gives the
-//	     tag another stamp, and only who read the stamp before the catalog puts one there.
-//	     A hit needs an answer of PostgreSQL that the catalog is the one of the digest, to a
-//	     question sent at most a lease before; or that it is unchanged since a question after
-//	     which all stamps of the tag were replaced.
+//	     tag another stamp, and only a process that read the stamp before it loaded the
+//	     catalog puts a digest there. A hit needs an answer of PostgreSQL, to a question
+//	     sent at most a lease before, that the catalog is the one of the digest; or that it
+//	     is unchanged since a question after which all stamps of the tag were replaced.
 //
 // Processes on one database that do not share a store. For them:
 //
-//	I23  A commit that some cache is not told of becomes visible when its process
-//	     has shown in PostgreSQL that it writes, and every hit is over that was
-//	     allowed by a question of before. Hits need such a question, which
-//	     saw no writer of another store, for each store.Lease; who asks has shown
-//	     its cache before, so that a writer that sees none need not wait.
-//	I24  What was cached before a time for which that was not known is never a hit
-//	     after it. The cache begins anew when what was under way then is over, and
+//	I23  A commit that is not marked in some process's cache becomes visible only after
+//	     its own process has shown in PostgreSQL that it writes, and after every hit is
+//	     over that an earlier question allowed. Hits need such a question, whose answer
+//	     was that no process with another store writes, for each store.Lease. A process
+//	     shows its cache before it asks, so that a writer that sees no cache need not wait.
+//	I24  If for some time no such question was answered, nothing that was cached before
+//	     is a hit after it. The cache begins anew when what was under way then is over, and
 //	     no sooner than a lease after it has seen the last writer.
 //
 // Writes may be queued in the store before PostgreSQL has them (strategy write-behind). For that:
 //
 //	I25  One server of PostgreSQL owns the queue: writes are queued for it alone, and it
-//	     alone applies them and takes them out. Another gets the queue when the
-//	     owner is gone and it has all that the owner has recorded, or a person says so.
+//	     alone applies them and takes them out. Another server becomes the owner when the
+//	     owner is gone and it has all that the owner has recorded, or when a person says so.
 //
-// A relation may be closed in a store that processes share, because nobody gains from what
-// is cached of it. For that:
+// A relation may be closed in a store that processes share, because caching its results
+// does not pay. For that:
 //
 //	I26  A commit leaves out intents only on tags of a relation that is closed in the very
 //	     step in which it marks the others, when its transaction has its id and waits for the disk.
-//	     A relation is closed when nobody mints stamps of it any more and after that all
-//	     that there were were dropped. It is open when every write is over, and on disk,
-//	     that was under way after the store had stopped to let commits leave out intents.
+//	     A relation is closed when no stamp of it is minted any more and, after that, all
+//	     existing ones were dropped. It is open when every write is over, and on disk, that was
+//	     under way at a moment after the store had stopped letting commits leave out intents.
 //
-// I1 to I7 are the store's and this package's to keep, I8 and I9 the reader's,
-// I10 is what Generations is for; I12 to I16 are kept by the shared store and
-// the driver's keeper (internal/space), I23 and I24 by its peers (internal/peers), I25 by its queue
-// (internal/behind), I26 by the shared store and
-// the keeper. I11 is not needed for fresh results, only for
-// cached ones: a tag with a lost intent is served by PostgreSQL for ever.
+// The store and this package keep I1 to I7, the reader keeps I8 and I9, Generations
+// keeps I10. The shared store and the driver's keeper (internal/space) keep I12 to I16
+// and I26, its peers (internal/peers) I23 and I24, its queue (internal/behind) I25.
+// I11 is not needed for correct results, only for cache hits: without it a tag
+// could stay dirty, and PostgreSQL would serve it for ever.
 //
 // # Races
 //
-// Each is stopped by the invariant named. TestRaces plays them with it and
-// without; those that only a store can lose are played in package storetest.
+// The invariant named prevents each of them. TestRaces plays them with it and
+// without; package storetest plays those that depend on the store alone.
 //
 // A load that began before a write stores after it (I1, with I5):
 //
@@ -279,10 +278,11 @@
 //
 // The guard: the stamps that reader 1 has read are not those of now, so it loads again.
 //
-// Who renews a lease does not wait for the load of a catalog that has changed. It replaces
-// the stamps before it extends, and what is valid after that was loaded after the question (I22):
+// The process that renews a lease does not wait until a changed catalog is loaded. It replaces
+// the stamps before it extends, so what is valid after that was planned with a catalog that was
+// loaded after the question (I22):
 //
-//	reader                          psql                    who renews
+//	reader                          psql                    renewing process
 //	stamps; loads: digest 1
 //	                                ALTER TABLE, COMMIT
 //	                                                        asks: changed, to what is not known
@@ -291,8 +291,8 @@
 //
 // # A store that processes share
 //
-// The store answers others after this process is gone, and it may be gone, or
-// not what it was, while this process goes on. Five things follow.
+// The store goes on when this process has died, and this process goes on when the
+// store has died or has lost its memory. Five things follow.
 //
 // Intents outlive their writer, so they say what to ask PostgreSQL: the id of
 // the transaction, known before COMMIT because autocommit statements run in a
@@ -300,7 +300,7 @@
 // whether that transaction is over, and if so releases exactly that intent (I4).
 //
 // The store may lose intents: it is flushed, it evicts, it restarts from an old
-// snapshot, a replica is promoted that had not heard of them. They are kept in
+// snapshot, a replica is promoted that had not received them. They are kept in
 // one place together with the name of the epoch, so that none is lost without
 // the epoch (I12); names of entries and stamps begin with it, and with the
 // identity of the server.
@@ -348,10 +348,11 @@
 // its successor. A renewal makes sure that the server is the same as when its
 // name was made, so such a lease ends soon; writers who find an epoch
 // younger than a lease, on a server that has replicated, wait for the rest of it (I16).
-// Who has known the server as a master for a lease does not: it was emptied, not replaced.
+// A process that has known the server as a master for a lease does not wait: the server was
+// emptied, not replaced.
 //
 // A copy of the database server has the names, the tables and the position in the queue of its
-// original, and lives on (I25). What tells them apart is that the owner is alive, and
+// original, and both go on (I25). They differ in that the owner is alive, and
 // that its record has moved on since the copy was made:
 //
 //	owner                           its copy                store
@@ -360,7 +361,7 @@
 //	applies 8, fence 4; COMMIT
 //	                                                        fence 4; 8 is taken out
 //	                                (applies 8, takes it out: the owner would never have had it)
-//	                                not the owner: stands aside
+//	                                not the owner: applies nothing
 //	dies
 //	                                fence 3 is below 4: not its successor
 //
@@ -390,11 +391,10 @@
 //	(a reader mints, SELECT → old, fill)
 //	COMMIT                                                  (… and a hit of old)
 //
-// What the writer was told before does not count: the list is compared in the step that marks, or
-// in one that finds out that there is nothing to mark. If
-// the store loses the list it loses the epoch as well, and the next one waits for all that
-// is under way (I14). The catalog that the tags were planned with is compared as ever (I10), also
-// where no intent is left to be set.
+// The list that a writer has read earlier does not count: the list is compared in the step that
+// marks, or in one that finds that there is nothing to mark. If the store loses the list it loses
+// the epoch as well, and the next epoch waits for all that is under way (I14). The catalog that the
+// tags were planned with is compared as ever (I10), also where no intent is left to be set.
 //
 // # A database that moves
 //
@@ -412,7 +412,7 @@
 //	COMMIT, on B
 //	                                                        hit of old
 //
-// And those who have not heard of B go on in A's namespace (I18):
+// And readers that do not know of B go on in A's namespace (I18):
 //
 //	writer                          store                   reader, knows A
 //	finds B, marks there, COMMIT
@@ -443,7 +443,7 @@
 //   - The store loses entries or stamps: misses.
 //   - The store loses acknowledged intents: its epoch is over (I12, I14).
 //   - The store cannot be reached: reads ask PostgreSQL. Writes wait for one lease,
-//     once, and go on past it (I15); or fail, if that was chosen.
+//     once, and go on past it (I15); or fail, with cache_on_store_down=fail.
 //   - PostgreSQL cannot be asked: no lease is extended, hits end.
 //   - What the store cannot survive: a server that goes on with its clients,
 //     cut off from those who promoted another in its place, where a process that is cut
@@ -465,7 +465,7 @@
 //   - Intents that can be evicted: stale.
 //   - Intents cleared when the answer to COMMIT is lost: stale.
 //   - Single flight by key: new, then old.
-//   - Nobody clears the intents of the dead: never stale, and never cached again.
+//   - Nobody clears the intents of dead writers: never stale, and never cached again.
 //
 // See also docs/decisions/shared-store.md (D45, D46, D47, D48, D49), docs/decisions/processes.md (D52, D55)
 // and docs/decisions/server-identity.md (D74, D78, D79).

@@ -8,7 +8,7 @@ import (
 
 // leaves reports that the command, which is a part of text, may leave something with the connection that others would
 // find there: a setting, a name, a lock, a channel. Sequences (lastval) and what functions of the application do are
-// not told, as a pool does not.
+// left out, as by a pool.
 func leaves(s *parser.Statement, text string) bool {
 	switch s.Kind {
 	case parser.Set:
@@ -19,7 +19,7 @@ func leaves(s *parser.Statement, text string) bool {
 		return mentions(text, "listen")
 	case parser.Maintenance:
 		return mentions(text, "load")
-	case parser.Discard: // pgx does not hear of it if its statements go
+	case parser.Discard: // pgx does not notice if its statements go
 		return s.Discards == "all"
 	}
 	if d := s.Defines; d != nil && d.Makes.Name != "" && !d.Derived { // what that stands on is there already

@@ -20,10 +20,10 @@ import (
 //
 // A result that depends on the relation in any way may use TagTable. One that
 // is about the single row with a value of k needs less: TagRow(k, value) and
-// TagRows(k) tell of changes to that row, provided that it was there. Then no
+// TagRows(k) cover changes to that row, provided that it was there. Then no
 // other row can have the value without that row changing first, because k is
 // unique. A new row, or one that gets the value by an UPDATE of another row, is
-// told of by TagTable alone; where the row was not there, the result depends on it.
+// covered by TagTable alone; where the row was not there, the result depends on it.
 //
 // A result about the rows with any of several values of k needs as many TagRow,
 // provided that all of them were there. That is seen by counting: where each row

@@ -8,7 +8,7 @@ type Door byte
 
 const (
 	Open    Door = iota
-	Closing      // stamps of before may be there
+	Closing      // it may still have stamps
 	Closed       // none is: commits may leave out their intents (I26)
 	Opening      // commits that have done so may be under way
 )
@@ -44,8 +44,8 @@ type Traffic struct {
 	Lookups uint64
 }
 
-// Closable is a Shared store that can close relations which nobody gains from. It keeps
-// the list; who closes and opens them is for its users to agree on:
+// Closable is a Shared store that can close relations of which caching does not pay. It keeps
+// the list. Its users close and open relations by these rules:
 //
 //   - From Open to Closing at any time. From Closing to Closed after a Sweep that
 //     began when the list said Closing and that has returned nil.

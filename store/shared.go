@@ -37,7 +37,7 @@ var (
 //   - A Lookup is a Hit, or mints, only under a lease: while the lease of its
 //     epoch stands on the store's clock. Otherwise it is ErrCold.
 //   - A lease that ran out ends the epoch.
-//   - Lookup is Busy instead of Miss or Stale if another caller was told Miss or
+//   - Lookup is Busy instead of Miss or Stale if another caller got Miss or
 //     Stale for the same key and the same stamps and has since called neither Fill nor
 //     GiveUp nor Abandon, for FillLock since that Lookup or its last Hold. Nobody is Busy
 //     after that, and nobody for FillLock after Abandon.

@@ -1,8 +1,8 @@
 // Package behind is strategy write-behind: a statement returns when Redis has queued it, and
 // PostgreSQL runs it later. docs/write-behind.md says what that is for and what it gives up.
 //
-// For whoever reads through the driver a queued write is as good as a committed one. Five rules
-// make it so:
+// Reads through the driver see a queued write as they see a committed one. Five rules
+// ensure it:
 //
 //  1. To queue a write and to give its tags new stamps is one step of Redis'.
 //  2. A SELECT that may read such a table is sent after a look into the queue

@@ -9,7 +9,7 @@ import (
 	"github.com/cachedpg/cachedpg/store/redis"
 )
 
-// Host is what a Queue is told by the driver, once.
+// Host is what the driver gives a Queue when it is made.
 type Host struct {
 	Store   *redis.Store
 	NewConn func() Conn // which has not dialled

@@ -154,8 +154,8 @@ func (b *Queue) Drain(ctx context.Context, inTx bool) error {
 
 // ask has rounds made until one makes enough true, which is called with mu held.
 // A round that fails is the caller's error, but for a lock that it waited for in vain:
-// whoever has it will give it up, unless it is the caller's own transaction. Nor is it
-// the caller's affair that PostgreSQL has chosen the round as the victim of a deadlock.
+// whoever has it will give it up, unless it is the caller's own transaction. A round
+// that PostgreSQL has ended as the victim of a deadlock is made again, and is no error of the caller's.
 func (b *Queue) ask(ctx context.Context, inTx bool, enough func() bool) error {
 	for {
 		b.mu.Lock()

@@ -61,7 +61,7 @@ type Dialler interface {
 	DialOutcome(ctx context.Context, id backend.Identity) (backend.Conn, error)
 	// Replicates is how to connect for replication, nil if it does not know.
 	Replicates() *pgconn.Config
-	// Heard is told what a connection has found out about where it leads.
+	// Heard is called with the session of a connection of the guard's own: the server and database that it leads to.
 	Heard(s *backend.Session)
 }
 

@@ -17,8 +17,8 @@ import (
 // and its store.Door. Each change gives it another version. Whoever marks or mints meets it in
 // the same step (I26); D is never lost without it.
 //
-// A process knows the list by the answers that it got. Who has an old one when it marks is
-// told, and marks again.
+// A process knows the list by the answers that it got. If it marks with an old list, the answer has
+// the new one, and the process marks again.
 
 // allDoors in place of a version says that tags of all relations are marked, whatever the list is.
 const allDoors = "*"
@@ -46,7 +46,7 @@ func (d *doors) without(tags []store.Tag) (version string, rest []store.Tag) {
 	return list.Version, rest
 }
 
-// learn takes in an answer that is the list.
+// learn reads an answer that is the list.
 func (d *doors) learn(answer any) error {
 	text, _ := answer.(string)
 	if text == "" {

@@ -33,7 +33,7 @@ func (s *Store) Lookup(ctx context.Context, key store.Key, tags []store.Tag, sta
 }
 
 // lookup reads what there is. The names hold the epoch that was current last
-// time; if another has begun, it is told by the lease and they are made anew.
+// time. If another has begun, the lease has its name, and the names are made anew.
 func (in *incarnation) lookup(ctx context.Context, key store.Key, tags []store.Tag, stamps []store.Stamp) (*store.Entry, store.Outcome, error) {
 	q := question{in: in, key: key, tags: tags}
 	q.split()

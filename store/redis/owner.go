@@ -13,9 +13,8 @@ import (
 // One server of PostgreSQL owns the queue (I25): writes are queued for it, and it alone
 // applies them. A copy of it (a base backup that was started, a snapshot of a volume, a
 // branch) has the same names, the same tables and the same position in the queue.
-// What it has not is the life of the server: Redis knows the owner by the start of its
-// postmaster, and PostgreSQL records with each position a number that only grows, the
-// fence:
+// But it was started at another time: Redis knows the owner by the start of its postmaster, and
+// PostgreSQL records with each position a number that only grows, the fencing token (fence):
 //
 //	PostgreSQL                                Redis
 //	position, sequence, fence, locked
@@ -23,13 +22,13 @@ import (
 //	apply; fence + 1; COMMIT
 //	                                          owner, fence + 1; trim
 //
-// Another server may take the queue over when the owner is seen no more and it has the
-// whole of the owner's history, which a fence that is not below Redis' tells: it is
-// the owner, started again, or a standby that was promoted. A copy that was taken before
-// the owner's last batch is told by its fence, and one that was taken since by
-// the owner being alive. Where neither decides somebody has to.
+// Another server may take the queue over when the owner has not been seen for some time and the
+// server has the whole of the owner's history: its fence is not below the one in Redis. Then it is
+// the owner, started again, or a standby that was promoted. A copy that was taken before the owner's
+// last batch has a lower fence. One that was taken since has not, but then the owner is alive. Where
+// neither decides, a person has to.
 
-// Owner is what a server says of itself, and what it has recorded.
+// Owner is a server that may own the queue, and what it has recorded.
 type Owner struct {
 	Server   string // the start of its postmaster, which no other has
 	Timeline string // a promotion begins a later one
@@ -40,7 +39,7 @@ type Owner struct {
 	Given    int64 // the highest sequence number known to have been given out
 }
 
-// Claim is what becomes of a server's claim to the queue.
+// Claim is the answer to a server that wants to own the queue.
 type Claim struct {
 	Owns   bool
 	New    bool // it did not own it before, or nobody is known to have

@@ -129,7 +129,7 @@ func (p *pipe) fly(calls []call) {
 }
 
 // landed ends the flight of a caller who was alone, or begins the next with those who
-// wait. That is no affair of the caller's.
+// wait, in a goroutine of its own: the caller need not wait for that.
 func (p *pipe) landed() {
 	if calls := p.board(); calls != nil {
 		go p.fly(calls)

@@ -16,16 +16,16 @@ import (
 	"github.com/cachedpg/cachedpg/store"
 )
 
-// A queue is a stream of writes that PostgreSQL has yet to be told. Unlike
+// A queue is a stream of writes that PostgreSQL has not got yet. Unlike
 // everything else here it is no cache: its names hold neither the life of the
 // server nor an epoch, so that a server which restarts with its append-only file, or
 // a replica that is promoted, goes on with it:
 //
 //	cachedpg:{p0}:queue:database        the stream
-//	cachedpg:{p0}:queue:database:owner  whose it is, see owner.go
+//	cachedpg:{p0}:queue:database:owner  the server that owns it, see owner.go
 //	cachedpg:{p0}:queue:database:dead   those that PostgreSQL has refused
 //	cachedpg:{p0}:queue:database:n…     that a write was queued, for a minute
-//	cachedpg:{p0}:queue:database:look   that somebody has looked, see lastScript
+//	cachedpg:{p0}:queue:database:look   that a reader has looked, see lastScript
 //	cachedpg:{p0}:queue:database:turn   who queues next, see enqueueScript
 //
 // An entry of the stream has the write (w), its sequence number (n) and the server that
@@ -290,8 +290,8 @@ func (s *Store) DeadLetters() string { return s.QueueName() + ":dead" }
 
 // Enqueue adds a write to the queue and gives its tags new stamps, in one step. If the
 // catalog tag has another stamp than the write says, the schema tag gets a new one too.
-// After any error but those of this package the write may be in the queue or not. What is
-// queued must be told to nobody for the time of wait.
+// After any error but those of this package the write may be in the queue or not. The caller
+// waits for wait before it reports that the write is queued.
 func (s *Store) Enqueue(ctx context.Context, w Write) (sequence int64, wait time.Duration, err error) {
 	if s.target.Sealer == nil {
 		return s.enqueue(ctx, w, 0, rand.Text())

@@ -405,8 +405,8 @@ end
 return {}
 `, false)
 
-// Everything that the other scripts call, on keys that none of them uses, so
-// that a user without the permission is told before it matters.
+// Every command that the other scripts call, on keys that none of them uses, so
+// that a user without a permission is found out when the store is opened.
 //
 // KEYS: a string, a hash.
 var checkScript = newScript(`

@@ -201,7 +201,7 @@ func (s *Store) connect(ctx context.Context, insist bool) (*incarnation, error) 
 	return in, nil
 }
 
-// met is told how a round trip went.
+// met counts a round trip. After an error that says so it has the server looked up anew, or left alone for a while.
 func (s *Store) met(in *incarnation, err error) {
 	s.count(err)
 	switch faultOf(err) {

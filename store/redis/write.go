@@ -162,7 +162,7 @@ func (s *Store) Release(ctx context.Context, w store.WriterID, tags []store.Tag)
 		return each(shares.partitions, func(p *partition) error {
 			share := shares.tags[p.index]
 			argv := appendFields(append(make([]any, 0, 2+len(share)), p.prefix, w[:]), share...)
-			// What was not marked is told now at the earliest.
+			// A write that was not marked before, such as one of cache_consistency=eventual, reaches the store first here.
 			if err := p.register(ctx); err != nil {
 				return err
 			}

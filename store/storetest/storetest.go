@@ -3,7 +3,7 @@
 // A store's own tests call Run. It checks each legal case by itself, and then
 // runs the protocol of package invalidation over the store and a database made
 // of a few integers: under thousands of seeded interleavings, and under real
-// concurrency. No read may return less than what somebody was told before it
+// concurrency. No read may return less than what was read or committed before it
 // began. The package's own tests run the same checks over stores and protocols
 // that are wrong on purpose, each of which must be found out.
 package storetest
