@@ -1,0 +1,88 @@
+package precision
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/cachedpg/cachedpg/internal/inside"
+	"github.com/cachedpg/cachedpg/invalidation"
+	"github.com/cachedpg/cachedpg/store"
+)
+
+// Every answer of the driver is PostgreSQL's at that moment. How many of the possible hits it has
+// is printed, and no verdict.
+func TestPrecision(t *testing.T) {
+	var all []figures
+	seed := newSeed()
+	for _, storeName := range []string{"memory", "redis"} {
+		for share := range strings.SplitSeq(*shares, ",") {
+			writes, err := strconv.Atoi(share)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Run(fmt.Sprintf("%s/%d%%", storeName, writes), func(t *testing.T) {
+				w := newRun(t, storeName, seed, writes)
+				if err := w.play(t.Context(), *operations); err != nil {
+					t.Fatalf("%v\nagain: go test -run '^TestPrecision$' -precision.seed=%d -precision.writes=%d -precision.operations=%d ./test/precision",
+						err, seed, writes, *operations)
+				}
+				f := w.counted(*operations)
+				t.Logf("\n%s", f)
+				if s := f.inconsistent(); s != "" {
+					t.Errorf("counted what cannot be: %s", s)
+				}
+				all = append(all, f)
+			})
+		}
+	}
+	if *jsonFile != "" {
+		if err := writeJSON(*jsonFile, all); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// With the store in memory a run is the same each time.
+func TestTheSameSeedHasTheSameFigures(t *testing.T) {
+	t.Parallel()
+	var first figures
+	for i := range 2 {
+		w := newRun(t, "memory", 7, 20)
+		if err := w.play(t.Context(), 300); err != nil {
+			t.Fatal(err)
+		}
+		f := w.counted(300)
+		if i == 0 {
+			first = f
+		} else if !reflect.DeepEqual(f, first) {
+			t.Errorf("got\n%s\nand before\n%s", f, first)
+		}
+		if f.Total.Hits == 0 {
+			t.Errorf("no hits:\n%s", f)
+		}
+	}
+}
+
+// forgetful is a store of which commits invalidate nothing.
+type forgetful struct{ *store.Memory }
+
+func (forgetful) Intend(context.Context, store.WriterID, []store.Tag) error  { return nil }
+func (forgetful) Release(context.Context, store.WriterID, []store.Tag) error { return nil }
+
+// An oracle that never finds anything proves nothing.
+func TestAWrongHitIsFound(t *testing.T) {
+	t.Parallel()
+	w := newRun(t, "memory", 7, 30)
+	forgets := forgetful{inside.Store(w.db).(*store.Memory)}
+	_ = inside.Writes(w.db).Close()
+	inside.SetStore(w.db, forgets)
+	inside.SetWrites(w.db, invalidation.New(forgets, invalidation.Options{Local: true}))
+	if err := w.play(t.Context(), 2000); !errors.Is(err, errWrong) || !strings.Contains(err.Error(), "a hit") {
+		t.Errorf("got %v, want a wrong hit", err)
+	}
+}
