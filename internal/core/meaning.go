@@ -62,7 +62,7 @@ func (c *Conn) plan(ctx context.Context, q *call) error {
 
 // refresh has the catalog loaded again because it lacks a name of the text, which
 // a DDL past the driver may have made. If it has changed, everything that
-// was planned or stored before is cold, see Space.Agree.
+// was planned or stored before is cold, see the space's agree.
 func (c *Conn) refresh(ctx context.Context, q *call) error {
 	q.refreshed = true
 	if !q.space.Refresh.Due(time.Now()) || q.space.Loads.Await(ctx, q.view, c.d.readPatience) == nil {

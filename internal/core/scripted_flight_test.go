@@ -324,7 +324,7 @@ func TestAResultThatIsTooLargeIsReadFirstOnce(t *testing.T) {
 		if n := s.d.stats.tooLarge.Load(); n != 4 {
 			s.Errorf("%d results were too large, want 4", n)
 		}
-		time.Sleep(2 * flight.For)
+		time.Sleep(2 * flight.OversizeFor)
 		leader.selects("ann").gets("ann") // it is found out again
 		leader.gets("ann")
 	})

@@ -21,7 +21,7 @@ type Oversize struct {
 }
 
 const (
-	For         = time.Minute // at least, and twice that at most
+	OversizeFor = time.Minute // at least, and twice that at most
 	maxOversize = 4096        // keys in each of the two
 )
 
@@ -64,9 +64,9 @@ func (o *Oversize) Forget(key store.Key) {
 
 func (o *Oversize) turnLocked(now time.Time) {
 	switch age := now.Sub(o.since); {
-	case age < For:
+	case age < OversizeFor:
 		return
-	case age < 2*For:
+	case age < 2*OversizeFor:
 		o.old, o.young = o.young, nil
 	default:
 		o.old, o.young = nil, nil

@@ -85,11 +85,11 @@ func (g *Guard) Close() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.dropLocked()
-	g.Rotation().Close()
+	g.rotation().Close()
 }
 
-// Rotation is the guard's own.
-func (g *Guard) Rotation() *Rotation {
+// rotation is the guard's own.
+func (g *Guard) rotation() *Rotation {
 	g.begun.Do(func() { g.turns = NewRotation(g, Rest, false) })
 	return g.turns
 }
@@ -158,7 +158,7 @@ func (g *Guard) connectLocked(ctx context.Context) error {
 		}
 		g.in = in
 		if g.pooled.Swap(pooled) && !pooled {
-			g.Rotation().drop()
+			g.rotation().drop()
 		}
 	}
 	g.used = time.Now()

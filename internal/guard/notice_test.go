@@ -22,7 +22,7 @@ func TestCommitsPastTheStoreDoNotWaitForEachOther(t *testing.T) {
 		if held == nil {
 			f.Fatal("no notice was posted")
 		}
-		goOn := held.Still() // PostgreSQL answers its questions no more
+		goOn := held.still() // PostgreSQL answers its questions no more
 		const commits = 3
 		done := make(chan error, commits)
 		for id := range commits {
@@ -59,7 +59,7 @@ func TestWhatIsKeptOpenHoldsNoSnapshot(t *testing.T) {
 		free := func(when string) {
 			f.Helper()
 			const held = "SELECT count(*) FROM pg_stat_activity WHERE pid = $1::int8 AND backend_xmin IS NOT NULL"
-			if f.Count(held, int64(n.held.PID())) != 0 {
+			if f.Count(held, int64(n.held.pid())) != 0 {
 				f.Errorf("a snapshot is held %s", when)
 			}
 		}

@@ -66,8 +66,8 @@ func agree(all []*harness.Visitor) {
 func TestPauseEndsWhileAProcessIsStopped(t *testing.T) {
 	harness.Travels(t, func(w *harness.Travel) {
 		pooler, all := w.Crowd(1)
-		r := guardOf(all[0]).Rotation()
-		goOn := r.Still()
+		r := guardOf(all[0]).rotation()
+		goOn := r.still()
 		pooler.Pause()
 		goOn()
 		pooler.Resume()

@@ -30,7 +30,7 @@ func (g *Guard) Holding(ctx context.Context, wanted []Lock, question string) (an
 			return answer, since, err
 		}
 	}
-	return g.Rotation().Hold(ctx, wanted, question)
+	return g.rotation().Hold(ctx, wanted, question)
 }
 
 // posting is holding where no pooler is between; else direct is false.

@@ -81,15 +81,6 @@ func NewRotation(g *Guard, rest time.Duration, keeps bool) *Rotation {
 	return r
 }
 
-// Still has it do nothing until goOn is called, as if the process were stopped.
-func (r *Rotation) Still() (goOn func()) {
-	r.mu.Lock()
-	return r.mu.Unlock
-}
-
-// PID is that of the connection that holds the locks. It may only be called while there is one, and it holds still.
-func (r *Rotation) PID() uint32 { return r.holder.PID() }
-
 // Close gives the locks back.
 func (r *Rotation) Close() {
 	r.cancel()

@@ -13,7 +13,7 @@ import (
 // share: those of another build may be made otherwise.
 var digestVersion = strconv.Itoa(catalog.DigestVersion)
 
-// Agree compares a catalog with the one that what is cached was planned with, and
+// agree compares a catalog with the one that what is cached was planned with, and
 // makes everything cold if it is another (I22): somebody has changed it past the
 // driver. stamps are those that the tags of schema and catalog had before it was
 // loaded. It is not agreed when the catalog has to be loaded again.
@@ -38,7 +38,7 @@ var digestVersion = strconv.Itoa(catalog.DigestVersion)
 //
 // It does so unless its digest is the one that the others have put there with these stamps, as
 // when they begin at the same time.
-func (sp *Space) Agree(ctx context.Context, snapshot *catalog.Snapshot, stamps *[2]store.Stamp, generation, number uint64) (agreed bool, err error) {
+func (sp *Space) agree(ctx context.Context, snapshot *catalog.Snapshot, stamps *[2]store.Stamp, generation, number uint64) (agreed bool, err error) {
 	digest := snapshot.Digest()
 	if digest == (catalog.Digest{}) {
 		return true, nil
@@ -91,12 +91,12 @@ func (sp *Space) differs(digest catalog.Digest) bool {
 	return sp.digest != (catalog.Digest{}) && sp.digest != digest
 }
 
-// Watched returns the number under which a catalog that is loaded now is known to be
+// watched returns the number under which a catalog that is loaded now is known to be
 // unchanged, and who wants to know its digest. Both are nothing where nobody watches.
-func (sp *Space) Watched(ctx context.Context) (w *Watch, number uint64) {
+func (sp *Space) watched(ctx context.Context) (w *watch, number uint64) {
 	switch {
 	case sp.Lease != nil:
-		if w = &sp.Lease.Watch; w.now() == 0 {
+		if w = &sp.Lease.watch; w.now() == 0 {
 			sp.Lease.first(ctx)
 		}
 	case sp.Keeper != nil:
@@ -107,7 +107,7 @@ func (sp *Space) Watched(ctx context.Context) (w *Watch, number uint64) {
 	if number = w.now(); number != 0 { // else it is not this process that asks
 		ctx, cancel := context.WithTimeout(ctx, guard.AskTimeout)
 		defer cancel()
-		number, _ = w.Ask(ctx)
+		number, _ = w.ask(ctx)
 	}
 	return w, number
 }

@@ -25,17 +25,17 @@ const (
 	doorsTakeOver = 5 * time.Second
 
 	// A relation that has fewer commits in a window stays as it is.
-	CloseCommits = 200
+	closeCommits = 200
 
-	// CloseRatio times as many commits as lookups, by their weight, close a relation. As many
+	// closeRatio times as many commits as lookups, by their weight, close a relation. As many
 	// lookups as commits open it. What is between keeps the cost of changes low.
-	CloseRatio = 4
+	closeRatio = 4
 )
 
 // Doorkeeper counts what is written and looked up of each relation, and closes and opens
 // relations for the keeper. See docs/decisions/shared-store.md (D45).
 type Doorkeeper struct {
-	Keeper  *Keeper
+	keeper  *Keeper
 	Store   store.Closable // nil: nothing is ever closed
 	traffic sync.Map       // *traffic by OID, since the last count
 
@@ -119,9 +119,9 @@ func (d *Doorkeeper) tick(ctx context.Context) (soon bool) {
 		if err != nil {
 			return false
 		}
-		d.Decide(ctx, window)
+		d.decide(ctx, window)
 	}
-	return d.Work(ctx)
+	return d.work(ctx)
 }
 
 // take takes what was counted. A counter that was taken from its map under an Add loses that.
@@ -140,8 +140,8 @@ func (d *Doorkeeper) take() map[uint32]store.Traffic {
 	return taken
 }
 
-// Decide says which relations are to close and to open, by the traffic of a window.
-func (d *Doorkeeper) Decide(ctx context.Context, window map[uint32]store.Traffic) {
+// decide says which relations are to close and to open, by the traffic of a window.
+func (d *Doorkeeper) decide(ctx context.Context, window map[uint32]store.Traffic) {
 	list := d.Store.Doors()
 	next := make(map[uint32]store.Door)
 	version := ""
@@ -155,14 +155,14 @@ func (d *Doorkeeper) Decide(ctx context.Context, window map[uint32]store.Traffic
 	changed := false
 	for oid, t := range window {
 		switch door := list.Of(oid); {
-		case door == store.Open && t.Commits >= CloseCommits && t.Lookups*CloseRatio < t.Commits && time.Since(d.refused) > time.Hour:
+		case door == store.Open && t.Commits >= closeCommits && t.Lookups*closeRatio < t.Commits && time.Since(d.refused) > time.Hour:
 			next[oid], changed = store.Closing, true
 		case door == store.Closed && t.Lookups > 0 && t.Lookups >= t.Commits:
 			next[oid], changed = store.Opening, true
 		}
 	}
 	if changed {
-		d.Set(ctx, version, next)
+		d.set(ctx, version, next)
 	}
 }
 
@@ -178,8 +178,8 @@ func pending(list *store.Doors) bool {
 	return false
 }
 
-// Set replaces the list, if nobody else has.
-func (d *Doorkeeper) Set(ctx context.Context, version string, relations map[uint32]store.Door) {
+// set replaces the list, if nobody else has.
+func (d *Doorkeeper) set(ctx context.Context, version string, relations map[uint32]store.Door) {
 	if ok, err := d.Store.SetDoors(ctx, version, relations); err != nil || !ok {
 		return
 	}
@@ -188,13 +188,13 @@ func (d *Doorkeeper) Set(ctx context.Context, version string, relations map[uint
 	}
 }
 
-// Work takes the steps that the list asks for: what closes is closed when its stamps are
+// work takes the steps that the list asks for: what closes is closed when its stamps are
 // gone, what opens is open when the commits are over that may have left out intents. Both
 // begin after the list has said so, and count for that version of it.
 //
 // A process that dies in between leaves a list that is as good: nobody mints, and commits mark
 // what is not closed. Another one takes its steps from the beginning.
-func (d *Doorkeeper) Work(ctx context.Context) (soon bool) {
+func (d *Doorkeeper) work(ctx context.Context) (soon bool) {
 	list := d.Store.Doors()
 	if !pending(list) {
 		return false
@@ -230,14 +230,14 @@ func (d *Doorkeeper) Work(ctx context.Context) (soon bool) {
 			delete(next, oid)
 		}
 	}
-	d.Set(ctx, list.Version, next)
+	d.set(ctx, list.Version, next)
 	return false
 }
 
 // opened reports that everything is over, and on disk, that was under way at a moment when the
 // list had this version.
 func (d *Doorkeeper) opened(ctx context.Context, version string) bool {
-	k := d.Keeper
+	k := d.keeper
 	if d.horizon.epoch != version {
 		h, err := k.newHorizon(ctx, version)
 		if err != nil {
@@ -268,13 +268,13 @@ func (d *Doorkeeper) swept(version string, closing []uint32) (bool, error) {
 	d.sweep = s
 	go func() {
 		defer close(s.done)
-		s.err = d.Store.Sweep(d.Keeper.Life, closing)
+		s.err = d.Store.Sweep(d.keeper.Life, closing)
 	}()
 	return false, nil
 }
 
-// Rest waits for a sweep under way, whose context has ended.
-func (d *Doorkeeper) Rest() {
+// rest waits for a sweep under way, whose context has ended.
+func (d *Doorkeeper) rest() {
 	if d.sweep != nil {
 		<-d.sweep.done
 	}

@@ -37,10 +37,10 @@ func TestTrafficMovesDoors(t *testing.T) {
 		door, want store.Door
 		traffic    store.Traffic
 	}{
-		{"written alone", store.Open, store.Closing, store.Traffic{Commits: CloseCommits}},
-		{"hardly read", store.Open, store.Closing, store.Traffic{Commits: 1000, Lookups: 1000/CloseRatio - 1}},
-		{"read enough", store.Open, store.Open, store.Traffic{Commits: 1000, Lookups: 1000 / CloseRatio}},
-		{"seldom written", store.Open, store.Open, store.Traffic{Commits: CloseCommits - 1}},
+		{"written alone", store.Open, store.Closing, store.Traffic{Commits: closeCommits}},
+		{"hardly read", store.Open, store.Closing, store.Traffic{Commits: 1000, Lookups: 1000/closeRatio - 1}},
+		{"read enough", store.Open, store.Open, store.Traffic{Commits: 1000, Lookups: 1000 / closeRatio}},
+		{"seldom written", store.Open, store.Open, store.Traffic{Commits: closeCommits - 1}},
 		{"closed, and read less than written", store.Closed, store.Closed, store.Traffic{Commits: 1000, Lookups: 999}},
 		{"closed, and read as often", store.Closed, store.Opening, store.Traffic{Commits: 1000, Lookups: 1000}},
 		{"closed, and not written any more", store.Closed, store.Opening, store.Traffic{Lookups: 1}},
@@ -49,9 +49,9 @@ func TestTrafficMovesDoors(t *testing.T) {
 		l := &listed{}
 		d := &Doorkeeper{Store: l}
 		if tc.door != store.Open {
-			d.Set(t.Context(), "", map[uint32]store.Door{7: tc.door})
+			d.set(t.Context(), "", map[uint32]store.Door{7: tc.door})
 		}
-		d.Decide(t.Context(), map[uint32]store.Traffic{7: tc.traffic})
+		d.decide(t.Context(), map[uint32]store.Traffic{7: tc.traffic})
 		if got := l.list.Of(7); got != tc.want {
 			t.Errorf("%s: door %d, want %d", tc.name, got, tc.want)
 		}
@@ -61,16 +61,16 @@ func TestTrafficMovesDoors(t *testing.T) {
 // Who must not SCAN cannot close anything, and tries no more for a while.
 func TestATableWhoseStampsCannotBeDroppedStaysOpen(t *testing.T) {
 	l := &listed{}
-	d := &Doorkeeper{Store: l, Keeper: &Keeper{Life: t.Context()}}
-	window := map[uint32]store.Traffic{7: {Commits: CloseCommits}}
-	d.Decide(t.Context(), window)
-	d.Work(t.Context())
-	d.Rest()
-	d.Work(t.Context())
+	d := &Doorkeeper{Store: l, keeper: &Keeper{Life: t.Context()}}
+	window := map[uint32]store.Traffic{7: {Commits: closeCommits}}
+	d.decide(t.Context(), window)
+	d.work(t.Context())
+	d.rest()
+	d.work(t.Context())
 	if got := l.list.Of(7); got != store.Open {
 		t.Fatalf("door %d, want it open", got)
 	}
-	if d.Decide(t.Context(), window); l.list.Of(7) != store.Open {
+	if d.decide(t.Context(), window); l.list.Of(7) != store.Open {
 		t.Error("it is closing again at once")
 	}
 }

@@ -26,7 +26,7 @@ type Keeper struct {
 	Store  store.Shared
 	Log    *backend.Log
 	Guard  guard.Guard
-	Watch  Watch
+	Watch  watch
 	Notice guard.Notice
 	Peers  *peers.Peers
 	space  *Space
@@ -59,7 +59,7 @@ type Keeper struct {
 }
 
 // A commit takes milliseconds: an intent that is older is worth a question.
-const SuspectAfter = time.Second
+const suspectAfter = time.Second
 
 func newKeeper(s store.Shared, id backend.Identity, feeds bool, log *backend.Log, peers func(*guard.Guard) *peers.Peers) *Keeper {
 	ctx, cancel := context.WithCancel(context.Background())
@@ -70,7 +70,7 @@ func newKeeper(s store.Shared, id backend.Identity, feeds bool, log *backend.Log
 	k.Notice.Guard, k.Watch.Guard = &k.Guard, &k.Guard
 	k.Life = ctx
 	k.Peers = peers(&k.Guard)
-	k.Doors.Keeper = k
+	k.Doors.keeper = k
 	k.Doors.Store, _ = s.(store.Closable)
 	return k
 }
@@ -97,7 +97,7 @@ func (k *Keeper) Abandon() {
 
 func (k *Keeper) run(ctx context.Context) {
 	defer close(k.done)
-	defer k.Doors.Rest()
+	defer k.Doors.rest()
 	var wait time.Duration
 	for {
 		live := k.renew(ctx)
@@ -189,7 +189,7 @@ func (k *Keeper) Sure(ctx context.Context, fresh store.Fresh) (bool, error) {
 		k.asked = true
 		return k.sameCatalog(ctx, fresh.Left)
 	case k.Watch.now() == 0:
-		_, _ = k.Watch.Ask(ctx) // the catalog that is loaded next need not be loaded again
+		_, _ = k.Watch.ask(ctx) // the catalog that is loaded next need not be loaded again
 	}
 	if fresh.Kept && !k.Peers.HasMet() {
 		if ok, err := k.Guard.Yes(ctx, "SELECT "+nobodyPast); err != nil || !ok {
@@ -283,7 +283,7 @@ func (k *Keeper) sweep(ctx context.Context) {
 			since = now
 		}
 		seen[w] = since
-		if now.Sub(since) >= SuspectAfter {
+		if now.Sub(since) >= suspectAfter {
 			due = append(due, w)
 		}
 	}

@@ -35,7 +35,7 @@ func TestTheIntentsOfADeadWriterAreResolved(t *testing.T) {
 				f.Fatal(err)
 			}
 			// Longer than a sweep needs to look at the writer twice.
-			for until := time.Now().Add(SuspectAfter + 2*peers.RenewEvery); time.Now().Before(until); time.Sleep(10 * time.Millisecond) {
+			for until := time.Now().Add(suspectAfter + 2*peers.RenewEvery); time.Now().Before(until); time.Sleep(10 * time.Millisecond) {
 				f.Bypass(keying.DirtyTag, harness.UserByID, 1)
 			}
 			if prepare {
@@ -67,19 +67,19 @@ func TestADoubtLeavesNothingThatWasPlannedBefore(t *testing.T) {
 	harness.Shared(t, harness.People, func(f *harness.Fixture) {
 		f.Again(harness.UserByID, 1)
 		sp := spaceOf(f.DB)
-		stamps, err := sp.Keeper.Stamps(f.Ctx)
+		stamps, err := sp.Keeper.stamps(f.Ctx)
 		if err != nil {
 			f.Fatal(err)
 		}
 		old := sp.View.Load()
-		number, err := sp.Keeper.Watch.Ask(f.Ctx)
+		number, err := sp.Keeper.Watch.ask(f.Ctx)
 		if err != nil {
 			f.Fatal(err)
 		}
-		if sure, err := sp.Keeper.Doubt(f.Ctx, number); !sure || err != nil {
+		if sure, err := sp.Keeper.doubt(f.Ctx, number); !sure || err != nil {
 			f.Fatalf("sure %v, %v", sure, err)
 		}
-		if agreed, err := sp.Agree(f.Ctx, old.Snapshot, &stamps, sp.Gens.Current(), number); agreed || err != nil {
+		if agreed, err := sp.agree(f.Ctx, old.Snapshot, &stamps, sp.Gens.Current(), number); agreed || err != nil {
 			f.Errorf("a catalog loaded before is agreed on: %v, %v", agreed, err)
 		}
 		f.Miss(harness.UserByID, 1)

@@ -53,7 +53,7 @@ func (k *Keeper) sameCatalog(ctx context.Context, left time.Duration) (bool, err
 	limit, cancel := context.WithTimeout(ctx, left-patience.Lease/8)
 	defer cancel()
 	for {
-		stamps, err := k.Stamps(ctx)
+		stamps, err := k.stamps(ctx)
 		if err != nil {
 			return false, ignoreCold(err)
 		}
@@ -62,12 +62,12 @@ func (k *Keeper) sameCatalog(ctx context.Context, left time.Duration) (bool, err
 			return err == nil, err
 		}
 		if stamps[0] == 0 { // a DDL of the driver's is under way: who loads after it compares
-			if stamps, err = k.Stamps(ctx); err != nil || stamps[0] == 0 { // after the question nothing was valid
+			if stamps, err = k.stamps(ctx); err != nil || stamps[0] == 0 { // after the question nothing was valid
 				return err == nil, ignoreCold(err)
 			}
 			continue
 		}
-		digest, known := k.Watch.Digest(number)
+		digest, known := k.Watch.digest(number)
 		agreement := store.Moved
 		if known && stamps[1] != 0 {
 			if agreement, err = k.Store.Agree(ctx, digestVersion, digest, &stamps); err != nil {
@@ -78,7 +78,7 @@ func (k *Keeper) sameCatalog(ctx context.Context, left time.Duration) (bool, err
 		case agreement != store.Moved:
 			return true, nil
 		case limit.Err() != nil:
-			return k.Doubt(ctx, number)
+			return k.doubt(ctx, number)
 		case known: // stamps move
 		default:
 			select {
@@ -89,15 +89,15 @@ func (k *Keeper) sameCatalog(ctx context.Context, left time.Duration) (bool, err
 	}
 }
 
-// Stamps returns those of the tags of schema and catalog, zero of one that is dirty.
-func (k *Keeper) Stamps(ctx context.Context) (stamps [2]store.Stamp, err error) {
+// stamps returns those of the tags of schema and catalog, zero of one that is dirty.
+func (k *Keeper) stamps(ctx context.Context) (stamps [2]store.Stamp, err error) {
 	_, _, err = k.Store.Lookup(ctx, store.Key{}, Everything, stamps[:])
 	return stamps, err
 }
 
-// Doubt makes everything in the store stale, so that what the watch has given a number
+// doubt makes everything in the store stale, so that what the watch has given a number
 // for need not be compared.
-func (k *Keeper) Doubt(ctx context.Context, number uint64) (bool, error) {
+func (k *Keeper) doubt(ctx context.Context, number uint64) (bool, error) {
 	if err := k.space.InvalidateAll(ctx); err != nil {
 		return false, err
 	}
@@ -110,7 +110,7 @@ func (k *Keeper) Doubt(ctx context.Context, number uint64) (bool, error) {
 func (k *Keeper) ask() (uint64, error) {
 	long, cancel := context.WithTimeout(k.Life, catalogTimeout)
 	defer cancel()
-	return k.Watch.Ask(long)
+	return k.Watch.ask(long)
 }
 
 func ignoreCold(err error) error {

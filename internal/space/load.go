@@ -200,16 +200,16 @@ func (sp *Space) loadOnce(ctx context.Context, generation *uint64) (v *View, use
 	if _, _, err := sp.Lookup(ctx, store.Key{}, Everything, stamps[:]); err != nil {
 		return nil, false, err
 	}
-	watch, number := sp.Watched(ctx)
+	watch, number := sp.watched(ctx)
 	snapshot, err := sp.Guard.LoadCatalogAside(ctx, sp.Loads.last)
 	sp.Loads.last = snapshot
 	if err != nil {
 		return nil, false, err
 	}
 	if watch != nil {
-		watch.Saw(number, snapshot.Digest())
+		watch.saw(number, snapshot.Digest())
 	}
-	agreed, err := sp.Agree(ctx, snapshot, &stamps, *generation, number)
+	agreed, err := sp.agree(ctx, snapshot, &stamps, *generation, number)
 	if err != nil {
 		return nil, false, err
 	}

@@ -20,13 +20,13 @@ func TestPauseEndsWhileATransactionNeedsTheCatalog(t *testing.T) {
 		inside := *all[0]
 		inside.Ask = tx
 		inside.Sees("first")
-		var watch *Watch
+		var watch *watch
 		if w.Shared() {
 			watch = &sp.Keeper.Watch
 		} else {
-			watch = &sp.Lease.Watch
+			watch = &sp.Lease.watch
 		}
-		watch.Asking.Lock()
+		watch.asking.Lock()
 		sp.DropView()
 		ended := pooler.Pausing()
 		inside.Sees("first")
@@ -35,7 +35,7 @@ func TestPauseEndsWhileATransactionNeedsTheCatalog(t *testing.T) {
 			w.Error(err)
 		}
 		ended()
-		watch.Asking.Unlock()
+		watch.asking.Unlock()
 		pooler.Resume()
 		all[0].Hits("second")
 	})

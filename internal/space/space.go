@@ -60,12 +60,12 @@ type Space struct {
 	// nobody, or by a process that has died since; until it is over nothing is
 	// stored. A shared store asks for the same by itself, see keeper.
 	Before  atomic.Pointer[UnderWay]
-	Warming *Backoff
+	warming *Backoff
 
 	Asynchronous atomic.Bool   // some session has had synchronous_commit=off, or may have
 	Configured   atomic.Uint64 // counts how often the server's configuration was found changed
 
-	// superseded: the database is elsewhere, see move.go. In a space in memory
+	// Superseded: the database is elsewhere, see move.go. In a space in memory
 	// underway counts the statements between their marks and PostgreSQL's answer, adrift
 	// those of them that a pooler may lead elsewhere, and after are the
 	// spaces whose statements this one waits for.
@@ -188,7 +188,7 @@ func Join(d *Member, s *backend.Session, again bool) (sp *Space, err error) {
 
 func newSpace(d *Member, s *backend.Session) *Space {
 	sp := &Space{Gens: invalidation.NewGenerations(), Guard: &guard.Guard{ID: s.ID},
-		Refresh: &Backoff{Min: time.Second, Max: time.Minute}, Warming: &Backoff{Min: 5 * time.Millisecond, Max: time.Second}}
+		Refresh: &Backoff{Min: time.Second, Max: time.Minute}, warming: &Backoff{Min: 5 * time.Millisecond, Max: time.Second}}
 	sp.Loads = newLoads(sp)
 	sp.Flushed.sp = sp
 	sp.Before.Store(new(UnderWay))
@@ -300,7 +300,7 @@ var Everything = []store.Tag{{Kind: store.TagSchema}, {Kind: store.TagCatalog}}
 // commit that nobody has marked here.
 func (sp *Space) chill(ctx context.Context, first bool) {
 	sp.Before.Store(new(UnderWay))
-	sp.Warming.Helped()
+	sp.warming.Helped()
 	if !first {
 		_ = sp.InvalidateAll(ctx) // of a store in this process it cannot fail
 	}

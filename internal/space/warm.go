@@ -50,15 +50,15 @@ type UnderWay struct {
 	mu       sync.Mutex // guards the fields below
 	since    time.Time  // when it was asked first
 	running  []string   // virtual ids
-	Over     bool       // they are
+	over     bool       // they are
 	prepared []string   // ids, once the running are over
 	settled  bool       // those are over
 	disk     backend.FlushPoint
 }
 
-// ReadsOver is how long a transaction is waited for that runs something but has
+// readsOver is how long a transaction is waited for that runs something but has
 // neither written anything nor a lock to do so.
-const ReadsOver = 30 * time.Second
+const readsOver = 30 * time.Second
 
 // runningQuestion lists the virtual ids of transactions that may still commit a
 // change: those that have a sign of writing behind a "w", the others behind an "r",
@@ -89,7 +89,7 @@ func (sp *Space) IsWarm(ctx context.Context, in backend.Conn, s *backend.Session
 	if before.Warm.Load() {
 		return true
 	}
-	if in == nil || in.Closed() || in.TxStatus() != 'I' || !sp.Warming.Due(time.Now()) ||
+	if in == nil || in.Closed() || in.TxStatus() != 'I' || !sp.warming.Due(time.Now()) ||
 		slices.ContainsFunc(sp.after, func(before *Space) bool { return !before.settled(sp.Key.Identity) }) {
 		return false
 	}
@@ -126,13 +126,13 @@ func onlyReads(text string, s *backend.Session, v *View) bool {
 func (u *UnderWay) isOver(ctx context.Context, log *backend.Log, onlyReads func(string) bool, ask backend.AskFunc) (bool, error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if !u.Over {
+	if !u.over {
 		answer, err := ask(ctx, runningQuestion)
 		if err != nil {
 			return false, err
 		}
-		u.Seen(strings.FieldsFunc(answer, func(r rune) bool { return r == 30 }), onlyReads, time.Now())
-		if !u.Over {
+		u.seen(strings.FieldsFunc(answer, func(r rune) bool { return r == 30 }), onlyReads, time.Now())
+		if !u.over {
 			return false, nil
 		}
 	}
@@ -154,8 +154,8 @@ func (u *UnderWay) isOver(ctx context.Context, log *backend.Log, onlyReads func(
 	return u.disk.Forced(ctx, log, ask)
 }
 
-// Seen takes an answer to runningQuestion.
-func (u *UnderWay) Seen(answer []string, onlyReads func(string) bool, now time.Time) {
+// seen takes an answer to runningQuestion.
+func (u *UnderWay) seen(answer []string, onlyReads func(string) bool, now time.Time) {
 	running := make(map[string]bool) // by virtual id; true if it has a sign of writing
 	for _, s := range answer {
 		id, text, _ := strings.Cut(s[1:], "\x1f")
@@ -169,5 +169,5 @@ func (u *UnderWay) Seen(answer []string, onlyReads func(string) bool, now time.T
 	}
 	// Who does not run now may run something again, but only what it was sent since.
 	u.running = slices.DeleteFunc(u.running, func(id string) bool { _, ok := running[id]; return !ok })
-	u.Over = !slices.ContainsFunc(u.running, func(id string) bool { return running[id] || now.Sub(u.since) < ReadsOver })
+	u.over = !slices.ContainsFunc(u.running, func(id string) bool { return running[id] || now.Sub(u.since) < readsOver })
 }

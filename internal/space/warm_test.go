@@ -138,7 +138,7 @@ func TestANewProcessDoesNotWaitForOthers(t *testing.T) {
 		began := time.Now()
 		v := start()
 		getsWarm(v)
-		if took := time.Since(began); took >= ReadsOver {
+		if took := time.Since(began); took >= readsOver {
 			f.Errorf("it took %v", took)
 		}
 	})
@@ -159,7 +159,7 @@ func TestANewProcessDoesNotWaitForAReport(t *testing.T) {
 		began := time.Now()
 		v := f.Beside("new")
 		getsWarm(v)
-		if took := time.Since(began); took >= ReadsOver {
+		if took := time.Since(began); took >= readsOver {
 			f.Errorf("it took %v", took)
 		}
 		g.Open()
@@ -185,7 +185,7 @@ func TestAnotherServerSaysNothingOfWhatIsUnderWay(t *testing.T) {
 	}
 	defer in.Close()
 	sp := spaceOf(v.DB)
-	sp.Warming.Helped()
+	sp.warming.Helped()
 	if sp.IsWarm(f.Ctx, in, nil, nil) {
 		t.Error("another server has told that nothing is under way")
 	}
@@ -218,8 +218,8 @@ func TestWhatIsUnderWay(t *testing.T) {
 		{"a writer that ends", [][]string{{"w3/1\x1f"}, nil}, 0, true},
 		{"another one that begins", [][]string{{"w3/1\x1f"}, {"w3/2\x1f", "w4/1\x1f"}}, 0, true},
 		{"a reader", [][]string{{"r3/1\x1f"}}, 0, false},
-		{"a reader for long", [][]string{{"r3/1\x1f"}, {"r3/1\x1f"}}, ReadsOver, true},
-		{"a reader that writes", [][]string{{"r3/1\x1f"}, {"w3/1\x1f"}}, ReadsOver, false},
+		{"a reader for long", [][]string{{"r3/1\x1f"}, {"r3/1\x1f"}}, readsOver, true},
+		{"a reader that writes", [][]string{{"r3/1\x1f"}, {"w3/1\x1f"}}, readsOver, false},
 		{"a plain query", [][]string{{"r3/1\x1fplain"}}, 0, true},
 		{"a writer that runs a plain query", [][]string{{"w3/1\x1fplain"}}, 0, false},
 	} {
@@ -229,10 +229,10 @@ func TestWhatIsUnderWay(t *testing.T) {
 			if i == len(c.answers)-1 {
 				at = now.Add(c.after)
 			}
-			u.Seen(slices.Clone(answer), plain, at)
+			u.seen(slices.Clone(answer), plain, at)
 		}
-		if u.Over != c.over {
-			t.Errorf("%s: over is %t, want %t", c.name, u.Over, c.over)
+		if u.over != c.over {
+			t.Errorf("%s: over is %t, want %t", c.name, u.over, c.over)
 		}
 	}
 }

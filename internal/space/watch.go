@@ -11,15 +11,15 @@ import (
 	"github.com/cachedpg/cachedpg/internal/turnstile"
 )
 
-// Watch asks PostgreSQL, over a guard's connection, whether anybody has changed
+// watch asks PostgreSQL, over a guard's connection, whether anybody has changed
 // the catalog. What it has been told while nothing changed has one number: a
 // catalog that was loaded under the number that the next question gives too is still
 // what PostgreSQL has.
-type Watch struct {
+type watch struct {
 	Guard        *guard.Guard
 	reconfigured func(ctx context.Context, before, now backend.Configuration) // nil if nobody wants to know
 
-	Asking     turnstile.Mutex // guards the fields below
+	asking     turnstile.Mutex // guards the fields below
 	in         backend.Conn    // that of over
 	over       *catalog.Watch
 	configured backend.Configuration
@@ -35,14 +35,14 @@ type Watch struct {
 const catalogTimeout = time.Minute
 
 // now is the number to load a catalog under, 0 if there is none.
-func (w *Watch) now() uint64 {
+func (w *watch) now() uint64 {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.number
 }
 
-// Saw takes in the digest of a catalog that was loaded after number was current.
-func (w *Watch) Saw(number uint64, digest catalog.Digest) {
+// saw takes in the digest of a catalog that was loaded after number was current.
+func (w *watch) saw(number uint64, digest catalog.Digest) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if number != 0 && number == w.number && digest != (catalog.Digest{}) {
@@ -50,12 +50,12 @@ func (w *Watch) Saw(number uint64, digest catalog.Digest) {
 	}
 }
 
-// Ask returns the number that holds at a moment after it was called.
-func (w *Watch) Ask(ctx context.Context) (number uint64, err error) {
-	if err := w.Asking.LockContext(ctx); err != nil {
+// ask returns the number that holds at a moment after it was called.
+func (w *watch) ask(ctx context.Context) (number uint64, err error) {
+	if err := w.asking.LockContext(ctx); err != nil {
 		return 0, err
 	}
-	defer w.Asking.Unlock()
+	defer w.asking.Unlock()
 	var now backend.Configuration
 	err = w.Guard.With(ctx, func(in backend.Conn) error {
 		p, ok := in.(backend.Wire)
@@ -92,16 +92,16 @@ func (w *Watch) Ask(ctx context.Context) (number uint64, err error) {
 	return number, err
 }
 
-// Digest returns the digest of the catalog as it was when ask gave number, or
+// digest returns the digest of the catalog as it was when ask gave number, or
 // later, if it was loaded under that number.
-func (w *Watch) Digest(number uint64) (digest catalog.Digest, ok bool) {
+func (w *watch) digest(number uint64) (digest catalog.Digest, ok bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.known, number != 0 && w.knownAt == number
 }
 
 // armed reports that a question needs neither a connection nor the catalog.
-func (w *Watch) armed() bool {
+func (w *watch) armed() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.number != 0 && w.knownAt == w.number

@@ -38,17 +38,17 @@ import (
 //	                                question, at t + lease/2
 //	                                the answer: changed; cold
 type WatchLease struct {
-	Watch
-	Space *Space
+	watch
+	space *Space
 
-	Stands atomic.Bool // a lease
+	stands atomic.Bool // a lease
 	used   atomic.Bool // a read came by since the last question
 
 	nudged chan struct{} // by a read that is the first since the last question, or has found no lease
 
 	mu      sync.Mutex    // guards the fields below
-	Timer   *time.Timer   // ends the lease
-	Tried   chan struct{} // closed when PostgreSQL was asked since the lease was found over
+	timer   *time.Timer   // ends the lease
+	tried   chan struct{} // closed when PostgreSQL was asked since the lease was found over
 	failing bool          // and has not answered
 
 	cancel context.CancelFunc
@@ -61,12 +61,12 @@ const watchRetry = store.Lease / 8
 // newWatchLease asks over the space's guard, as peers do: to dial for each would take longer than what they ask.
 func newWatchLease(sp *Space) *WatchLease {
 	ctx, cancel := context.WithCancel(context.Background())
-	l := &WatchLease{Space: sp, nudged: make(chan struct{}, 1), Tried: make(chan struct{}), cancel: cancel, done: make(chan struct{})}
+	l := &WatchLease{space: sp, nudged: make(chan struct{}, 1), tried: make(chan struct{}), cancel: cancel, done: make(chan struct{})}
 	l.Guard = sp.Guard
 	l.reconfigured = sp.Reconfigured
 	l.used.Store(true)
-	l.Timer = time.AfterFunc(time.Hour, func() { l.Stands.Store(false) })
-	l.Timer.Stop()
+	l.timer = time.AfterFunc(time.Hour, func() { l.stands.Store(false) })
+	l.timer.Stop()
 	go l.run(ctx)
 	return l
 }
@@ -74,8 +74,8 @@ func newWatchLease(sp *Space) *WatchLease {
 func (l *WatchLease) close() {
 	l.cancel()
 	<-l.done
-	l.Timer.Stop()
-	l.Stands.Store(false)
+	l.timer.Stop()
+	l.stands.Store(false)
 }
 
 func (l *WatchLease) run(ctx context.Context) {
@@ -83,8 +83,8 @@ func (l *WatchLease) run(ctx context.Context) {
 	for ctx.Err() == nil {
 		l.used.Store(false)
 		sent := time.Now()
-		err := l.Check(ctx)
-		l.Conclude(sent, err)
+		err := l.check(ctx)
+		l.conclude(sent, err)
 		next := sent.Add(patience.Lease / 2)
 		if err != nil {
 			next = time.Now().Add(watchRetry)
@@ -101,7 +101,7 @@ func (l *WatchLease) run(ctx context.Context) {
 func (l *WatchLease) missed() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return !l.Stands.Load() && !l.failing
+	return !l.stands.Load() && !l.failing
 }
 
 // pause waits for a time, without end if it is negative, or until a read nudges.
@@ -121,28 +121,28 @@ func (l *WatchLease) pause(ctx context.Context, d time.Duration) (nudged bool) {
 	return false
 }
 
-// Check asks, and makes everything cold if the catalog is another than what was
+// check asks, and makes everything cold if the catalog is another than what was
 // planned with. If that has to be loaded to be known the lease may end meanwhile, and
 // begins again when it is: what is cached stays, if it is the same.
-func (l *WatchLease) Check(ctx context.Context) error {
+func (l *WatchLease) check(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, catalogTimeout)
 	defer cancel()
 	for {
-		number, err := l.Ask(ctx)
+		number, err := l.ask(ctx)
 		if err != nil && l.Guard.Lost() { // it may have been closed while nobody used it
-			number, err = l.Ask(ctx)
+			number, err = l.ask(ctx)
 		}
-		if err != nil || !l.Space.planned() {
+		if err != nil || !l.space.planned() {
 			return err // who loads the catalog now finds that the number has changed
 		}
-		switch digest, known := l.Digest(number); {
-		case known && l.Space.differs(digest):
-			return l.Space.InvalidateAll(ctx)
+		switch digest, known := l.digest(number); {
+		case known && l.space.differs(digest):
+			return l.space.InvalidateAll(ctx)
 		case known:
 			return nil
 		}
 		select {
-		case <-l.Space.Loads.Begin(): // a nil channel if it is too soon for another load
+		case <-l.space.Loads.Begin(): // a nil channel if it is too soon for another load
 		case <-time.After(watchRetry):
 		case <-ctx.Done():
 			return ctx.Err()
@@ -150,21 +150,21 @@ func (l *WatchLease) Check(ctx context.Context) error {
 	}
 }
 
-// Conclude begins a lease counted from when the question was sent, or notes that there
+// conclude begins a lease counted from when the question was sent, or notes that there
 // was no answer.
-func (l *WatchLease) Conclude(sent time.Time, err error) {
-	l.Space.Problems.Note(WorkWatch, err)
+func (l *WatchLease) conclude(sent time.Time, err error) {
+	l.space.Problems.Note(WorkWatch, err)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.failing = err != nil && !NobodyThere(err)
+	l.failing = err != nil && !nobodyThere(err)
 	if left := patience.Lease - time.Since(sent); !l.failing && left > 0 {
-		l.Timer.Reset(left)
-		l.Stands.Store(true)
+		l.timer.Reset(left)
+		l.stands.Store(true)
 	}
 	select {
-	case <-l.Tried:
+	case <-l.tried:
 	default:
-		close(l.Tried)
+		close(l.tried)
 	}
 }
 
@@ -175,24 +175,24 @@ func (l *WatchLease) Holds(ctx context.Context) bool {
 		l.used.Store(true)
 		l.nudge()
 	}
-	if l.Stands.Load() {
+	if l.stands.Load() {
 		return true
 	}
 	l.mu.Lock()
 	select {
-	case <-l.Tried:
+	case <-l.tried:
 		if !l.failing {
-			l.Tried = make(chan struct{})
+			l.tried = make(chan struct{})
 		}
 	default:
 	}
-	tried := l.Tried
+	tried := l.tried
 	l.mu.Unlock()
 	l.nudge()
 	if !within(ctx, tried, patience.For(ctx, guard.AskTimeout)) && ctx.Err() == nil {
 		l.tire(tried)
 	}
-	return l.Stands.Load()
+	return l.stands.Load()
 }
 
 func (l *WatchLease) nudge() {
@@ -207,7 +207,7 @@ func (l *WatchLease) nudge() {
 func (l *WatchLease) tire(tried chan struct{}) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.Tried != tried {
+	if l.tried != tried {
 		return
 	}
 	select {
@@ -222,7 +222,7 @@ func (l *WatchLease) tire(tried chan struct{}) {
 // loaded then needs not be loaded again for its digest.
 func (l *WatchLease) first(ctx context.Context) {
 	l.mu.Lock()
-	tried := l.Tried
+	tried := l.tried
 	l.mu.Unlock()
 	select {
 	case <-tried:
@@ -230,15 +230,15 @@ func (l *WatchLease) first(ctx context.Context) {
 	}
 }
 
-// NobodyThere reports that an attempt to connect shows that nobody can: of all
+// nobodyThere reports that an attempt to connect shows that nobody can: of all
 // addresses that were tried.
-func NobodyThere(err error) bool {
+func nobodyThere(err error) bool {
 	switch e := err.(type) {
 	case nil:
 		return false
 	case interface{ Unwrap() []error }:
 		for _, one := range e.Unwrap() {
-			if !NobodyThere(one) {
+			if !nobodyThere(one) {
 				return false
 			}
 		}
@@ -251,7 +251,7 @@ func NobodyThere(err error) bool {
 	if err == os.ErrNotExist {
 		return true
 	}
-	return NobodyThere(errors.Unwrap(err))
+	return nobodyThere(errors.Unwrap(err))
 }
 
 // Reconfigured takes in what the watch was told before, and now. When it returns nothing

@@ -26,11 +26,11 @@ func TestAnIdleApplicationAsksNothing(t *testing.T) {
 		exec.Truth = f.Open("pgx", harness.WithKey(f.DSN, "default_query_exec_mode", "exec"))
 		exec.Again(all)
 		l := spaceOf(exec.DB).Lease
-		f.Until("the end of the lease", func() bool { return !l.Stands.Load() })
+		f.Until("the end of the lease", func() bool { return !l.stands.Load() })
 		const asked = "SELECT max(query_start)::text FROM pg_stat_activity WHERE datname = current_database() AND query LIKE '%''now''::timestamptz%' AND pid <> pg_backend_pid()"
 		before := f.Read(f.Plain, asked, nil).String()
 		exec.Stays(patience.Lease, func() {})
-		if after := f.Read(f.Plain, asked, nil).String(); after != before || after == "" || l.Stands.Load() {
+		if after := f.Read(f.Plain, asked, nil).String(); after != before || after == "" || l.stands.Load() {
 			f.Errorf("asked at %q, before at %q", after, before)
 		}
 		f.Past("ALTER TABLE users ADD COLUMN age int DEFAULT 7")
@@ -84,7 +84,7 @@ func TestHitsGoOnWhilePostgreSQLIsDownAndNotWhileItIsSilent(t *testing.T) {
 
 		l := spaceOf(v.DB).Lease
 		p.Cut()
-		f.Until("the end of the lease", func() bool { return !l.Stands.Load() })
+		f.Until("the end of the lease", func() bool { return !l.stands.Load() })
 		if l.Holds(f.Ctx) {
 			f.Error("hits are allowed while PostgreSQL is silent")
 		}
@@ -111,7 +111,7 @@ func TestWhoCanBeReached(t *testing.T) {
 		{&net.OpError{Op: "dial", Err: syscall.ENOENT}, true}, // no socket
 		{net.ErrClosed, false},
 	} {
-		if got := NobodyThere(tt.err); got != tt.want {
+		if got := nobodyThere(tt.err); got != tt.want {
 			t.Errorf("%v: got %v, want %v", tt.err, got, tt.want)
 		}
 	}
@@ -128,16 +128,16 @@ func TestASilentPostgreSQLGivesNoLease(t *testing.T) {
 		{errors.New("time-out"), false},
 		{&net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}, true},
 	} {
-		l := &WatchLease{Space: &Space{}, Tried: make(chan struct{})}
-		l.Timer = time.AfterFunc(time.Hour, func() {})
-		l.Conclude(time.Now(), tt.err)
-		if got := l.Stands.Load(); got != tt.want {
+		l := &WatchLease{space: &Space{}, tried: make(chan struct{})}
+		l.timer = time.AfterFunc(time.Hour, func() {})
+		l.conclude(time.Now(), tt.err)
+		if got := l.stands.Load(); got != tt.want {
 			t.Errorf("%v: a lease %v, want %v", tt.err, got, tt.want)
 		}
-		l.Stands.Store(false)
-		if l.Conclude(time.Now().Add(-patience.Lease), nil); l.Stands.Load() {
+		l.stands.Store(false)
+		if l.conclude(time.Now().Add(-patience.Lease), nil); l.stands.Load() {
 			t.Error("a lease from a question that was sent a lease ago")
 		}
-		l.Timer.Stop()
+		l.timer.Stop()
 	}
 }

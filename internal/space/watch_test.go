@@ -109,7 +109,7 @@ func TestALoaderOfAnOldCatalogDoesNotPutItBack(t *testing.T) {
 	harness.Shared(t, harness.People, func(f *harness.Fixture) {
 		f.Again(harness.UserByID, 1)
 		sp := spaceOf(f.DB)
-		stamps, err := sp.Keeper.Stamps(f.Ctx)
+		stamps, err := sp.Keeper.stamps(f.Ctx)
 		if err != nil {
 			f.Fatal(err)
 		}
@@ -118,7 +118,7 @@ func TestALoaderOfAnOldCatalogDoesNotPutItBack(t *testing.T) {
 		late := f.Process("late", "default_query_exec_mode=exec")
 		late.Truth = f.Open("pgx", harness.WithKey(f.DSN, "default_query_exec_mode", "exec"))
 		late.Again("SELECT * FROM users WHERE id = 2")
-		if agreed, err := sp.Agree(f.Ctx, old, &stamps, sp.Gens.Current(), 0); agreed || err != nil {
+		if agreed, err := sp.agree(f.Ctx, old, &stamps, sp.Gens.Current(), 0); agreed || err != nil {
 			f.Fatalf("agreed %v, %v", agreed, err)
 		}
 		late.Hit("SELECT * FROM users WHERE id = 2")
@@ -133,27 +133,27 @@ func TestWhatChangesNothingLeavesTheCacheAsItIs(t *testing.T) {
 		for _, sql := range []string{"ANALYZE users", "COMMENT ON TABLE users IS 'people'", "VACUUM users", "CREATE TEMP TABLE mine (id int)", "TRUNCATE staff"} {
 			f.Past(sql)
 			v := spaceOf(f.DB).View.Load()
-			w, _ := spaceOf(f.DB).Watched(f.Ctx)
+			w, _ := spaceOf(f.DB).watched(f.Ctx)
 			for range 2 { // asked twice, and compared
-				number, err := w.Ask(f.Ctx)
+				number, err := w.ask(f.Ctx)
 				if err != nil {
 					f.Fatal(err)
 				}
-				digest, known := w.Digest(number)
+				digest, known := w.digest(number)
 				if !known {
 					snapshot, err := w.Guard.LoadCatalog(f.Ctx, nil)
 					if err != nil {
 						f.Fatal(err)
 					}
 					digest = snapshot.Digest()
-					w.Saw(number, digest)
+					w.saw(number, digest)
 				}
 				if digest != v.Snapshot.Digest() {
 					f.Fatalf("%s: another digest", sql)
 				}
 			}
 			if l := spaceOf(f.DB).Lease; l != nil {
-				if err := l.Check(f.Ctx); err != nil {
+				if err := l.check(f.Ctx); err != nil {
 					f.Fatal(err)
 				}
 			}
