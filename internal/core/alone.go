@@ -8,7 +8,7 @@ import (
 )
 
 // A statement that runs alone has no transaction id by which a new epoch could
-// wait for it, see Keeper.newHorizon in internal/space: it is marked before PostgreSQL has heard of it. So
+// wait for it, see Keeper.newHorizon in internal/space: it is marked before it is sent to PostgreSQL. So
 // before it is marked, the connection that will run it takes a shared advisory
 // lock, which ends with the statement or with the backend. Unlike
 // pg_stat_activity, pg_locks tells every role.

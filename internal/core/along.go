@@ -9,7 +9,7 @@ import (
 )
 
 // With a store that processes share, COMMIT needs the transaction's id for its marks, and has to know whether it waits for
-// the disk. Both are found out beside the first statement that writes, by a question that travels with it
+// the disk. Both are asked together with the first statement that writes, by a question that travels with it
 // (see backend.Along), and then COMMIT asks nothing:
 //
 //	UPDATE …; question      one round trip, as without the question
@@ -37,12 +37,12 @@ type found struct {
 }
 
 // earlyFacts is the question. It may be long until COMMIT, and the caller may be idle meanwhile: so his
-// limit for that stays as it is, and where the store could not be told within it COMMIT asks, see backend.PinnedCommitSQL.
+// limit for that stays as it is, and where the store might not be marked within it COMMIT asks, see backend.PinnedCommitSQL.
 const earlyFacts = "SELECT pg_catalog.concat(pg_catalog.pg_current_xact_id_if_assigned(), ' ', " + backend.PinnedSQL + ", ' ', " + backend.HurriesSQL + ")"
 
 var factsAlong = backend.NewAlong("cachedpg_facts", earlyFacts)
 
-// shortLimit is what a statement may take where a question beside it might be what ends it.
+// shortLimit is a statement_timeout so short that a question sent with a statement might exceed it.
 const shortLimit = 100 * time.Millisecond
 
 // asksAlong has the question travel with q, which is about to run, if that is the time for it.
@@ -62,7 +62,7 @@ func (e *effect) asksAlong(q *call) {
 	}
 }
 
-// hears takes in the answer, once the statement has ended with err, and returns what the caller is told.
+// hears records the answer, once the statement has ended with err, and returns the caller's error.
 func (c *Conn) hears(err error) error {
 	in, ok := c.inner.(*backend.Pgx)
 	if !ok || !in.Carries() {
@@ -92,7 +92,7 @@ func (c *Conn) hears(err error) error {
 	return err
 }
 
-// wasFound takes in what was found, and reports whether it is all that there is to ask.
+// wasFound records what was found, and reports whether it is all that there is to ask.
 func (e *effect) wasFound() bool {
 	tx := e.c.tx
 	if tx == nil || tx.found.xid == "" || tx.cursor || e.also.prepared || e.where.drifts() || e.posts() {

@@ -217,7 +217,7 @@ func (e *effect) take(answer string) error {
 	return nil
 }
 
-// settles takes in how the transaction commits, where code may have changed it.
+// settles records how the transaction commits, where code may have changed it.
 func (e *effect) settles(commits backend.CommitMode) {
 	e.commits = commits
 	if commits != e.c.commits {
@@ -282,7 +282,7 @@ func (e *effect) isRefused() bool {
 	return e.c.role() != "" && e.c.d.denials.Of(e.about()) != nil
 }
 
-// refuses takes in that it was refused.
+// refuses records that it was refused.
 func (e *effect) refuses(err error) {
 	e.c.d.denied(e.about(), err)
 	e.withoutAnswer()
@@ -295,7 +295,7 @@ func (d *DB) denied(what backend.Denial, err error) {
 }
 
 // withoutAnswer goes on without one: the transaction may have written anything that its code can, and
-// is told from others by its backend instead of its id.
+// is identified by its backend instead of its id.
 func (e *effect) withoutAnswer() {
 	e.xid, e.nameless, e.commits = "", true, backend.CommitUnknown
 	if e.also.asks {

@@ -73,7 +73,7 @@ func (c *Conn) onDisk(sp *space.Space) bool {
 }
 
 // What a session learned of synchronous_commit ends when the server loads its
-// configuration again, and nobody is told of that. In a store that processes share
+// configuration again, and does not say so. In a store that processes share
 // each transaction is asked anyway. Of one in this process the watch asks whether
 // the configuration is what it was, before it allows hits:
 //

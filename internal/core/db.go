@@ -97,7 +97,7 @@ func (d *DB) Replicates() *pgconn.Config {
 	return nil
 }
 
-// isHome takes in that the wrapped connector has come to the database of id with in.
+// isHome records that the wrapped connector has come to the database of id with in.
 func (d *DB) isHome(id backend.Identity, in backend.Conn) {
 	ours, ok := in.(backend.Wire)
 	if _, known := d.homes.Load(id); d.wrapped == nil || known || !ok {
@@ -233,7 +233,7 @@ func (d *DB) giveUp() error {
 
 const maxSessions = 1024 // states kept for sharing plans; more than a pool has
 
-// adopt takes in what a connection has learned: it returns the shared copy of
+// adopt records what a connection has learned: it returns the shared copy of
 // the session and the space of its database, nil when nothing may be cached
 // there because PostgreSQL is a standby, or because the DB is closed.
 func (d *DB) adopt(learned *backend.Session, p sighting) (*planning.Session, *space.Space, error) {
@@ -294,7 +294,7 @@ func (d *DB) String() string { return "cachedpg.connector" + d.Config.String() }
 // GoString returns what %#v prints, without secrets.
 func (d *DB) GoString() string { return d.String() }
 
-// Heard is told what a connection of the driver's own has found out about where
+// Heard is called with what a connection of the driver's own has found out about where
 // the DB's connections lead now.
 func (d *DB) Heard(s *backend.Session) {
 	if !s.Standby {

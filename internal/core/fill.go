@@ -56,7 +56,7 @@ func (c *Conn) miss(ctx context.Context, q *call, m *fetch) (backend.ResultSet, 
 				c.d.stats.joined.Add(1)
 				return rows, err
 			}
-			// What has become of the leader is its own affair. Others may wait for us.
+			// The leader has failed, for a reason that need not be ours. Others may wait for us.
 			f = fs.Lead(m.key, m.stamps, q.text.Lasts())
 		}
 	}

@@ -103,7 +103,7 @@ func (c *Conn) learn(ctx context.Context) error {
 	return nil
 }
 
-// unlearned takes in that PostgreSQL does not tell: the role of the session for a while, one that was set in the
+// unlearned records that PostgreSQL does not tell: the role of the session for a while, one that was set in the
 // transaction for as long as that lasts.
 func (c *Conn) unlearned() {
 	if c.tx != nil && c.tx.session {

@@ -63,7 +63,7 @@ type link struct {
 	shown      guard.Lock // the lock by which it shows that it writes, see Conn.showOn
 }
 
-// close ends the connection, and its part in a space. That of a pool is somebody else's from then on.
+// close ends the connection, and its part in a space. A connection of a pool must not be used after that.
 func (b *link) close() error {
 	if b.inner == nil {
 		return nil

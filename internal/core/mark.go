@@ -83,7 +83,7 @@ func (e *effect) setMarks(ctx context.Context) (err error) {
 	return nil
 }
 
-// gather takes in what the caller's transaction has written so far.
+// gather adds what the caller's transaction has written so far.
 func (e *effect) gather() {
 	tx := e.c.tx
 	if tx.mixed || e.marking() == markedHere && tx.view != nil && !tx.view.Same(e.space.View.Load()) {

@@ -17,7 +17,7 @@ type sighting struct {
 	again  bool // it did already when another server was found, so both are alive
 }
 
-// moveLocked takes in that the DB has reached the database of id. It returns the spaces
+// moveLocked records that the DB has reached the database of id. It returns the spaces
 // that this ends, once there is one for id; an error if id was replaced by
 // another that was reached since.
 func (d *DB) moveLocked(id backend.Identity, p sighting) (ended []*space.Space, err error) {

@@ -131,7 +131,7 @@ func (e *effect) explainOutbox(ctx context.Context, cause error) error {
 	return outbox.ExplainWith(ctx, e.c.inner, cause)
 }
 
-// markByRelay has a relay mark what the store could not be told of. It reports
+// markByRelay has a relay mark what this process could not mark in the store. It reports
 // that this was done, as well as if the writer had done it.
 func (e *effect) markByRelay(ctx context.Context, planned store.Stamp) bool {
 	d := e.c.d

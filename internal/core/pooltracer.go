@@ -133,10 +133,10 @@ func (p *tracedConn) GiveBack() {
 
 func (p *tracedConn) Follows() bool { return p.complete }
 
-// Connected is told of a new connection of the pool.
+// Connected is called for a new connection of the pool.
 func (t *Tracer) Connected(conn *pgx.Conn) { t.of(conn).complete = true }
 
-// PrepareStart is told that a statement is about to be prepared.
+// PrepareStart is called before a statement is prepared.
 func (t *Tracer) PrepareStart(ctx context.Context, data pgx.TracePrepareStartData) context.Context {
 	return context.WithValue(ctx, preparedKey{}, data)
 }
@@ -146,7 +146,7 @@ type preparedKey struct{}
 // maxNames bounds what is remembered of the statements that are prepared on a connection.
 const maxNames = 1024
 
-// PrepareEnd is told that it was.
+// PrepareEnd is called after that.
 func (t *Tracer) PrepareEnd(ctx context.Context, conn *pgx.Conn, data pgx.TracePrepareEndData) {
 	prepared, ok := ctx.Value(preparedKey{}).(pgx.TracePrepareStartData)
 	switch {
@@ -216,7 +216,7 @@ func (p *tracedConn) named(queries []*pgx.QueuedQuery) []*pgx.QueuedQuery {
 	return texts
 }
 
-// End is told how they have ended.
+// End is called when they have ended, with their error.
 func (t *Tracer) End(ctx context.Context, err error) {
 	d, ok := ctx.Value(tracedKey{}).(directEffect)
 	if !ok {

@@ -65,7 +65,7 @@ func (c *Conn) stance() stance {
 	return stance{c.known.session, c.known.view, c.commits, c.limit, c.known.temporaries}
 }
 
-// stand takes in what the settings are.
+// stand records what the settings are.
 func (c *Conn) stand(s stance) {
 	if c.forget(); s.session != nil {
 		c.known.session, c.known.view, c.known.temporaries, c.commits = s.session, s.view, s.temporaries, s.commits
@@ -94,7 +94,7 @@ func (s stance) changedBy(q *call, tx *txState) *change {
 	return ch
 }
 
-// changed takes in what the statements have done to the settings. err is their own.
+// changed records what the statements have done to the settings. err is their own.
 func (c *Conn) changed(s *sideEffects, err error) {
 	tx, ch := c.tx, s.change
 	if !s.session && (tx == nil || !tx.session || !s.undoes && !s.asks) {
@@ -124,7 +124,7 @@ func (c *Conn) changed(s *sideEffects, err error) {
 	}
 }
 
-// keep takes in what COMMIT leaves of a change that is not undone by it.
+// keep records what COMMIT leaves of a change that is not undone by it.
 func (t *txSettings) keep(d *DB, ch *change, after stance, asks bool) {
 	if ch.temporary != nil && after.session != nil {
 		_, t.kept.temporaries, _ = ch.temporary.After(ch.before.temporaries, t.kept.temporaries)
@@ -222,7 +222,7 @@ func (c *Conn) given(ch *change, i int) (value string, ok bool) {
 	return value, ok
 }
 
-// settled takes in what the session was found to be. ch has led there, nil if that is not known.
+// settled records what the session was found to be. ch has led there, nil if that is not known.
 func (c *Conn) settled(ch *change) {
 	now := c.stance()
 	if now.session == nil {
@@ -381,7 +381,7 @@ func (d *DB) derive(from *planning.Session, v *space.View, at int, value string)
 	return d.shareLocked(s)
 }
 
-// sharedLocked is shareLocked of what was told.
+// sharedLocked is shareLocked of a session that PostgreSQL was asked for.
 func (d *DB) sharedLocked(t *backend.Session) *planning.Session {
 	if known := d.sessions[t.Digests[0]]; known != nil && (known.State != "" || t.State == "") {
 		return known

@@ -93,7 +93,7 @@ func (s *sideEffects) forget(c *Conn) {
 	}
 }
 
-// runs takes in what statements in the transaction are about to do. before is what is known of the session.
+// runs records what statements in the transaction are about to do. before is what is known of the session.
 func (t *txState) runs(s *sideEffects, before stance) {
 	if s.session {
 		t.begin(before)
@@ -103,7 +103,7 @@ func (t *txState) runs(s *sideEffects, before stance) {
 	t.cursor = t.cursor || s.cursor
 }
 
-// ran takes in what the statements have done to the transaction, which PostgreSQL has answered with
+// ran records what the statements have done to the transaction, which PostgreSQL has answered with
 // err, and to the session.
 func (c *Conn) ran(s *sideEffects, err error) {
 	before := c.tx
@@ -126,7 +126,7 @@ func (c *Conn) ran(s *sideEffects, err error) {
 	c.changed(s, err)
 }
 
-// ran takes in what statements have done that have left the transaction open.
+// ran records what statements have done that have left the transaction open.
 func (t *txState) ran(s *sideEffects) {
 	t.queried = t.queried || s.snapshot
 	if s.lapses() {

@@ -72,7 +72,7 @@ func (t *txWrites) planned(v *space.View) {
 	t.mixed = t.mixed || !t.view.Same(v)
 }
 
-// add takes in what a statement writes.
+// add records what a statement writes.
 func (t *txWrites) add(v *space.View, tags []store.Tag) {
 	if len(tags) == 0 {
 		return

@@ -62,7 +62,7 @@ func (c *Conn) exec(ctx context.Context, q *call) (backend.Result, error) {
 	return result, err
 }
 
-// unsent is what a caller is told whose statement has not been sent because of err. Where
+// unsent is the error of a call whose statement has not been sent because of err. Where
 // a question of the driver's own has found the connection gone, database/sql may try another.
 func (c *Conn) unsent(ctx context.Context, err error) error {
 	switch {
@@ -95,7 +95,7 @@ func (c *Conn) check(ctx context.Context, q *call) error {
 	return err
 }
 
-// sends takes in that a statement without effects is sent.
+// sends records that a statement without effects is sent.
 func (c *Conn) sends(q *call) {
 	if q.text.Plan.Leaves {
 		c.attach()

@@ -16,7 +16,7 @@ import (
 // more, but for the samples that show when it would gain again.
 //
 // To go past the cache is always correct, so nothing here has to be exact: counters
-// are read and written one by one. What PostgreSQL has to be told is told all the same.
+// are read and written one by one. What else a call has to do is done all the same.
 const (
 	// AccountLimit is with how many fills an account begins, and the most that is in it.
 	// A text costs no more than these beyond what it saves, however long it is used.
@@ -89,7 +89,7 @@ func (a *admission) Worth(saved time.Duration) int32 {
 	return int32(min(max(minGain, saved/cost), AccountLimit))
 }
 
-// hit takes in that a lookup has saved a SELECT that takes as long as this.
+// hit records that a lookup has saved a SELECT that takes as long as this.
 func (a *admission) hit(tables []*account, saved time.Duration) {
 	gain := a.Worth(saved)
 	a.give(gain, 0)
@@ -102,7 +102,7 @@ func (a *admission) hit(tables []*account, saved time.Duration) {
 	}
 }
 
-// Fill takes in that a SELECT was run to store its result, after a lookup that
+// Fill records that a SELECT was run to store its result, after a lookup that
 // took as long as this; zero if that was not measured.
 func (a *admission) Fill(tables []*account, lookup time.Duration) {
 	if lookup > 0 {
@@ -165,7 +165,7 @@ func (d *Texts) accounts(plan *keying.Plan) []*account {
 	return tables
 }
 
-// Gained takes in a hit.
+// Gained records a hit.
 func (sh *Shape) Gained() {
 	if a := &sh.Stats.Admission; !a.even(sh.Tables) {
 		a.hit(sh.Tables, sh.Stats.Took())
