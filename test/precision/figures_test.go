@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"text/tabwriter"
 )
@@ -32,6 +33,7 @@ type figures struct {
 	Seed       uint64   `json:"seed"`
 	Operations int      `json:"operations"`
 	Shapes     []figure `json:"shapes"`
+	Totals     []figure `json:"totals"` // of each application
 	Total      figure   `json:"total"`
 }
 
@@ -39,21 +41,27 @@ type figures struct {
 func (w *run) counted(operations int) figures {
 	all := figures{Store: w.store, Writes: w.writes, Seed: w.seed, Operations: operations, Total: figure{Application: "all", Shape: "total"}}
 	for _, a := range w.apps {
+		total := figure{Application: a.name, Shape: "total"}
 		for _, s := range a.shapes {
 			f := figure{Application: a.name, Shape: s.name}
 			if counted := w.figures[a.name+s.name]; counted != nil {
 				f = *counted
 			}
 			all.Shapes = append(all.Shapes, f)
-			all.Total.add(f)
+			total.add(f)
 		}
+		all.Totals = append(all.Totals, total)
+		all.Total.add(total)
 	}
 	return all
 }
 
+// lines are the shapes and then the totals.
+func (f figures) lines() []figure { return append(slices.Concat(f.Shapes, f.Totals), f.Total) }
+
 // inconsistent says what cannot be; "" if nothing.
 func (f figures) inconsistent() string {
-	for _, s := range append(f.Shapes[:len(f.Shapes):len(f.Shapes)], f.Total) {
+	for _, s := range f.lines() {
 		if s.Hits > s.Possible || s.Possible > s.Reads || s.Hits+s.Bypassed > s.Reads {
 			return fmt.Sprintf("%+v", s)
 		}
@@ -66,7 +74,7 @@ func (f figures) String() string {
 	fmt.Fprintf(&out, "%s, %d %% writes, %d operations, seed %d\n", f.Store, f.Writes, f.Operations, f.Seed)
 	table := tabwriter.NewWriter(&out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "application\tshape\treads\tpossible\thits\thits/possible\t")
-	for _, s := range append(f.Shapes[:len(f.Shapes):len(f.Shapes)], f.Total) {
+	for _, s := range f.lines() {
 		fmt.Fprintf(table, "%s\t%s\t%d\t%d\t%d\t%.3f\t", s.Application, s.Shape, s.Reads, s.Possible, s.Hits, s.ratio())
 		if s.Bypassed > 0 {
 			fmt.Fprintf(table, "%d bypassed", s.Bypassed)

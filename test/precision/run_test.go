@@ -41,7 +41,7 @@ type run struct {
 func newRun(tb testing.TB, storeName string, seed uint64, writes int) *run {
 	tb.Helper()
 	r := rand.New(rand.NewPCG(seed, uint64(writes)))
-	w := &run{seed: seed, store: storeName, writes: writes, r: r, apps: []application{newShop(r)},
+	w := &run{seed: seed, store: storeName, writes: writes, r: r, apps: []application{newShop(r), newForum(r)},
 		last: make(map[string]string), figures: make(map[string]*figure)}
 	database := pgtest.Database(tb)
 	for _, a := range w.apps {
