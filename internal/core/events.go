@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/cachedpg/cachedpg/internal/backend"
+	"github.com/cachedpg/cachedpg/internal/feed"
 	"github.com/cachedpg/cachedpg/internal/space"
 	"github.com/cachedpg/cachedpg/invalidation"
 	"github.com/cachedpg/cachedpg/store"
@@ -21,6 +23,22 @@ func (c *Conn) Reach(ctx context.Context) error {
 
 // Reached reports that something is known of the database.
 func (d *DB) Reached() bool { return d.space() != nil }
+
+// Follow hands every change of the database to sink, see cachedpg.Follow.
+func (d *DB) Follow(ctx context.Context, sink invalidation.Sink) error {
+	return feed.Follow(ctx, feed.Source{Ask: d.ask, Dialler: d, Everything: space.Everything}, sink)
+}
+
+// ask returns what a connection of the connector's own says of its database.
+func (d *DB) ask(ctx context.Context) (*backend.Session, error) {
+	in, err := d.dial(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer in.Close()
+	s, _, err := in.Learn(ctx)
+	return s, err
+}
 
 // Apply invalidates what events tell of, see cachedpg.Apply.
 func (d *DB) Apply(ctx context.Context, events ...invalidation.Event) error {

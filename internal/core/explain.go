@@ -11,6 +11,7 @@ import (
 
 	"github.com/cachedpg/cachedpg/internal/backend"
 	"github.com/cachedpg/cachedpg/internal/config"
+	"github.com/cachedpg/cachedpg/internal/feed"
 	"github.com/cachedpg/cachedpg/internal/space"
 	"github.com/cachedpg/cachedpg/keying"
 	"github.com/cachedpg/cachedpg/parser"
@@ -63,7 +64,7 @@ func (c *Conn) Explain(ctx context.Context, query string, args []backend.Arg) (*
 		return nil, err
 	}
 	var unfed, withheld error
-	var fed *space.Feed
+	var fed *feed.Feed
 	var doors *store.Doors
 	if q.space != nil {
 		doors = q.space.Doors()

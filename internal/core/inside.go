@@ -36,10 +36,7 @@ func init() {
 	}
 	inside.Warm = func(db *sql.DB) bool { return dbOf(db).space().Before.Load().Warm.Load() }
 	inside.Followed = func(db *sql.DB) (lsn uint64) {
-		feed := dbOf(db).space().Feed.Load()
-		feed.Mu.Lock()
-		defer feed.Mu.Unlock()
-		return feed.Handled
+		return dbOf(db).space().Feed.Load().Handled()
 	}
 	inside.Process = func(c backend.Connector, name string) { dbOf(c).Process = name }
 	inside.Tags = func(db *sql.DB, query string, args []backend.Arg) []store.Tag {

@@ -300,7 +300,7 @@ func (q *questioned) relaysEvents() {
 }
 
 func (q *questioned) follows() {
-	q.Until("the feed", func() bool { return dbOf(q.DB).space().Feed.Load().Live.Load() })
+	q.Until("the feed", func() bool { return dbOf(q.DB).space().Feed.Load().Live() })
 	q.everyStatement()
 	q.Past("UPDATE app.users SET city = 'Bonn' WHERE id = 1")
 	q.Until("the change of another", func() bool { return statsOf(q.DB).Feed.Transactions > 0 })

@@ -12,6 +12,7 @@ import (
 
 	"github.com/cachedpg/cachedpg/catalog"
 	"github.com/cachedpg/cachedpg/internal/behind"
+	"github.com/cachedpg/cachedpg/internal/feed"
 	"github.com/cachedpg/cachedpg/internal/outbox"
 	"github.com/cachedpg/cachedpg/internal/peers"
 	"github.com/cachedpg/cachedpg/internal/planning"
@@ -46,7 +47,7 @@ type Stats struct {
 	Outbox outbox.Stats
 	Shared store.SharedStats
 	Places PlaceStats
-	Feed   space.FeedStats
+	Feed   feed.Stats
 	Peers  peers.Stats
 }
 

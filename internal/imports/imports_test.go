@@ -57,14 +57,14 @@ var speaks = []string{"database/sql/driver"}
 
 var rules = []rule{
 	// The face.
-	{pattern: ".", project: []string{"internal/core", "internal/config", "internal/backend", "internal/behind", "internal/outbox", "internal/setup", "internal/peers", "internal/inside", "internal/redact", "invalidation/...", "store"}, modules: []string{pgx}},
+	{pattern: ".", project: []string{"internal/core", "internal/config", "internal/backend", "internal/behind", "internal/outbox", "internal/setup", "internal/feed", "internal/peers", "internal/inside", "internal/redact", "invalidation/...", "store"}, modules: []string{pgx}},
 	// The core: connections, their reads and writes.
-	{pattern: "internal/core", project: []string{"internal/planning", "internal/space", "internal/peers", "internal/flight", "internal/through", "internal/behind", "internal/outbox", "internal/guard", "internal/backend", "internal/config", "internal/clock",
+	{pattern: "internal/core", project: []string{"internal/planning", "internal/space", "internal/peers", "internal/flight", "internal/through", "internal/behind", "internal/outbox", "internal/feed", "internal/guard", "internal/backend", "internal/config", "internal/clock",
 		"internal/inside", "internal/redact", waiting, pausing, refusal, steps, "invalidation/...", "keying", "parser", "catalog", "store", "store/redis"}, modules: []string{pgx}, never: speaks},
 	// What is known of texts.
 	{pattern: "internal/planning", project: []string{"internal/space", "internal/behind", "internal/backend", "internal/config", "internal/clock", "internal/redact", "keying", "parser", "catalog", "store"}, modules: []string{pgx}, never: speaks},
 	// What connections to one database share.
-	{pattern: "internal/space", project: []string{"internal/peers", "internal/flight", "internal/through", "internal/guard", "internal/backend", "internal/config", "internal/turnstile",
+	{pattern: "internal/space", project: []string{"internal/peers", "internal/flight", "internal/through", "internal/feed", "internal/guard", "internal/backend", "internal/config", "internal/turnstile",
 		waiting, pausing, refusal, steps, "invalidation/...", "keying", "parser", "catalog", "store", "store/redis"}, modules: []string{pgx}, never: speaks},
 	{pattern: "internal/peers", project: []string{"internal/guard", "internal/backend", waiting, pausing, refusal, "keying", "store"}, never: speaks},
 	{pattern: "internal/guard", project: []string{"internal/backend", "internal/turnstile", waiting, pausing, "catalog", "store"}, modules: []string{pgx}, never: speaks},
@@ -74,6 +74,7 @@ var rules = []rule{
 	{pattern: "internal/behind", project: []string{"internal/backend", pausing, refusal, steps, "parser", "catalog", "keying", "store", "store/redis"}, modules: []string{pgx}, never: speaks},
 	// Sources of events.
 	{pattern: "internal/outbox", project: []string{"internal/guard", "internal/backend", pausing, refusal, steps, "invalidation", "store"}, modules: []string{pgx}, never: speaks},
+	{pattern: "internal/feed", project: []string{"internal/guard", "internal/backend", pausing, steps, "invalidation", "invalidation/walfeed", "keying", "catalog", "store"}, never: speaks},
 	// What a database must have, for the command and for programs.
 	{pattern: "internal/setup", project: []string{"internal/outbox", "internal/behind", "internal/guard", "internal/config", pausing, refusal, "invalidation/walfeed"}, modules: []string{pgx}, never: speaks},
 	// The wrapped connection, and what all others build upon.
@@ -156,6 +157,7 @@ func TestRulesCatchWhatTheyAreFor(t *testing.T) {
 		{"internal/behind", module + "/internal/core", false},
 		{"internal/outbox", module + "/internal/space", false},
 		{"internal/setup", module + "/internal/core", false},
+		{"internal/feed", module + "/internal/space", false},
 		{".", pgx + "/stdlib", true},
 		{".", pgQuery, false},
 		{".", goRedis, false},

@@ -2,363 +2,14 @@ package space
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"math/rand/v2"
-	"slices"
-	"sync"
-	"sync/atomic"
-	"time"
 
 	"github.com/cachedpg/cachedpg/internal/config"
-	"github.com/cachedpg/cachedpg/internal/guard"
-	"github.com/cachedpg/cachedpg/internal/pause"
-	"github.com/cachedpg/cachedpg/internal/step"
-	"github.com/cachedpg/cachedpg/invalidation/walfeed"
+	"github.com/cachedpg/cachedpg/internal/feed"
 	"github.com/cachedpg/cachedpg/keying"
 	"github.com/cachedpg/cachedpg/store"
 )
 
-// FeedStats is cachedpg.FeedStats.
-type FeedStats struct {
-	Live         bool
-	Leader       bool
-	Problem      string
-	LeftOut      string
-	Transactions uint64
-	Changes      uint64
-	Gaps         uint64
-	Lag          time.Duration
-	Behind       int64
-}
-
-// Feed follows the log for a space. With a store in memory each process does;
-// its reads bypass while it does not. With a shared store the one that holds the
-// lock leads, and no lease is renewed, and so nobody has a hit, unless one
-// holds the lock of a feed that is live: see keeper.sure.
-//
-//	leader                     another process            store
-//	killed; its locks end
-//	                                                      the lease stands: hits
-//	                           psql commits
-//	                           renewal: no feed
-//	                                                      the lease ends: cold
-//	                           takes the lock, a slot,
-//	                           new schema stamp: live
-//
-// Both locks belong to the replication connection, so they end with the slot: a
-// leader that is stopped and not dead loses them within walfeed.Silence.
-type Feed struct {
-	space *Space
-	guard guard.Guard
-	Live  atomic.Bool
-
-	out     atomic.Pointer[walfeed.Out] // the tables that are not followed
-	leads   atomic.Bool
-	ever    atomic.Bool // live once
-	checked chan struct{}
-	again   chan struct{} // what was wrong is mended
-
-	Mu      sync.Mutex // guards the fields below
-	problem error
-	found   inspection
-	stats   FeedStats
-	Handled uint64    // LSN of the last transaction after which the cache is used
-	reached uint64    // of the last one
-	once    sync.Once // closes checked
-
-	// left are transactions whose marks a follower has left behind. Of its
-	// goroutine alone.
-	left      []*Followed
-	inspected time.Time // of that goroutine, too
-
-	cancel context.CancelFunc
-	done   chan struct{}
-}
-
-const (
-	// watchEvery is how often those who do not lead look whether they should.
-	watchEvery = 500 * time.Millisecond
-
-	FeedMinWait = 50 * time.Millisecond
-	FeedMaxWait = 5 * time.Second
-)
-
-func newFeed(sp *Space, d *Member) *Feed {
-	ctx, cancel := context.WithCancel(context.Background())
-	f := &Feed{space: sp, checked: make(chan struct{}), again: make(chan struct{}, 1), cancel: cancel, done: make(chan struct{})}
-	f.guard.ID = sp.Key.Identity
-	f.guard.Add(d.Dialler)
-	go f.run(ctx)
-	return f
-}
-
-func (f *Feed) close() {
-	f.cancel()
-	<-f.done
-	f.guard.Close()
-}
-
-// run follows until ctx ends, and begins again after each gap.
-func (f *Feed) run(ctx context.Context) {
-	defer close(f.done)
-	wait := FeedMinWait
-	for ctx.Err() == nil {
-		began := time.Now()
-		err := f.follow(ctx)
-		if errors.Is(err, errFollower) {
-			_ = pause.For(ctx, watchEvery/2+rand.N(watchEvery/2))
-			continue
-		}
-		f.Live.Store(false) // before anything else: reads bypass
-		if f.leads.Swap(false) && ctx.Err() == nil {
-			f.Mu.Lock()
-			f.stats.Gaps++
-			f.Mu.Unlock()
-		}
-		if ctx.Err() != nil {
-			return
-		}
-		f.fail(err)
-		if time.Since(began) > FeedMaxWait {
-			wait = FeedMinWait
-		}
-		var wrong *walfeed.ConfigError
-		if errors.As(err, &wrong) {
-			wait = min(wait, inspectEvery) // one question tells whether it was mended
-		}
-		timer := time.NewTimer(wait)
-		select {
-		case <-timer.C:
-		case <-f.again:
-		case <-ctx.Done():
-		}
-		timer.Stop()
-		wait = min(2*wait, FeedMaxWait)
-	}
-}
-
-var errFeedStarts = errors.New("cachedpg: the feed begins when every transaction is over that was open before")
-
-var errFollower = errors.New("cachedpg: another process follows the log")
-
-// fail notes why the log is not followed.
-func (f *Feed) fail(err error) {
-	f.Mu.Lock()
-	f.problem = err
-	f.Mu.Unlock()
-	f.once.Do(func() { close(f.checked) })
-}
-
-// follow leads once, until the log is lost.
-func (f *Feed) follow(ctx context.Context) error {
-	shared := f.space.Keeper != nil
-	if shared {
-		if err := f.inspect(ctx); err != nil {
-			return err
-		}
-		if taken, err := f.guard.Yes(ctx, "SELECT "+guard.Held(guard.LockLeader)); err != nil {
-			return err
-		} else if taken {
-			live, err := f.guard.Yes(ctx, "SELECT "+guard.Held(guard.LockFeed))
-			if err != nil {
-				return err
-			}
-			if f.Live.Store(live); live {
-				f.ever.Store(true)
-				f.fail(nil)
-			}
-			return errFollower
-		}
-	}
-	var fl *Follower
-	fl = &Follower{
-		Guard: &f.guard, elect: shared,
-		Cold: func(ctx context.Context) error {
-			ctx, cancel := context.WithTimeout(ctx, guard.AskTimeout)
-			defer cancel()
-			if err := f.space.InvalidateAll(ctx); err != nil {
-				return err
-			}
-			for _, t := range f.left { // they are over, see follower.start
-				if err := f.space.Store.Release(ctx, t.writer, t.Tags); err != nil {
-					return err
-				}
-			}
-			f.left = nil
-			return nil
-		},
-		Intend: func(ctx context.Context, w store.WriterID, tags []store.Tag) error {
-			ctx, cancel := context.WithTimeout(ctx, guard.AskTimeout)
-			defer cancel()
-			return f.space.Store.Intend(ctx, w, tags)
-		},
-		release: func(ctx context.Context, w store.WriterID, tags []store.Tag) error {
-			ctx, cancel := context.WithTimeout(ctx, guard.AskTimeout)
-			defer cancel()
-			err := f.space.Store.Release(ctx, w, tags)
-			f.Mu.Lock()
-			f.Handled = f.reached
-			f.Mu.Unlock()
-			return err
-		},
-		Apply: func(ctx context.Context, txs []*Followed, behind int64) error {
-			return f.apply(ctx, txs, behind, fl.shut == nil)
-		},
-		noticed:   f.noticed,
-		connected: func() { f.fail(errFeedStarts) },
-		Started: func() {
-			f.leads.Store(true)
-			f.ever.Store(true)
-			f.Live.Store(true)
-			f.fail(nil)
-			if f.space.Keeper != nil {
-				f.space.Keeper.nudge()
-			}
-		},
-	}
-	err := fl.Run(ctx)
-	if fl.shut != nil {
-		f.left = append(f.left, fl.shut)
-	}
-	for _, t := range fl.pending {
-		if t.intended {
-			f.left = append(f.left, t)
-		}
-	}
-	return err
-}
-
-// inspect looks for one that may not lead, and so hears nothing of changes.
-func (f *Feed) inspect(ctx context.Context) error {
-	if time.Since(f.inspected) < inspectEvery {
-		return nil
-	}
-	f.Mu.Lock()
-	before := f.found
-	f.Mu.Unlock()
-	found, err := inspect(ctx, &f.guard, before, false)
-	if err != nil {
-		return err
-	}
-	f.inspected = time.Now()
-	return f.noticed(ctx, found)
-}
-
-// apply invalidates what visible transactions have changed. The cache is used
-// after it, unless the follower withholds it.
-func (f *Feed) apply(ctx context.Context, txs []*Followed, behind int64, used bool) error {
-	ctx, cancel := context.WithTimeout(ctx, guard.AskTimeout)
-	defer cancel()
-	if slices.ContainsFunc(txs, func(t *Followed) bool { return t.everything }) {
-		if err := f.space.InvalidateAll(ctx); err != nil {
-			return fmt.Errorf("cachedpg: cache_external=wal: the store: %w", err)
-		}
-	}
-	for _, t := range txs {
-		if err := f.space.Store.Release(ctx, t.writer, t.Tags); err != nil {
-			return fmt.Errorf("cachedpg: cache_external=wal: the store: %w", err)
-		}
-	}
-	step.At(step.Fed)
-	f.Mu.Lock()
-	defer f.Mu.Unlock()
-	for _, t := range txs {
-		f.stats.Transactions++
-		f.stats.Changes += t.Changes
-		f.stats.Lag = time.Since(t.Committed)
-		f.reached = max(f.reached, t.LSN)
-	}
-	if used {
-		f.Handled = f.reached
-	}
-	f.stats.Behind = behind
-	return nil
-}
-
-// Report is what Stats says.
-func (f *Feed) Report() FeedStats {
-	if f == nil {
-		return FeedStats{}
-	}
-	f.Mu.Lock()
-	defer f.Mu.Unlock()
-	s := f.stats
-	s.Live, s.Leader = f.Live.Load(), f.leads.Load()
-	if f.problem != nil && !s.Live {
-		s.Problem = f.problem.Error()
-	}
-	if f.found.out != nil {
-		s.LeftOut = f.found.out.Names
-	}
-	return s
-}
-
-// Check waits until it is known whether PostgreSQL lets the log be followed, and
-// says why not. Once it was followed, a gap is no reason to fail; that something was
-// altered is.
-func (f *Feed) Check(ctx context.Context) error {
-	if f == nil {
-		return nil
-	}
-	select {
-	case <-f.checked:
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	f.Mu.Lock()
-	problem := f.problem
-	f.Mu.Unlock()
-	var wrong *walfeed.ConfigError
-	var altered *badConfig
-	switch {
-	case errors.As(problem, &altered):
-		_, err := inspect(ctx, &f.guard, inspection{}, false)
-		if !errors.As(err, &altered) { // mended since
-			select {
-			case f.again <- struct{}{}:
-			default:
-			}
-			return nil
-		}
-		return err
-	case errors.As(problem, &wrong):
-		return problem
-	}
-	if f.ever.Load() || problem == errFeedStarts {
-		return nil
-	}
-	return problem
-}
-
-// CheckAll is check, and says as well for which tables something is wrong.
-func (f *Feed) CheckAll(ctx context.Context) error {
-	if err := f.Check(ctx); err != nil || f == nil {
-		return err
-	}
-	f.Mu.Lock()
-	found := f.found
-	f.Mu.Unlock()
-	if found.refused != nil { // perhaps not any more
-		if again, err := inspect(ctx, &f.guard, found, true); err == nil {
-			found = again
-		}
-	}
-	return found.err()
-}
-
-// Down reports that reads must not use the store because nobody follows the
-// log. In a shared store the lease tells.
-func (f *Feed) Down() bool { return f != nil && f.space.Keeper == nil && !f.Live.Load() }
-
-// StoreReason is the bypass reason of an error of the space's store.
-func (sp *Space) StoreReason(err error) keying.Reason {
-	reason := storeReason(err)
-	if reason == keying.Warming && sp.Keeper != nil {
-		return sp.Keeper.coldBecause()
-	}
-	return reason
-}
+// Where the feed from the write-ahead log, which is package internal/feed, meets the space.
 
 // joinFeed makes sure that the log is followed if a connector asks for it. Who
 // calls it holds spacesMu.
@@ -366,12 +17,33 @@ func (sp *Space) joinFeed(d *Member) {
 	if d.Config.External != config.ExternalWAL {
 		return
 	}
+	live := func() {}
 	if sp.Keeper != nil {
 		sp.Keeper.feeds.Store(true)
+		live = sp.Keeper.nudge
 	}
 	if f := sp.Feed.Load(); f != nil {
-		f.guard.Add(d.Dialler)
+		f.Join(d.Dialler)
 		return
 	}
-	sp.Feed.Store(newFeed(sp, d))
+	sp.Feed.Store(feed.New(feed.Host{ID: sp.Key.Identity, Dialler: d.Dialler, Shared: sp.Keeper != nil, Cache: fed{sp}, Everything: Everything, Live: live}))
+}
+
+// fed is feed.Cache.
+type fed struct{ *Space }
+
+func (f fed) Intend(ctx context.Context, w store.WriterID, tags []store.Tag) error {
+	return f.Store.Intend(ctx, w, tags)
+}
+
+func (f fed) Release(ctx context.Context, w store.WriterID, tags []store.Tag) error {
+	return f.Store.Release(ctx, w, tags)
+}
+
+// NotFollowed is the reason for a read of tables that are not followed.
+func (sp *Space) NotFollowed(tags []store.Tag) keying.Reason {
+	if sp.Feed.Load().LeavesOut(tags) {
+		return keying.NotFollowed
+	}
+	return keying.NoReason
 }

@@ -455,3 +455,12 @@ func storeReason(err error) keying.Reason {
 	}
 	return keying.StoreError
 }
+
+// StoreReason is the bypass reason of an error of the space's store.
+func (sp *Space) StoreReason(err error) keying.Reason {
+	reason := storeReason(err)
+	if reason == keying.Warming && sp.Keeper != nil {
+		return sp.Keeper.coldBecause()
+	}
+	return reason
+}

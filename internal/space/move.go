@@ -60,7 +60,7 @@ func (sp *Space) Supersede() {
 		sp.Lease.cancel()
 	}
 	if f := sp.Feed.Load(); f != nil {
-		f.cancel()
+		f.Cancel()
 	}
 }
 
@@ -86,6 +86,6 @@ func (sp *Space) settled(id backend.Identity) bool {
 func (sp *Space) Forget(d guard.Dialler) {
 	sp.Guard.Remove(d)
 	if f := sp.Feed.Load(); f != nil {
-		f.guard.Remove(d)
+		f.Forget(d)
 	}
 }

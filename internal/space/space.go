@@ -12,6 +12,7 @@ import (
 	"github.com/cachedpg/cachedpg/catalog"
 	"github.com/cachedpg/cachedpg/internal/backend"
 	"github.com/cachedpg/cachedpg/internal/config"
+	"github.com/cachedpg/cachedpg/internal/feed"
 	"github.com/cachedpg/cachedpg/internal/flight"
 	"github.com/cachedpg/cachedpg/internal/guard"
 	"github.com/cachedpg/cachedpg/internal/peers"
@@ -30,13 +31,13 @@ type Space struct {
 	Key     spaceKey
 	named   string // as the connector's storeName that made it
 	Store   store.Store
-	Keeper  *Keeper              // of a store that processes share, else nil
-	Guard   *guard.Guard         // the keeper's, if there is one
-	Peers   *peers.Peers         // the keeper's, if there is one
-	Lease   *WatchLease          // of a store in memory; nil where a test plays PostgreSQL
-	Flushed flusher              // what waits for the log to be on disk
-	Log     backend.Log          // of PostgreSQL
-	Feed    atomic.Pointer[Feed] // from the write-ahead log; nil if nobody has asked for it
+	Keeper  *Keeper                   // of a store that processes share, else nil
+	Guard   *guard.Guard              // the keeper's, if there is one
+	Peers   *peers.Peers              // the keeper's, if there is one
+	Lease   *WatchLease               // of a store in memory; nil where a test plays PostgreSQL
+	Flushed flusher                   // what waits for the log to be on disk
+	Log     backend.Log               // of PostgreSQL
+	Feed    atomic.Pointer[feed.Feed] // from the write-ahead log; nil if nobody has asked for it
 	Writes  *invalidation.Coordinator
 	Gens    *invalidation.Generations
 	Flights flight.Group
@@ -237,7 +238,7 @@ func (sp *Space) Leave() {
 	if last {
 		sp.Loads.close()
 		if f := sp.Feed.Load(); f != nil {
-			f.close()
+			f.Close()
 		}
 		if sp.Lease != nil {
 			sp.Lease.close()

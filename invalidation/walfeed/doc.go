@@ -3,8 +3,8 @@
 // the actions of foreign keys.
 //
 // It speaks the streaming replication protocol over pgconn and decodes what the
-// output plugin pgoutput sends. internal/space makes tags of it and decides when
-// they are invalidated; see Feed and Follower there.
+// output plugin pgoutput sends. Package internal/feed makes tags of it and decides when
+// they are invalidated.
 //
 // # Starting
 //

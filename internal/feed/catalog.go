@@ -1,4 +1,4 @@
-package space
+package feed
 
 import (
 	"context"
@@ -50,21 +50,21 @@ func (c *followedCatalog) wait() {
 
 // reload begins to load the catalog if it is due. What is not visible yet would be
 // missed.
-func (f *Follower) reload(ctx context.Context) error {
+func (f *follower) reload(ctx context.Context) error {
 	c := &f.catalog
-	if !c.due || c.loading != nil || slices.ContainsFunc(f.pending, func(t *Followed) bool { return t.redefines }) {
+	if !c.due || c.loading != nil || slices.ContainsFunc(f.pending, func(t *followed) bool { return t.redefines }) {
 		return nil
 	}
 	c.due = false
 	if f.writer == nil { // nobody could be kept from what is behind
-		snapshot, err := f.Guard.LoadCatalog(ctx, f.snapshot)
+		snapshot, err := f.guard.LoadCatalog(ctx, f.snapshot)
 		return f.loaded(ctx, loadedCatalog{snapshot, err})
 	}
 	loading := make(chan loadedCatalog, 1)
 	c.loading = loading
 	before := f.snapshot
 	go func() {
-		snapshot, err := f.Guard.LoadCatalogAside(ctx, before)
+		snapshot, err := f.guard.LoadCatalogAside(ctx, before)
 		step.At(step.Reloaded)
 		loading <- loadedCatalog{snapshot, err}
 	}()
@@ -72,12 +72,12 @@ func (f *Follower) reload(ctx context.Context) error {
 }
 
 // loaded takes a catalog over, unless it is behind already.
-func (f *Follower) loaded(ctx context.Context, l loadedCatalog) error {
+func (f *follower) loaded(ctx context.Context, l loadedCatalog) error {
 	f.catalog.loading = nil
 	if l.err != nil {
 		return l.err
 	}
-	if f.catalog.due || slices.ContainsFunc(f.pending, func(t *Followed) bool { return t.redefines }) {
+	if f.catalog.due || slices.ContainsFunc(f.pending, func(t *followed) bool { return t.redefines }) {
 		return f.reload(ctx)
 	}
 	f.snapshot, f.catalog.behind = l.snapshot, false
@@ -85,23 +85,23 @@ func (f *Follower) loaded(ctx context.Context, l loadedCatalog) error {
 }
 
 // withhold marks everything until allow.
-func (f *Follower) withhold(ctx context.Context) error {
+func (f *follower) withhold(ctx context.Context) error {
 	if f.writer == nil || f.shut != nil {
 		return nil
 	}
-	f.shut = &Followed{writer: f.writer(), Tags: Everything}
-	if err := f.Intend(ctx, f.shut.writer, f.shut.Tags); err != nil {
+	f.shut = &followed{writer: f.writer(), tags: f.everything}
+	if err := f.intend(ctx, f.shut.writer, f.shut.tags); err != nil {
 		return fmt.Errorf("cachedpg: cache_external=wal: the store: %w", err)
 	}
 	return nil
 }
 
 // allow releases what withhold has marked.
-func (f *Follower) allow(ctx context.Context) error {
+func (f *follower) allow(ctx context.Context) error {
 	if f.shut == nil {
 		return nil
 	}
-	if err := f.release(ctx, f.shut.writer, f.shut.Tags); err != nil {
+	if err := f.release(ctx, f.shut.writer, f.shut.tags); err != nil {
 		return fmt.Errorf("cachedpg: cache_external=wal: the store: %w", err)
 	}
 	f.shut = nil
@@ -111,7 +111,7 @@ func (f *Follower) allow(ctx context.Context) error {
 // sameKeys reports that rows of tables, which PostgreSQL has described again, are
 // named as before. REINDEX CONCURRENTLY makes new indexes in place of others, and
 // tells no event trigger before version 17; ANALYZE changes nothing.
-func (f *Follower) sameKeys(ctx context.Context, tables []uint32) (bool, error) {
+func (f *follower) sameKeys(ctx context.Context, tables []uint32) (bool, error) {
 	var indexes []string
 	for _, oid := range tables {
 		rel := f.snapshot.ByOID(oid)
@@ -125,6 +125,6 @@ func (f *Follower) sameKeys(ctx context.Context, tables []uint32) (bool, error) 
 	if len(indexes) == 0 {
 		return true, nil
 	}
-	return f.Guard.Yes(ctx, fmt.Sprintf("SELECT pg_catalog.count(*) OPERATOR(pg_catalog.=) %d FROM pg_catalog.pg_index"+
+	return f.guard.Yes(ctx, fmt.Sprintf("SELECT pg_catalog.count(*) OPERATOR(pg_catalog.=) %d FROM pg_catalog.pg_index"+
 		" WHERE indislive AND indexrelid OPERATOR(pg_catalog.=) ANY ('{%s}')", len(indexes), strings.Join(indexes, ",")))
 }

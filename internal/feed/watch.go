@@ -1,4 +1,4 @@
-package space
+package feed
 
 import (
 	"context"
@@ -8,7 +8,6 @@ import (
 
 	"github.com/cachedpg/cachedpg/internal/guard"
 	"github.com/cachedpg/cachedpg/invalidation/walfeed"
-	"github.com/cachedpg/cachedpg/keying"
 	"github.com/cachedpg/cachedpg/store"
 )
 
@@ -108,15 +107,15 @@ func (i inspection) returns(before inspection) bool {
 }
 
 // inspect looks again, for a follower that has looked before.
-func (f *Follower) inspect(ctx context.Context, all bool) error {
-	found, err := inspect(ctx, f.Guard, f.found, all)
+func (f *follower) inspect(ctx context.Context, all bool) error {
+	found, err := inspect(ctx, f.guard, f.found, all)
 	if err != nil {
 		var wrong *badConfig
 		if errors.As(err, &wrong) || ctx.Err() != nil {
 			return err
 		}
 		// The connection may have been closed for lack of use.
-		if found, err = inspect(ctx, f.Guard, f.found, all); err != nil {
+		if found, err = inspect(ctx, f.guard, f.found, all); err != nil {
 			return err
 		}
 	}
@@ -132,17 +131,17 @@ func (f *Follower) inspect(ctx context.Context, all bool) error {
 
 // noticed makes known what an inspection has found, before anybody relies on it.
 func (f *Feed) noticed(ctx context.Context, found inspection) error {
-	f.Mu.Lock()
+	f.mu.Lock()
 	before := f.found
 	f.found = found
-	f.Mu.Unlock()
+	f.mu.Unlock()
 	f.out.Store(found.out)
 	if !before.returns(found) { // nothing was left out that was not before
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, guard.AskTimeout)
 	defer cancel()
-	return f.space.InvalidateAll(ctx)
+	return f.host.Cache.InvalidateAll(ctx)
 }
 
 // LeavesOut reports that what depends on these tags reads a table that is not followed.
@@ -155,12 +154,4 @@ func (f *Feed) LeavesOut(tags []store.Tag) bool {
 		_, found := slices.BinarySearch(out.Reading, tag.Relation)
 		return found && tag.Kind != store.TagSchema && tag.Kind != store.TagCatalog
 	})
-}
-
-// NotFollowed is the reason for a read of tables that are not followed.
-func (sp *Space) NotFollowed(tags []store.Tag) keying.Reason {
-	if sp.Feed.Load().LeavesOut(tags) {
-		return keying.NotFollowed
-	}
-	return keying.NoReason
 }

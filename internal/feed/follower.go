@@ -1,4 +1,4 @@
-package space
+package feed
 
 import (
 	"context"
@@ -18,18 +18,19 @@ import (
 	"github.com/cachedpg/cachedpg/store"
 )
 
-// Follower follows the log over one slot: package walfeed says in which order.
+// follower follows the log over one slot: package walfeed says in which order.
 // What it hears it hands to the functions, which one goroutine calls. An error of
 // any ends it, and with it the slot and the locks: what was not handed on then is
 // made up for by the cold of the next one.
-type Follower struct {
-	Guard *guard.Guard // what PostgreSQL is asked over
-	elect bool         // there is to be one follower of all processes
+type follower struct {
+	guard      *guard.Guard // what PostgreSQL is asked over
+	everything []store.Tag  // what nothing survives
+	elect      bool         // there is to be one follower of all processes
 
-	Cold    func(context.Context) error
-	Intend  func(context.Context, store.WriterID, []store.Tag) error
-	Apply   func(ctx context.Context, txs []*Followed, behind int64) error
-	Started func()
+	cold    func(context.Context) error
+	intend  func(context.Context, store.WriterID, []store.Tag) error
+	apply   func(ctx context.Context, txs []*followed, behind int64) error
+	started func()
 
 	// release, with intend, lets a change of the schema hold up nobody, see
 	// followedCatalog. It is nil where each event is handed to another.
@@ -46,27 +47,27 @@ type Follower struct {
 	catalog  followedCatalog
 
 	found   inspection
-	pending []*Followed // in the order of their commits
+	pending []*followed // in the order of their commits
 	top     uint64      // a transaction id of about now
-	shut    *Followed   // see followedCatalog
+	shut    *followed   // see followedCatalog
 }
 
-// Followed is a transaction on its way.
-type Followed struct {
+// followed is a transaction on its way.
+type followed struct {
 	*walfeed.Transaction
-	FullXID    uint64
+	fullXID    uint64
 	writer     store.WriterID
-	Tags       []store.Tag
+	tags       []store.Tag
 	everything bool
 	redefines  bool // tags of what comes after it need another catalog
 	intended   bool
 }
 
-func (f *Follower) Run(ctx context.Context) error {
-	if _, err := inspect(ctx, f.Guard, inspection{}, false); err != nil {
+func (f *follower) run(ctx context.Context) error {
+	if _, err := inspect(ctx, f.guard, inspection{}, false); err != nil {
 		return err
 	}
-	config, err := f.Guard.Replication()
+	config, err := f.guard.Replication()
 	if err != nil {
 		return err
 	}
@@ -82,11 +83,11 @@ func (f *Follower) Run(ctx context.Context) error {
 }
 
 // start returns when everything is heard of that becomes visible from now on.
-func (f *Follower) start(ctx context.Context, stream *walfeed.Stream) error {
+func (f *follower) start(ctx context.Context, stream *walfeed.Stream) error {
 	if where, err := stream.Text(ctx, "SELECT "+backend.IdentitySQL); err != nil {
 		return err
-	} else if where != f.Guard.ID.Text() {
-		return backend.Elsewhere{ID: f.Guard.ID}
+	} else if where != f.guard.ID.Text() {
+		return backend.Elsewhere{ID: f.guard.ID}
 	}
 	if f.elect {
 		if taken, err := stream.Text(ctx, guard.LockSQL("pg_try_advisory_lock", guard.LockLeader)); err != nil {
@@ -107,8 +108,8 @@ func (f *Follower) start(ctx context.Context, stream *walfeed.Stream) error {
 	if err != nil {
 		return err
 	}
-	// The id of the question is above all that were given out, see keeper.newHorizon.
-	xid, err := f.Guard.Text(ctx, "SELECT pg_catalog.pg_current_xact_id()::pg_catalog.text")
+	// The id of the question is above all that were given out: a snapshot's bound would not be (D46).
+	xid, err := f.guard.Text(ctx, "SELECT pg_catalog.pg_current_xact_id()::pg_catalog.text")
 	if err != nil {
 		return err
 	}
@@ -117,7 +118,7 @@ func (f *Follower) start(ctx context.Context, stream *walfeed.Stream) error {
 	}
 	over := "SELECT pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot()) OPERATOR(pg_catalog.>=) '" + xid + "'::pg_catalog.xid8"
 	for wait := time.Millisecond; ; wait = min(2*wait, 200*time.Millisecond) {
-		if ok, err := f.Guard.Yes(ctx, over); err != nil {
+		if ok, err := f.guard.Yes(ctx, over); err != nil {
 			return err
 		} else if ok {
 			break
@@ -129,10 +130,10 @@ func (f *Follower) start(ctx context.Context, stream *walfeed.Stream) error {
 	if err := f.inspect(ctx, true); err != nil { // from now on, all that is altered is noticed
 		return err
 	}
-	if f.snapshot, err = f.Guard.LoadCatalog(ctx, f.snapshot); err != nil {
+	if f.snapshot, err = f.guard.LoadCatalog(ctx, f.snapshot); err != nil {
 		return err
 	}
-	if err := f.Cold(ctx); err != nil {
+	if err := f.cold(ctx); err != nil {
 		return fmt.Errorf("cachedpg: cache_external=wal: the store: %w", err)
 	}
 	if f.elect {
@@ -143,13 +144,13 @@ func (f *Follower) start(ctx context.Context, stream *walfeed.Stream) error {
 	if err := stream.Start(ctx, slot); err != nil {
 		return err
 	}
-	f.Started()
+	f.started()
 	return nil
 }
 
 // identify makes the id of the marks of the follower's own: who finds them after
 // its process has died asks whether its connection is over.
-func (f *Follower) identify(ctx context.Context, stream *walfeed.Stream) error {
+func (f *follower) identify(ctx context.Context, stream *walfeed.Stream) error {
 	f.writer = store.NewWriter
 	if !f.elect {
 		return nil
@@ -169,7 +170,7 @@ func (f *Follower) identify(ctx context.Context, stream *walfeed.Stream) error {
 
 // stream receives in a goroutine of its own, so that PostgreSQL hears of us
 // while a store takes its time, and handles what has come.
-func (f *Follower) stream(ctx context.Context, stream *walfeed.Stream) error {
+func (f *follower) stream(ctx context.Context, stream *walfeed.Stream) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	received := make(chan *walfeed.Transaction, 64)
@@ -218,7 +219,7 @@ func receive(ctx context.Context, stream *walfeed.Stream, received chan<- *walfe
 
 // handle handles transactions until no more can come. One that is not visible
 // yet does not keep the others waiting.
-func (f *Follower) handle(ctx context.Context, received <-chan *walfeed.Transaction) error {
+func (f *follower) handle(ctx context.Context, received <-chan *walfeed.Transaction) error {
 	var wait time.Duration
 	inspect := time.NewTicker(inspectEvery)
 	defer inspect.Stop()
@@ -236,7 +237,7 @@ func (f *Follower) handle(ctx context.Context, received <-chan *walfeed.Transact
 			if !ok {
 				return nil
 			}
-			f.pending = append(f.pending, &Followed{Transaction: tx})
+			f.pending = append(f.pending, &followed{Transaction: tx})
 			more, wait = true, 0
 		case <-again:
 		case <-inspect.C:
@@ -260,7 +261,7 @@ func (f *Follower) handle(ctx context.Context, received <-chan *walfeed.Transact
 			select {
 			case tx, ok := <-received:
 				if more = ok; ok {
-					f.pending = append(f.pending, &Followed{Transaction: tx})
+					f.pending = append(f.pending, &followed{Transaction: tx})
 				}
 			default:
 				more = false
@@ -274,16 +275,16 @@ func (f *Follower) handle(ctx context.Context, received <-chan *walfeed.Transact
 }
 
 // advance hands on what is visible, and has what is not marked.
-func (f *Follower) advance(ctx context.Context) error {
+func (f *follower) advance(ctx context.Context) error {
 	if err := f.plan(ctx); err != nil {
 		return err
 	}
 	last := f.pending[len(f.pending)-1]
 	questions := make([]string, len(f.pending))
 	for i, t := range f.pending {
-		questions[i] = "CASE WHEN " + backend.TransactionOverSQL(strconv.FormatUint(t.FullXID, 10)) + " THEN 't' ELSE 'f' END"
+		questions[i] = "CASE WHEN " + backend.TransactionOverSQL(strconv.FormatUint(t.fullXID, 10)) + " THEN 't' ELSE 'f' END"
 	}
-	answer, err := f.Guard.Text(ctx, fmt.Sprintf("SELECT pg_catalog.concat_ws(' ', pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), '%X/%X')::pg_catalog.int8,"+
+	answer, err := f.guard.Text(ctx, fmt.Sprintf("SELECT pg_catalog.concat_ws(' ', pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), '%X/%X')::pg_catalog.int8,"+
 		" pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot()), pg_catalog.array_to_string(ARRAY[%s], ''))",
 		last.LSN>>32, uint32(last.LSN), strings.Join(questions, ", ")))
 	if err != nil {
@@ -294,7 +295,7 @@ func (f *Follower) advance(ctx context.Context) error {
 	if _, err := fmt.Sscan(answer, &behind, &f.top, &over); err != nil || len(over) != len(f.pending) {
 		return fmt.Errorf("cachedpg: PostgreSQL answers %q when asked which transactions are over", answer)
 	}
-	var visible, waiting []*Followed
+	var visible, waiting []*followed
 	for i, t := range f.pending {
 		if over[i] == 't' {
 			visible = append(visible, t)
@@ -303,14 +304,14 @@ func (f *Follower) advance(ctx context.Context) error {
 		waiting = append(waiting, t)
 		if !t.intended {
 			t.intended = true // it may fail half-way
-			if err := f.Intend(ctx, t.writer, t.Tags); err != nil {
+			if err := f.intend(ctx, t.writer, t.tags); err != nil {
 				return fmt.Errorf("cachedpg: cache_external=wal: the store: %w", err)
 			}
 			step.At(step.Intended)
 		}
 	}
 	if len(visible) > 0 {
-		redefined := slices.ContainsFunc(visible, func(t *Followed) bool { return t.redefines })
+		redefined := slices.ContainsFunc(visible, func(t *followed) bool { return t.redefines })
 		if redefined {
 			if err := f.inspect(ctx, true); err != nil {
 				return err
@@ -319,7 +320,7 @@ func (f *Follower) advance(ctx context.Context) error {
 				return err
 			}
 		}
-		if err := f.Apply(ctx, visible, behind); err != nil {
+		if err := f.apply(ctx, visible, behind); err != nil {
 			return err
 		}
 		f.catalog.due = f.catalog.due || redefined
@@ -329,13 +330,13 @@ func (f *Follower) advance(ctx context.Context) error {
 }
 
 // plan makes the tags of what is pending.
-func (f *Follower) plan(ctx context.Context) error {
+func (f *follower) plan(ctx context.Context) error {
 	for _, t := range f.pending {
 		if t.writer != (store.WriterID{}) {
 			continue
 		}
-		t.FullXID = extend(t.XID, f.top)
-		writer := store.NewTransactionWriter(t.FullXID)
+		t.fullXID = extend(t.XID, f.top)
+		writer := store.NewTransactionWriter(t.fullXID)
 		t.everything = t.Schema
 		if !t.Schema && len(t.Redefined) > 0 && !f.catalog.behind {
 			same, err := f.sameKeys(ctx, t.Redefined)
@@ -347,7 +348,7 @@ func (f *Follower) plan(ctx context.Context) error {
 		t.redefines = t.everything
 		f.catalog.behind = f.catalog.behind || t.everything
 		if t.writer = writer; f.catalog.behind {
-			t.Tags = Everything
+			t.tags = f.everything
 			continue
 		}
 		snapshot := f.snapshot
@@ -356,7 +357,7 @@ func (f *Follower) plan(ctx context.Context) error {
 			if table.All {
 				n = -1
 			}
-			t.Tags = keying.ChangedTags(t.Tags, snapshot, table.Relation, n, func(i int, column string) keying.StoredValue {
+			t.tags = keying.ChangedTags(t.tags, snapshot, table.Relation, n, func(i int, column string) keying.StoredValue {
 				for _, field := range table.Rows[i] {
 					if field.Column == column {
 						return keying.StoredValue{Text: field.Text, Null: field.Null, Known: true}
@@ -366,7 +367,7 @@ func (f *Follower) plan(ctx context.Context) error {
 			})
 		}
 		for _, oid := range t.Refreshed {
-			t.Tags = keying.ChangedTags(t.Tags, snapshot, oid, -1, nil)
+			t.tags = keying.ChangedTags(t.tags, snapshot, oid, -1, nil)
 		}
 	}
 	return nil

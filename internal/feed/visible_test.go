@@ -1,4 +1,4 @@
-package space
+package feed
 
 import (
 	"context"
@@ -49,18 +49,18 @@ func TestACommitThatIsNotVisibleYetIsMarkedUntilItIs(t *testing.T) {
 	in := &answering{}
 	g := guard.Over(in)
 	var applied []uint32
-	fl := &Follower{
-		Guard: g, top: 1<<32 + 90,
+	fl := &follower{
+		guard: g, top: 1<<32 + 90,
 		snapshot: catalog.NewSnapshot(catalog.Contents{
 			Types: []catalog.Type{{OID: 23, Schema: "pg_catalog", Name: "int4", Kind: 'b', Builtin: true}},
 			Relations: []*catalog.Relation{{OID: users, Schema: "public", Name: "users", Kind: 'r',
 				Columns: []catalog.Column{{Name: "id", Type: 23, Deterministic: true}}, Keys: []catalog.Key{{Index: idIndex, Columns: []int{0}, Primary: true}}}},
 		}),
-		Intend: memory.Intend,
-		Apply: func(ctx context.Context, txs []*Followed, _ int64) error {
+		intend: memory.Intend,
+		apply: func(ctx context.Context, txs []*followed, _ int64) error {
 			for _, tx := range txs {
 				applied = append(applied, tx.XID)
-				if err := memory.Release(ctx, tx.writer, tx.Tags); err != nil {
+				if err := memory.Release(ctx, tx.writer, tx.tags); err != nil {
 					return err
 				}
 			}
@@ -102,8 +102,8 @@ func TestACommitThatIsNotVisibleYetIsMarkedUntilItIs(t *testing.T) {
 		}
 	}
 
-	change := func(xid uint32, id string) *Followed {
-		return &Followed{Transaction: &walfeed.Transaction{XID: xid, Tables: []*walfeed.Table{{Relation: users, Rows: []walfeed.Row{{{Column: "id", Text: id}}}}}}}
+	change := func(xid uint32, id string) *followed {
+		return &followed{Transaction: &walfeed.Transaction{XID: xid, Tables: []*walfeed.Table{{Relation: users, Rows: []walfeed.Row{{{Column: "id", Text: id}}}}}}}
 	}
 	advance := func(over string) {
 		t.Helper()
@@ -112,7 +112,7 @@ func TestACommitThatIsNotVisibleYetIsMarkedUntilItIs(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	fl.pending = []*Followed{change(100, "1")}
+	fl.pending = []*followed{change(100, "1")}
 	advance("f")
 	if !strings.Contains(in.questions[0], "'4294967396'::pg_catalog.xid8") {
 		t.Errorf("got question %s, want one for the full id of transaction 100", in.questions[0])
@@ -148,13 +148,13 @@ func TestACommitThatIsNotVisibleYetIsMarkedUntilItIs(t *testing.T) {
 // are not forgotten.
 func TestWhatTheStoreDoesNotTakeEndsTheFollower(t *testing.T) {
 	broken := errors.New("broken")
-	fl := &Follower{
-		Guard: guard.Over(&answering{over: "ft"}), top: 100, snapshot: catalog.NewSnapshot(catalog.Contents{}),
-		Intend: func(context.Context, store.WriterID, []store.Tag) error { return nil },
-		Apply:  func(context.Context, []*Followed, int64) error { return broken },
+	fl := &follower{
+		guard: guard.Over(&answering{over: "ft"}), top: 100, snapshot: catalog.NewSnapshot(catalog.Contents{}),
+		intend: func(context.Context, store.WriterID, []store.Tag) error { return nil },
+		apply:  func(context.Context, []*followed, int64) error { return broken },
 	}
 	for xid := range uint32(2) {
-		fl.pending = append(fl.pending, &Followed{Transaction: &walfeed.Transaction{XID: 100 + xid, Tables: []*walfeed.Table{{Relation: 7, All: true}}}})
+		fl.pending = append(fl.pending, &followed{Transaction: &walfeed.Transaction{XID: 100 + xid, Tables: []*walfeed.Table{{Relation: 7, All: true}}}})
 	}
 	if err := fl.advance(t.Context()); !errors.Is(err, broken) {
 		t.Errorf("got error %v", err)
