@@ -78,7 +78,7 @@ func newPlanCache(v *space.View, bytes int64) *planCache {
 		texts: clock.New[textKey, *Text](bytes / 2), shapes: clock.New[shapeKey, *Shape](bytes / 2)}
 }
 
-// planned is one text: its shape, and the literals that the shape leaves open.
+// Text is one text: its shape, and the literals that the shape leaves open.
 type Text struct {
 	*Shape
 	Literals []parser.Literal
