@@ -36,7 +36,7 @@ examples: cgo ## run the programs of examples/ and compare what they print
 	@$(SERVICES) env -C contrib/kafka GOWORK=off CACHEDPG_TEST_REQUIRE=1 $(GO) test -count=1 ./example/...
 
 # What a test writes need not survive this machine.
-test test-postgres test-kafka examples stress: export CACHEDPG_SERVICES_FSYNC := off
+test test-postgres test-kafka examples stress precision: export CACHEDPG_SERVICES_FSYNC := off
 
 .PHONY: test
 test: cgo ## run every test, with the services that they need
@@ -90,6 +90,11 @@ stress: cgo ## random schemas, statements, sessions and applications for FOR (20
 		-run='^(TestGeneratedStatementsAgreeWithPostgreSQL|TestRandomSessionsReadWhatPostgreSQLGives)$$' \
 		./test/judge -generated.duration=$(FOR) -differential.duration=$(FOR)
 	@CACHEDPG_TEST_REQUIRE=1 $(SERVICES) $(GO) test -count=1 -v -timeout=0 -run='^TestStress$$' ./test/stress -stress.duration=$(FOR)
+
+.PHONY: precision
+precision: cgo ## count how many of the possible hits the driver has (PRECISION="-precision.seed=7"), see docs/precision.md
+	@CACHEDPG_TEST_REQUIRE=1 $(SERVICES) $(GO) test -count=1 -v -timeout=0 -run='^TestPrecision$$' \
+		./test/precision -precision.operations=8000 -precision.writes=1,10,30 -precision.seed=1 $(PRECISION)
 
 .PHONY: bench-once
 bench-once: cgo ## run every benchmark of the root module once, so that none can rot

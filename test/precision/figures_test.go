@@ -1,22 +1,26 @@
 package precision
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"os"
 	"slices"
 	"strings"
 	"text/tabwriter"
+
+	"github.com/cachedpg/cachedpg"
 )
 
 // figure counts the reads of one shape.
 type figure struct {
-	Application string `json:"application"`
-	Shape       string `json:"shape"`
-	Reads       int    `json:"reads"`
-	Possible    int    `json:"possible"`
-	Hits        int    `json:"hits"`
-	Bypassed    int    `json:"bypassed"`
+	Application string   `json:"application"`
+	Shape       string   `json:"shape"`
+	Reads       int      `json:"reads"`
+	Possible    int      `json:"possible"`
+	Hits        int      `json:"hits"`
+	Bypassed    int      `json:"bypassed"`       // without asking the cache
+	Tags        []string `json:"tags,omitempty"` // that its results depend on, of rows and tables that are there
 }
 
 func (f *figure) add(o figure) {
@@ -35,11 +39,14 @@ type figures struct {
 	Shapes     []figure `json:"shapes"`
 	Totals     []figure `json:"totals"` // of each application
 	Total      figure   `json:"total"`
+
+	Bypasses map[string]int `json:"bypasses"` // by the reason
 }
 
 // counted returns the figures in the order of the applications' shapes.
-func (w *run) counted(operations int) figures {
-	all := figures{Store: w.store, Writes: w.writes, Seed: w.seed, Operations: operations, Total: figure{Application: "all", Shape: "total"}}
+func (w *run) counted(ctx context.Context, operations int) (figures, error) {
+	all := figures{Store: w.store, Writes: w.writes, Seed: w.seed, Operations: operations, Bypasses: w.passed,
+		Total: figure{Application: "all", Shape: "total"}}
 	for _, a := range w.apps {
 		total := figure{Application: a.name, Shape: "total"}
 		for _, s := range a.shapes {
@@ -47,13 +54,32 @@ func (w *run) counted(operations int) figures {
 			if counted := w.figures[a.name+s.name]; counted != nil {
 				f = *counted
 			}
+			var err error
+			if f.Tags, err = w.tags(ctx, s); err != nil {
+				return figures{}, err
+			}
 			all.Shapes = append(all.Shapes, f)
 			total.add(f)
 		}
 		all.Totals = append(all.Totals, total)
 		all.Total.add(total)
 	}
-	return all
+	return all, nil
+}
+
+// tags are those of a shape, without what only DDL changes and what counts where no row is found.
+func (w *run) tags(ctx context.Context, s shape) (tags []string, err error) {
+	x, err := cachedpg.Explain(ctx, w.db, s.text, s.args()...)
+	if err != nil {
+		return nil, err
+	}
+	for _, tag := range x.Reads {
+		tag = strings.ReplaceAll(tag, "public.", "")
+		if (strings.HasPrefix(tag, "row ") || strings.HasPrefix(tag, "table ")) && !strings.Contains(tag, ", if ") {
+			tags = append(tags, tag)
+		}
+	}
+	return tags, nil
 }
 
 // lines are the shapes and then the totals.
@@ -73,15 +99,14 @@ func (f figures) String() string {
 	var out strings.Builder
 	fmt.Fprintf(&out, "%s, %d %% writes, %d operations, seed %d\n", f.Store, f.Writes, f.Operations, f.Seed)
 	table := tabwriter.NewWriter(&out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "application\tshape\treads\tpossible\thits\thits/possible\t")
+	fmt.Fprintln(table, "application\tshape\treads\tpossible\thits\thits/possible\tdepends on")
 	for _, s := range f.lines() {
-		fmt.Fprintf(table, "%s\t%s\t%d\t%d\t%d\t%.3f\t", s.Application, s.Shape, s.Reads, s.Possible, s.Hits, s.ratio())
-		if s.Bypassed > 0 {
-			fmt.Fprintf(table, "%d bypassed", s.Bypassed)
-		}
-		fmt.Fprintln(table)
+		fmt.Fprintf(table, "%s\t%s\t%d\t%d\t%d\t%.3f\t%s\n", s.Application, s.Shape, s.Reads, s.Possible, s.Hits, s.ratio(), strings.Join(s.Tags, "; "))
 	}
 	table.Flush()
+	if n := f.Total.Bypassed; n > 0 {
+		fmt.Fprintf(&out, "%d reads went past the cache: %v\n", n, f.Bypasses)
+	}
 	return out.String()
 }
 

@@ -31,7 +31,10 @@ func TestPrecision(t *testing.T) {
 					t.Fatalf("%v\nagain: go test -run '^TestPrecision$' -precision.seed=%d -precision.writes=%d -precision.operations=%d ./test/precision",
 						err, seed, writes, *operations)
 				}
-				f := w.counted(*operations)
+				f, err := w.counted(t.Context(), *operations)
+				if err != nil {
+					t.Fatal(err)
+				}
 				t.Logf("\n%s", f)
 				if s := f.inconsistent(); s != "" {
 					t.Errorf("counted what cannot be: %s", s)
@@ -56,7 +59,10 @@ func TestTheSameSeedHasTheSameFigures(t *testing.T) {
 		if err := w.play(t.Context(), 300); err != nil {
 			t.Fatal(err)
 		}
-		f := w.counted(300)
+		f, err := w.counted(t.Context(), 300)
+		if err != nil {
+			t.Fatal(err)
+		}
 		if i == 0 {
 			first = f
 		} else if !reflect.DeepEqual(f, first) {

@@ -35,6 +35,7 @@ type run struct {
 
 	last    map[string]string // the last answer to a text with its arguments
 	figures map[string]*figure
+	passed  map[string]int // reads that the cache was not asked for, by the reason
 }
 
 // newRun opens a database with the tables of the applications.
@@ -42,7 +43,7 @@ func newRun(tb testing.TB, storeName string, seed uint64, writes int) *run {
 	tb.Helper()
 	r := rand.New(rand.NewPCG(seed, uint64(writes)))
 	w := &run{seed: seed, store: storeName, writes: writes, r: r, apps: []application{newShop(r), newForum(r)},
-		last: make(map[string]string), figures: make(map[string]*figure)}
+		last: make(map[string]string), figures: make(map[string]*figure), passed: make(map[string]int)}
 	database := pgtest.Database(tb)
 	for _, a := range w.apps {
 		pgtest.Exec(tb, database, a.tables)
@@ -86,6 +87,7 @@ func (w *run) play(ctx context.Context, operations int) error {
 	for i := range operations/2 + operations {
 		if i == operations/2 {
 			clear(w.figures)
+			clear(w.passed)
 		}
 		a := w.apps[w.r.IntN(len(w.apps))]
 		conn := w.conns[w.r.IntN(len(w.conns))]
@@ -156,6 +158,7 @@ func (w *run) read(ctx context.Context, conn *sql.Conn, application string, s sh
 		f.Hits++
 	case strings.HasPrefix(met, "bypass "):
 		f.Bypassed++
+		w.passed[strings.TrimPrefix(met, "bypass ")]++
 	case met != "miss":
 		return fmt.Errorf("%s %v is counted as %q", s.text, args, met)
 	}
