@@ -12,7 +12,7 @@ import (
 	"github.com/cachedpg/cachedpg/store"
 )
 
-// flights lets concurrent identical misses share one SELECT.
+// Group lets concurrent identical misses share one SELECT.
 //
 // A read may join a flight only if its own lookup saw the same stamps
 // (invariant: flights join by key and stamps). By key alone it would not be linearizable:

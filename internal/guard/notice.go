@@ -245,6 +245,7 @@ func (n *Notice) Enter() {
 	n.holders++
 }
 
+// Leave counts a commit out that Enter has counted in.
 func (n *Notice) Leave() {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -25,6 +25,7 @@ type Camp struct {
 	id   uint32 // campBits of a hash
 }
 
+// Kind is where the cache of a camp is.
 type Kind uint8
 
 const (
@@ -174,5 +175,5 @@ func SharedCamp(s store.Shared) func() Camp {
 	}
 }
 
-// campWait is how long a commit waits for caches that it has seen, as for a notice.
+// Wait is how long a commit waits for caches that it has seen, as for a notice.
 func Wait() time.Duration { return patience.Lease + guard.NoticeMargin }

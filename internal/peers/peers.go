@@ -3,7 +3,6 @@ package peers
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -12,9 +11,7 @@ import (
 	"github.com/cachedpg/cachedpg/internal/backend"
 	"github.com/cachedpg/cachedpg/internal/guard"
 	"github.com/cachedpg/cachedpg/internal/patience"
-	"github.com/cachedpg/cachedpg/internal/pause"
 	"github.com/cachedpg/cachedpg/internal/pgerr"
-	"github.com/cachedpg/cachedpg/keying"
 	"github.com/cachedpg/cachedpg/store"
 )
 
@@ -53,7 +50,7 @@ import (
 // The folder model has this as peers.pml.
 //
 // A process with a cache in memory asks by itself. A shared store has a lease, which
-// nobody extends who sees a writer of another camp; then its epoch ends, see keeper.sure.
+// nobody extends who sees a writer of another camp; then its epoch ends, see Keeper.Sure.
 type Peers struct {
 	guard    *guard.Guard
 	Self     func() Camp // of now
@@ -108,24 +105,13 @@ type Peers struct {
 // RenewEvery is how often it asks: every quarter of a lease leaves three tries before hits stop.
 const RenewEvery = store.Lease / 4
 
-// aboutOthers names the question, among those that PostgreSQL may deny.
-const aboutOthers = "which processes have caches"
-
-// peersCommitter is the connection that is about to commit what the process has written.
-type Committer interface {
-	Inner() backend.Conn
-	// Denials are the questions that PostgreSQL does not answer to its role.
-	Denials() *backend.Denials
-	// ShowOn has others see, by a lock of the connection itself, that a process of camp own writes; caches makes out
-	// of the answer to question whether somebody has to be waited for, who may have a cache.
-	ShowOn(ctx context.Context, own Camp, question string, caches func(answer string) (bool, error)) error
-}
-
 // started is what elapsed counts from.
 var started = time.Now()
 
 func elapsed(t time.Time) int64 { return int64(t.Sub(started)) }
 
+// New returns what shows nothing and asks nothing yet. process is the name that tests tell processes of one binary apart by, and
+// policies what all processes of its camp must agree on; empty if there is nothing.
 func New(g *guard.Guard, process string, self func() Camp, policies string, cold func(ctx context.Context, first bool)) *Peers {
 	p := &Peers{guard: g, process: process, Self: self, policies: policies, cold: cold, first: true, nudged: make(chan struct{}, 1), answered: make(chan struct{})}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
@@ -336,194 +322,6 @@ func (p *Peers) failedLocked(err error) {
 	default:
 		p.problem = err
 	}
-}
-
-// MayHit reports why nothing may come from a cache in memory now. It waits for an
-// answer that is on its way.
-func (p *Peers) MayHit(ctx context.Context) keying.Reason {
-	if p == nil || elapsed(time.Now()) < p.hitsUntil.Load() {
-		return keying.NoReason
-	}
-	p.Watch()
-	p.mu.Lock()
-	answered, known := p.answered, len(p.met) > 0 || p.problem != nil || !p.restedLocked()
-	p.mu.Unlock()
-	if !known {
-		select {
-		case p.nudged <- struct{}{}:
-		default:
-		}
-		timer := time.NewTimer(patience.For(ctx, guard.AskTimeout))
-		defer timer.Stop()
-		select {
-		case <-answered:
-		case <-timer.C:
-		case <-ctx.Done():
-		case <-p.ctx.Done():
-		}
-		if elapsed(time.Now()) < p.hitsUntil.Load() {
-			return keying.NoReason
-		}
-	}
-	return p.Reason()
-}
-
-// Reason is that of results which do not come from the cache.
-func (p *Peers) Reason() keying.Reason {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if len(p.met) > 0 || p.problem != nil && guard.Refused(p.problem) {
-		return keying.OtherWriter
-	}
-	return keying.Warming
-}
-
-// Alone reports that hits in a shared store may go on for a lease from now.
-func (p *Peers) Alone() (bool, error) {
-	if err := p.Round(func() bool { return false }); err != nil {
-		return false, err
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return !p.asked.IsZero() && !p.notice, nil
-}
-
-// HasMet reports that writers of other camps were seen: the last commit of one may be
-// under way, and nothing marks it.
-func (p *Peers) HasMet() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return !p.metAt.IsZero()
-}
-
-// Keep asks if a commit would have to soon.
-func (p *Peers) Keep() {
-	p.mu.Lock()
-	idle, moved, writes := p.writing.IsZero() && p.asked.IsZero(), p.camp != p.Self(), p.writes
-	p.mu.Unlock()
-	soon := elapsed(time.Now().Add(patience.Lease - RenewEvery))
-	if !idle && (moved || writes && p.commits.Load() < soon) {
-		_ = p.Round(func() bool { return !moved && p.commits.Load() >= soon })
-	}
-}
-
-// Announce returns when c may commit what it has written.
-func (p *Peers) Announce(ctx context.Context, c Committer) error {
-	mayCommit := func() bool { return elapsed(time.Now()) < p.commits.Load() }
-	if p == nil || mayCommit() || p.ctx.Err() != nil {
-		return nil
-	}
-	p.mu.Lock()
-	p.writes = true
-	p.mu.Unlock()
-	if p.Watches {
-		p.Watch()
-	}
-	for {
-		err := c.Denials().Of(backend.Denial{Question: aboutOthers})
-		if err == nil {
-			err = p.Round(mayCommit)
-			c.Denials().Add(backend.Denial{Question: aboutOthers}, err)
-		}
-		switch {
-		case ctx.Err() != nil:
-			return ctx.Err()
-		case mayCommit() || p.ctx.Err() != nil:
-			return nil
-		case err != nil:
-			return p.AnnounceOn(ctx, c, p.guard.ID.Database)
-		}
-		p.mu.Lock()
-		unknown, due := p.camp.kind == unknown, p.due
-		p.mu.Unlock()
-		if unknown {
-			return nil // its store is gone meanwhile; who wrote there is told so by its notice
-		}
-		if err := Patiently(ctx, c.Inner(), time.Until(due)); err != nil {
-			return err
-		}
-	}
-}
-
-// AnnounceOn is announce where no connection is to be had but the one that commits, in
-// the database with an OID.
-func (p *Peers) AnnounceOn(ctx context.Context, c Committer, database string) error {
-	p.mu.Lock()
-	own := p.camp
-	p.mu.Unlock()
-	if own.kind == unknown {
-		return nil
-	}
-	return c.ShowOn(ctx, own, censusOf(database), func(answer string) (bool, error) {
-		s, err := parseCensus(answer)
-		return s.young || len(others(s.caches, own)) > 0, err
-	})
-}
-
-// Patiently waits in a transaction, if there is one.
-func Patiently(ctx context.Context, in backend.Conn, d time.Duration) error {
-	if d > 0 && in.TxStatus() == 'T' {
-		if err := backend.Patient(ctx, in); err != nil {
-			return err
-		}
-	}
-	return pause.For(ctx, d)
-}
-
-// ErrWithheld is what Ping's error is while nothing comes from the cache because of
-// other processes, or because PostgreSQL refuses what the driver has to ask. The database can be used all the same.
-var ErrWithheld = errors.New("cachedpg: nothing comes from the cache")
-
-// Trouble says why hits are withheld, nil if they are not.
-func (p *Peers) Trouble() error {
-	if p == nil {
-		return nil
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	switch {
-	case p.camp.kind == Off:
-		return nil
-	case len(p.met) > 0 && p.met[0].kind == Shared && p.camp.kind == Shared && time.Since(p.metFrom) < Wait():
-		return nil // it may not have noticed yet that the server was replaced
-	case len(p.met) > 0:
-		return fmt.Errorf("%w: cache_store: %s writes to this database; name the same Redis in all, set cache_external=events if Kafka or Apply tells this cache, or see docs/rollout.md", ErrWithheld, p.met[0])
-	case errors.Is(p.problem, backend.ErrStatementPool):
-		return fmt.Errorf("%w: %w", ErrWithheld, p.problem)
-	case p.problem != nil && guard.Refused(p.problem):
-		return fmt.Errorf("%w: PostgreSQL does not let the driver ask who else writes to this database: %w", ErrWithheld, p.problem)
-	}
-	return nil
-}
-
-// Check is trouble of now.
-func (p *Peers) Check() error {
-	if p == nil {
-		return nil
-	}
-	_ = p.Round(func() bool { return false }) // an error is for trouble to tell
-	return p.Trouble()
-}
-
-// PeerStats is cachedpg.PeerStats.
-type Stats struct {
-	Withheld string
-	Differs  string
-}
-
-func (p *Peers) Stats() (s Stats) {
-	if p == nil {
-		return s
-	}
-	if err := p.Trouble(); err != nil {
-		s.Withheld = err.Error()
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.rivals {
-		s.Differs = "cachedpg: cache_policy, cache_external: another process with the same store has others; they must be equal in all"
-	}
-	return s
 }
 
 // policyPost shows those of the same camp what must be equal in it.

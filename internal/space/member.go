@@ -47,4 +47,5 @@ func (d *Member) format() string {
 	return "/" + cmp.Or(d.Build, strconv.Itoa(backend.FormatVersion))
 }
 
+// ErrOtherStore is why an sql.DB reads from no store: another one of this process has the same database in another.
 var ErrOtherStore = errors.New("cachedpg: cache_store: another sql.DB of this process has the same database in another store, so this one reads from none; name the same store in both, where parameters such as pool_size may differ")

@@ -30,6 +30,7 @@ import (
 // a clone and its original: neither has become the other.
 type Pair [2]backend.Identity
 
+// PairOf is the pair of both, in whichever order they are given.
 func PairOf(a, b backend.Identity) Pair {
 	if b.Text() < a.Text() {
 		a, b = b, a

@@ -33,6 +33,7 @@ const (
 	works
 )
 
+// WorkNames are those of each Work, as cachedpg.Problem has them.
 var WorkNames = [works]string{"session", "commit", "catalog", "watch", "store", "pool"}
 
 // Problems holds the last failure of each kind of work, for who asks why nothing is
@@ -72,6 +73,7 @@ func (p *Problems) Err(w Work) error {
 	return nil
 }
 
+// List returns the failures that last, in the order of Work.
 func (p *Problems) List() (all []Problem) {
 	for w := range p {
 		if f := p[w].Load(); f != nil {

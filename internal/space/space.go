@@ -121,7 +121,7 @@ type spaceKey struct {
 	process string
 }
 
-// joinSpace returns the space of a database and counts the caller in; nil if it
+// Join returns the space of a database and counts the caller in; nil if it
 // caches nothing and nobody else does. Who wants another store than those who are there
 // joins them all the same, for what it writes concerns them, and caches nothing: two stores
 // would not hear of each other's writes. To processes that share the store which it has named it

@@ -51,7 +51,7 @@ type Recipe struct {
 	chosen  uint64        // by which search
 }
 
-// recipes are those of one space. They live and end with the cache. See docs/decisions/write-through.md (D66, D67, D68).
+// Registry holds the recipes of one space. The zero value is empty. See docs/decisions/write-through.md (D66, D67, D68).
 type Registry struct {
 	mu       sync.Mutex // guards the fields below
 	byKey    map[store.Key]*list.Element
