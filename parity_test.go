@@ -45,3 +45,33 @@ func TestEveryTypeHasExactlyTheOptionalInterfacesOfPgx(t *testing.T) {
 		t.Error("the connector is not an io.Closer")
 	}
 }
+
+// A setting that is not passed on would be one without effect.
+func TestTheConfigIsPassedOnWhole(t *testing.T) {
+	var given Config
+	v := reflect.ValueOf(&given).Elem()
+	for i := range v.NumField() {
+		switch f := v.Field(i); f.Kind() {
+		case reflect.String:
+			f.SetString(v.Type().Field(i).Name)
+		case reflect.Int64:
+			f.SetInt(int64(i + 1))
+		}
+	}
+	given.Policies = []Policy{{Relation: "r", Strategy: "s", TTL: 1}}
+	within := reflect.ValueOf(given.core())
+	for i := range v.NumField() {
+		name := v.Type().Field(i).Name
+		f := within.FieldByName(name)
+		switch {
+		case name == "OnDeadLetter": // which the connector hands over
+		case !f.IsValid() || f.IsZero():
+			t.Errorf("%s is not passed on", name)
+		case f.Kind() != reflect.Slice && !reflect.DeepEqual(f.Interface(), v.Field(i).Interface()):
+			t.Errorf("%s is passed on as %v", name, f)
+		}
+	}
+	if back := configOf(given.core()); !reflect.DeepEqual(back, given) {
+		t.Errorf("parsed as %+v, want %+v", back, given)
+	}
+}
