@@ -274,21 +274,6 @@ func (k *Keeper) coldBecause() keying.Reason {
 	return keying.Unwatched
 }
 
-// Lookup is store.Lookup, which of a shared store asks for help.
-func (sp *Space) Lookup(ctx context.Context, key store.Key, tags []store.Tag, stamps []store.Stamp) (*store.Entry, store.Outcome, error) {
-	entry, outcome, err := sp.Store.Lookup(ctx, key, tags, stamps)
-	if sp.Keeper == nil {
-		return entry, outcome, err
-	}
-	if errors.Is(err, store.ErrCold) && sp.Keeper.warmUp(ctx) {
-		entry, outcome, err = sp.Store.Lookup(ctx, key, tags, stamps)
-	}
-	if outcome == store.Dirty && err == nil {
-		sp.Keeper.met()
-	}
-	return entry, outcome, err
-}
-
 // storeReason is the bypass reason of an error of the store.
 func storeReason(err error) keying.Reason {
 	switch {

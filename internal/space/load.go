@@ -156,19 +156,6 @@ func (l *loads) join(limit time.Duration) (done <-chan struct{}, left time.Durat
 	return done, limit - time.Since(l.began)
 }
 
-// within reports that done was closed in time.
-func within(ctx context.Context, done <-chan struct{}, limit time.Duration) bool {
-	timer := time.NewTimer(limit)
-	defer timer.Stop()
-	select {
-	case <-done:
-		return true
-	case <-timer.C:
-	case <-ctx.Done():
-	}
-	return false
-}
-
 // loadView loads the catalog and has it used. What others than the driver do meanwhile
 // makes it begin again, see agree.
 func (sp *Space) loadView(ctx context.Context) error {

@@ -2,25 +2,18 @@ package space
 
 import (
 	"context"
-	"crypto/rand"
-	"fmt"
-	"slices"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/cachedpg/cachedpg/catalog"
 	"github.com/cachedpg/cachedpg/internal/backend"
-	"github.com/cachedpg/cachedpg/internal/config"
 	"github.com/cachedpg/cachedpg/internal/feed"
 	"github.com/cachedpg/cachedpg/internal/flight"
 	"github.com/cachedpg/cachedpg/internal/guard"
 	"github.com/cachedpg/cachedpg/internal/peers"
 	"github.com/cachedpg/cachedpg/internal/through"
 	"github.com/cachedpg/cachedpg/invalidation"
-	"github.com/cachedpg/cachedpg/keying"
 	"github.com/cachedpg/cachedpg/store"
-	"github.com/cachedpg/cachedpg/store/redis"
 )
 
 // Space is what all connections of this process to one database share: the
@@ -121,151 +114,11 @@ type spaceKey struct {
 	process string
 }
 
-// Join returns the space of a database and counts the caller in; nil if it
-// caches nothing and nobody else does. Who wants another store than those who are there
-// joins them all the same, for what it writes concerns them, and caches nothing: two stores
-// would not hear of each other's writes. To processes that share the store which it has named it
-// shows itself as every process with another one does.
-//
-// Who has reached what may have become of another database supersedes that, for
-// others may not know yet where it is. again: it was reached since others were,
-// so all of them are alive.
-func Join(d *Member, s *backend.Session, again bool) (sp *Space, err error) {
-	var ended []*Space
-	defer func() {
-		for _, before := range ended {
-			before.Supersede()
-		}
-	}()
-	spacesMu.Lock()
-	defer spacesMu.Unlock()
-	key := spaceKey{s.ID, d.Process}
-	sp = spaces[key]
-	off := sp == nil && d.Config.Store == config.StoreOff
-	for other, before := range spaces {
-		p := PairOf(key.Identity, other.Identity)
-		if other.process != key.process || other.System != key.System || !key.Related(other.Identity) || alive[p] {
-			continue
-		}
-		switch {
-		case again && other.Started != key.Started: // else it has lost its name and got it back
-			alive[p] = true
-		case sp == nil && !(off && doubted[p]):
-			ended = append(ended, before)
-			doubted[p] = off
-		}
-	}
-	if off {
-		d.standOutside(key)
-		return nil, nil // nobody caches, yet
-	}
-	d.comeInside(key)
-	if sp == nil {
-		sp = newSpace(d, s)
-		sp.Key, sp.named, sp.after = key, d.StoreName, ended
-		past = slices.DeleteFunc(past, func(before *Space) bool { return before.settled(before.Key.Identity) })
-		for _, before := range past {
-			if before.Key.process == key.process && (before.Key == key || key.Related(before.Key.Identity)) {
-				sp.after = append(sp.after, before)
-			}
-		}
-		spaces[key] = sp
-	}
-	local, isLocal := sp.Store.(LocalStore)
-	stranger := sp.named != d.StoreName
-	switch {
-	case stranger && d.Config.WritesBehind():
-		return nil, fmt.Errorf("%w; what it has queued would come after what is written now", ErrOtherStore)
-	case isLocal && !stranger:
-		local.Grow(d.Config.Memory)
-	}
-	sp.Guard.Add(d.Dialler)
-	if !stranger {
-		sp.joinFeed(d)
-	}
-	sp.users++
-	return sp, nil
-}
-
-func newSpace(d *Member, s *backend.Session) *Space {
-	sp := &Space{Gens: invalidation.NewGenerations(), Guard: &guard.Guard{ID: s.ID},
-		Refresh: &Backoff{Min: time.Second, Max: time.Minute}, warming: &Backoff{Min: 5 * time.Millisecond, Max: time.Second}}
-	sp.Loads = newLoads(sp)
-	sp.Flushed.sp = sp
-	sp.Before.Store(new(UnderWay))
-	if d.Target == nil {
-		sp.Peers = peers.New(sp.Guard, d.Process, peers.NewCamp(peers.InMemory, rand.Text()).Self(), "", sp.chill)
-		sp.Peers.Watches, sp.Peers.ByEvents = true, d.Config.External == config.ExternalEvents
-		sp.Store = store.NewMemory(store.Options{Bytes: d.Config.Memory})
-		sp.Writes = invalidation.New(sp.Store, invalidation.Options{Local: true})
-		if d.Watches {
-			sp.Guard.Add(d.Dialler) // it asks at once
-			sp.Lease = newWatchLease(sp)
-		}
-		return sp
-	}
-	shared := redis.Open(d.Target, redis.Options{Identity: s.ID.String() + d.format(), Database: s.ID.System + "/" + s.ID.Database, Families: s.ID.Families(),
-		Server: s.ID.System + "/" + s.ID.Started + d.format()}) // who has another format may be alive beside us
-	sp.Store = shared
-	sp.Writes = invalidation.New(shared, invalidation.Options{Timeout: guard.AskTimeout})
-	sp.Before.Load().Warm.Store(true)
-	sp.Keeper = newKeeper(shared, s.ID, d.Config.External == config.ExternalWAL, &sp.Log, func(g *guard.Guard) *peers.Peers {
-		p := peers.New(g, d.Process, peers.SharedCamp(shared), d.Config.Agreed(), nil)
-		p.ByEvents = d.Config.External == config.ExternalEvents
-		return p
-	})
-	sp.Guard, sp.Peers = &sp.Keeper.Guard, sp.Keeper.Peers
-	sp.Keeper.start(sp)
-	return sp
-}
-
 // Enter counts a user in; only who knows of another user may call it.
 func (sp *Space) Enter() {
 	spacesMu.Lock()
 	sp.users++
 	spacesMu.Unlock()
-}
-
-// Leave counts a user out; the last one takes the cache with it.
-func (sp *Space) Leave() {
-	spacesMu.Lock()
-	sp.users--
-	last := sp.users == 0
-	if last && spaces[sp.Key] == sp {
-		delete(spaces, sp.Key)
-	}
-	spacesMu.Unlock()
-	if last {
-		sp.Loads.close()
-		if f := sp.Feed.Load(); f != nil {
-			f.Close()
-		}
-		if sp.Lease != nil {
-			sp.Lease.close()
-		}
-		sp.Flushed.close()
-		_ = sp.Writes.Close()
-		if sp.Keeper != nil {
-			sp.Keeper.close()
-		} else {
-			sp.Peers.Close()
-			sp.Guard.Close()
-		}
-		_ = sp.Store.Close()
-	}
-}
-
-// Unavailable says why there is no catalog to plan with, as far as it is the
-// store's doing: without it nobody knows which changes a catalog has seen.
-func (sp *Space) Unavailable() keying.Reason {
-	switch {
-	case sp == nil:
-	case sp.Keeper != nil:
-		return sp.Keeper.trouble()
-	case sp.Peers != nil:
-		sp.Peers.Watch() // who cannot ask for the one cannot ask for the other either, and Stats says so
-	}
-	return keying.CatalogUnavailable
 }
 
 // DropView forgets the catalog after a DDL whose outcome is known, before the
@@ -305,32 +158,4 @@ func (sp *Space) chill(ctx context.Context, first bool) {
 	if !first {
 		_ = sp.InvalidateAll(ctx) // of a store in this process it cannot fail
 	}
-}
-
-// Backoff limits how often something is tried that PostgreSQL has to be asked for.
-type Backoff struct {
-	Min, Max time.Duration
-
-	mu    sync.Mutex // guards the fields below
-	after time.Time
-	wait  time.Duration
-}
-
-// Due reports that it may be tried now, and puts the next try off.
-func (b *Backoff) Due(now time.Time) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if now.Before(b.after) {
-		return false
-	}
-	b.wait = min(max(2*b.wait, b.Min), b.Max)
-	b.after = now.Add(b.wait)
-	return true
-}
-
-// Helped makes the next try due at once.
-func (b *Backoff) Helped() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.wait, b.after = 0, time.Time{}
 }
