@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/cachedpg/cachedpg/internal/backend"
@@ -70,7 +69,7 @@ func (e *effect) transaction(ctx context.Context) (err error) {
 	}
 	posts := e.posts()
 	if posts {
-		question += " OPERATOR(pg_catalog.||) " + outbox.ReadOnlySQL
+		question = outbox.WithReadOnly(question)
 	}
 	if e.where.drifts() {
 		question = backend.WithIdentity(question)
@@ -85,7 +84,7 @@ func (e *effect) transaction(ctx context.Context) (err error) {
 	}
 	answer = e.whereFrom(answer)
 	if posts {
-		answer, e.event.readOnly = strings.CutSuffix(answer, outbox.ReadOnly)
+		answer, e.event.readOnly = outbox.CutReadOnly(answer)
 	}
 	e.takeFacts(answer)
 	return nil

@@ -62,7 +62,7 @@
 // What the package does for its host, which is the driver:
 //
 //	Event.SQL           the statement that writes an event into the open transaction
-//	IsReadOnly          before COMMIT: whether the transaction takes a row
+//	IsReadOnly          before COMMIT: whether the transaction takes a row; with another question WithReadOnly
 //	MayPost             before COMMIT: whether the role may write one, where it need not be
 //	Outbox.Post         before COMMIT: runs it, or Outbox.Posted if it ran with another statement
 //	Outbox.PostApart    before COMMIT, where the transaction takes no row, or there is none

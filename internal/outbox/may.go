@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
 
@@ -24,17 +25,27 @@ func MayPost(ctx context.Context, in backend.Conn) (bool, error) {
 	return may == "true", err
 }
 
-// ReadOnlySQL is an SQL expression that is ReadOnly in a transaction that takes
-// no more writes, and empty in any other.
+// readOnly is an SQL expression that is readOnlyAnswer in a transaction that takes
+// no more writes.
 const (
-	ReadOnlySQL = "CASE WHEN pg_catalog.current_setting('transaction_read_only') OPERATOR(pg_catalog.=) 'on' THEN '" + ReadOnly + "' ELSE '' END"
-	ReadOnly    = " read-only"
+	readOnly       = "CASE WHEN pg_catalog.current_setting('transaction_read_only') OPERATOR(pg_catalog.=) 'on' THEN '" + readOnlyAnswer + "' ELSE '' END"
+	readOnlyAnswer = " read-only"
 )
 
 // IsReadOnly reports that the open transaction takes no more writes.
 func IsReadOnly(ctx context.Context, in backend.Conn) (bool, error) {
-	answer, err := backend.AskIn(ctx, in, "SELECT "+ReadOnlySQL)
-	return answer == ReadOnly, err
+	answer, err := backend.AskIn(ctx, in, "SELECT "+readOnly)
+	return answer == readOnlyAnswer, err
+}
+
+// WithReadOnly is a question of one text that asks for that as well, see CutReadOnly.
+func WithReadOnly(question string) string {
+	return question + " OPERATOR(pg_catalog.||) " + readOnly
+}
+
+// CutReadOnly takes it off the answer.
+func CutReadOnly(answer string) (rest string, readOnly bool) {
+	return strings.CutSuffix(answer, readOnlyAnswer)
 }
 
 // Explain says what to do where the outbox cannot be written to. An error that is not PostgreSQL's stays as it is.

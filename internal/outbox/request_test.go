@@ -36,7 +36,7 @@ func (a *answering) Closed() bool { return false }
 func (a *answering) Close() error { return nil }
 
 func TestWhatARelayAnswers(t *testing.T) {
-	writer, tags := store.NewTransactionWriter(9), []store.Tag{{Relation: 7}}
+	writer, tags := store.NewTransactionWriter(9), []store.Tag{{Kind: store.TagTable, Relation: 7}}
 	for _, tt := range []struct {
 		name    string
 		answers []string

@@ -10,7 +10,7 @@ import (
 )
 
 func TestTagsComeOutOfARowAsTheyWentIn(t *testing.T) {
-	tags := []store.Tag{{Kind: store.TagSchema}, {Kind: store.TagCatalog}, {Relation: 7}}
+	tags := []store.Tag{{Kind: store.TagSchema}, {Kind: store.TagCatalog}, {Kind: store.TagTable, Relation: 7}}
 	digits, ok := strings.CutPrefix(encodeTags(tags), "pg_catalog.decode('")
 	digits, ok2 := strings.CutSuffix(digits, "', 'hex')")
 	b, err := hex.DecodeString(digits)
