@@ -3,26 +3,19 @@ package core
 import (
 	"context"
 	"database/sql"
-	encodingjson "encoding/json"
 	"errors"
-	"fmt"
-	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	pg_query "github.com/pganalyze/pg_query_go/v5"
-
 	"github.com/cachedpg/cachedpg/internal/backend"
-	"github.com/cachedpg/cachedpg/internal/config"
 	"github.com/cachedpg/cachedpg/internal/guard"
 	"github.com/cachedpg/cachedpg/internal/harness"
+	"github.com/cachedpg/cachedpg/internal/harness/questions"
 	"github.com/cachedpg/cachedpg/internal/outbox"
-	"github.com/cachedpg/cachedpg/internal/peers"
 	"github.com/cachedpg/cachedpg/internal/pgtest"
 	"github.com/cachedpg/cachedpg/internal/redistest"
 	"github.com/cachedpg/cachedpg/internal/setup"
-	"github.com/cachedpg/cachedpg/internal/space"
 	"github.com/cachedpg/cachedpg/store"
 )
 
@@ -40,7 +33,7 @@ type questioned struct {
 	redis *redistest.Server
 }
 
-const app = "/*app*/"
+const app = questions.App
 
 var askingFeatures = []struct {
 	name string
@@ -241,40 +234,7 @@ func (q *questioned) explains() {
 // keeps asks what is asked of PostgreSQL for writers that died, and for a new epoch.
 func (q *questioned) keeps() {
 	q.everyStatement()
-	k := keeperOf(q.Via)
-	writers := []store.WriterID{store.NewTransactionWriter(3), store.NewBackendWriter(1, time.Unix(1, 0)), store.NewWriter()}
-	if over := k.Guard.Over(q.Ctx, writers); len(over) != 2 {
-		q.Errorf("%d writers of two are over", len(over))
-	}
-	ours := &space.Keeper{Store: k.Store, Log: k.Log}
-	ours.Guard.ID = k.Guard.ID
-	for _, d := range k.Guard.All() {
-		ours.Guard.Add(d)
-	}
-	ours.Watch.Guard, ours.Life = &ours.Guard, q.Ctx
-	ours.Peers = peers.New(&ours.Guard, "", k.Peers.Self, "", nil)
-	defer ours.Guard.Close()
-	for range 2 {
-		ours.Orphaned(q.Ctx, writers)
-	}
-	if _, err := ours.Sure(q.Ctx, store.Fresh{Epoch: "a new epoch", Marked: writers}); err != nil {
-		q.Error(err)
-	}
-	if _, err := ours.Sure(q.Ctx, store.Fresh{Epoch: "another", Kept: true}); err != nil {
-		q.Error(err)
-	}
-	ours.Notice.Guard = &ours.Guard
-	ours.Notice.Enter()
-	posted, err := ours.Notice.Post(q.Ctx)
-	if err != nil {
-		q.Fatal(err)
-	}
-	if !ours.Notice.Hold(q.Ctx, posted) {
-		q.Error("the notice is gone")
-	}
-	ours.Notice.Leave()
-	ours.Notice.Lift()
-	c, err := k.Guard.Dial(q.Ctx)
+	c, err := dbOf(q.DB).dial(q.Ctx)
 	if err != nil {
 		q.Fatal(err)
 	}
@@ -340,9 +300,9 @@ func (q *questioned) losesRedis() {
 
 func TestEveryQuestionOfTheDriverNamesItsSchemas(t *testing.T) {
 	seen := map[string]bool{}
-	q := newQualification()
+	q := questions.NewQualification()
 	askEverything(t, "app,public", nil, func(t *testing.T, w *pgtest.Wire) {
-		for _, problem := range q.unqualified(w.Texts()) {
+		for _, problem := range q.Unqualified(w.Texts()) {
 			if !seen[problem] {
 				t.Error(problem)
 			}
@@ -351,245 +311,9 @@ func TestEveryQuestionOfTheDriverNamesItsSchemas(t *testing.T) {
 	})
 }
 
-// qualification is what is known of texts that were looked at. Most are sent again and again.
-type qualification struct {
-	looked int          // how many
-	alone  map[int]bool // connections on whose path is pg_catalog alone, in a transaction
-	own    map[int]bool // those of which that is so for the whole session, which nobody else uses
-	parsed map[string]*pg_query.ParseResult
-	named  map[string][]string // what names says of a statement
-}
-
-func newQualification() *qualification {
-	return &qualification{alone: map[int]bool{}, own: map[int]bool{}, parsed: map[string]*pg_query.ParseResult{}, named: map[string][]string{}}
-}
-
-// unqualified says of every name without a schema in the texts that are new what it is, but for
-// those of the application.
-func (q *qualification) unqualified(texts []pgtest.Text) (problems []string) {
-	for _, text := range texts[q.looked:] {
-		if slices.ContainsFunc([]string{"IDENTIFY_SYSTEM", "CREATE_REPLICATION_SLOT ", "START_REPLICATION "}, func(command string) bool {
-			return strings.HasPrefix(text.SQL, command)
-		}) {
-			continue // no SQL
-		}
-		tree := q.parsed[text.SQL]
-		if tree == nil {
-			var err error
-			if tree, err = pg_query.Parse(text.SQL); err != nil {
-				problems = append(problems, fmt.Sprintf("%v\nin: %s", err, text.SQL))
-				continue
-			}
-			q.parsed[text.SQL] = tree
-		}
-		for _, statement := range tree.Stmts {
-			start, end := int(statement.StmtLocation), int(statement.StmtLocation+statement.StmtLen)
-			if statement.StmtLen == 0 {
-				end = len(text.SQL)
-			}
-			sql := text.SQL[start:end]
-			if set := statement.Stmt.GetVariableSetStmt(); set != nil && set.Name == "search_path" && !set.IsLocal {
-				q.own[text.Client] = sql == "SET search_path = pg_catalog, pg_temp"
-			} else if set != nil && set.Name == "search_path" {
-				q.alone[text.Client] = sql == "\nSET LOCAL search_path = pg_catalog, pg_temp" || sql == "SET LOCAL search_path = pg_catalog, pg_temp"
-			}
-			if statement.Stmt.GetTransactionStmt() != nil {
-				delete(q.alone, text.Client)
-			}
-			if strings.Contains(sql, app) || q.alone[text.Client] || q.own[text.Client] {
-				continue
-			}
-			if _, known := q.named[sql]; !known {
-				q.named[sql] = names(sql)
-			}
-			for _, problem := range q.named[sql] {
-				problems = append(problems, problem+"\nin: "+sql)
-			}
-		}
-	}
-	q.looked = len(texts)
-	return problems
-}
-
-// names returns what the statement names without a schema.
-func names(sql string) (problems []string) {
-	text, err := pg_query.ParseToJSON(sql)
-	if err != nil {
-		return []string{err.Error()}
-	}
-	var tree any
-	if err := encodingjson.Unmarshal([]byte(text), &tree); err != nil {
-		return []string{err.Error()}
-	}
-	w := nameWalk{ctes: map[string]bool{}}
-	w.collect(tree)
-	w.walk(tree)
-	return w.problems
-}
-
-type nameWalk struct {
-	ctes     map[string]bool
-	problems []string
-}
-
-func (w *nameWalk) collect(node any) {
-	switch node := node.(type) {
-	case []any:
-		for _, child := range node {
-			w.collect(child)
-		}
-	case map[string]any:
-		if name, ok := node["ctename"].(string); ok {
-			w.ctes[name] = true
-		}
-		for _, child := range node {
-			w.collect(child)
-		}
-	}
-}
-
-// parts are the parts of a name.
-func parts(list any) (parts []string) {
-	items, _ := list.([]any)
-	for _, item := range items {
-		if s, ok := item.(map[string]any)["String"].(map[string]any); ok {
-			part, _ := s["sval"].(string)
-			parts = append(parts, part)
-		}
-	}
-	return parts
-}
-
-func (w *nameWalk) name(what string, list any) {
-	if p := parts(list); len(p) < 2 || !slices.Contains([]string{"pg_catalog", config.OwnSchema}, p[0]) {
-		w.problems = append(w.problems, fmt.Sprintf("the %s %q is found by the search_path", what, strings.Join(p, ".")))
-	}
-}
-
-func (w *nameWalk) walk(node any) {
-	switch node := node.(type) {
-	case []any:
-		for _, child := range node {
-			w.walk(child)
-		}
-	case map[string]any:
-		w.look(node)
-		for _, child := range node {
-			w.walk(child)
-		}
-	}
-}
-
-func (w *nameWalk) look(node map[string]any) {
-	if list, ok := node["funcname"]; ok {
-		w.name("function", list)
-	}
-	_, typmod := node["typemod"]
-	if list, ok := node["names"]; ok && typmod {
-		w.name("type", list)
-	}
-	if name, ok := node["relname"].(string); ok {
-		schema, _ := node["schemaname"].(string)
-		if schema != "pg_catalog" && schema != config.OwnSchema && !(schema == "" && w.ctes[name]) {
-			w.problems = append(w.problems, fmt.Sprintf("the relation %q is found by the search_path", name))
-		}
-	}
-	if e, ok := node["A_Expr"].(map[string]any); ok {
-		switch kind := e["kind"]; kind {
-		case "AEXPR_OP", "AEXPR_OP_ANY", "AEXPR_OP_ALL":
-			w.name("operator", e["name"])
-		default:
-			w.problems = append(w.problems, fmt.Sprintf("the operators of %v are found by the search_path", kind))
-		}
-	}
-	if s, ok := node["SubLink"].(map[string]any); ok && s["testexpr"] != nil {
-		w.name("operator before a SELECT", s["operName"])
-	}
-	if e, ok := node["CaseExpr"].(map[string]any); ok && e["arg"] != nil {
-		w.problems = append(w.problems, "the = of CASE x WHEN is found by the search_path")
-	}
-	if j, ok := node["JoinExpr"].(map[string]any); ok && (j["usingClause"] != nil || j["isNatural"] == true) {
-		w.problems = append(w.problems, "the = of USING is found by the search_path")
-	}
-	if s, ok := node["SortBy"].(map[string]any); ok && s["useOp"] != nil {
-		w.name("operator of ORDER BY", s["useOp"])
-	}
-	if f, ok := node["CreateFunctionStmt"].(map[string]any); ok {
-		if options, _ := encodingjson.Marshal(f["options"]); !strings.Contains(string(options), `"name":"search_path"`) {
-			w.problems = append(w.problems, fmt.Sprintf("the body of %q has the search_path of whoever calls it", strings.Join(parts(f["funcname"]), ".")))
-		}
-	}
-	if d, ok := node["DoStmt"].(map[string]any); ok {
-		w.body(d)
-	}
-}
-
-// body looks into the SQL of a DO.
-func (w *nameWalk) body(do map[string]any) {
-	args, _ := do["args"].([]any)
-	for _, arg := range args {
-		option, _ := arg.(map[string]any)["DefElem"].(map[string]any)
-		if option["defname"] != "as" {
-			continue
-		}
-		source := option["arg"].(map[string]any)["String"].(map[string]any)["sval"].(string)
-		text, err := pg_query.ParsePlPgSqlToJSON("CREATE FUNCTION cachedpg.do() RETURNS pg_catalog.void LANGUAGE plpgsql AS $do$" + source + "$do$")
-		if err != nil {
-			w.problems = append(w.problems, err.Error())
-			continue
-		}
-		var tree any
-		if err := encodingjson.Unmarshal([]byte(text), &tree); err != nil {
-			w.problems = append(w.problems, err.Error())
-			continue
-		}
-		w.expressions(tree)
-	}
-}
-
-func (w *nameWalk) expressions(node any) {
-	switch node := node.(type) {
-	case []any:
-		for _, child := range node {
-			w.expressions(child)
-		}
-	case map[string]any:
-		if e, ok := node["PLpgSQL_expr"].(map[string]any); ok {
-			query, _ := e["query"].(string)
-			if _, err := pg_query.Parse(query); err != nil {
-				query = "SELECT " + query
-			}
-			w.problems = append(w.problems, names(query)...)
-		}
-		for _, child := range node {
-			w.expressions(child)
-		}
-	}
-}
-
-func TestNamesWithoutSchemasAreFound(t *testing.T) {
-	for text, want := range map[string]int{
-		"SELECT pg_catalog.now(), coalesce(1, 2), CASE WHEN true THEN 1 END, current_user, extract(epoch FROM pg_catalog.now())": 0,
-		"SELECT now()": 1, "SELECT 1 = 2": 1, "SELECT 1 OPERATOR(pg_catalog.=) 2": 0, "SELECT 1 OPERATOR(public.=) 2": 1,
-		"SELECT 'x'::text": 1, "SELECT 'x'::pg_catalog.text": 0, "SELECT 'x'::bigint": 0, "SELECT ARRAY['x']::text[]": 1,
-		"SELECT 1 FROM pg_class": 1, "WITH x AS (SELECT 1) SELECT FROM x": 0, "SELECT 1 IN (1, 2)": 1, "SELECT 1 IN (SELECT 1)": 1,
-		"SELECT 1 OPERATOR(pg_catalog.=) ANY (SELECT 1)": 0, "SELECT 'a' LIKE 'b'": 1, "SELECT 1 BETWEEN 1 AND 2": 1, "SELECT 1 IS DISTINCT FROM 2": 1,
-		"SELECT NULLIF(1, 2)": 1, "SELECT CASE 1 WHEN 2 THEN 3 END": 1, "SELECT FROM cachedpg.outbox a JOIN cachedpg.outbox b USING (id)": 1,
-		"SELECT FROM cachedpg.outbox ORDER BY id USING <": 1, "UPDATE cachedpg.outbox SET local = true": 0, "CREATE TABLE cachedpg.t (a bytea)": 1,
-		"DO $$ BEGIN IF 1 = 2 THEN PERFORM now(); END IF; END $$":                 2,
-		"CREATE FUNCTION cachedpg.f() RETURNS int LANGUAGE sql AS $$ SELECT 1 $$": 1,
-	} {
-		if got := newQualification().unqualified([]pgtest.Text{{SQL: text}}); len(got) != want {
-			t.Errorf("%s: got %q, want %d problems", text, got, want)
-		}
-	}
-}
-
 // relays runs a relay until the test ends, or stop is called.
 func relays(v harness.Via) (stop func()) {
 	return v.F.Meanwhile("the relay", func(ctx context.Context) error {
 		return dbOf(v.DB).Relay(ctx, outbox.RelayOptions{Interval: time.Millisecond})
 	})
 }
-
-func keeperOf(v harness.Via) *space.Keeper { return dbOf(v.DB).space().Keeper }

@@ -97,6 +97,7 @@ var rules = []rule{
 	{pattern: "internal/patience", project: []string{"store"}},
 	{pattern: "internal/inside", project: []string{"catalog", "store", "invalidation", "internal/..."}},
 	{pattern: "internal/harness/outside", project: []string{".", "keying", "internal/..."}, modules: []string{pgx}},
+	{pattern: "internal/harness/questions", project: []string{"internal/..."}, modules: []string{pgQuery}},
 	{pattern: "internal/harness", project: []string{"keying", "store", "internal/..."}, modules: []string{pgx, goleak}},
 	{pattern: "internal/...", project: []string{"internal/..."}},
 	{pattern: "cmd/...", project: []string{".", "..."}, modules: []string{pgx}},
