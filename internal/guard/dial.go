@@ -23,16 +23,16 @@ func (g *Guard) Remove(d Dialler) {
 	g.connectors = slices.DeleteFunc(g.connectors, func(other Dialler) bool { return other == d })
 }
 
-// All returns who dials.
-func (g *Guard) All() []Dialler {
+// all returns who dials.
+func (g *Guard) all() []Dialler {
 	g.list.Lock()
 	defer g.list.Unlock()
 	return slices.Clone(g.connectors)
 }
 
-// Dial returns a new connection to the database of the space. A server of
+// dial returns a new connection to the database of the space. A server of
 // another identity, as after a failover, is none.
-func (g *Guard) Dial(ctx context.Context) (backend.Conn, error) {
+func (g *Guard) dial(ctx context.Context) (backend.Conn, error) {
 	in, _, err := g.dialKnowing(ctx, false)
 	return in, err
 }
@@ -41,7 +41,7 @@ func (g *Guard) Dial(ctx context.Context) (backend.Conn, error) {
 // in the callers' pool does for what is to last.
 func (g *Guard) dialKnowing(ctx context.Context, lasts bool) (in backend.Conn, pooled bool, err error) {
 	err = ErrNone
-	for _, d := range g.All() {
+	for _, d := range g.all() {
 		ways, withheld := d.WaysFor(g.ID, lasts)
 		if withheld != nil {
 			err = withheld

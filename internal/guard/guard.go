@@ -224,7 +224,7 @@ func (g *Guard) Outcome(ctx context.Context, question string) (answer string, er
 		return answer, err
 	}
 	// Somebody else has the place. The guard keeps no connection to that.
-	for _, d := range g.All() {
+	for _, d := range g.all() {
 		in, failed := d.DialOutcome(ctx, g.ID)
 		if failed != nil {
 			continue
@@ -263,7 +263,7 @@ func (g *Guard) LoadCatalog(ctx context.Context, before *catalog.Snapshot) (snap
 // LoadCatalogAside loads the catalog over a connection of its own, so that questions are
 // answered meanwhile; where none is to be had, over the guard's.
 func (g *Guard) LoadCatalogAside(ctx context.Context, before *catalog.Snapshot) (*catalog.Snapshot, error) {
-	in, err := g.Dial(ctx)
+	in, err := g.dial(ctx)
 	if err != nil {
 		return g.LoadCatalog(ctx, before)
 	}
@@ -273,7 +273,7 @@ func (g *Guard) LoadCatalogAside(ctx context.Context, before *catalog.Snapshot) 
 
 // Replication returns how to connect for replication.
 func (g *Guard) Replication() (*pgconn.Config, error) {
-	for _, d := range g.All() {
+	for _, d := range g.all() {
 		if config := d.Replicates(); config != nil {
 			return config, nil
 		}

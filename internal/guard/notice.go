@@ -99,10 +99,10 @@ func lockInTx(object int) string { return LockSQL("pg_advisory_xact_lock_shared"
 // the commit is known. in is the connection with the transaction that is about
 // to commit; nil if there is none.
 func (n *Notice) Stand(ctx context.Context, in backend.Conn, retry func() bool) (leave func(), err error) {
-	n.Enter()
+	n.enter()
 	defer func() {
 		if leave == nil {
-			n.Leave()
+			n.leave()
 		}
 	}()
 	for {
@@ -111,7 +111,7 @@ func (n *Notice) Stand(ctx context.Context, in backend.Conn, retry func() bool) 
 				return nil, err
 			}
 		}
-		posted, err := n.Post(ctx)
+		posted, err := n.post(ctx)
 		if err != nil {
 			return nil, err
 		}
@@ -123,8 +123,8 @@ func (n *Notice) Stand(ctx context.Context, in backend.Conn, retry func() bool) 
 				return nil, err
 			}
 		}
-		if n.Hold(ctx, posted) {
-			return n.Leave, nil
+		if n.hold(ctx, posted) {
+			return n.leave, nil
 		}
 		if err := ctx.Err(); err != nil {
 			return nil, err
@@ -169,9 +169,9 @@ func (n *Notice) stands() bool {
 	return !n.posted.IsZero() && !time.Now().Before(outlasted(n.posted))
 }
 
-// Post makes sure that a notice is posted and returns since when it is, as far as is
+// post makes sure that a notice is posted and returns since when it is, as far as is
 // known: hold finds out whether it still is.
-func (n *Notice) Post(ctx context.Context) (time.Time, error) {
+func (n *Notice) post(ctx context.Context) (time.Time, error) {
 	n.mu.Lock()
 	posted := n.posted
 	n.mu.Unlock()
@@ -228,25 +228,25 @@ func (n *Notice) rounds() {
 	n.asking = false
 }
 
-// Hold reports that the notice posted at that time is still there.
+// hold reports that the notice posted at that time is still there.
 // PostgreSQL may drop it at any time; a lease that begins after that waits for
 // the transaction that is about to commit.
-func (n *Notice) Hold(ctx context.Context, posted time.Time) bool {
+func (n *Notice) hold(ctx context.Context, posted time.Time) bool {
 	now, err := n.ask(ctx)
 	return err == nil && now == posted
 }
 
-// Enter counts a commit in: while there is one nobody lifts the notice. One that waits for
+// enter counts a commit in: while there is one nobody lifts the notice. One that waits for
 // leases to be over counts too, or it would wait for as long as the store can
 // be reached and takes no marks.
-func (n *Notice) Enter() {
+func (n *Notice) enter() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.holders++
 }
 
-// Leave counts a commit out that Enter has counted in.
-func (n *Notice) Leave() {
+// leave counts a commit out that enter has counted in.
+func (n *Notice) leave() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.holders--

@@ -51,11 +51,11 @@ func TestCommitsPastTheStoreDoNotWaitForEachOther(t *testing.T) {
 func TestWhatIsKeptOpenHoldsNoSnapshot(t *testing.T) {
 	harness.Outage(t, func(f *harness.Fixture, r *redistest.Server) {
 		n := Notice{Guard: inside.Notice(f.DB).(*Notice).Guard}
-		posted, err := n.Post(f.Ctx)
+		posted, err := n.post(f.Ctx)
 		if err != nil {
 			f.Fatal(err)
 		}
-		defer func() { n.Leave(); n.Lift() }()
+		defer func() { n.leave(); n.Lift() }()
 		free := func(when string) {
 			f.Helper()
 			const held = "SELECT count(*) FROM pg_stat_activity WHERE pid = $1::int8 AND backend_xmin IS NOT NULL"
@@ -64,7 +64,7 @@ func TestWhatIsKeptOpenHoldsNoSnapshot(t *testing.T) {
 			}
 		}
 		free("when the notice is posted")
-		if !n.Hold(f.Ctx, posted) {
+		if !n.hold(f.Ctx, posted) {
 			f.Fatal("the notice is gone")
 		}
 		free("while a commit needs the notice")

@@ -25,11 +25,11 @@ type Committer interface {
 // Keep asks if a commit would have to soon.
 func (p *Peers) Keep() {
 	p.mu.Lock()
-	idle, moved, writes := p.writing.IsZero() && p.asked.IsZero(), p.camp != p.Self(), p.writes
+	idle, moved, writes := p.writing.IsZero() && p.asked.IsZero(), p.camp != p.self(), p.writes
 	p.mu.Unlock()
 	soon := elapsed(time.Now().Add(patience.Lease - RenewEvery))
 	if !idle && (moved || writes && p.commits.Load() < soon) {
-		_ = p.Round(func() bool { return !moved && p.commits.Load() >= soon })
+		_ = p.round(func() bool { return !moved && p.commits.Load() >= soon })
 	}
 }
 
@@ -48,7 +48,7 @@ func (p *Peers) Announce(ctx context.Context, c Committer) error {
 	for {
 		err := c.Denials().Of(backend.Denial{Question: aboutOthers})
 		if err == nil {
-			err = p.Round(mayCommit)
+			err = p.round(mayCommit)
 			c.Denials().Add(backend.Denial{Question: aboutOthers}, err)
 		}
 		switch {

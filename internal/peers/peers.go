@@ -50,10 +50,10 @@ import (
 // The folder model has this as peers.pml.
 //
 // A process with a cache in memory asks by itself. A shared store has a lease, which
-// nobody extends who sees a writer of another camp; then its epoch ends, see Keeper.Sure.
+// nobody extends who sees a writer of another camp; then its epoch ends, see Keeper.sure.
 type Peers struct {
 	guard    *guard.Guard
-	Self     func() Camp // of now
+	self     func() Camp // of now
 	process  string      // see spaceKey
 	policies string      // what all of a camp must agree on
 
@@ -113,7 +113,7 @@ func elapsed(t time.Time) int64 { return int64(t.Sub(started)) }
 // New returns what shows nothing and asks nothing yet. process is the name that tests tell processes of one binary apart by, and
 // policies what all processes of its camp must agree on; empty if there is nothing.
 func New(g *guard.Guard, process string, self func() Camp, policies string, cold func(ctx context.Context, first bool)) *Peers {
-	p := &Peers{guard: g, process: process, Self: self, policies: policies, cold: cold, first: true, nudged: make(chan struct{}, 1), answered: make(chan struct{})}
+	p := &Peers{guard: g, process: process, self: self, policies: policies, cold: cold, first: true, nudged: make(chan struct{}, 1), answered: make(chan struct{})}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	return p
 }
@@ -132,7 +132,7 @@ func (p *Peers) run(done chan struct{}) {
 	defer close(done)
 	for {
 		rest := RenewEvery
-		if err := p.Round(func() bool { return false }); pgerr.Is(err, pgerr.InsufficientPrivilege) { // who wants to know looks
+		if err := p.round(func() bool { return false }); pgerr.Is(err, pgerr.InsufficientPrivilege) { // who wants to know looks
 			rest = backend.RefusedFor
 		}
 		timer := time.NewTimer(rest)
@@ -165,12 +165,12 @@ func (p *Peers) Close() {
 	p.camp = Camp{}
 }
 
-// Round asks once, unless enough is true when it is its turn. No caller's context
+// round asks once, unless enough is true when it is its turn. No caller's context
 // ends it: with the question pgx would end the connection, and the locks with it.
 //
 // Who has waited for a question that was asked after it came, and has failed, shares
 // that: while PostgreSQL does not answer, callers do not wait for each other in turn.
-func (p *Peers) Round(enough func() bool) (err error) {
+func (p *Peers) round(enough func() bool) (err error) {
 	came := time.Now()
 	p.turn.Lock()
 	defer p.turn.Unlock()
@@ -186,7 +186,7 @@ func (p *Peers) Round(enough func() bool) (err error) {
 	defer cancel()
 	p.mu.Lock()
 	was := p.camp
-	p.camp = p.Self()
+	p.camp = p.self()
 	kinOf(p.process, was, p.camp)
 	hidden := p.camp.kind == Off || p.camp.kind == unknown || len(p.met) > 0 || !p.restedLocked()
 	p.mu.Unlock()

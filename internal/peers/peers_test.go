@@ -71,7 +71,7 @@ func TestACacheThatWasHiddenBeginsAnew(t *testing.T) {
 		b.DB.Close()
 		p.turn.Unlock()
 		f.Until("it to be seen again", func() bool { return shown(f) > 0 })
-		f.Until("an answer", func() bool { return p.Round(func() bool { return false }) == nil && p.hitsUntil.Load() > 0 })
+		f.Until("an answer", func() bool { return p.round(func() bool { return false }) == nil && p.hitsUntil.Load() > 0 })
 		a.Fresh(harness.UserByID, 1).Is("1 ann Bergen")
 	})
 }

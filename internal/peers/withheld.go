@@ -54,7 +54,7 @@ func (p *Peers) Reason() keying.Reason {
 
 // Alone reports that hits in a shared store may go on for a lease from now.
 func (p *Peers) Alone() (bool, error) {
-	if err := p.Round(func() bool { return false }); err != nil {
+	if err := p.round(func() bool { return false }); err != nil {
 		return false, err
 	}
 	p.mu.Lock()
@@ -101,7 +101,7 @@ func (p *Peers) Check() error {
 	if p == nil {
 		return nil
 	}
-	_ = p.Round(func() bool { return false }) // an error is for trouble to tell
+	_ = p.round(func() bool { return false }) // an error is for trouble to tell
 	return p.Trouble()
 }
 

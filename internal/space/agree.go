@@ -100,7 +100,7 @@ func (sp *Space) watched(ctx context.Context) (w *watch, number uint64) {
 			sp.Lease.first(ctx)
 		}
 	case sp.Keeper != nil:
-		w = &sp.Keeper.Watch
+		w = &sp.Keeper.watch
 	default:
 		return nil, 0
 	}

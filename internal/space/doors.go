@@ -245,7 +245,7 @@ func (d *Doorkeeper) opened(ctx context.Context, version string) bool {
 		}
 		d.horizon = h
 	}
-	over, err := d.horizon.over(ctx, &k.Guard, k.Log, nil)
+	over, err := d.horizon.over(ctx, &k.Guard, k.log, nil)
 	return err == nil && over
 }
 
@@ -268,7 +268,7 @@ func (d *Doorkeeper) swept(version string, closing []uint32) (bool, error) {
 	d.sweep = s
 	go func() {
 		defer close(s.done)
-		s.err = d.Store.Sweep(d.keeper.Life, closing)
+		s.err = d.Store.Sweep(d.keeper.life, closing)
 	}()
 	return false, nil
 }

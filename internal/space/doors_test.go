@@ -61,7 +61,7 @@ func TestTrafficMovesDoors(t *testing.T) {
 // Who must not SCAN cannot close anything, and tries no more for a while.
 func TestATableWhoseStampsCannotBeDroppedStaysOpen(t *testing.T) {
 	l := &listed{}
-	d := &Doorkeeper{Store: l, keeper: &Keeper{Life: t.Context()}}
+	d := &Doorkeeper{Store: l, keeper: &Keeper{life: t.Context()}}
 	window := map[uint32]store.Traffic{7: {Commits: closeCommits}}
 	d.decide(t.Context(), window)
 	d.work(t.Context())

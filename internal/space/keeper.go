@@ -20,9 +20,9 @@ import (
 // resolves the intents of writers that died.
 type Keeper struct {
 	Store  store.Shared
-	Log    *backend.Log
+	log    *backend.Log
 	Guard  guard.Guard
-	Watch  watch
+	watch  watch
 	Notice guard.Notice
 	Peers  *peers.Peers
 	space  *Space
@@ -47,7 +47,7 @@ type Keeper struct {
 	deferred bool                         // one was left to others
 	answers  bool                         // the store did, at the last renewal, whatever that found
 	doubted  uint64                       // the watch's number when all was made stale, see sameCatalog
-	Life     context.Context
+	life     context.Context
 	unsure   []*unflushed // over, but not known to be on disk
 
 	cancel context.CancelFunc
@@ -59,12 +59,12 @@ const suspectAfter = time.Second
 
 func newKeeper(s store.Shared, id backend.Identity, feeds bool, log *backend.Log, peers func(*guard.Guard) *peers.Peers) *Keeper {
 	ctx, cancel := context.WithCancel(context.Background())
-	k := &Keeper{Store: s, Log: log, nudged: make(chan struct{}, 1), first: make(chan struct{}), cancel: cancel, done: make(chan struct{}),
+	k := &Keeper{Store: s, log: log, nudged: make(chan struct{}, 1), first: make(chan struct{}), cancel: cancel, done: make(chan struct{}),
 		suspects: make(map[store.WriterID]time.Time)}
 	k.Guard.ID = id
 	k.feeds.Store(feeds)
-	k.Notice.Guard, k.Watch.Guard = &k.Guard, &k.Guard
-	k.Life = ctx
+	k.Notice.Guard, k.watch.guard = &k.Guard, &k.Guard
+	k.life = ctx
 	k.Peers = peers(&k.Guard)
 	k.Doors.keeper = k
 	k.Doors.Store, _ = s.(store.Closable)
@@ -74,7 +74,7 @@ func newKeeper(s store.Shared, id backend.Identity, feeds bool, log *backend.Log
 // start begins the keeper's work for sp.
 func (k *Keeper) start(sp *Space) {
 	k.space = sp
-	go k.run(k.Life)
+	go k.run(k.life)
 }
 
 func (k *Keeper) close() {
@@ -141,7 +141,7 @@ func (k *Keeper) renew(ctx context.Context) bool {
 	k.asked = false
 	var unsure error
 	live, err := k.Store.Renew(ctx, func(ctx context.Context, fresh store.Fresh) (sure bool, err error) {
-		sure, err = k.Sure(ctx, fresh)
+		sure, err = k.sure(ctx, fresh)
 		unsure = err
 		return sure, err
 	})
@@ -166,8 +166,8 @@ func (k *Keeper) renew(ctx context.Context) bool {
 	return live
 }
 
-// Sure implements what store.Shared.Renew asks for.
-func (k *Keeper) Sure(ctx context.Context, fresh store.Fresh) (bool, error) {
+// sure implements what store.Shared.Renew asks for.
+func (k *Keeper) sure(ctx context.Context, fresh store.Fresh) (bool, error) {
 	if k.feeds.Load() {
 		led, err := k.Guard.Yes(ctx, "SELECT "+guard.Held(guard.LockFeed))
 		if err == nil {
@@ -184,14 +184,14 @@ func (k *Keeper) Sure(ctx context.Context, fresh store.Fresh) (bool, error) {
 	case fresh.Epoch == "":
 		k.asked = true
 		return k.sameCatalog(ctx, fresh.Left)
-	case k.Watch.now() == 0:
-		_, _ = k.Watch.ask(ctx) // the catalog that is loaded next need not be loaded again
+	case k.watch.now() == 0:
+		_, _ = k.watch.ask(ctx) // the catalog that is loaded next need not be loaded again
 	}
 	if fresh.Kept && !k.Peers.HasMet() {
 		if ok, err := k.Guard.Yes(ctx, "SELECT "+nobodyPast); err != nil || !ok {
 			return false, err
 		}
-		return new(backend.FlushPoint).Forced(ctx, k.Log, k.Guard.Text) // who committed past the store may have died since
+		return new(backend.FlushPoint).Forced(ctx, k.log, k.Guard.Text) // who committed past the store may have died since
 	}
 	if k.horizon.epoch != fresh.Epoch {
 		h, err := k.newHorizon(ctx, fresh.Epoch)
@@ -200,7 +200,7 @@ func (k *Keeper) Sure(ctx context.Context, fresh store.Fresh) (bool, error) {
 		}
 		k.horizon = h
 	}
-	return k.horizon.over(ctx, &k.Guard, k.Log, fresh.Marked)
+	return k.horizon.over(ctx, &k.Guard, k.log, fresh.Marked)
 }
 
 // storeReason is the bypass reason of an error of the store.

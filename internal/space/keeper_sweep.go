@@ -97,7 +97,7 @@ func (k *Keeper) sweep(ctx context.Context) {
 	due = slices.DeleteFunc(due, func(w store.WriterID) bool {
 		return slices.ContainsFunc(k.unsure, func(u *unflushed) bool { return slices.Contains(u.writers, w) })
 	})
-	over := append(k.Guard.Over(ctx, due), k.Orphaned(ctx, due)...)
+	over := append(k.Guard.Over(ctx, due), k.orphaned(ctx, due)...)
 	if over = k.onDisk(ctx, over); len(over) > 0 {
 		_ = k.Store.Resolve(ctx, over) // what it does not take is met again
 	}
@@ -124,7 +124,7 @@ func (k *Keeper) onDisk(ctx context.Context, over []store.WriterID) (sure []stor
 		k.unsure = append(k.unsure, &unflushed{writers: unsure})
 	}
 	k.unsure = slices.DeleteFunc(k.unsure, func(u *unflushed) bool {
-		ok, err := u.disk.Forced(ctx, k.Log, k.Guard.Text)
+		ok, err := u.disk.Forced(ctx, k.log, k.Guard.Text)
 		if err != nil || !ok {
 			return false
 		}
@@ -134,13 +134,13 @@ func (k *Keeper) onDisk(ctx context.Context, over []store.WriterID) (sure []stor
 	return sure
 }
 
-// Orphaned returns writers of which nothing but the announcement says that they
+// orphaned returns writers of which nothing but the announcement says that they
 // are alive, see internal/core/alone.go, once they are over: at a moment when nobody was
 // announced they were dead, and what they had sent before has ended since.
 // What is still on its way through a pooler then cannot be seen.
-func (k *Keeper) Orphaned(ctx context.Context, due []store.WriterID) (over []store.WriterID) {
+func (k *Keeper) orphaned(ctx context.Context, due []store.WriterID) (over []store.WriterID) {
 	if k.orphans != nil {
-		if ok, err := k.gone.over(ctx, &k.Guard, k.Log, nil); err != nil || !ok {
+		if ok, err := k.gone.over(ctx, &k.Guard, k.log, nil); err != nil || !ok {
 			return nil
 		}
 		over, k.orphans = k.orphans, nil

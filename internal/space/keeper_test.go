@@ -72,7 +72,7 @@ func TestADoubtLeavesNothingThatWasPlannedBefore(t *testing.T) {
 			f.Fatal(err)
 		}
 		old := sp.View.Load()
-		number, err := sp.Keeper.Watch.ask(f.Ctx)
+		number, err := sp.Keeper.watch.ask(f.Ctx)
 		if err != nil {
 			f.Fatal(err)
 		}
@@ -99,11 +99,11 @@ func TestAnEpochBeginsWithWhatIsOnDisk(t *testing.T) {
 		if !f.IsUnflushed() {
 			t.Error("the log is on disk before it shall be")
 		}
-		k := &Keeper{Log: new(backend.Log), Peers: keeperOf(f.Via).Peers} // not the one that is at work
-		k.Guard.ID, k.Watch.Guard = keeperOf(f.Via).Guard.ID, &k.Guard
+		k := &Keeper{log: new(backend.Log), Peers: keeperOf(f.Via).Peers} // not the one that is at work
+		k.Guard.ID, k.watch.guard = keeperOf(f.Via).Guard.ID, &k.Guard
 		k.Guard.Add(inside.Core(f.DB).(guard.Dialler))
 		f.Until("a lease", func() bool {
-			ok, err := k.Sure(f.Ctx, fresh)
+			ok, err := k.sure(f.Ctx, fresh)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -43,7 +43,7 @@ import (
 // Who would have to load the catalog for it leaves this renewal to others once: of
 // many processes one goes on renewing, which asks a question of some tens of microseconds.
 func (k *Keeper) sameCatalog(ctx context.Context, left time.Duration) (bool, error) {
-	if !k.Watch.armed() && !k.deferred {
+	if !k.watch.armed() && !k.deferred {
 		k.deferred = true
 		if _, err := k.ask(); err == nil {
 			k.space.Loads.Begin() // it is there when nobody else has renewed
@@ -67,7 +67,7 @@ func (k *Keeper) sameCatalog(ctx context.Context, left time.Duration) (bool, err
 			}
 			continue
 		}
-		digest, known := k.Watch.digest(number)
+		digest, known := k.watch.digest(number)
 		agreement := store.Moved
 		if known && stamps[1] != 0 {
 			if agreement, err = k.Store.Agree(ctx, digestVersion, digest, &stamps); err != nil {
@@ -108,9 +108,9 @@ func (k *Keeper) doubt(ctx context.Context, number uint64) (bool, error) {
 // ask asks the watch. With a new connection, and many tables, that may take longer than a
 // renewal has time. Then the lease ends, and the next one is quick.
 func (k *Keeper) ask() (uint64, error) {
-	long, cancel := context.WithTimeout(k.Life, catalogTimeout)
+	long, cancel := context.WithTimeout(k.life, catalogTimeout)
 	defer cancel()
-	return k.Watch.ask(long)
+	return k.watch.ask(long)
 }
 
 func ignoreCold(err error) error {

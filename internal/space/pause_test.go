@@ -22,7 +22,7 @@ func TestPauseEndsWhileATransactionNeedsTheCatalog(t *testing.T) {
 		inside.Sees("first")
 		var watch *watch
 		if w.Shared() {
-			watch = &sp.Keeper.Watch
+			watch = &sp.Keeper.watch
 		} else {
 			watch = &sp.Lease.watch
 		}

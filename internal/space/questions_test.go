@@ -25,19 +25,19 @@ func asksAll(f *harness.Fixture) {
 	if over := k.Guard.Over(f.Ctx, writers); len(over) != 2 {
 		f.Errorf("%d writers of two are over", len(over))
 	}
-	ours := &Keeper{Store: k.Store, Log: k.Log}
+	ours := &Keeper{Store: k.Store, log: k.log}
 	ours.Guard.ID = k.Guard.ID
 	ours.Guard.Add(inside.Core(f.DB).(guard.Dialler))
-	ours.Watch.Guard, ours.Life = &ours.Guard, f.Ctx
+	ours.watch.guard, ours.life = &ours.Guard, f.Ctx
 	ours.Peers = peers.New(&ours.Guard, "", peers.SharedCamp(k.Store), "", nil)
 	defer ours.Guard.Close()
 	for range 2 {
-		ours.Orphaned(f.Ctx, writers)
+		ours.orphaned(f.Ctx, writers)
 	}
-	if _, err := ours.Sure(f.Ctx, store.Fresh{Epoch: "a new epoch", Marked: writers}); err != nil {
+	if _, err := ours.sure(f.Ctx, store.Fresh{Epoch: "a new epoch", Marked: writers}); err != nil {
 		f.Error(err)
 	}
-	if _, err := ours.Sure(f.Ctx, store.Fresh{Epoch: "another", Kept: true}); err != nil {
+	if _, err := ours.sure(f.Ctx, store.Fresh{Epoch: "another", Kept: true}); err != nil {
 		f.Error(err)
 	}
 	ours.Notice.Guard = &ours.Guard

@@ -16,7 +16,7 @@ import (
 // catalog that was loaded under the number that the next question gives too is still
 // what PostgreSQL has.
 type watch struct {
-	Guard        *guard.Guard
+	guard        *guard.Guard
 	reconfigured func(ctx context.Context, before, now backend.Configuration) // nil if nobody wants to know
 
 	asking     turnstile.Mutex // guards the fields below
@@ -57,7 +57,7 @@ func (w *watch) ask(ctx context.Context) (number uint64, err error) {
 	}
 	defer w.asking.Unlock()
 	var now backend.Configuration
-	err = w.Guard.With(ctx, func(in backend.Conn) error {
+	err = w.guard.With(ctx, func(in backend.Conn) error {
 		p, ok := in.(backend.Wire)
 		if !ok {
 			return backend.ErrNotPgx
@@ -69,8 +69,8 @@ func (w *watch) ask(ctx context.Context) (number uint64, err error) {
 		}
 		answer, err := w.over.Ask(ctx)
 		where, settings := backend.CutIdentity(answer.Also)
-		if err == nil && where != w.Guard.ID.Text() {
-			err = backend.Elsewhere{ID: w.Guard.ID}
+		if err == nil && where != w.guard.ID.Text() {
+			err = backend.Elsewhere{ID: w.guard.ID}
 		}
 		now = backend.ParseConfiguration(settings, in.PID())
 		w.mu.Lock()

@@ -62,7 +62,7 @@ const watchRetry = store.Lease / 8
 func newWatchLease(sp *Space) *WatchLease {
 	ctx, cancel := context.WithCancel(context.Background())
 	l := &WatchLease{space: sp, nudged: make(chan struct{}, 1), tried: make(chan struct{}), cancel: cancel, done: make(chan struct{})}
-	l.Guard = sp.Guard
+	l.guard = sp.Guard
 	l.reconfigured = sp.Reconfigured
 	l.used.Store(true)
 	l.timer = time.AfterFunc(time.Hour, func() { l.stands.Store(false) })
@@ -129,7 +129,7 @@ func (l *WatchLease) check(ctx context.Context) error {
 	defer cancel()
 	for {
 		number, err := l.ask(ctx)
-		if err != nil && l.Guard.Lost() { // it may have been closed while nobody used it
+		if err != nil && l.guard.Lost() { // it may have been closed while nobody used it
 			number, err = l.ask(ctx)
 		}
 		if err != nil || !l.space.planned() {

@@ -141,7 +141,7 @@ func TestWhatChangesNothingLeavesTheCacheAsItIs(t *testing.T) {
 				}
 				digest, known := w.digest(number)
 				if !known {
-					snapshot, err := w.Guard.LoadCatalog(f.Ctx, nil)
+					snapshot, err := w.guard.LoadCatalog(f.Ctx, nil)
 					if err != nil {
 						f.Fatal(err)
 					}
