@@ -1,6 +1,8 @@
 package keying
 
 import (
+	"slices"
+
 	"github.com/cachedpg/cachedpg/catalog"
 	"github.com/cachedpg/cachedpg/parser"
 )
@@ -45,10 +47,21 @@ func (a *analysis) countEqual(r parser.Relation) {
 		return
 	}
 	for _, e := range r.Equal {
-		for _, o := range e.Values {
-			a.countUse(rel, e.Column, o, e.Array)
+		for i := range rel.Columns {
+			if rel.Columns[i].Name == e.Column && a.ofOneClass(e, classOf(rel.Columns[i].BaseType)) {
+				for _, o := range e.Values {
+					a.countUse(rel, e.Column, o, e.Array)
+				}
+			}
 		}
 	}
+}
+
+// ofOneClass reports whether the casts leave all operands in a class. PostgreSQL
+// looks for one type of a list and the column: with id IN ($1, $2::float8) the
+// type of $1 is float8, wherever else it stands.
+func (a *analysis) ofOneClass(e parser.Equality, c class) bool {
+	return !slices.ContainsFunc(e.Values, func(o parser.Operand) bool { return !a.castFits(o.Cast, c, e.Array) })
 }
 
 func (a *analysis) countUse(rel *catalog.Relation, column string, o parser.Operand, array bool) {
