@@ -8,64 +8,10 @@ import (
 	"reflect"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/cachedpg/cachedpg/parser"
 )
-
-// class is a family of types between which a value has one canonical form:
-// two forms are equal exactly when PostgreSQL's = says so.
-type class uint8
-
-const (
-	noClass   class = iota
-	intClass        // int2, int4, int8: the value as int64
-	oidClass        // oid: the value, never negative
-	textClass       // text, varchar, under a deterministic collation: the bytes
-	uuidClass       // the 16 bytes
-	boolClass
-)
-
-// The OIDs of pg_type that keying knows. They are fixed in PostgreSQL's source.
-const (
-	oidBool        = 16
-	oidChar        = 18
-	oidName        = 19
-	oidInt8        = 20
-	oidInt2        = 21
-	oidInt4        = 23
-	oidText        = 25
-	oidOID         = 26
-	oidUnknown     = 705
-	oidBpchar      = 1042
-	oidVarchar     = 1043
-	oidDate        = 1082
-	oidTime        = 1083
-	oidTimestamp   = 1114
-	oidTimestamptz = 1184
-	oidInterval    = 1186
-	oidTimetz      = 1266
-	oidCstring     = 2275
-	oidUUID        = 2950
-)
-
-// classOf returns the class of a type, resolved through domains. A type that
-// is missing here has no canonical form, or none that is worth its code: char
-// ignores trailing blanks, numeric has 1.0 = 1, dates have many spellings.
-func classOf(typ uint32) class {
-	switch typ {
-	case oidInt2, oidInt4, oidInt8:
-		return intClass
-	case oidOID:
-		return oidClass
-	case oidText, oidVarchar:
-		return textClass
-	case oidUUID:
-		return uuidClass
-	case oidBool:
-		return boolClass
-	}
-	return noClass
-}
 
 // part is one column of a key with the operands that fix it.
 type part struct {
@@ -75,8 +21,13 @@ type part struct {
 	array  bool // values[0] is an array
 
 	// stored says that the values are stored, not compared: varchar(n) then
-	// cuts blanks off.
+	// cuts blanks off, timestamp(0) rounds.
 	stored bool
+}
+
+// ofTime reports whether the values are dates or times.
+func (p *part) ofTime() bool {
+	return p.class == dateClass || p.class == timestampClass || p.class == timestamptzClass
 }
 
 type operand struct {
@@ -184,6 +135,9 @@ func argument(v Values, n int) (any, bool) {
 func (p *part) literal(h rowHash, l parser.Literal, negated bool, d doubt) (rowHash, bool) {
 	switch l.Kind {
 	case parser.Integer, parser.Number:
+		if p.class == numericClass {
+			return p.decimal(h, l.Text, negated, d)
+		}
 		if p.class != intClass && p.class != oidClass || len(l.Text) > 18 {
 			return h, false
 		}
@@ -228,6 +182,8 @@ func (p *part) value(h rowHash, a any, d doubt, depth int) (rowHash, bool) {
 		return p.boolean(h, a)
 	case [16]byte:
 		return p.uuid(h, &a)
+	case time.Time:
+		return p.moment(h, a, d)
 	case nil:
 		return h, false // = NULL finds nothing, and no row has that value
 	}
@@ -241,6 +197,9 @@ func (p *part) value(h rowHash, a any, d doubt, depth int) (rowHash, bool) {
 	}
 	if t.valuer {
 		if !t.trusted {
+			return h, false
+		}
+		if p.ofTime() && t.time != anyTime && t.time != p.class {
 			return h, false
 		}
 		value, err := a.(driver.Valuer).Value()
@@ -263,13 +222,13 @@ func (p *part) kind(h rowHash, r reflect.Value, t *typeInfo, d doubt, depth int)
 		}
 		return p.value(h, r.Elem().Interface(), d, depth+1)
 	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
-		if t.methods && !samePrinted(r.Interface(), strconv.FormatInt(r.Int(), 10), true) {
+		if t.methods && !samePrinted(r.Interface(), strconv.FormatInt(r.Int(), 10), p.class != numericClass) {
 			return h, false
 		}
 		return p.integer(h, r.Int(), d)
 	case reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
 		if r.Uint() > math.MaxInt64 ||
-			t.methods && !samePrinted(r.Interface(), strconv.FormatUint(r.Uint(), 10), true) {
+			t.methods && !samePrinted(r.Interface(), strconv.FormatUint(r.Uint(), 10), p.class != numericClass) {
 			return h, false
 		}
 		return p.integer(h, int64(r.Uint()), d)
@@ -325,6 +284,10 @@ func samePrinted(v any, plain string, integer bool) (same bool) {
 // integer: a value out of the column's range equals no row, or is an error;
 // either way there is no tag for it.
 func (p *part) integer(h rowHash, n int64, d doubt) (rowHash, bool) {
+	if p.class == numericClass {
+		var digits [20]byte
+		return p.decimal(h, string(strconv.AppendInt(digits[:0], n, 10)), false, d)
+	}
 	if p.class != intClass && p.class != oidClass || n < p.lo || n > p.hi {
 		return h, false
 	}
@@ -361,6 +324,10 @@ func (p *part) text(h rowHash, s string, d doubt) (rowHash, bool) {
 			return h, false
 		}
 		return p.uuid(h, &u)
+	case dateClass, timestampClass, timestamptzClass:
+		return p.momentText(h, s, d)
+	case numericClass:
+		return p.decimal(h, s, false, d)
 	}
 	return h, false
 }

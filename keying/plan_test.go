@@ -3,7 +3,9 @@ package keying
 import (
 	"database/sql"
 	"slices"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/cachedpg/cachedpg/catalog"
 	"github.com/cachedpg/cachedpg/parser"
@@ -117,6 +119,8 @@ func TestTextNotScanned(t *testing.T) {
 func TestCanonical(t *testing.T) {
 	type group = []any
 	uuid := [16]byte{0x00, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88, 0x99, 0xaa, 0xbb, 0xcc, 0xdd, 0xee, 0xff}
+	noon := time.Date(2024, 2, 29, 12, 0, 0, 0, time.UTC)
+	east, farEast := time.FixedZone("", 3600), time.FixedZone("", 13*3600)
 	for _, test := range []struct {
 		name   string
 		column string
@@ -138,6 +142,27 @@ func TestCanonical(t *testing.T) {
 			{[16]byte{}, "00000000-0000-0000-0000-000000000000"},
 		}, []any{"{00112233-4455-6677-8899-aabbccddeeff}", "0011-22334455-6677-8899-aabbccddeeff", "00112233-4455-6677-8899-aabbccddeefg", "",
 			uuid[:], [15]byte{}, 1}},
+		{"date", "SELECT 1 FROM days WHERE day = $1", []group{
+			{"2024-02-29", noon, ptr(noon), plainString("2024-02-29"), sql.NullTime{Time: noon, Valid: true}, sql.Null[time.Time]{V: noon, Valid: true}, noon.In(east)},
+			{"2024-03-01"}, {"0001-01-01", time.Time{}}, {"9999-12-31"}, {"1969-12-31"}, {"1970-01-01"},
+		}, []any{nil, "", "infinity", "today", "2024-2-29", "20240229", "24-02-29", "29.02.2024", "02/29/2024", "2023-02-29", "2024-13-01", "2024-00-01", "2024-01-00", "0000-01-01",
+			"10000-01-01", "0044-03-15 BC", " 2024-02-29", "2024-02-29 ", "2024-02-29 00:00:00", "2024-02-2x", noon.In(farEast), noon.AddDate(-2024, 0, 0), noon.AddDate(8000, 0, 0),
+			sql.NullString{String: "2024-02-29", Valid: true}, 8825, true, uuid}},
+		{"timestamp", "SELECT 1 FROM times WHERE local = $1", []group{
+			{noon, "2024-02-29 12:00:00", "2024-02-29T12:00:00", "2024-02-29 12:00:00.000", noon.Add(999), noon.In(time.FixedZone("", 0))}, {noon.Add(time.Microsecond), "2024-02-29 12:00:00.000001"},
+			{"2024-02-29 12:00:00.5", "2024-02-29 12:00:00.500000", noon.Add(500_000_999)}, {"1969-12-31 23:59:59.999999", time.Unix(0, -1).UTC(), time.Unix(0, -1000).UTC()},
+		}, []any{"2024-02-29 12:00:00Z", "2024-02-29 12:00:00+00", "2024-02-29", "2024-02-29 12:00", "2024-02-29 12:00:00.", "2024-02-29 12:00:00.0000001", "2024-02-29 24:00:00", "2024-02-29 12:00:60",
+			"2024-02-29 12:60:00", "2024-02-29 12:00:00 PM", "2024-02-29  12:00:00", "2024-02-29_12:00:00", "epoch", noon.In(east), "2024-02-29 12-00-00", 1}},
+		{"timestamptz", "SELECT 1 FROM times WHERE at = $1", []group{
+			{noon, noon.In(east), noon.In(farEast), "2024-02-29 12:00:00Z", "2024-02-29 12:00:00+00", "2024-02-29T13:00:00+01:00", "2024-02-29 11:59:59.0-00:00:01", "2024-02-29 06:30:00-05:30", noon.Add(999)},
+			{noon.Add(time.Microsecond), "2024-02-29 12:00:00.000001+00"}, {"2024-02-29 12:00:00-15"},
+		}, []any{"2024-02-29 12:00:00", "2024-02-29 12:00:00 UTC", "2024-02-29 12:00:00z", "2024-02-29 12:00:00 +00", "2024-02-29 12:00:00+0", "2024-02-29 12:00:00+0100", "2024-02-29 12:00:00+16",
+			"2024-02-29 12:00:00+01:60", "2024-02-29 12:00:00+01-30", "2024-02-29 12:00:00+01:00:00:00", "2024-02-29", "0001-01-01 00:00:00+01", "9999-12-31 23:00:00-01", "now"}},
+		{"numeric", "SELECT 1 FROM prices WHERE price = $1", []group{
+			{1, "1", "1.0", "1.00", "01", "1.", int16(1), uint8(1), plainInt(1), sql.NullInt64{Int64: 1, Valid: true}, sql.NullString{String: "1.0", Valid: true}}, {-1, "-1.0"}, {0, "0", "-0", "-0.00", ".0"},
+			{"0.1", ".1", "0.10"}, {10, "10.0"}, {"1.01"}, {"101"}, {"0.01"}, {"1000000000000000000000.000000000000000000001"}, {"1000000000000000000000.000000000000000000002"},
+			{int64(-1 << 63), "-9223372036854775808"},
+		}, []any{nil, "", ".", "-", "--1", "+1", " 1", "1 ", "1e0", "0x1", "1_0", "1.0.0", "NaN", "Infinity", 1.0, float32(1), color(1), uint64(1 << 63), true, strings.Repeat("1", 300)}},
 	} {
 		p, literals := planFor(t, testSchema(t), test.column)
 		hash := func(v any) (uint64, bool) {

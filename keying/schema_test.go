@@ -162,6 +162,9 @@ r accounts   1240 | email email, n int4 | 1241* email
 p feed       1250 | id int8, v text | 1251* id
 f feed_old   1252 | id int8, v text |
 r comments   1270 | id int4, post_id int4 | 1271* id
+r days       1280 | day date, n int4 | 1281* day
+r times      1290 | local timestamp, at timestamptz | 1291* local, 1292 at
+r prices     1300 | price numeric, n int4 | 1301* price
 r generated  1260 | id int4, base int4, doubled int4 | 1261* id, 1262 doubled
 `)
 	rel := func(name string) *catalog.Relation {

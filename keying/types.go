@@ -23,6 +23,23 @@ type typeInfo struct {
 
 	// trusted types are Valuers whose Value is the one form of a value.
 	trusted bool
+
+	// time is of which class of dates and times a trusted type is. pgx may send the
+	// text of a pgtype.Date for a timestamptz, which is midnight in the session's
+	// TimeZone, or the time in it, by exec mode: so each is taken for its own.
+	time class
+}
+
+// anyTime is the class of the types that are to pgx what a time.Time is.
+const anyTime class = 255
+
+// timeNames are the trusted types that may hold a time.
+var timeNames = map[string]class{
+	"database/sql.NullTime":                      anyTime,
+	"database/sql.Null[time.Time]":               anyTime,
+	"github.com/jackc/pgx/v5/pgtype.Date":        dateClass,
+	"github.com/jackc/pgx/v5/pgtype.Timestamp":   timestampClass,
+	"github.com/jackc/pgx/v5/pgtype.Timestamptz": timestamptzClass,
 }
 
 // types caches typeInfo by reflect.Type. A program has few argument types.
@@ -75,6 +92,7 @@ func inspect(t reflect.Type) *typeInfo {
 		info.nilIsNull = t.Elem().Implements(valuerType)
 	}
 	info.trusted = info.valuer && trustedPackages[pkg]
+	info.time = timeNames[info.name]
 	for _, method := range []reflect.Type{stringer, textMarshal, jsonMarshal} {
 		// pgx follows a pointer first; what T has is asked of T.
 		if t.Implements(method) && !(t.Kind() == reflect.Pointer && t.Elem().Implements(method)) {

@@ -4,6 +4,7 @@ import (
 	"database/sql/driver"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/cachedpg/cachedpg/catalog"
 	"github.com/cachedpg/cachedpg/parser"
@@ -35,7 +36,7 @@ func (p *Plan) StandIns(n int) []driver.NamedValue {
 // standIn returns a value that the part has a canonical form of.
 func (p *part) standIn(n int) any {
 	switch p.class {
-	case intClass, oidClass:
+	case intClass, oidClass, numericClass:
 		return oneOrList(p.array, int64(n&0x7fff))
 	case textClass:
 		return oneOrList(p.array, fmt.Sprint("value ", n))
@@ -43,6 +44,8 @@ func (p *part) standIn(n int) any {
 		return oneOrList(p.array, [16]byte{byte(n >> 8), byte(n)})
 	case boolClass:
 		return oneOrList(p.array, n&1 == 0)
+	case dateClass, timestampClass, timestamptzClass:
+		return oneOrList(p.array, time.Date(2000, 1, 1+n&0x7fff, 0, 0, 0, 0, time.UTC))
 	}
 	return nil
 }
