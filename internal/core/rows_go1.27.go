@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgtype"
+
+	"github.com/cachedpg/cachedpg/internal/backend"
 )
 
 // NextRow moves to the next row, whose columns ScanColumn then scans.
