@@ -3,7 +3,7 @@ package cachedpg
 import (
 	"errors"
 
-	"github.com/cachedpg/cachedpg/internal/feed"
+	"github.com/cachedpg/cachedpg/internal/core"
 	"github.com/cachedpg/cachedpg/internal/peers"
 )
 
@@ -15,6 +15,6 @@ import (
 var ErrWithheld = peers.ErrWithheld
 
 // ErrStop, wrapped in the error of a Sink's Send, ends Follow.
-var ErrStop = feed.ErrStop
+var ErrStop = core.ErrStop
 
 var errNotOurs = errors.New("cachedpg: not a database opened with the cachedpg driver")

@@ -24,6 +24,9 @@ func (c *Conn) Reach(ctx context.Context) error {
 // Reached reports that something is known of the database.
 func (d *DB) Reached() bool { return d.space() != nil }
 
+// ErrStop is cachedpg.ErrStop.
+var ErrStop = feed.ErrStop
+
 // Follow hands every change of the database to sink, see cachedpg.Follow.
 func (d *DB) Follow(ctx context.Context, sink invalidation.Sink) error {
 	return feed.Follow(ctx, feed.Source{Ask: d.ask, Dialler: d, Everything: space.Everything}, sink)

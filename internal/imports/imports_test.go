@@ -57,7 +57,7 @@ var speaks = []string{"database/sql/driver"}
 
 var rules = []rule{
 	// The face.
-	{pattern: ".", project: []string{"internal/core", "internal/config", "internal/backend", "internal/behind", "internal/outbox", "internal/setup", "internal/feed", "internal/peers", "internal/inside", "internal/redact", "invalidation/...", "store"}, modules: []string{pgx}},
+	{pattern: ".", project: []string{"internal/core", "internal/config", "internal/backend", "internal/behind", "internal/outbox", "internal/setup", "internal/peers", "internal/inside", "internal/redact", "invalidation/...", "store"}, modules: []string{pgx}},
 	// The core: connections, their reads and writes.
 	{pattern: "internal/core", project: []string{"internal/planning", "internal/space", "internal/peers", "internal/flight", "internal/through", "internal/behind", "internal/outbox", "internal/feed", "internal/guard", "internal/backend", "internal/config", "internal/clock",
 		"internal/inside", "internal/redact", waiting, pausing, refusal, steps, "invalidation/...", "keying", "parser", "catalog", "store", "store/redis"}, modules: []string{pgx}, never: speaks},
