@@ -364,7 +364,7 @@ func TestInvariantsAreCited(t *testing.T) {
 		t.Errorf("found only %d invariants", len(stated))
 	}
 	cited := regexp.MustCompile(`\bI\d+\b`)
-	for _, pattern := range []string{"*_test.go", "../store/*_test.go", "../store/storetest/*.go", "../store/redis/*_test.go", "../*_test.go", "../test/*/*_test.go"} {
+	for _, pattern := range []string{"*_test.go", "../store/*_test.go", "../store/storetest/*.go", "../store/redis/*_test.go", "../*_test.go", "../internal/*/*_test.go", "../test/*/*_test.go"} {
 		files, err := filepath.Glob(pattern)
 		if err != nil || len(files) == 0 {
 			t.Fatal(pattern, err)
