@@ -30,6 +30,9 @@ func (p *part) ofTime() bool {
 	return p.class == dateClass || p.class == timestampClass || p.class == timestamptzClass
 }
 
+// collated reports whether the column's collation decides what is equal.
+func (p *part) collated() bool { return p.class == textClass || p.class == bpcharClass }
+
 type operand struct {
 	parser.Operand
 
@@ -312,6 +315,12 @@ func (p *part) text(h rowHash, s string, d doubt) (rowHash, bool) {
 			return h, false
 		}
 		return h.bytes(s), true
+	case bpcharClass:
+		// What is stored loses no more than blanks, or is refused. As a text they count.
+		if d&inferred != 0 || d&encoded != 0 && !isASCII(s) {
+			return h, false
+		}
+		return h.bytes(strings.TrimRight(s, " ")), true
 	case intClass, oidClass:
 		n, ok := strictInteger(s)
 		if !ok {

@@ -73,7 +73,7 @@ func storedKey(rel *catalog.Relation, k catalog.Key, row func(column string) Sto
 			continue
 		}
 		p := part{class: classOf(c.BaseType), lo: math.MinInt64, hi: math.MaxInt64}
-		if p.class == textClass && !c.Deterministic {
+		if p.collated() && !c.Deterministic {
 			return 0, false, false
 		}
 		var fits bool

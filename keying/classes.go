@@ -14,6 +14,7 @@ const (
 	dateClass        // the days since 1970
 	timestampClass   // the microseconds since 1970, whatever the zone
 	timestamptzClass // the microseconds since 1970 in UTC
+	bpcharClass      // char(n), under a deterministic collation: the bytes without blanks at the end
 	numericClass     // the digits that count, and where the point is
 )
 
@@ -52,6 +53,8 @@ func classOf(typ uint32) class {
 		return oidClass
 	case oidText, oidVarchar:
 		return textClass
+	case oidBpchar:
+		return bpcharClass
 	case oidUUID:
 		return uuidClass
 	case oidBool:

@@ -142,6 +142,9 @@ func TestCanonical(t *testing.T) {
 			{[16]byte{}, "00000000-0000-0000-0000-000000000000"},
 		}, []any{"{00112233-4455-6677-8899-aabbccddeeff}", "0011-22334455-6677-8899-aabbccddeeff", "00112233-4455-6677-8899-aabbccddeefg", "",
 			uuid[:], [15]byte{}, 1}},
+		{"bpchar", "SELECT 1 FROM codes WHERE code = $1", []group{
+			{"a", "a ", "a    ", plainString("a"), ptr("a "), sql.NullString{String: "a", Valid: true}}, {"A"}, {" a"}, {"", " "}, {"a\t"}, {"a\u00a0"}, {"é"},
+		}, []any{1, []byte("a"), true, nil, loud("a"), uuid}},
 		{"date", "SELECT 1 FROM days WHERE day = $1", []group{
 			{"2024-02-29", noon, ptr(noon), plainString("2024-02-29"), sql.NullTime{Time: noon, Valid: true}, sql.Null[time.Time]{V: noon, Valid: true}, noon.In(east)},
 			{"2024-03-01"}, {"0001-01-01", time.Time{}}, {"9999-12-31"}, {"1969-12-31"}, {"1970-01-01"},
@@ -214,5 +217,31 @@ func TestTagName(t *testing.T) {
 	}
 	if got := TagName(store.Tag{Relation: 7, Kind: store.TagTable}, nil); got != "table relation 7" {
 		t.Errorf("without a schema: %q", got)
+	}
+}
+
+// Under a collation that is not deterministic texts of different bytes are equal.
+func TestCollationsThatAreNotDeterministicNameNoRows(t *testing.T) {
+	for _, text := range []string{"SELECT * FROM users WHERE email = $1", "SELECT * FROM codes WHERE code = $1", "DELETE FROM codes WHERE code = $1"} {
+		for _, deterministic := range []bool{true, false} {
+			c := testContents(t)
+			for _, r := range c.Relations {
+				for i := range r.Columns {
+					r.Columns[i].Deterministic = deterministic
+				}
+			}
+			snapshot := catalog.NewSnapshot(c)
+			p, literals := planFor(t, snapshot, text)
+			v := Values{Args: named("a"), Literals: literals}
+			tags, _, _ := p.ReadTags(nil, v)
+			tags = append(tags, p.WriteTags(nil, v)...)
+			if strings.Contains(text, "DELETE") {
+				tags = ChangedTags(tags, snapshot, 1030, 1, func(int, string) StoredValue { return StoredValue{Text: "a ", Known: true} })
+			}
+			names := func(tag store.Tag) bool { return tag.Kind == store.TagRow }
+			if slices.ContainsFunc(tags, names) != deterministic {
+				t.Errorf("%s: deterministic %v: %v", text, deterministic, tags)
+			}
+		}
 	}
 }

@@ -352,7 +352,7 @@ func (a *analysis) part(c *catalog.Column, e parser.Equality) (part, bool) {
 	case oidOID:
 		p.hi = math.MaxUint32
 	}
-	if p.class == noClass || p.class == textClass && !c.Deterministic || len(e.Values) == 0 {
+	if p.class == noClass || p.collated() && !c.Deterministic || len(e.Values) == 0 {
 		return p, false
 	}
 	for _, o := range e.Values {

@@ -38,7 +38,7 @@ func (p *part) standIn(n int) any {
 	switch p.class {
 	case intClass, oidClass, numericClass:
 		return oneOrList(p.array, int64(n&0x7fff))
-	case textClass:
+	case textClass, bpcharClass:
 		return oneOrList(p.array, fmt.Sprint("value ", n))
 	case uuidClass:
 		return oneOrList(p.array, [16]byte{byte(n >> 8), byte(n)})
