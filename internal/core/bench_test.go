@@ -299,7 +299,7 @@ func BenchmarkTransaction(b *testing.B) {
 // on a table whose trigger is understood, and through pgx.
 func BenchmarkAsk(b *testing.B) {
 	database := pgtest.Database(b)
-	pgtest.Exec(b, database, harness.CodeTables+dynamic+`
+	pgtest.Exec(b, database, harness.CodeTables+harness.DynamicCode+`
 		CREATE TABLE twin (LIKE acts INCLUDING ALL); INSERT INTO twin SELECT * FROM acts;
 		CREATE FUNCTION shown() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN INSERT INTO log (line) VALUES (TG_OP); RETURN NULL; END';
 		CREATE TRIGGER hidden AFTER UPDATE ON acts FOR EACH ROW EXECUTE FUNCTION hidden();

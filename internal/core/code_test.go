@@ -9,19 +9,6 @@ import (
 	"github.com/cachedpg/cachedpg/keying"
 )
 
-// A text that is made while it runs can only be asked for.
-const dynamic = `
-	CREATE FUNCTION write(target text, what text) RETURNS int LANGUAGE plpgsql AS $$
-	DECLARE n int;
-	BEGIN
-		EXECUTE format('INSERT INTO %I (line) VALUES ($1)', target) USING what;
-		SELECT count(*) INTO n FROM log;
-		RETURN n;
-	END $$;
-	CREATE FUNCTION run(text) RETURNS int LANGUAGE plpgsql AS 'BEGIN EXECUTE $1; RETURN 1; END';
-	CREATE FUNCTION hidden() RETURNS trigger LANGUAGE plpgsql AS $$
-	BEGIN EXECUTE 'INSERT INTO log (line) VALUES ($1)' USING TG_OP; RETURN NULL; END $$;`
-
 func TestWhatATransactionSaysThatItWrote(t *testing.T) {
 	harness.ScenarioOnce(t, harness.CodeTables+"CREATE TABLE parts (id int) PARTITION BY RANGE (id); CREATE TABLE part PARTITION OF parts FOR VALUES FROM (0) TO (9);", func(f *harness.Fixture) {
 		conn := f.Conn(f.Plain)

@@ -71,3 +71,16 @@ func Pin(v Via) (Via, func()) {
 		}
 	}
 }
+
+// DynamicCode runs texts that are made while it runs, which can only be asked for.
+const DynamicCode = `
+	CREATE FUNCTION write(target text, what text) RETURNS int LANGUAGE plpgsql AS $$
+	DECLARE n int;
+	BEGIN
+		EXECUTE format('INSERT INTO %I (line) VALUES ($1)', target) USING what;
+		SELECT count(*) INTO n FROM log;
+		RETURN n;
+	END $$;
+	CREATE FUNCTION run(text) RETURNS int LANGUAGE plpgsql AS 'BEGIN EXECUTE $1; RETURN 1; END';
+	CREATE FUNCTION hidden() RETURNS trigger LANGUAGE plpgsql AS $$
+	BEGIN EXECUTE 'INSERT INTO log (line) VALUES ($1)' USING TG_OP; RETURN NULL; END $$;`

@@ -69,21 +69,8 @@ func TestATriggersOwnWritesAreFollowed(t *testing.T) {
 	})
 }
 
-// A text that is made while it runs can only be asked for.
-const dynamic = `
-	CREATE FUNCTION write(target text, what text) RETURNS int LANGUAGE plpgsql AS $$
-	DECLARE n int;
-	BEGIN
-		EXECUTE format('INSERT INTO %I (line) VALUES ($1)', target) USING what;
-		SELECT count(*) INTO n FROM log;
-		RETURN n;
-	END $$;
-	CREATE FUNCTION run(text) RETURNS int LANGUAGE plpgsql AS 'BEGIN EXECUTE $1; RETURN 1; END';
-	CREATE FUNCTION hidden() RETURNS trigger LANGUAGE plpgsql AS $$
-	BEGIN EXECUTE 'INSERT INTO log (line) VALUES ($1)' USING TG_OP; RETURN NULL; END $$;`
-
 func TestCodeThatIsNotUnderstoodIsAskedFor(t *testing.T) {
-	harness.Scenario(t, harness.CodeTables+dynamic+`
+	harness.Scenario(t, harness.CodeTables+harness.DynamicCode+`
 		CREATE TRIGGER hidden AFTER UPDATE ON acts FOR EACH ROW EXECUTE FUNCTION hidden();`, func(f *harness.Fixture) {
 		harness.WarmAll(f)
 		f.Exec("UPDATE acts SET note = 'x' WHERE id = 1")
@@ -133,7 +120,7 @@ func TestCodeThatIsNotUnderstoodIsAskedFor(t *testing.T) {
 }
 
 func TestCodeThatChangesTheCatalogOrTheSessionIsNoticed(t *testing.T) {
-	harness.Scenario(t, harness.CodeTables+dynamic+`
+	harness.Scenario(t, harness.CodeTables+harness.DynamicCode+`
 		CREATE TABLE other (line text);
 		CREATE FUNCTION seven() RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT 7';`, func(f *harness.Fixture) {
 		const whole = "SELECT row_to_json(c)::text FROM calm c"
@@ -171,7 +158,7 @@ func TestCodeThatChangesTheCatalogOrTheSessionIsNoticed(t *testing.T) {
 }
 
 func TestDeferredTriggersAreRunBeforeTheQuestion(t *testing.T) {
-	harness.Scenario(t, harness.CodeTables+dynamic+`
+	harness.Scenario(t, harness.CodeTables+harness.DynamicCode+`
 		CREATE CONSTRAINT TRIGGER hidden AFTER UPDATE ON acts DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION hidden();
 		CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
 		BEGIN IF NEW.note = 'bad' THEN EXECUTE 'SELECT 1'; RAISE EXCEPTION 'refused' USING ERRCODE = '23514'; END IF; RETURN NULL; END $$;
@@ -230,7 +217,7 @@ func failure(f *harness.Fixture, db *sql.DB, query string) string {
 }
 
 func TestProceduresAndDo(t *testing.T) {
-	harness.Scenario(t, harness.CodeTables+dynamic+`
+	harness.Scenario(t, harness.CodeTables+harness.DynamicCode+`
 		CREATE PROCEDURE plain(what text) LANGUAGE plpgsql AS $$ BEGIN INSERT INTO log (line) VALUES (what); END $$;
 		CREATE PROCEDURE twice(what text) LANGUAGE plpgsql AS $$ BEGIN
 			INSERT INTO log (line) VALUES (what); COMMIT; UPDATE totals SET n = n + 1; END $$;
@@ -310,7 +297,7 @@ func TestFunctionsThatPostgreSQLKeepsParsed(t *testing.T) {
 }
 
 func TestATransactionThatOnlyRanCodeWhileTheSchemaChanged(t *testing.T) {
-	harness.Scenario(t, harness.CodeTables+dynamic, func(f *harness.Fixture) {
+	harness.Scenario(t, harness.CodeTables+harness.DynamicCode, func(f *harness.Fixture) {
 		harness.WarmAll(f)
 		tx, commit := f.Begin(nil)
 		tx.Runs(keying.WritingFunction, "SELECT write('log', 'x')")
@@ -334,7 +321,7 @@ func TestAnUnknownNameEmptiesNothing(t *testing.T) {
 
 // A held cursor's query runs in COMMIT, when nothing can be asked any more.
 func TestAHeldCursorThatWrites(t *testing.T) {
-	harness.Scenario(t, harness.CodeTables+dynamic, func(f *harness.Fixture) {
+	harness.Scenario(t, harness.CodeTables+harness.DynamicCode, func(f *harness.Fixture) {
 		harness.WarmAll(f)
 		_, conn := f.Session()
 		on := f.On(conn)
@@ -349,7 +336,7 @@ func TestAHeldCursorThatWrites(t *testing.T) {
 // A function that can open a connection of its own writes where its
 // transaction does not show it.
 func TestWhatLeavesTheTransaction(t *testing.T) {
-	harness.ScenarioOnce(t, harness.CodeTables+"CREATE EXTENSION dblink;"+dynamic+`
+	harness.ScenarioOnce(t, harness.CodeTables+"CREATE EXTENSION dblink;"+harness.DynamicCode+`
 		CREATE FUNCTION far() RETURNS trigger LANGUAGE plpgsql AS $$
 		BEGIN
 			PERFORM dblink_exec(current_setting('app.far'), format('INSERT INTO %I.log (line) VALUES (''far'')', TG_TABLE_SCHEMA));
