@@ -68,7 +68,7 @@ test-bound:
 
 # The race detector allocates too, so allocation budgets are kept without it.
 test-budgets:
-	$(GO) test -run='Budget|Allocation|ParsedTwice' -timeout=$(TIMEOUT) ./internal/core ./test/reads ./test/writes ./test/through
+	$(GO) test -run='Budget|Allocation|ParsedTwice' -timeout=$(TIMEOUT) ./internal/core ./test/reads ./test/through
 
 # database/sql asks drivers for more from the next Go release on. What most of it takes is to compile
 # PostgreSQL's parser for that one, which these tests use too little of to have it optimized.
