@@ -60,8 +60,9 @@ test-root:
 	$(GO) test -race -shuffle=on -p=2 -parallel=2 -timeout=$(TIMEOUT) $(PACKAGES)
 
 # The specification holds as well where connections to PostgreSQL are bounded.
-BOUND = ./driver_test.go ./test/connections/escape_test.go ./test/connections/foreign_test.go ./test/connections/idle_test.go \
-	./test/reads/reads_test.go ./test/session/sessionstate_test.go ./test/session/state_test.go ./test/session/transactions_test.go
+BOUND = ./driver_test.go ./test/connections/escape_test.go ./test/connections/connectors_test.go ./test/connections/foreign_test.go ./test/connections/idle_test.go \
+	./test/reads/reads_test.go ./test/session/sessionstate_test.go ./test/session/state_test.go ./test/session/transactions_test.go \
+	./test/session/transactions_texts_test.go ./test/session/rights_test.go
 test-bound:
 	CACHEDPG_TEST_MAX_CONNS=8 $(GO) test -p=2 -parallel=2 -timeout=$(TIMEOUT) \
 		-run="^($$(grep -ho '^func Test[A-Za-z0-9]*' $(BOUND) | cut -d' ' -f2 | paste -sd'|'))$$" $(sort $(dir $(BOUND)))
