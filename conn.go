@@ -112,7 +112,7 @@ func (c *Conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, e
 // like those of the driver until the surrounding sql.Conn.Raw returns; what
 // goes through its PgConn is not seen.
 func (c *Conn) Conn() *pgx.Conn {
-	ctx, cancel := context.WithTimeout(context.Background(), dialTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), core.DialTimeout)
 	defer cancel()
 	conn, err := c.conn.HandOut(ctx)
 	if err != nil {

@@ -6,7 +6,6 @@ import (
 	"database/sql/driver"
 	"io"
 	"strings"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -33,13 +32,10 @@ type Driver struct {
 	opened    opened
 }
 
-// dialTimeout bounds a connection attempt that has no context, as in pgx.
-const dialTimeout = 60 * time.Second
-
 // Open is for drivers around this one that have no OpenConnector; database/sql uses that
 // instead. Connections of one DSN share what a connector has, and the last to be closed ends it.
 func (d *Driver) Open(name string) (driver.Conn, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), dialTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), core.DialTimeout)
 	defer cancel()
 	return d.opened.connect(ctx, name, func() (driver.Connector, error) { return d.OpenConnector(name) })
 }

@@ -23,8 +23,8 @@ import (
 	"github.com/cachedpg/cachedpg/internal/space"
 )
 
-// dialTimeout bounds a connection attempt that has no context, as in pgx.
-const dialTimeout = 60 * time.Second
+// DialTimeout bounds a connection attempt that has no context, as in pgx.
+const DialTimeout = 60 * time.Second
 
 // dialledWith is how a connection was dialled. It is kept with that: a copy is not for each time that a pool gives it.
 type dialledWith struct {

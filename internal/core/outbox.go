@@ -23,7 +23,7 @@ func (d *DB) Relay(ctx context.Context, o outbox.RelayOptions) error {
 }
 
 func (d *DB) dialRelay(ctx context.Context) (backend.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	ctx, cancel := context.WithTimeout(ctx, DialTimeout)
 	defer cancel()
 	return d.dial(ctx)
 }

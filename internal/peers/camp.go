@@ -47,7 +47,7 @@ func NewCamp(kind Kind, facts ...string) Camp {
 	return Camp{kind, binary.BigEndian.Uint32(h.Sum(nil)) >> (32 - campBits)}
 }
 
-// The objects of a camp's locks, in lockCamps.
+// The objects of a camp's locks, in guard.LockCamps.
 const Writes = 1 << campBits
 
 func (c Camp) cacheLock() int { return int(c.kind)<<(campBits+1) | int(c.id) }

@@ -54,7 +54,7 @@ import (
 type Peers struct {
 	guard    *guard.Guard
 	self     func() Camp // of now
-	process  string      // see spaceKey
+	process  string      // its name in tests, which play several in one; else empty
 	policies string      // what all of a camp must agree on
 
 	// cold is called when what was a hit before may be none any more, first when

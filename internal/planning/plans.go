@@ -38,10 +38,10 @@ const (
 	MaxStatsBytes              = 2 << 20
 )
 
-// PlanBytes is the bound of a connector's plans, in bytes.
+// PlanBytes is the bound of the plans of an sql.DB, in bytes.
 func PlanBytes(c *config.Config) int64 { return min(max(c.Memory/4, minPlanBytes), MaxPlanBytes) }
 
-// planCache holds the plans of one connector for one catalog. Parsing costs tens of
+// planCache holds the plans of one sql.DB for one catalog. Parsing costs tens of
 // microseconds: no text, and no text that differs only in its literals, is parsed twice
 // while there is room.
 type planCache struct {

@@ -4,7 +4,7 @@
 //
 // What the core calls, and when:
 //
-//	Join, Leave               once for a connector and for each connection, when it has learned which database it reaches
+//	Join, Leave               once for an sql.DB and for each connection, when it has learned which database it reaches
 //	Enter                     by whoever is in it already, for what may outlast that, such as a commit without an outcome
 //	IsWarm, WatchLease.Holds  before a lookup: a new cache has begun, and PostgreSQL was asked lately for changes of the schema
 //	View, Loads.Await         before a text is planned: the catalog, or waiting for it
@@ -26,7 +26,8 @@
 //   - A superseded Space answers no read any more. It lives on until the last of its users has left.
 //
 // keeper*.go and doors.go are for a shared store alone, warm.go and watch_lease.go for one in memory, feed.go, which leads to
-// internal/feed, for both. The core marks the tags of a write before PostgreSQL commits it, and releases them by Writes; see package invalidation.
+// internal/feed, for both. The core marks the tags of a write before PostgreSQL commits it, and releases them by
+// Writes; see package invalidation.
 //
 // See docs/decisions: schema (D39-D41, D43, D44), shared-store (D45, D46, D48, D50, D51), processes (D52-D54),
 // server-identity (D74-D76, D79, D80).

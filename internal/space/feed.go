@@ -11,7 +11,7 @@ import (
 
 // Where the feed from the write-ahead log, which is package internal/feed, meets the space.
 
-// joinFeed makes sure that the log is followed if a connector asks for it. Who
+// joinFeed makes sure that the log is followed if a member asks for it. Who
 // calls it holds spacesMu.
 func (sp *Space) joinFeed(d *Member) {
 	if d.Config.External != config.ExternalWAL {

@@ -83,7 +83,7 @@ func (sp *Space) settled(id backend.Identity) bool {
 	return sp.Adrift.Load() == 0 && (sp.Key.Identity != id || sp.Underway.Load() == 0 && sp.Writes.Stats().Unresolved == 0)
 }
 
-// Forget has nothing asked through the connector any more.
+// Forget has nothing asked through d any more.
 func (sp *Space) Forget(d guard.Dialler) {
 	sp.Guard.Remove(d)
 	if f := sp.Feed.Load(); f != nil {

@@ -22,7 +22,7 @@ import (
 // stale entries in the other.
 type Space struct {
 	Key     spaceKey
-	named   string // as the connector's storeName that made it
+	named   string // the StoreName of the member that made it
 	Store   store.Store
 	Keeper  *Keeper                   // of a store that processes share, else nil
 	Guard   *guard.Guard              // the keeper's, if there is one
@@ -60,14 +60,14 @@ type Space struct {
 	Configured   atomic.Uint64 // counts how often the server's configuration was found changed
 
 	// Superseded: the database is elsewhere, see move.go. In a space in memory
-	// underway counts the statements between their marks and PostgreSQL's answer, adrift
+	// Underway counts the statements between their marks and PostgreSQL's answer, Adrift
 	// those of them that a pooler may lead elsewhere, and after are the
 	// spaces whose statements this one waits for.
 	Superseded       atomic.Bool
 	Underway, Adrift atomic.Int64
 	after            []*Space
 
-	// users are connectors, dialled connections and writers whose outcome is
+	// users are members, dialled connections and writers whose outcome is
 	// not known. While there is one a commit of ours may become visible, and a
 	// new space would not hear of it. Guarded by spacesMu.
 	users int

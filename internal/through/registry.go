@@ -41,7 +41,7 @@ type Recipe struct {
 	Mode    pgx.QueryExecMode
 	Session *backend.Session
 
-	// Guarded by recipes.mu.
+	// Guarded by Registry.mu.
 	size    int           // about, in bytes
 	tags    []store.Tag   // of relations with the strategy that the entry depends on
 	TTL     time.Duration // that the context of the last fill asked for, or zero
