@@ -111,12 +111,13 @@ type Plan struct {
 	digest [sha256.Size]byte
 	prefix atomic.Pointer[prefix]
 
-	always   []store.Tag // ReadTags of every result
-	lookups  []lookup    // relations whose key may be fixed
-	integers []span      // by parameter, those that are certainly integers
-	single   bool        // a row of the result is made of one row of the one relation in lookups
-	written  []store.Tag // WriteTags of every execution
-	changes  []change    // targets whose key may be fixed
+	always    []store.Tag // ReadTags of every result
+	lookups   []lookup    // relations whose key may be fixed
+	integers  []span      // by parameter, those that are certainly integers
+	single    bool        // a row of the result is made of one row of the one relation in lookups
+	written   []store.Tag // WriteTags of every execution
+	changes   []change    // targets whose key may be fixed
+	returning *Returning
 
 	reads, writes []uint32
 	mentions      []string // names that a temporary object would have in front of others
