@@ -1,7 +1,6 @@
 package catalog
 
 import (
-	"cmp"
 	"maps"
 	"slices"
 	"strings"
@@ -91,6 +90,7 @@ type join struct {
 	operands   [][2]uint32
 	typeCode   []codeRow
 	casts      [][3]uint32
+	castTypes  []uint32
 	deferrable bool
 	events     bool
 	schemas    schemaSum
@@ -99,6 +99,7 @@ type join struct {
 	functionCode map[uint32]runs
 	operatorCode map[uint32]runs
 	typeRuns     map[uint32]runs // user-defined code alone
+	special      map[uint32]*typ // modified or defaulted
 }
 
 // gather begins a join with the rows of all units.
@@ -113,6 +114,7 @@ func (l *loader) gather() *join {
 		j.operands = append(j.operands, u.operands...)
 		j.typeCode = append(j.typeCode, u.typeCode...)
 		j.casts = append(j.casts, u.casts...)
+		j.castTypes = append(j.castTypes, u.castTypes...)
 		j.events = j.events || u.events
 		j.deferrable = j.deferrable || slices.ContainsFunc(u.triggers, func(t triggerRow) bool { return t.Deferrable })
 		if id == own {
@@ -184,7 +186,8 @@ func (j *join) joinOperators() {
 }
 
 func (j *join) joinTypes() {
-	j.typeRuns = make(map[uint32]runs)
+	j.typeRuns, j.special = make(map[uint32]runs), make(map[uint32]*typ)
+	slices.Sort(j.castTypes)
 	position := make(map[uint32]int, len(j.types))
 	for i, t := range j.types {
 		position[t.OID] = i
@@ -200,6 +203,7 @@ func (j *join) joinTypes() {
 		t := &j.types[i]
 		code := j.typeRuns[t.OID]
 		t.Volatility, t.Writers = code.volatility(), code.writers
+		_, t.Cast = slices.BinarySearch(j.castTypes, t.OID)
 		base := t.OID
 		// A chain of domains has no cycles, but nothing here may hang on that.
 		for range position {
@@ -207,9 +211,13 @@ func (j *join) joinTypes() {
 			if !ok || j.types[at].Kind != 'd' {
 				break
 			}
+			t.modified = t.modified || j.types[at].modified
 			base = j.types[at].Base
 		}
-		j.types[i].Base = base
+		t.Base = base
+		if t.modified || t.defaulted {
+			j.special[t.OID] = t
+		}
 	}
 }
 
@@ -269,102 +277,4 @@ func (j *join) codeOf(c codeRow) runs {
 		return j.operatorCode[c.object]
 	}
 	return j.typeRuns[c.object]
-}
-
-func (j *join) joinRelations() {
-	for _, r := range j.relations {
-		u := j.units[r.OID]
-		slices.SortFunc(r.Columns, func(a, b Column) int { return cmp.Compare(a.Number, b.Number) })
-		r.View = j.views[r.OID]
-		for _, c := range r.Columns {
-			r.addCode(j.typeRuns[c.Type].writers, OnInsert|OnUpdate)
-		}
-		if !slices.Contains(u.partition, 0) {
-			r.Partitioned = r.named(u.partition)
-		}
-		for _, t := range u.triggers {
-			t.Columns = r.named(t.numbers)
-			r.Code = append(r.Code, t.Code)
-		}
-		r.Parents = slices.Sorted(slices.Values(u.parents))
-		for _, oid := range u.sources {
-			if source := j.byOID[oid]; source == nil || !source.System {
-				r.Sources = append(r.Sources, oid)
-			}
-		}
-		for _, c := range u.code {
-			if c.on&OnRead == 0 || r.RowSecurity {
-				r.addCode(j.codeOf(c).writers, c.on)
-			}
-		}
-		j.joinKeys(r, u)
-	}
-	j.joinReferences()
-	for _, r := range j.relations {
-		slices.Sort(r.Sources)
-		slices.SortFunc(r.Code, compareCode)
-		r.Code = slices.CompactFunc(r.Code, func(a, b Code) bool { return compareCode(a, b) == 0 })
-		slices.SortFunc(r.Keys, func(a, b Key) int { return cmp.Compare(a.Index, b.Index) })
-		slices.SortFunc(r.References, func(a, b Reference) int {
-			return cmp.Or(cmp.Compare(a.Table, b.Table), slices.Compare(a.Columns, b.Columns))
-		})
-	}
-}
-
-// named returns the names of the columns with these numbers; nil for none.
-func (r *Relation) named(numbers []int16) (names []string) {
-	for _, number := range numbers {
-		if i := columnIndex(r.Columns, number); i >= 0 {
-			names = append(names, r.Columns[i].Name)
-		}
-	}
-	return names
-}
-
-// addCode adds functions that are not a trigger's.
-func (r *Relation) addCode(functions []uint32, on Commands) {
-	for _, f := range functions {
-		r.Code = append(r.Code, Code{Function: f, On: on})
-	}
-}
-
-func compareCode(a, b Code) int {
-	return cmp.Or(cmp.Compare(a.Function, b.Function), cmp.Compare(a.On, b.On), slices.Compare(a.Columns, b.Columns),
-		compareBool(a.Trigger, b.Trigger), compareBool(a.Row, b.Row), compareBool(a.Deferrable, b.Deferrable))
-}
-
-func compareBool(a, b bool) int {
-	switch {
-	case a == b:
-		return 0
-	case a:
-		return 1
-	}
-	return -1
-}
-
-func (j *join) joinKeys(r *Relation, u *unit) {
-	for _, k := range u.keys {
-		for _, number := range k.numbers {
-			// The column's own collation decides what = means in a query.
-			if i := columnIndex(r.Columns, number); i >= 0 && r.Columns[i].Deterministic {
-				k.Columns = append(k.Columns, i)
-			}
-		}
-		if len(k.Columns) == len(k.numbers) {
-			r.Keys = append(r.Keys, k.Key)
-		}
-	}
-}
-
-// joinReferences puts foreign keys to the relations that they point to; they are loaded with those that have them.
-func (j *join) joinReferences() {
-	for _, u := range j.units {
-		for _, f := range u.references {
-			if r := j.byOID[f.to]; r != nil {
-				f.Columns = r.named(f.numbers)
-				r.References = append(r.References, f.Reference)
-			}
-		}
-	}
 }

@@ -16,7 +16,7 @@ type Digest [32]byte
 // DigestVersion names what a Digest covers and how it is made. Digests of
 // different versions cannot be compared: it is to be raised with every change
 // of parts.
-const DigestVersion = 3
+const DigestVersion = 4
 
 // A Digest is made of rows that come in any order: their hashes are added up, those of each
 // unit by themselves.
@@ -24,7 +24,7 @@ const DigestVersion = 3
 // ownerOf is the column that holds the relation which a row is a part of.
 var ownerOf = map[string]int{
 	kindRelation: 0, kindColumn: 0, kindKey: 1, kindInherit: 0, kindPartition: 0, kindReference: 1,
-	kindTrigger: 0, kindRule: 0, kindCode: 0, kindSource: 0, kindVersion: 0, kindType: 7,
+	kindTrigger: 0, kindRule: 0, kindCode: 0, kindSource: 0, kindVersion: 0, kindType: 7, kindLeading: 0,
 }
 
 // schemaOf is the column that holds the schema of what is no part of a relation.

@@ -81,7 +81,7 @@ func dump(s *catalog.Snapshot) string {
 			continue
 		}
 		d.line("type %s.%s kind %c base %s element %s %c%s", t.Schema, t.Name, t.Kind, d.typ(t.Base), d.typ(t.Element), t.Volatility,
-			flags("builtin", t.Builtin, "reg", t.Reg, "may-write", len(t.Writers) > 0))
+			flags("builtin", t.Builtin, "reg", t.Reg, "may-write", len(t.Writers) > 0, "cast", t.Cast))
 	}
 	for _, c := range s.Casts() {
 		d.line("cast %s to %s %c%s", d.typ(c.Source), d.typ(c.Target), c.Volatility, flags("may-write", len(c.Writers) > 0))
@@ -107,7 +107,8 @@ func (d *dumper) dumpRelation(r *catalog.Relation) {
 		if c.Generated != 0 {
 			base += " generated " + string(c.Generated)
 		}
-		d.line("\tcolumn %d %s %s%s%s", c.Number, c.Name, d.typ(c.Type), base, flags("nondeterministic", !c.Deterministic))
+		d.line("\tcolumn %d %s %s%s%s", c.Number, c.Name, d.typ(c.Type), base,
+			flags("nondeterministic", !c.Deterministic, "default", c.Default, "modified", c.Modified))
 	}
 	if r.Partitioned != nil {
 		d.line("\tpartitioned by %s", strings.Join(r.Partitioned, ", "))
@@ -121,10 +122,17 @@ func (d *dumper) dumpRelation(r *catalog.Relation) {
 		keys = append(keys, fmt.Sprintf("\tkey (%s)%s\n", strings.Join(columns, ", "), flags("primary", k.Primary, "deferrable", k.Deferrable, "rivalled", k.Rivalled)))
 	}
 	d.WriteString(strings.Join(keys, ""))
+	for _, i := range r.Leading {
+		d.line("\tleading %s", r.Columns[i].Name)
+	}
 	d.list("parents", r.Parents)
 	d.list("children", r.Children)
 	for _, f := range r.References {
-		d.line("\treferenced by %s (%s)%s", d.relation(f.Table), strings.Join(f.Columns, ", "), flags("on-delete", f.OnDelete, "on-update", f.OnUpdate))
+		d.line("\treferenced by %s (%s) -> (%s)%s%s", d.relation(f.Table), strings.Join(f.Referencing, ", "), strings.Join(f.Columns, ", "),
+			action(" on-delete ", f.Deletes, f.OnDelete), action(" on-update ", f.Updates, f.OnUpdate))
+	}
+	for _, f := range r.Foreign {
+		d.line("\tforeign (%s) -> %s (%s)", strings.Join(f.Columns, ", "), d.relation(f.Table), strings.Join(f.Referenced, ", "))
 	}
 	var code []string
 	for _, c := range r.Code {
@@ -184,6 +192,16 @@ func (d *dumper) typ(oid uint32) string {
 		return t.Name
 	}
 	return t.Schema + "." + t.Name
+}
+
+func action(event string, a catalog.Action, any bool) string {
+	switch {
+	case any != (a != catalog.NoAction):
+		return event + "in doubt"
+	case any:
+		return event + string(a)
+	}
+	return ""
 }
 
 // flags takes pairs of a name and whether to write it.

@@ -1,11 +1,6 @@
 package catalog
 
-import (
-	"fmt"
-	"slices"
-	"strconv"
-	"strings"
-)
+import "strings"
 
 // loader collects the rows of one load. Rows come in any order, so everything
 // that joins two of them waits for contents.
@@ -51,7 +46,9 @@ type unit struct {
 	operands   [][2]uint32 // function, type of an argument or of the result
 	typeCode   []codeRow
 	casts      [][3]uint32 // source, target, function
-	events     bool        // see Snapshot.EventTriggers
+	castTypes  []uint32    // see Type.Cast
+	leading    []int16
+	events     bool // see Snapshot.EventTriggers
 	schemas    schemaSum
 
 	digest sum
@@ -67,7 +64,9 @@ type (
 		Operator
 	}
 	typ struct {
-		relation uint32 // of a composite type
+		relation  uint32 // of a composite type
+		modified  bool   // a domain, or the type below it, has a type modifier
+		defaulted bool
 		Type
 	}
 	keyRow struct {
@@ -75,8 +74,9 @@ type (
 		Key
 	}
 	referenceRow struct {
-		to      uint32
-		numbers []int16
+		to          uint32
+		referenced  []int16
+		referencing []int16
 		Reference
 	}
 	triggerRow struct {
@@ -152,7 +152,7 @@ func (l *loader) fact(kind string, v [][]byte) {
 	case kindColumn:
 		u.columns = append(u.columns, Column{
 			Name: l.text(v[1]), Number: l.int16(v[2]), Type: l.oid(v[3]),
-			Deterministic: l.bool(v[4]), Generated: char(v[5]),
+			Deterministic: l.bool(v[4]), Generated: char(v[5]), Default: l.bool(v[7]), Modified: l.bool(v[8]),
 		})
 	case kindKey:
 		u.keys = append(u.keys, keyRow{l.numbers(v[4]),
@@ -164,8 +164,10 @@ func (l *loader) fact(kind string, v [][]byte) {
 	case kindEvent:
 		u.events = true
 	case kindReference:
-		u.references = append(u.references, referenceRow{l.oid(v[0]), l.numbers(v[2]),
-			Reference{Table: l.oid(v[1]), OnDelete: l.bool(v[3]), OnUpdate: l.bool(v[4])}})
+		u.references = append(u.references, referenceRow{l.oid(v[0]), l.numbers(v[2]), l.numbers(v[3]),
+			Reference{Table: l.oid(v[1]), Deletes: action(v[4]), Updates: action(v[5])}})
+	case kindLeading:
+		u.leading = append(u.leading, l.int16(v[1]))
 	case kindTrigger:
 		t := triggerRow{nil, Code{Function: l.oid(v[1]), Trigger: true}}
 		t.On, t.Row = triggerCommands(l.int16(v[2]))
@@ -194,11 +196,13 @@ func (l *loader) fact(kind string, v [][]byte) {
 			Base: l.oid(v[4]), Element: l.oid(v[5])}
 		t.Builtin = isBuiltin(t.OID, t.Schema)
 		t.Reg = t.Builtin && strings.HasPrefix(t.Name, "reg")
-		u.types = append(u.types, typ{l.oid(v[6]), t})
+		u.types = append(u.types, typ{l.oid(v[6]), l.bool(v[8]), l.bool(v[9]), t})
 	case kindTypeCode:
 		u.typeCode = append(u.typeCode, codeRow{of: l.oid(v[0]), kind: char(v[1]), object: l.oid(v[2])})
 	case kindCast:
 		u.casts = append(u.casts, [3]uint32{l.oid(v[0]), l.oid(v[1]), l.oid(v[2])})
+	case kindCastType:
+		u.castTypes = append(u.castTypes, l.oid(v[0]))
 	case kindVersion:
 		if string(v[1]) == "pg_namespace" {
 			u.schemas.add(l.oid(v[2]), l.oid(v[3]))
@@ -319,72 +323,4 @@ func ruleCommands(event byte) Commands {
 		return OnDelete
 	}
 	return OnInsert | OnUpdate | OnDelete
-}
-
-// text returns b as a string that is shared with its equals: names repeat.
-func (l *loader) text(b []byte) string {
-	s, ok := l.interned[string(b)]
-	if !ok {
-		s = string(b)
-		l.interned[s] = s
-	}
-	return s
-}
-
-func (l *loader) oid(b []byte) uint32 {
-	n, err := strconv.ParseUint(string(b), 10, 32)
-	if err != nil {
-		l.fail("oid", b)
-	}
-	return uint32(n)
-}
-
-func (l *loader) int16(b []byte) int16 {
-	n, err := strconv.ParseInt(string(b), 10, 16)
-	if err != nil {
-		l.fail("int2", b)
-	}
-	return int16(n)
-}
-
-func (l *loader) int64(b []byte) int64 {
-	n, err := strconv.ParseInt(string(b), 10, 64)
-	if err != nil {
-		l.fail("int8", b)
-	}
-	return n
-}
-
-func (l *loader) numbers(b []byte) []int16 {
-	var n []int16
-	for s := range strings.SplitSeq(string(b), ",") {
-		n = append(n, l.int16([]byte(s)))
-	}
-	return n
-}
-
-func (l *loader) bool(b []byte) bool {
-	if s := string(b); s != "true" && s != "false" {
-		l.fail("bool", b)
-	}
-	return string(b) == "true"
-}
-
-// char returns a "char" as text, which is empty for 0.
-func char(b []byte) byte {
-	if len(b) == 0 {
-		return 0
-	}
-	return b[0]
-}
-
-func (l *loader) fail(what string, b []byte) {
-	if l.err == nil {
-		l.err = fmt.Errorf("unexpected %s %q", what, b)
-	}
-}
-
-// columnIndex returns the position of an attribute number, or -1.
-func columnIndex(columns []Column, number int16) int {
-	return slices.IndexFunc(columns, func(c Column) bool { return c.Number == number })
 }

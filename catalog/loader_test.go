@@ -11,8 +11,11 @@ func TestUnexpectedRowsAreErrors(t *testing.T) {
 		"r|x|public|t|r|p|false",
 		"r|1|public|t|r|p|t",
 		"r|4294967296|public|t|r|p|false",
-		"a|1|name|32768|23|true|",
-		"a||name|1|23|true|",
+		"a|1|name|32768|23|true||9|false|false",
+		"a||name|1|23|true||9|false|false",
+		"a|1|name|1|23|true||9|false|",
+		"l|1|",
+		"f|1|1|1|1,|c|c",
 		"k|1|2|true|false|1,,2|false",
 		"k|1|2|true|false||false",
 	} {
@@ -34,11 +37,11 @@ func TestRowsOfUnknownRelations(t *testing.T) {
 	l := newLoader()
 	for _, row := range []string{
 		"r|1|public|t|r|p|false",
-		"a|1|id|1|23|true|",
+		"a|1|id|1|23|true||9|false|false",
 		"k|9|1|true|false|1,2|false", // column 2 is not known
 		"k|9|7|true|false|1|false",
 		"i|7|1", "i|1|7",
-		"f|7|1|1|true|true",
+		"f|7|1|1|1|c|a", "f|1|1|2|1|c|a", "l|1|2", "l|7|1",
 		"w|7|3", "t|7|8|4|false|1,2", "c|7|p|8|c", "v|7|1", "d|7|p|8", "g|7|8",
 	} {
 		var values [][]byte
@@ -52,7 +55,7 @@ func TestRowsOfUnknownRelations(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := NewSnapshot(c)
-	if r := s.ByOID(1); len(s.relations) != 1 || len(r.Keys) != 0 || len(r.Columns) != 1 || len(s.Ancestors(1)) != 1 {
+	if r := s.ByOID(1); len(s.relations) != 1 || len(r.Keys) != 0 || len(r.Columns) != 1 || len(s.Ancestors(1)) != 1 || len(r.Foreign) != 1 || len(r.Leading) != 0 {
 		t.Errorf("got %+v", r)
 	}
 }

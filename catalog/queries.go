@@ -71,6 +71,8 @@ const (
 	kindEvent     = "e"
 	kindOperand   = "u"
 	kindVersion   = "n"
+	kindLeading   = "l"
+	kindCastType  = "z"
 
 	// No facts, see views and Reload.
 	kindView   = "V"
@@ -109,7 +111,7 @@ var parts = []part{
 	// Of composite types ('c') the columns say what a type is made of.
 	{kindColumn,
 		[]string{"a.attrelid", "a.attname", "a.attnum", "a.atttypid",
-			"coalesce(l.collisdeterministic, true)", "a.attgenerated", "a.xmin"},
+			"coalesce(l.collisdeterministic, true)", "a.attgenerated", "a.xmin", "a.atthasdef OR a.attidentity <> ''", "a.atttypmod >= 0"},
 		`FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
 		LEFT JOIN pg_collation l ON l.oid = a.attcollation
 		WHERE a.attnum > 0 AND NOT a.attisdropped
@@ -131,6 +133,14 @@ var parts = []part{
 		AND i.indpred IS NULL AND i.indexprs IS NULL AND m.amname = 'btree' AND c.relkind <> 't'
 		AND NOT ` + odd("i") + ` AND ` + userRelation, "i.indrelid", ""},
 
+	// One row for a column, however many indexes it leads: another one changes nothing.
+	{kindLeading, []string{"w.indrelid", "w.attnum"},
+		`FROM (SELECT DISTINCT i.indrelid, i.indkey[0] AS attnum
+		FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid JOIN pg_opclass o ON o.oid = i.indclass[0]
+		WHERE i.indisvalid AND i.indisready AND i.indislive AND i.indkey[0] > 0
+		AND o.opcdefault AND o.oid < 16384 AND o.opcmethod IN (SELECT oid FROM pg_am WHERE amname IN ('btree', 'hash'))
+		AND c.relkind <> 't' AND ` + userRelation + `) w WHERE true`, "w.indrelid", ""},
+
 	// A partition that is being detached concurrently counts until it is gone. Those of indexes mean nothing.
 	{kindInherit, []string{"inhrelid", "inhparent"}, `FROM pg_inherits WHERE inhrelid NOT IN (SELECT indexrelid FROM pg_index)`, "inhrelid", ""},
 
@@ -143,8 +153,8 @@ var parts = []part{
 	{kindPartition, []string{"partrelid", "array_to_string(partattrs::int2[], ',')"}, `FROM pg_partitioned_table WHERE true`, "partrelid", ""},
 
 	{kindReference,
-		[]string{"confrelid", "conrelid", "array_to_string(confkey, ',')",
-			"confdeltype IN ('c', 'n', 'd')", "confupdtype IN ('c', 'n', 'd')"},
+		[]string{"confrelid", "conrelid", "array_to_string(confkey, ',')", "array_to_string(conkey, ',')",
+			"confdeltype", "confupdtype"},
 		`FROM pg_constraint WHERE contype = 'f'`, "conrelid", ""},
 
 	// Internal triggers are those of foreign keys and deferrable keys; up to
@@ -236,7 +246,7 @@ var parts = []part{
 
 	{kindType, []string{"t.oid", "n.nspname", "t.typname", "t.typtype", "t.typbasetype",
 		"CASE WHEN t.typsubscript = 'array_subscript_handler'::regproc AND t.typlen = -1 THEN t.typelem ELSE 0 END",
-		"t.typrelid", rowType},
+		"t.typrelid", rowType, "t.typtypmod >= 0", "t.typdefault IS NOT NULL"},
 		`FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace LEFT JOIN pg_type e ON ` + arrayOf + `
 		WHERE true`, rowType, "t.oid >= 16384"},
 
@@ -282,6 +292,9 @@ var parts = []part{
 	{kindCast, []string{"c.castsource", "c.casttarget", "CASE WHEN c.castfunc = 0 THEN " + stableFunction + " ELSE c.castfunc END"},
 		`FROM pg_cast c WHERE c.oid >= 16384 AND (c.castfunc <> 0 OR c.castmethod = 'i' AND EXISTS (SELECT FROM pg_type t
 			WHERE t.oid = c.casttarget AND (t.typcategory IN ('A', 'C', 'D', 'R') OR t.typname LIKE 'reg%')))`, "", ""},
+
+	{kindCastType, []string{"w.typ"},
+		`FROM (SELECT castsource AS typ FROM pg_cast WHERE oid >= 16384 UNION SELECT casttarget FROM pg_cast WHERE oid >= 16384) w`, "", ""},
 }
 
 // stableFunction is the OID of now(), for whatever is as stable as that.

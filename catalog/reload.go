@@ -30,7 +30,7 @@ import (
 // changed everything is read.
 //
 // Some rows are written in place, without an id: what VACUUM, ANALYZE and CREATE INDEX note
-// in pg_class. Nothing of that is in a Snapshot.
+// in pg_class of the table. Nothing of that is in a Snapshot.
 //
 // Definitions of views are made of names, and so always read, of every view.
 //

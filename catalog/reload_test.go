@@ -32,6 +32,7 @@ var mutations = []string{
 	"ALTER TABLE a ALTER COLUMN b TYPE bigint", "ALTER TABLE a ALTER COLUMN b TYPE int", "ALTER TABLE a ALTER COLUMN c TYPE small", "ALTER TABLE a RENAME TO a2", "ALTER TABLE a2 RENAME TO a",
 	"CREATE TABLE _a (id int)", "DROP TABLE _a", // the array type of a makes room for it
 	"CREATE UNIQUE INDEX a_c ON a (c)", "DROP INDEX a_c", "CREATE UNIQUE INDEX a_odd ON a (c text_pattern_ops)", "DROP INDEX a_odd", "CREATE INDEX a_f ON a (f(b))", "DROP INDEX a_f",
+	"CREATE INDEX a_plain ON a (c, b)", "CREATE INDEX a_twice ON a USING hash (c)", "DROP INDEX a_plain", "DROP INDEX a_twice", "ALTER DOMAIN small SET DEFAULT 's'", "ALTER TABLE b ALTER d SET DEFAULT 3",
 	"ALTER TABLE a ADD CONSTRAINT positive CHECK (f(b) > 0)", "ALTER TABLE a DROP CONSTRAINT positive",
 	"ALTER TABLE b ADD CONSTRAINT b_a FOREIGN KEY (d) REFERENCES a (b) ON UPDATE SET NULL", "ALTER TABLE b DROP CONSTRAINT b_a",
 	"CREATE VIEW v AS SELECT id, c FROM a", "DROP VIEW v CASCADE", "CREATE OR REPLACE VIEW v AS SELECT id, c, b FROM a", "CREATE VIEW w AS SELECT v.*, f(id) FROM v", "ALTER VIEW v RENAME TO v2",

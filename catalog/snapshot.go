@@ -54,7 +54,8 @@ type Contents struct {
 // NewSnapshot makes a Snapshot and takes over what c points to.
 //
 // It fills in what follows from the rest: Children from Parents, a Column's
-// Number (its position) and BaseType (through Types) where they are zero, a
+// Number (its position) and BaseType (through Types) where they are zero, a Reference's
+// OnDelete and OnUpdate where it has an Action, a
 // Type's Base and Volatility where they are zero. Keys are put primary first.
 func NewSnapshot(c Contents) *Snapshot {
 	s := &Snapshot{
@@ -127,6 +128,10 @@ func (s *Snapshot) addRelations() {
 					c.BaseType = t.Base
 				}
 			}
+		}
+		for i := range r.References {
+			f := &r.References[i]
+			f.OnDelete, f.OnUpdate = f.OnDelete || f.Deletes != NoAction, f.OnUpdate || f.Updates != NoAction
 		}
 		slices.SortStableFunc(r.Keys, func(a, b Key) int {
 			switch {

@@ -57,7 +57,7 @@ const relations = `(SELECT concat_ws(',', count(*), sum(hashtextextended(ROW(
 var versionsOfAll = settle + `WITH temporary AS (SELECT oid FROM pg_class WHERE relpersistence = 't')
 	SELECT concat_ws(' ', ` + relations + func() (expressions string) {
 	for _, from := range [][2]string{
-		{"pg_attribute WHERE attnum > 0 AND attrelid NOT IN (SELECT oid FROM pg_class WHERE relkind IN ('i', 'I', 't'))", "attrelid"}, {"pg_index WHERE indisunique", "indrelid"},
+		{"pg_attribute WHERE attnum > 0 AND attrelid NOT IN (SELECT oid FROM pg_class WHERE relkind IN ('i', 'I', 't'))", "attrelid"}, {"pg_index WHERE true", "indrelid"},
 		{"pg_constraint WHERE true", "conrelid"}, {"pg_trigger WHERE true", "tgrelid"}, {"pg_rewrite WHERE true", "ev_class"},
 		{"pg_policy WHERE true", "polrelid"}, {"pg_attrdef WHERE true", "adrelid"}, {"pg_inherits WHERE true", "inhrelid"},
 		{"pg_partitioned_table WHERE true", "partrelid"},

@@ -49,6 +49,10 @@ var changes = []string{
 	"CREATE UNIQUE INDEX CONCURRENTLY a_size ON a (size)",
 	"REINDEX INDEX CONCURRENTLY a_size",
 	"DROP INDEX a_size",
+	"CREATE INDEX a_size ON a (size)", // its rows are found by another column
+	"DROP INDEX a_size",
+	"CREATE INDEX CONCURRENTLY a_size ON a USING hash (size) WHERE id > 7",
+	"DROP INDEX CONCURRENTLY a_size",
 	"ALTER TABLE b ADD CONSTRAINT b_a FOREIGN KEY (a) REFERENCES a ON DELETE CASCADE",
 	"ALTER TABLE b DROP CONSTRAINT b_a",
 	"ALTER TABLE a DISABLE TRIGGER t",
@@ -114,7 +118,9 @@ var idle = []string{
 	"TRUNCATE b", "REFRESH MATERIALIZED VIEW m", "CLUSTER a USING a_pkey", "REINDEX TABLE b",
 	"CREATE TEMP TABLE mine (id int PRIMARY KEY, name text); ALTER TABLE mine ADD COLUMN more int; CREATE TEMP VIEW ours AS SELECT id FROM mine",
 	"DROP TABLE mine CASCADE",
-	"CREATE INDEX a_name ON a (name)", // finds no row by a key
+	"CREATE INDEX a_both ON a (id, name)", // rows are found by this column already
+	"REINDEX INDEX CONCURRENTLY a_both", "DROP INDEX a_both",
+	"CREATE INDEX a_name ON a USING brin (name)", "CREATE INDEX a_lower ON a (lower(name))", "CREATE INDEX a_like ON a (name text_pattern_ops)",
 	"BEGIN; ALTER TABLE a ADD COLUMN undone int; ROLLBACK",
 	"ALTER TABLE a SET (fillfactor = 70)",
 	"CREATE STATISTICS s ON id, name FROM a",
@@ -217,6 +223,29 @@ func TestWhatChangesNothingIsNoChange(t *testing.T) {
 			if !w.ask().Same {
 				t.Errorf("%s: noticed twice", sql)
 			}
+		}
+	})
+}
+
+// What REINDEX finds valid again may be used.
+func TestAnIndexThatBecomesValidIsAChange(t *testing.T) {
+	t.Parallel()
+	watching(t, func(t *testing.T, dsn string, watcher *pgx.Conn, _ string) {
+		w := asking{t, catalog.NewWatch(watcher)}
+		conn, loader := pgtest.Connect(t, dsn), pgtest.Connect(t, dsn)
+		run(t, conn, "INSERT INTO a (id, size) VALUES (1, 7), (2, 7)")
+		if _, err := conn.Exec(context.Background(), "CREATE UNIQUE INDEX CONCURRENTLY a_size ON a (size)"); err == nil {
+			t.Fatal("it is unique")
+		}
+		run(t, conn, "DELETE FROM a")
+		w.ask()
+		before := load(t, loader)
+		run(t, conn, "REINDEX INDEX a_size")
+		if w.ask().Same {
+			t.Error("not noticed")
+		}
+		if reload(t, loader, before).Digest() == before.Digest() {
+			t.Error("the digest stays")
 		}
 	})
 }

@@ -264,7 +264,10 @@ func isRemark(node any) bool {
 		return n.DropStmt.RemoveType == pg.ObjectType_OBJECT_STATISTIC_EXT
 	case *pg.Node_IndexStmt:
 		s := n.IndexStmt
-		return !s.Unique && s.WhereClause == nil && allOf(s.IndexParams, func(n *pg.Node) bool { // an expression is code that runs in each write
+		if s.AccessMethod == "btree" || s.AccessMethod == "hash" { // its first column may be one by which reads find rows
+			return false
+		}
+		return s.WhereClause == nil && allOf(s.IndexParams, func(n *pg.Node) bool { // an expression is code that runs in each write
 			e := n.GetIndexElem()
 			return e.GetName() != "" && len(e.Opclass) == 0
 		})

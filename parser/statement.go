@@ -38,7 +38,7 @@ const (
 	Do // with Statement.Body
 	Call
 	Show
-	Remark      // COMMENT, CREATE ROLE, CREATE INDEX of plain columns, …: changes of the catalog that no plan and no cached result depends on
+	Remark      // COMMENT, CREATE ROLE, REINDEX, CREATE INDEX USING gin, …: changes of the catalog that no plan and no cached result depends on
 	Maintenance // VACUUM, ANALYZE, CHECKPOINT, LOAD: no table content changes
 	Empty       // a text without a command
 )

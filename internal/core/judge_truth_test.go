@@ -66,7 +66,8 @@ var entered = regexp.MustCompile(`^pg_catalog\.pg_(attrdef|attribute|class|const
 // schemaQuery gives what those hold of other objects of users.
 const schemaQuery = `SELECT coalesce(pg_catalog.md5(pg_catalog.string_agg(line, '|' ORDER BY line)), '') FROM (
  WITH permanent AS (SELECT * FROM pg_catalog.pg_class WHERE oid >= 16384 AND relpersistence <> 't'
-  AND oid NOT IN (SELECT indexrelid FROM pg_catalog.pg_index WHERE NOT indisunique AND NOT indisexclusion AND indpred IS NULL AND indexprs IS NULL)),
+  AND oid NOT IN (SELECT indexrelid FROM pg_catalog.pg_index JOIN pg_catalog.pg_class x ON x.oid = indexrelid WHERE NOT indisexclusion AND indpred IS NULL AND indexprs IS NULL
+   AND x.relam NOT IN (SELECT a.oid FROM pg_catalog.pg_am a WHERE a.amname IN ('btree', 'hash')))),
  schemas AS (SELECT * FROM pg_catalog.pg_namespace WHERE nspname !~ '^pg_(toast_)?temp_')
  SELECT 'class' || (pg_catalog.to_jsonb(c) - '{relhasindex,relpages,reltuples,relallvisible,relallfrozen}'::text[])::text AS line FROM permanent c
  UNION ALL SELECT 'namespace' || n::text FROM schemas n

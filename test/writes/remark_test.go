@@ -21,7 +21,7 @@ func TestWhatChangesNoPlanInvalidatesNone(t *testing.T) {
 		role := "remarked_" + strings.ToLower(rand.Text())
 		f.Cleanup(func() { pgtest.Exec(t, database, "DROP ROLE IF EXISTS "+role) })
 		for _, text := range []string{"COMMENT ON TABLE users IS 'people'", "COMMENT ON COLUMN users.name IS 'theirs'", "CREATE ROLE " + role,
-			"CREATE INDEX users_city ON users (city, name DESC) INCLUDE (id)", "CREATE INDEX users_name ON users USING hash (name)", "CREATE INDEX days_id ON days (id)", "REINDEX TABLE users", "CLUSTER users USING users_pkey",
+			"CREATE INDEX users_city ON users USING brin (city, name)", "CREATE INDEX days_id ON days USING brin (id)", "REINDEX TABLE users", "CLUSTER users USING users_pkey",
 			"CREATE STATISTICS users_both ON name, city FROM users", "ALTER STATISTICS users_both SET STATISTICS 7", "DROP STATISTICS users_both", "ALTER TABLE users SET (fillfactor = 70, autovacuum_enabled = off)"} {
 			f.Exec(text)
 			f.Hit(harness.UserByID, 1)
@@ -46,6 +46,24 @@ func TestWhatChangesNoPlanInvalidatesNone(t *testing.T) {
 		f.Exec("COMMENT ON TABLE users IS 'people again'")
 		f.Fresh(harness.UserByID, 1)
 		f.Exec("DROP EVENT TRIGGER " + role)
+	})
+}
+
+// Reads depend on rows by the columns that indexes lead.
+func TestAnIndexReplacesPlans(t *testing.T) {
+	harness.InBothStores(t, func(t *testing.T, keys ...string) {
+		f := harness.New(t, pgtest.Database(t), "cache_statement", harness.People+`
+			CREATE TABLE days (id int, day int) PARTITION BY RANGE (day); CREATE TABLE days_1 PARTITION OF days FOR VALUES FROM (0) TO (10);`, keys...)
+		for _, text := range []string{"CREATE INDEX users_city ON users (city, name DESC) INCLUDE (id)", "CREATE INDEX users_name ON users USING hash (name)", "CREATE INDEX days_id ON days (id)",
+			"REINDEX INDEX CONCURRENTLY users_city", "DROP INDEX users_city", "DROP INDEX CONCURRENTLY users_name", "DROP INDEX days_id"} {
+			f.Again(harness.UserByID, 1)
+			planned := inside.Catalog(f.DB)
+			f.Exec(text)
+			f.Fresh(harness.UserByID, 1)
+			if inside.Catalog(f.DB) == planned {
+				f.Errorf("%s: the catalog remains", text)
+			}
+		}
 	})
 }
 
