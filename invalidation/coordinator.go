@@ -45,6 +45,7 @@ type Coordinator struct {
 
 	pending  atomic.Int64
 	intents  atomic.Uint64
+	spared   atomic.Uint64
 	releases atomic.Uint64
 	failures atomic.Uint64
 }
@@ -106,6 +107,7 @@ func (c *Coordinator) Close() error {
 // Stats are counters of writes since New, and gauges of now.
 type Stats struct {
 	Intents          uint64 // successful calls of Intend that marked something
+	Spared           uint64 // intents that were taken back
 	Releases         uint64 // writes whose release the store took
 	ReleaseFailures  uint64 // attempts to release that the store did not take
 	Pending          int    // writes with a known outcome that are not released yet
@@ -117,6 +119,7 @@ type Stats struct {
 func (c *Coordinator) Stats() Stats {
 	s := Stats{
 		Intents:         c.intents.Load(),
+		Spared:          c.spared.Load(),
 		Releases:        c.releases.Load(),
 		ReleaseFailures: c.failures.Load(),
 		Pending:         int(c.pending.Load()),

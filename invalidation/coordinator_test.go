@@ -51,6 +51,69 @@ func TestIntendAddsTags(t *testing.T) {
 	closeNow(t, c)
 }
 
+// sparing is a scripted store that spares.
+type sparing struct{ *scripted }
+
+func (s sparing) Spare(_ context.Context, w store.WriterID, tags []store.Tag) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.record("spare", tags)
+	if err := s.fails(); err != nil {
+		return err
+	}
+	for _, t := range tags {
+		delete(s.dirty, t)
+	}
+	return nil
+}
+
+// I27: what is spared is no part of the write any more, nothing else is spared, and what
+// could not be is released.
+func TestSpare(t *testing.T) {
+	s := sparing{newScripted()}
+	c := New(s, Options{Local: true})
+	spare := func(w *Write, want error, n ...int) {
+		t.Helper()
+		if err := w.Spare(ctx, tags(n...)); err != want {
+			t.Errorf("Spare: %v, want %v", err, want)
+		}
+	}
+	w := c.Begin()
+	spare(w, nil, 1)
+	mustIntend(t, w, 1, 2, 3)
+	mustIntend(t, w, 4)
+	w.Remember(tags(5))
+	spare(w, nil, 5, 6, 3, 1, 3)
+	spare(w, nil, 3)
+	s.failing = 1
+	spare(w, errStore, 2)
+	mustIntend(t, w, 3, 4) // sends what it remembers as well
+	spare(w, nil, 5)
+	s.want(t, "intend 1 2 3", "intend 4", "spare 3 1 3", "spare 2", "intend 5 3", "spare 5")
+	s.failing = 1
+	w.Release()
+	spare(w, errOver, 2)
+	c.Kick()
+	closeNow(t, c)
+	s.want(t, "release 2 4 3", "release 2 4 3")
+	if got := c.Stats(); got != (Stats{Intents: 3, Spared: 3, Releases: 1, ReleaseFailures: 1}) {
+		t.Errorf("stats: %+v", got)
+	}
+}
+
+func TestSpareInAStoreThatCannot(t *testing.T) {
+	s := newScripted()
+	c := New(s, Options{Local: true})
+	w := c.Begin()
+	mustIntend(t, w, 1, 2)
+	if err := w.Spare(ctx, tags(1)); err != nil {
+		t.Error(err)
+	}
+	w.Release()
+	s.want(t, "intend 1 2", "release 1 2")
+	closeNow(t, c)
+}
+
 func TestIntendOfManyTags(t *testing.T) {
 	s := newScripted()
 	c := New(s, Options{Local: true})

@@ -155,6 +155,14 @@
 //	     existing ones were dropped. It is open when every write is over, and on disk, that was
 //	     under way at a moment after the store had stopped letting commits leave out intents.
 //
+// A statement outside of a transaction is marked before PostgreSQL tells what it has changed,
+// with tags that name more than that. For a store in one process:
+//
+//	I27  An intent is spared only when the outcome of its write is known, and every result that
+//	     the write has made stale depends on a tag on which it has another intent. The tag has its
+//	     stamp again only if every writer that had an intent on it since has spared it. Who
+//	     finds it with that stamp has looked at the others after those intents were acknowledged.
+//
 // The store and this package keep I1 to I7, the reader keeps I8 and I9, Generations
 // keeps I10. The shared store and the driver's keeper (internal/space) keep I12 to I16
 // and I26, its peers (internal/peers) I23 and I24, its queue (internal/behind) I25.

@@ -27,6 +27,7 @@ var (
 	schema = store.Tag{Kind: store.TagSchema}
 	tableA = tag(1)
 	tableB = tag(2)
+	rowA   = store.Tag{Relation: 1, Kind: store.TagRow, Index: 3, Value: 4}
 	query  = store.Key{1}
 )
 
@@ -84,10 +85,22 @@ func (s *stage) result(database int, tags ...store.Tag) int {
 func (s *stage) begin(tags ...store.Tag) *Write {
 	s.t.Helper()
 	w := s.c.Begin()
+	s.intend(w, tags...)
+	return w
+}
+
+func (s *stage) intend(w *Write, tags ...store.Tag) {
+	s.t.Helper()
 	if err := w.Intend(ctx, tags); err != nil {
 		s.t.Fatal(err)
 	}
-	return w
+}
+
+func (s *stage) spare(w *Write, tags ...store.Tag) {
+	s.t.Helper()
+	if err := w.Spare(ctx, tags); err != nil {
+		s.t.Fatal(err)
+	}
 }
 
 // races are the interleavings of doc.go. Each plays one, with the guard or
@@ -270,6 +283,49 @@ var races = []struct {
 		w.Release()
 		leave()
 		return s.result(s.b, schema, tableB), s.b
+	}},
+	{"I27 a coarse intent is spared before the precise one is there", func(s *stage, guard bool) (int, int) {
+		s.cache(s.a, tableA, rowA)
+		w := s.begin(tableA)
+		s.a++
+		if guard {
+			s.intend(w, rowA)
+		}
+		s.spare(w, tableA)
+		got := s.result(s.a, tableA, rowA)
+		w.Release()
+		return got, s.a
+	}},
+	{"I27 one writer spares what another has changed", func(s *stage, guard bool) (int, int) {
+		s.cache(s.a, tableA)
+		first, second := s.begin(tableA), s.begin(tableA)
+		s.a++ // by the first
+		if guard {
+			first.Release()
+		} else {
+			s.spare(first, tableA)
+		}
+		s.spare(second, tableA)
+		return s.result(s.a, tableA), s.a
+	}},
+	{"I27 a reader looks at the precise tag before the coarse one is spared", func(s *stage, guard bool) (int, int) {
+		flight := s.lookup(rowA, tableA)
+		old := s.a
+		w := s.begin(tableA)
+		s.a++
+		stamps := s.lookup(rowA).stamps
+		s.intend(w, rowA)
+		s.spare(w, tableA)
+		if guard {
+			stamps = s.lookup(rowA, tableA).stamps
+		} else {
+			stamps = append(stamps, s.lookup(tableA).stamps...)
+		}
+		w.Release()
+		if slices.Equal(stamps, flight.stamps) { // it joins the flight
+			return old, s.a
+		}
+		return s.a, s.a
 	}},
 }
 

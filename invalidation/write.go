@@ -3,6 +3,7 @@ package invalidation
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"github.com/cachedpg/cachedpg/store"
 )
@@ -73,6 +74,37 @@ func (w *Write) intend(tags []store.Tag, send func(unsent []store.Tag) (store.Ma
 	w.sent = w.tags.Len()
 	w.c.intents.Add(1)
 	return marked, nil
+}
+
+// Spare takes intents back: those on tags of which it has turned out that the write has not
+// changed what they name. They may be clean then with the stamps that they had, and are no part
+// of the write any more. The outcome has to be known, and whatever has been changed to be
+// marked by other tags (I27). Tags without an intent are left alone. So are all of them in a store
+// that is not store.Sparing, and after an error: Release gives them new stamps.
+func (w *Write) Spare(ctx context.Context, tags []store.Tag) error {
+	s, ok := w.c.store.(store.Sparing)
+	if w.over {
+		return errOver
+	}
+	if !ok {
+		return nil
+	}
+	spared := make([]store.Tag, 0, len(tags))
+	for _, t := range tags {
+		if w.tags.Has(t) && (w.sent == w.tags.Len() || slices.Contains(w.tags.Tags()[:w.sent], t)) {
+			spared = append(spared, t)
+		}
+	}
+	if len(spared) == 0 {
+		return nil
+	}
+	if err := s.Spare(ctx, w.id, spared); err != nil {
+		return err
+	}
+	n := w.tags.Remove(w.sent, spared...)
+	w.sent -= n
+	w.c.spared.Add(uint64(n))
+	return nil
 }
 
 // Remember makes tags part of the write without marking them. Release then

@@ -42,6 +42,10 @@ type Memory struct {
 	maxEntry int64 // 0 is a quarter of max
 	now      func() Moment
 
+	_      [64]byte
+	spares atomic.Uint64 // calls of Spare, counted before they change a tag
+	_      [56]byte
+
 	closed    atomic.Bool
 	hand      atomic.Uint32 // shard to evict from
 	tagHand   atomic.Uint32
@@ -58,7 +62,10 @@ type Memory struct {
 	invalidations atomic.Uint64
 }
 
-var _ Store = (*Memory)(nil)
+var (
+	_ Store   = (*Memory)(nil)
+	_ Sparing = (*Memory)(nil)
+)
 
 // NewMemory returns an empty store. It starts no goroutine; a Memory that is
 // not used any more is garbage, closed or not.
@@ -107,9 +114,12 @@ func (m *Memory) Lookup(_ context.Context, key Key, tags []Tag, stamps []Stamp) 
 	if n == nil {
 		return m.miss(Miss, tags, stamps)
 	}
+	spares := m.spares.Load()
 	switch {
-	case n.stale():
-		m.invalidations.Add(m.free(s, n, h))
+	case !n.valid() || m.spares.Load() != spares && !m.valid(n):
+		if n.dead() {
+			m.invalidations.Add(m.free(s, n, h))
+		}
 		return m.miss(Stale, tags, stamps)
 	case n.entry.Expires != 0 && n.expired(m.now()):
 		m.expirations.Add(m.free(s, n, h))
@@ -119,7 +129,25 @@ func (m *Memory) Lookup(_ context.Context, key Key, tags []Tag, stamps []Stamp) 
 	return &n.entry, Hit, nil
 }
 
-// miss collects the stamps.
+// valid reports whether the entry is a hit. Its tags are looked at one after the other. If all
+// are alive, and no Spare began from before the first look to after the last, the read linearises
+// at the first look. Say that a commit was visible by then which the entry misses. Its writer had
+// marked a tag of the entry before that, and the tag was found alive: it was spared. That Spare
+// began before the first look, and by then the writer had marked another tag of the
+// entry, for good (I27). But that was alive as well.
+func (m *Memory) valid(n *node) bool {
+	for before := m.spares.Load(); n.valid(); {
+		now := m.spares.Load()
+		if now == before {
+			return true
+		}
+		before = now
+	}
+	return false
+}
+
+// miss collects the stamps. Those that it returns were all read while no Spare began, for the
+// reason that valid has: who sees the stamps of another's SELECT may take its result (I8).
 func (m *Memory) miss(outcome Outcome, tags []Tag, stamps []Stamp) (*Entry, Outcome, error) {
 	if len(stamps) < len(tags) {
 		return nil, Miss, fmt.Errorf("cachedpg: Lookup with %d tags has room for %d stamps", len(tags), len(stamps))
@@ -127,11 +155,20 @@ func (m *Memory) miss(outcome Outcome, tags []Tag, stamps []Stamp) (*Entry, Outc
 	if m.closed.Load() {
 		return nil, Miss, ErrClosed
 	}
-	for i, t := range tags {
-		stamps[i] = m.stampOf(t)
-		if stamps[i] == 0 {
-			outcome = Dirty
+	for before := m.spares.Load(); ; {
+		dirty := false
+		for i, t := range tags {
+			stamps[i] = m.stampOf(t)
+			dirty = dirty || stamps[i] == 0
 		}
+		now := m.spares.Load()
+		if now == before {
+			if dirty {
+				outcome = Dirty
+			}
+			break
+		}
+		before = now
 	}
 	m.shrink()
 	return nil, outcome, nil
@@ -215,6 +252,15 @@ func (m *Memory) Release(_ context.Context, w WriterID, tags []Tag) error {
 	return nil
 }
 
+// Spare implements Sparing. It returns nil always.
+func (m *Memory) Spare(_ context.Context, w WriterID, tags []Tag) error {
+	m.spares.Add(1)
+	for _, t := range tags {
+		m.spare(w, t)
+	}
+	return nil
+}
+
 // shrink evicts until the bound is kept. Tags that no entry uses go first when
 // they hold more than an eighth of the memory: losing one costs at most a fill,
 // but those minted lately are about to be filled with.
@@ -248,7 +294,7 @@ func (m *Memory) evictEntry() bool {
 		switch {
 		case !invalid:
 			m.evictions.Add(1)
-		case n.stale():
+		case n.dead():
 			m.invalidations.Add(1)
 		default:
 			m.expirations.Add(1)

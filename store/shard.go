@@ -81,26 +81,32 @@ const (
 	minBuckets  = 8
 )
 
-// stale reports whether a tag of the entry has another stamp than the entry was
-// filled with, or an intent. If it reports false all tags had the entry's
-// stamps at the moment of the first check, although the checks come one after
-// the other: a cell that is alive later was alive then. No writer of anything
-// that the entry depends on had even announced its commit at that moment, so
-// that is where the read linearises.
-func (n *node) stale() bool {
+// valid reports whether all tags of the entry have the stamps that it was filled with, and
+// no intent, as far as that can be told by looking at one after the other: see Memory.valid.
+func (n *node) valid() bool {
 	for _, c := range n.cells[:] {
 		if c == nil { // the last ones, and there are no more
-			return false
-		}
-		if c.dead() {
 			return true
 		}
+		if !c.alive() {
+			return false
+		}
 	}
-	return n.more != nil && anyDead(*n.more)
+	return n.more == nil || allAlive(*n.more)
 }
 
-func anyDead(cells []*cell) bool {
+func allAlive(cells []*cell) bool {
 	for _, c := range cells {
+		if !c.alive() {
+			return false
+		}
+	}
+	return true
+}
+
+// dead reports that the entry can never be a hit again.
+func (n *node) dead() bool {
+	for c := range n.deps {
 		if c.dead() {
 			return true
 		}
@@ -271,7 +277,7 @@ func (s *shard) evict(now Moment) (victim *node, invalid bool, grown int64) {
 			return nil, false, 0
 		}
 		h := n.key.hash()
-		invalid = n.stale() || n.expired(now)
+		invalid = n.dead() || n.expired(now)
 		freq := n.freq.Load()
 		switch {
 		case invalid || spared > 256:

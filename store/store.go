@@ -34,6 +34,9 @@ const (
 	TagRows                   // a change of rows of which the key in Index is not known
 	TagRow                    // the rows with one value of the key in Index
 	TagCatalog                // the catalog alone; no entry depends on it, see Shared.Mark
+	TagNew                    // rows appeared with an unknown value of the unique key in Index
+
+	lastTagKind = TagNew // stored in Redis and sent to others, so a new one goes to the end
 )
 
 // Stamp is the random, never reused value that a tag has now. Zero is no stamp.
@@ -144,4 +147,20 @@ type Store interface {
 	Release(ctx context.Context, w WriterID, tags []Tag) error
 
 	Close() error
+}
+
+// Sparing is a Store that lets a writer take an intent back. Writers mark more than they
+// change while they do not know what that will be; what they have not changed is spared.
+//
+//   - Spare drops the writer's intents on tags. Where it has none nothing changes.
+//   - Once every writer that has had an intent on a tag since it was clean has spared it, and nobody
+//     released it meanwhile, the tag may have the stamp that it had then, and entries that
+//     were filled with it may be hits again. Otherwise it has a new one, as after Release.
+//   - A Lookup that finds a spared tag with its old stamp has looked at every tag after Spare was
+//     called. So it finds no stamp from before on a tag that was intended before the call.
+//
+// When a writer may do so is I27.
+type Sparing interface {
+	// Spare drops the writer's intents on tags that its write has not changed.
+	Spare(ctx context.Context, w WriterID, tags []Tag) error
 }

@@ -21,7 +21,7 @@ func ParseTag(b []byte) (t Tag, ok bool) {
 		return t, false
 	}
 	t = Tag{Relation: binary.BigEndian.Uint32(b), Kind: TagKind(b[4]), Index: binary.BigEndian.Uint32(b[5:]), Value: binary.BigEndian.Uint64(b[9:])}
-	if t.Kind > TagCatalog {
+	if t.Kind > lastTagKind {
 		t = Tag{Kind: TagSchema}
 	}
 	return t, true

@@ -6,6 +6,7 @@ func TestATagIsReadAsItWasWritten(t *testing.T) {
 	for _, tag := range []Tag{
 		{},
 		{Relation: 16384, Kind: TagTable},
+		{Relation: 16384, Kind: TagNew, Index: 16390},
 		{Relation: 1<<32 - 1, Kind: TagRow, Index: 7, Value: 1<<64 - 1},
 	} {
 		b := AppendTag(nil, tag)
@@ -16,7 +17,7 @@ func TestATagIsReadAsItWasWritten(t *testing.T) {
 	if _, ok := ParseTag(make([]byte, TagBytes-1)); ok {
 		t.Error("a tag that is cut off was read")
 	}
-	unknown := AppendTag(nil, Tag{Relation: 5, Kind: TagCatalog + 1})
+	unknown := AppendTag(nil, Tag{Relation: 5, Kind: lastTagKind + 1})
 	if got, ok := ParseTag(unknown); !ok || got != (Tag{Kind: TagSchema}) {
 		t.Errorf("an unknown kind: got %+v, %t", got, ok)
 	}

@@ -14,21 +14,25 @@ var stamps atomic.Uint64
 
 func init() { stamps.Store(rand.Uint64()) }
 
+// suspended is the bit of a cell's stamp that says that the tag is dirty. No stamp has it.
+const suspended = 1 << 63
+
 // nextStamp returns a stamp that was never returned before (I6).
 func nextStamp() Stamp {
 	for {
-		if s := stamps.Add(1); s != 0 {
+		if s := stamps.Add(1) &^ suspended; s != 0 {
 			return Stamp(s)
 		}
 	}
 }
 
-// cell is one life of a tag: from the minting of a stamp to the intent, release
-// or eviction that ends it. A tag that gets a new stamp gets a new cell, so a
-// dead cell stays dead and its stamp is never restored (I5, I7). An entry holds
-// the cells that it was filled with; it is valid while all are alive.
+// cell is one life of a tag: from the minting of a stamp to the release or eviction that
+// ends it. A tag that gets a new stamp gets a new cell, so a dead cell stays dead and its
+// stamp is never restored (I5, I7). An intent suspends it: it is alive again if whoever has
+// an intent on the tag spares it (I27). An entry holds the cells that it was filled with; it
+// is valid while all are alive.
 type cell struct {
-	stamp atomic.Uint64 // 0 once it is dead
+	stamp atomic.Uint64 // 0 once it is dead; changed with tagShard.mu held
 	refs  int32         // nodes that hold the cell; guarded by tagShard.mu, as is
 	used  bool          // since eviction has looked last
 
@@ -45,6 +49,9 @@ func newCell(t Tag) *cell {
 }
 
 func (c *cell) dead() bool { return c.stamp.Load() == 0 }
+
+// alive reports that the cell is neither dead nor suspended.
+func (c *cell) alive() bool { return int64(c.stamp.Load()) > 0 }
 
 // idle reports that no entry uses the cell, which may go then. That of the schema tag is
 // never idle: every entry depends on it, and a new stamp would tell everybody to reload
@@ -64,8 +71,8 @@ const (
 	writerSize = int64(unsafe.Sizeof(WriterID{}))
 )
 
-// tagShard holds some of the tags. A tag is in clean, or in dirty, or unknown.
-// Hits never come here: they look at the cells that the entry holds.
+// tagShard holds some of the tags. A tag is in clean, or in dirty, or unknown. It is in both
+// while its cell is suspended. Hits never come here: they look at the cells that the entry holds.
 type tagShard struct {
 	mu    sync.Mutex
 	clean cellSet
@@ -93,6 +100,9 @@ func (m *Memory) stampOf(t Tag) Stamp {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if c := s.clean.get(t); c != nil {
+		if !c.alive() {
+			return 0
+		}
 		c.used = true // someone is about to fill with it
 		return Stamp(c.stamp.Load())
 	}
@@ -107,7 +117,8 @@ func (m *Memory) stampOf(t Tag) Stamp {
 }
 
 // acquire gives n, which has none yet, the cells of the tags to hold, or reports false if one
-// of them does not have the stamp any more: such an entry can never be a hit.
+// of them does not have the stamp any more: such an entry can never be a hit. It may if the
+// stamp is suspended.
 func (m *Memory) acquire(n *node, tags []Tag, stamps []Stamp) bool {
 	if more := len(tags) - len(n.cells); more > 0 {
 		cells := make([]*cell, more)
@@ -117,7 +128,7 @@ func (m *Memory) acquire(n *node, tags []Tag, stamps []Stamp) bool {
 		s := m.tagShard(t)
 		s.mu.Lock()
 		c := s.clean.get(t)
-		if c == nil || Stamp(c.stamp.Load()) != stamps[i] {
+		if c == nil || Stamp(c.stamp.Load()&^suspended) != stamps[i] {
 			s.mu.Unlock()
 			m.unref(n)
 			return false
@@ -155,10 +166,12 @@ func (m *Memory) killLocked(s *tagShard, t Tag) {
 	if c == nil {
 		return
 	}
+	if c.alive() {
+		m.cleanTags.Add(-1)
+	}
 	c.stamp.Store(0)
 	m.idles(s, c, -1)
 	freed := -slotBytes * int64(s.clean.remove(t))
-	m.cleanTags.Add(-1)
 	if c.refs == 0 {
 		freed += cellObject
 	}
@@ -170,7 +183,10 @@ func (m *Memory) intend(w WriterID, t Tag) {
 	s := m.tagShard(t)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	m.killLocked(s, t)
+	if c := s.clean.get(t); c != nil && c.alive() {
+		c.stamp.Store(c.stamp.Load() | suspended)
+		m.cleanTags.Add(-1)
+	}
 	writers := s.dirty[t]
 	if slices.Contains(writers, w) {
 		return
@@ -191,23 +207,48 @@ func (m *Memory) release(w WriterID, t Tag) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	m.killLocked(s, t)
+	m.dropLocked(s, w, t)
+}
+
+// spare drops the writer from the tag's intents. If it was the last of them, and nobody has
+// released the tag meanwhile, the cell is still there and alive again (I27).
+func (m *Memory) spare(w WriterID, t Tag) {
+	s := m.tagShard(t)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	m.spareLocked(s, w, t)
+}
+
+func (m *Memory) spareLocked(s *tagShard, w WriterID, t Tag) {
+	if !m.dropLocked(s, w, t) {
+		return
+	}
+	if c := s.clean.get(t); c != nil {
+		c.stamp.Store(c.stamp.Load() &^ suspended)
+		m.cleanTags.Add(1)
+	}
+}
+
+// dropLocked drops the writer from the tag's intents, and reports that it was the last of them.
+func (m *Memory) dropLocked(s *tagShard, w WriterID, t Tag) (last bool) {
 	writers := s.dirty[t]
 	i := slices.Index(writers, w)
 	if i < 0 {
-		return
+		return false
 	}
 	if len(writers) == 1 {
 		delete(s.dirty, t)
 		m.dirtyTags.Add(-1)
 		m.bytes.Add(-dirtySlot)
-		return
+		return true
 	}
 	s.dirty[t] = slices.Delete(writers, i, i+1)
 	m.bytes.Add(-writerSize)
+	return false
 }
 
-// evictTag kills an idle cell of some shard that was not used since the hand came by. Dirty
-// tags are no cells and never come up (I7).
+// evictTag kills an idle cell of some shard that was not used since the hand came by. Intents
+// are no cells and never come up (I7).
 func (m *Memory) evictTag() bool {
 	for range m.tags {
 		s := &m.tags[m.tagHand.Add(1)&uint32(len(m.tags)-1)]

@@ -62,6 +62,28 @@ func (s *TagSet) Truncate(n int) {
 	s.list = s.list[:n]
 }
 
+// Remove takes tags out, and returns how many of the first n of the set they were. The order of
+// the others stays.
+func (s *TagSet) Remove(n int, tags ...Tag) (removed int) {
+	out := NewTagSet(make([]Tag, 0, len(tags)))
+	out.Add(tags...)
+	kept := s.list[:0]
+	for i, t := range s.list {
+		if !out.Has(t) {
+			kept = append(kept, t)
+			continue
+		}
+		if s.seen != nil {
+			delete(s.seen, t)
+		}
+		if i < n {
+			removed++
+		}
+	}
+	s.list = kept
+	return removed
+}
+
 // Widen makes of tags of single rows those of all rows of their keys, which are fewer.
 func (s *TagSet) Widen() {
 	wide := NewTagSet(s.list)

@@ -72,3 +72,27 @@ func TestATagSetUsesItsRoom(t *testing.T) {
 		t.Errorf("%v allocations", n)
 	}
 }
+
+func TestTagsAreRemoved(t *testing.T) {
+	for _, n := range []int{0, 1, 5, shortTagSet - 1, shortTagSet, 3 * shortTagSet} {
+		var s TagSet
+		var even, odd []Tag
+		for i := range n {
+			s.Add(row(uint64(i)))
+			if i%2 == 0 {
+				even = append(even, row(uint64(i)))
+			} else {
+				odd = append(odd, row(uint64(i)))
+			}
+		}
+		if got := s.Remove(n/2, append(even, row(1<<40))...); got != (n/2+1)/2 {
+			t.Errorf("%d of the first %d of %d tags were removed", got, n/2, n)
+		}
+		if !slices.Equal(s.Tags(), odd) || len(even) > 0 && s.Has(even[0]) || len(odd) > 0 && !s.Has(odd[0]) {
+			t.Errorf("%d tags, the even ones removed: %v", n, s.Tags())
+		}
+		if s.Add(even...); s.Len() != n {
+			t.Errorf("added again: %d tags of %d", s.Len(), n)
+		}
+	}
+}
