@@ -40,8 +40,10 @@ type Conn interface {
 	// ExecInTx begins a transaction, executes a statement in it and then further
 	// ones, the last of which asks for one text, in one round trip where it can.
 	// After an error the transaction may be open or not; if it is PostgreSQL's to the question
-	// it is an UnansweredError.
-	ExecInTx(ctx context.Context, sql string, args, values []driver.NamedValue, then []string) (result driver.Result, answer string, err error)
+	// it is an UnansweredError. The rows of the statement go to row, unless that is nil.
+	ExecInTx(ctx context.Context, q Query, row RowFunc, then []string) (result driver.Result, answer string, err error)
+	// ExecReturning executes a statement as ExecContext does. Its rows go to row.
+	ExecReturning(ctx context.Context, q Query, row RowFunc) (driver.Result, error)
 	// Commit commits the open transaction. An error is never driver.ErrBadConn:
 	// database/sql would repeat the statement, and it may have been committed.
 	Commit(ctx context.Context) error

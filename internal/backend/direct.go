@@ -67,6 +67,10 @@ func (in *Direct) QueryContext(context.Context, string, []driver.NamedValue) (dr
 func (in *Direct) Read(context.Context, Query) (Rows, error) { return nil, errDirect }
 func (in *Direct) Judge(context.Context, string) error       { return errDirect }
 
-func (in *Direct) ExecInTx(context.Context, string, []driver.NamedValue, []driver.NamedValue, []string) (driver.Result, string, error) {
+func (in *Direct) ExecInTx(context.Context, Query, RowFunc, []string) (driver.Result, string, error) {
 	return nil, "", errDirect
+}
+
+func (in *Direct) ExecReturning(context.Context, Query, RowFunc) (driver.Result, error) {
+	return nil, errDirect
 }

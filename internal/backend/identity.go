@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/url"
+	"strconv"
 	"strings"
 )
 
@@ -64,7 +65,7 @@ const (
 // too is an answer of this one. A pooler may lead every transaction elsewhere, so a check
 // in a statement before would prove nothing.
 func (id Identity) Only(question string) string {
-	return QuestionOfOne + " OPERATOR(pg_catalog.=) " + quoteText(id.Text()) +
+	return QuestionOfOne + " OPERATOR(pg_catalog.=) " + Literal(id.Text()) +
 		" THEN pg_catalog.concat('=', (" + question + ")) ELSE '' END"
 }
 
@@ -106,8 +107,11 @@ func (e Elsewhere) Error() string {
 	return fmt.Sprintf("cachedpg: PostgreSQL is not %s any more", e.ID)
 }
 
-// quoteText is a literal that means the same under either standard_conforming_strings.
-func quoteText(s string) string {
+// OID is a literal of type oid.
+func OID(n uint32) string { return "'" + strconv.FormatUint(uint64(n), 10) + "'::pg_catalog.oid" }
+
+// Literal is a literal that means the same under either standard_conforming_strings.
+func Literal(s string) string {
 	s = strings.ReplaceAll(s, "'", "''")
 	if strings.Contains(s, `\`) {
 		return "E'" + strings.ReplaceAll(s, `\`, `\\`) + "'"

@@ -48,9 +48,9 @@ func (id Identity) Outcome(question string) string {
 		return "SELECT pg_catalog.concat('" + outcomeKnown + "', (" + question + "))"
 	}
 	return "SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN 'standby'" +
-		" WHEN " + systemSQL + " OPERATOR(pg_catalog.<>) " + quoteText(id.System) + " THEN 'system'" +
-		" WHEN " + TimelineSQL + " OPERATOR(pg_catalog.<>) " + quoteText(id.Timeline) +
-		" OR " + StartedSQL + " OPERATOR(pg_catalog.<>) " + quoteText(id.Started) + " THEN '" + outcomeReplaced + "'" +
+		" WHEN " + systemSQL + " OPERATOR(pg_catalog.<>) " + Literal(id.System) + " THEN 'system'" +
+		" WHEN " + TimelineSQL + " OPERATOR(pg_catalog.<>) " + Literal(id.Timeline) +
+		" OR " + StartedSQL + " OPERATOR(pg_catalog.<>) " + Literal(id.Started) + " THEN '" + outcomeReplaced + "'" +
 		" ELSE pg_catalog.concat('" + outcomeKnown + "', (" + question + ")) END"
 }
 

@@ -20,21 +20,17 @@ func (in *Pgx) Commit(ctx context.Context) error {
 	return err
 }
 
-func (in *Pgx) ExecInTx(ctx context.Context, sql string, args, values []driver.NamedValue, then []string) (driver.Result, string, error) {
+func (in *Pgx) ExecInTx(ctx context.Context, q Query, row RowFunc, then []string) (driver.Result, string, error) {
 	conn := in.Conn.Conn()
 	switch {
-	case len(args) == 0 && !strings.Contains(sql, "$"): // a parameter without a value is another error there
-		return in.execPlainInTx(ctx, sql, then)
-	case len(args) == 0 || len(args) != len(values) || in.defaultMode == pgx.QueryExecModeSimpleProtocol:
-		return in.execStepwise(ctx, sql, args, then)
+	case len(q.Args) == 0 && !strings.Contains(q.SQL, "$"): // a parameter without a value is another error there
+		return in.execPlainInTx(ctx, q.SQL, row, then)
+	case len(q.Args) == 0 || len(q.Args) != len(q.Values) || in.defaultMode == pgx.QueryExecModeSimpleProtocol:
+		return in.execStepwise(ctx, q, row, then)
 	}
 	batch := &pgx.Batch{}
 	batch.Queue("BEGIN")
-	arguments := make([]any, len(values))
-	for i, v := range values {
-		arguments[i] = v.Value
-	}
-	batch.Queue(sql, arguments...)
+	batch.Queue(q.SQL, appendValues(make([]any, 0, len(q.Values)), q.Values)...)
 	for _, text := range then {
 		batch.Queue(text)
 	}
@@ -42,7 +38,7 @@ func (in *Pgx) ExecInTx(ctx context.Context, sql string, args, values []driver.N
 	_, err := results.Exec()
 	if pgerr.Is(err, pgerr.NoStatement) { // BEGIN, which pgx has prepared, and the caller discarded
 		_ = results.Close()
-		return in.execStepwise(ctx, sql, args, then)
+		return in.execStepwise(ctx, q, row, then)
 	}
 	if err != nil {
 		_ = results.Close()
@@ -51,7 +47,7 @@ func (in *Pgx) ExecInTx(ctx context.Context, sql string, args, values []driver.N
 			err = unsent.Unwrap() // as it comes without a batch
 			var refused *pgconn.PgError
 			if errors.As(err, &refused) { // PostgreSQL's, of preparing; pgx makes a type of its own of it
-				if _, again := conn.Prepare(ctx, "", sql); again != nil {
+				if _, again := conn.Prepare(ctx, "", q.SQL); again != nil {
 					err = again
 				} else {
 					return nil, "", UnansweredError{refused}
@@ -60,7 +56,7 @@ func (in *Pgx) ExecInTx(ctx context.Context, sql string, args, values []driver.N
 		}
 		return nil, "", pgerr.AsStdlib(err)
 	}
-	tag, err := results.Exec()
+	tag, err := execIn(results, row)
 	for i := 1; i < len(then) && err == nil; i++ {
 		_, err = results.Exec()
 	}
@@ -74,26 +70,51 @@ func (in *Pgx) ExecInTx(ctx context.Context, sql string, args, values []driver.N
 	return driver.RowsAffected(tag.RowsAffected()), answer, err
 }
 
+// execIn executes the next statement of a batch.
+func execIn(results pgx.BatchResults, row RowFunc) (pgconn.CommandTag, error) {
+	if row == nil {
+		return results.Exec()
+	}
+	rows, err := results.Query()
+	if err != nil {
+		return pgconn.CommandTag{}, err
+	}
+	for rows.Next() {
+		row(rows.FieldDescriptions(), rows.RawValues())
+	}
+	rows.Close()
+	return rows.CommandTag(), rows.Err()
+}
+
 // execPlainInTx is for a text without arguments, which pgx sends without
 // preparing it: a text with literals is rarely sent twice.
-func (in *Pgx) execPlainInTx(ctx context.Context, sql string, then []string) (driver.Result, string, error) {
+func (in *Pgx) execPlainInTx(ctx context.Context, sql string, row RowFunc, then []string) (driver.Result, string, error) {
 	pipeline := in.Conn.Conn().PgConn().StartPipeline(ctx)
 	texts := append([]string{"BEGIN", sql}, then...)
 	for _, text := range texts {
 		pipeline.SendQueryParams(text, nil, nil, nil, nil)
 	}
 	err := pipeline.Sync()
-	results := make([]*pgconn.Result, len(texts))
-	for i := range results {
+	var tag pgconn.CommandTag // of the statement
+	var answer string
+	begun := false
+	for i := range texts {
 		if err != nil {
 			break
 		}
 		var next any
 		if next, err = pipeline.GetResults(); err == nil {
-			results[i] = next.(*pgconn.ResultReader).Read()
-			err = results[i].Err
+			switch result := next.(*pgconn.ResultReader); i {
+			case 1:
+				tag, err = drain(result, row)
+			case len(texts) - 1:
+				_, err = drain(result, func(_ []pgconn.FieldDescription, values [][]byte) { answer = string(values[0]) })
+			default:
+				_, err = result.Close()
+			}
+			begun = true
 		}
-		if i == len(results)-1 {
+		if i == len(texts)-1 {
 			err = toQuestion(err)
 		}
 	}
@@ -101,22 +122,26 @@ func (in *Pgx) execPlainInTx(ctx context.Context, sql string, then []string) (dr
 		err = closing
 	}
 	if err != nil {
-		if results[0] == nil {
+		if !begun {
 			err = pgerr.AsStdlib(err)
 		}
 		return nil, "", err
 	}
-	return driver.RowsAffected(results[1].CommandTag.RowsAffected()), string(results[len(results)-1].Rows[0][0]), nil
+	return driver.RowsAffected(tag.RowsAffected()), answer, nil
 }
 
 // execStepwise is for what pgx cannot pipeline: arguments in an order to
 // send them otherwise than by default, and the simple protocol, where one text
 // for all would shift the positions that PostgreSQL's errors name.
-func (in *Pgx) execStepwise(ctx context.Context, sql string, args []driver.NamedValue, then []string) (driver.Result, string, error) {
+func (in *Pgx) execStepwise(ctx context.Context, q Query, row RowFunc, then []string) (result driver.Result, answer string, err error) {
 	if _, err := in.ExecContext(ctx, "BEGIN", nil); err != nil {
 		return nil, "", err
 	}
-	result, err := in.ExecContext(ctx, sql, args)
+	if row == nil {
+		result, err = in.ExecContext(ctx, q.SQL, q.Args)
+	} else {
+		result, err = in.ExecReturning(ctx, q, row)
+	}
 	if err != nil {
 		return nil, "", err
 	}
@@ -125,6 +150,6 @@ func (in *Pgx) execStepwise(ctx context.Context, sql string, args []driver.Named
 			return nil, "", err
 		}
 	}
-	answer, err := in.Ask(ctx, then[len(then)-1])
+	answer, err = in.Ask(ctx, then[len(then)-1])
 	return result, answer, toQuestion(err)
 }

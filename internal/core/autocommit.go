@@ -29,19 +29,28 @@ func (c *Conn) autocommit(ctx context.Context, q *call, e *effect) (backend.Resu
 	if e.isRefused() {
 		e.withoutAnswer()
 	}
-	result, answer, err := c.inner.ExecInTx(ctx, q.sql, q.args, q.values, append(e.eventWith(q), e.questions()...))
+	result, answer, err := c.inner.ExecInTx(ctx, q.execution(), q.taker(), append(e.eventWith(q), e.questions()...))
+	refused := c.refuses(q, err)
+	if err != nil {
+		q.returned = nil // whatever it is, what is sent again is sent as it was written
+	}
+	if refused {
+		_ = e.rollback(err)
+		e.again()
+		result, answer, err = c.inner.ExecInTx(ctx, q.execution(), nil, append(e.eventWith(q), e.questions()...))
+	}
 	if last := (backend.UnansweredError{}); errors.As(err, &last) && !c.inner.Closed() {
 		// The statement is undone with its transaction, and runs in one in which nothing is asked.
 		_ = e.rollback(err)
 		e.again()
 		e.refuses(last.PgError)
-		result, answer, err = c.inner.ExecInTx(ctx, q.sql, q.args, q.values, append(e.eventWith(q), e.questions()...))
+		result, answer, err = c.inner.ExecInTx(ctx, q.execution(), nil, append(e.eventWith(q), e.questions()...))
 	}
 	if err != nil && e.event.sent && pgerr.Is(err, pgerr.ReadOnlyTransaction) {
 		// Of the two that were refused together it may have been the event.
 		_ = e.rollback(err)
 		e.again()
-		result, answer, err = c.inner.ExecInTx(ctx, q.sql, q.args, q.values, e.questions())
+		result, answer, err = c.inner.ExecInTx(ctx, q.execution(), nil, e.questions())
 	}
 	if err != nil {
 		switch err = e.rollback(err); {
@@ -58,12 +67,14 @@ func (c *Conn) autocommit(ctx context.Context, q *call, e *effect) (backend.Resu
 		e.done(err)
 		return result, err
 	}
+	e.narrow(nil)
 	if err := e.take(answer); err != nil {
 		return nil, e.rollback(err)
 	}
 	if err := e.commitMarked(ctx); err != nil {
 		return nil, err
 	}
+	c.learnsOf(ctx, q, result, nil)
 	return result, nil
 }
 
@@ -80,6 +91,13 @@ func (c *Conn) autocommitRows(ctx context.Context, q *call, e *effect) (backend.
 	rows, err := c.rowsInTx(ctx, q, e)
 	if err == nil || e.over { // COMMIT was sent
 		return rows, err
+	}
+	refused := c.refuses(q, err)
+	q.returned = nil
+	if refused {
+		_ = e.rollback(err)
+		e.again()
+		return c.autocommitRows(ctx, q, e)
 	}
 	switch err = e.rollback(err); {
 	case mustRunAlone(err):
@@ -111,11 +129,11 @@ func (c *Conn) rowsInTx(ctx context.Context, q *call, e *effect) (backend.Result
 		}
 		return &commitRows{Rows: rows.(*stdlib.Rows), ending: end}, nil
 	}
-	wire, err := c.inner.Read(ctx, q.sent())
+	wire, err := c.inner.Read(ctx, q.sentReturning())
 	if err != nil {
 		return nil, pgerr.AsStdlib(err)
 	}
-	rows, err := c.readRows(wire, q.text.Shape)
+	rows, err := c.readRows(q.apart(wire), q.text.Shape)
 	switch {
 	case err != nil:
 		return nil, pgerr.AsStdlib(err)
@@ -145,7 +163,7 @@ func mustRunAlone(err error) bool { return pgerr.Is(err, pgerr.ActiveTransaction
 
 // again begins a write anew that was rolled back. What it was planned with may have changed meanwhile.
 func (e *effect) again() {
-	e.over, e.event = false, outboxEvent{}
+	e.over, e.event, e.returned = false, outboxEvent{}, nil
 	if e.space == nil {
 		return
 	}
@@ -249,6 +267,7 @@ func (r *ending) close(err error) error {
 }
 
 func (r *ending) commit() error {
+	r.effect.narrow(nil)
 	if err := r.effect.ask(r.ctx); err != nil {
 		return r.effect.rollback(err)
 	}

@@ -44,6 +44,7 @@ func (c *Conn) begin(ctx context.Context, calls ...*call) (*effect, error) {
 		return e, nil
 	}
 	e.kind = e.kindOf(calls)
+	e.keepsReturned(calls[0])
 	switch e.kind {
 	case writeWrapped:
 		return e, nil
@@ -100,7 +101,7 @@ func (e *effect) plan(ctx context.Context, calls []*call, commits bool) error {
 			if q.text.Plan.Catalog || q.text.Plan.Opaque {
 				e.tags = append(e.tags, store.Tag{Kind: store.TagCatalog})
 			}
-			if c.tx != nil {
+			if e.expects(q, commits); c.tx != nil && e.returned == nil {
 				c.tx.add(q.view, e.tags[first:])
 			}
 		}
@@ -152,7 +153,7 @@ func (c *Conn) beginCommit(ctx context.Context) (*effect, error) {
 	if c.tx != nil && c.tx.unseen && e.space == nil && c.inner.TxStatus() == 'T' {
 		return e, c.showAnyway(ctx)
 	}
-	if c.tx == nil || e.space == nil && !e.where.drifts() || c.tx.tags.Len() == 0 && !c.tx.asks || c.inner.TxStatus() == 'E' {
+	if c.tx == nil || e.space == nil && !e.where.drifts() || c.tx.tags.Len() == 0 && !c.tx.asks && c.tx.unread == 0 || c.inner.TxStatus() == 'E' {
 		return e, nil // nothing written, or PostgreSQL will answer ROLLBACK
 	}
 	if e.space != nil {

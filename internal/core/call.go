@@ -38,8 +38,9 @@ type meaning struct {
 	single  bool // PostgreSQL has prepared it, so that it is one statement, see Conn.check
 }
 
-// progress is what has happened to a call so far, mostly to a read.
+// progress is what has happened to a call so far.
 type progress struct {
+	returned  *returned     // what it is made to return, of a write; nil if that is nothing
 	replanned bool          // the catalog was found out of date once
 	refreshed bool          // the catalog was loaded again for a name
 	byAge     bool          // only its age bounds a part of the result, see ttl.go

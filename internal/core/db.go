@@ -165,6 +165,7 @@ type DB struct {
 	problems space.Problems // of the driver's own work, as far as no space is known for it
 	outbox   outbox.Outbox
 	denials  backend.Denials
+	rights   rights
 	waiting  atomic.Int64 // callers that PostgreSQL has no place for: until they have one the driver dials none of its own
 	through  bool         // a relation has strategy write-through
 

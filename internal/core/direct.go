@@ -34,6 +34,9 @@ func (c *Conn) direct(ctx context.Context, q *call, reason keying.Reason) (backe
 		return nil, err
 	}
 	q.ours = true
+	if c.returns(ctx, q); c.inner.Closed() {
+		return nil, c.unsent(ctx, nil)
+	}
 	e, err := c.begin(ctx, q)
 	if err != nil {
 		return nil, c.unsent(ctx, err)
@@ -42,7 +45,7 @@ func (c *Conn) direct(ctx context.Context, q *call, reason keying.Reason) (backe
 		return c.autocommitRows(ctx, q, e)
 	}
 	e.asksAlong(q)
-	rows, err := c.pass(ctx, q)
+	rows, err := c.passReturning(ctx, q)
 	if err != nil {
 		err = c.hears(err)
 		e.done(err)

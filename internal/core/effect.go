@@ -29,7 +29,9 @@ type effect struct {
 	commitFacts
 	event outboxEvent
 	marks
-	over bool // done was called
+	returned *returned // what tells more than tags, once it has run; nil if nothing does
+	tx       *txState  // the caller's, which is to get the tags then
+	over     bool      // done was called
 }
 
 // writeKind says in which transaction a write commits, and so when it is marked. begin decides

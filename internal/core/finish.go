@@ -18,6 +18,7 @@ func (e *effect) done(err error) {
 	}
 	e.over = true
 	c := e.c
+	e.narrow(err)
 	c.ran(&e.also, err)
 	defer e.departed.end() // after an outcome that is not known has been counted
 	if e.where == locationBlind {

@@ -10,6 +10,7 @@ import (
 	"github.com/cachedpg/cachedpg/internal/config"
 	"github.com/cachedpg/cachedpg/internal/guard"
 	"github.com/cachedpg/cachedpg/internal/pause"
+	"github.com/cachedpg/cachedpg/internal/space"
 	"github.com/cachedpg/cachedpg/internal/step"
 	"github.com/cachedpg/cachedpg/store"
 )
@@ -91,6 +92,9 @@ func (e *effect) gather() {
 		// its locks keep its own tables as they were, but not those that
 		// a new foreign key or view leads to.
 		tx.tags.Add(store.Tag{Kind: store.TagSchema})
+	}
+	if tx.unread > 0 {
+		tx.tags.Add(space.Everything...)
 	}
 	e.view, e.also.catalog = tx.view, e.also.catalog || tx.catalog
 	e.tags = slices.Clone(tx.tags.Tags())

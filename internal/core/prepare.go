@@ -13,12 +13,14 @@ type Stmt struct {
 	query  string
 	inputs int
 	on     []preparedOn // where PostgreSQL was asked
+	runs   int          // executions that could have returned something
 }
 
 // preparedOn is a statement that was prepared on a backend.
 type preparedOn struct {
 	b     *link
 	inner backend.Statement
+	sql   string // what it is made to return is in it, see returned.go; "" for the caller's own text
 }
 
 // prepare asks PostgreSQL to prepare the statement, once on each connection that c has to it.
@@ -32,7 +34,7 @@ func (s *Stmt) prepare(ctx context.Context) error {
 	}
 	s.c.prepared = true
 	s.on = slices.DeleteFunc(s.on, func(p preparedOn) bool { return p.b.gone.Load() })
-	s.on, s.inputs = append(s.on, preparedOn{s.c.link, inner}), inner.NumInput()
+	s.on, s.inputs = append(s.on, preparedOn{b: s.c.link, inner: inner}), inner.NumInput()
 	if known := &s.c.known; known.view != nil && known.current() {
 		s.c.d.Plan(known.view, known.session, s.query).Inputs.Store(int32(s.inputs))
 	}
@@ -46,7 +48,9 @@ func (s *Stmt) Close() (err error) {
 		switch {
 		case p.b.gone.Load():
 		case !s.c.placement.parked && p.b == s.c.link:
-			err = p.inner.Close()
+			if closing := p.inner.Close(); p.sql == "" {
+				err = closing
+			}
 		case s.c.d.places != nil:
 			s.c.d.places.discard(p.b, p.inner)
 		}
@@ -55,8 +59,30 @@ func (s *Stmt) Close() (err error) {
 	return err
 }
 
-func (s *Stmt) isPrepared() bool {
-	return slices.ContainsFunc(s.on, func(p preparedOn) bool { return p.b == s.c.link })
+func (s *Stmt) isPrepared() bool { return s.has("") }
+
+func (s *Stmt) has(sql string) bool {
+	return slices.ContainsFunc(s.on, func(p preparedOn) bool { return p.b == s.c.link && p.sql == sql })
+}
+
+// also has PostgreSQL prepare sql beside the statement itself, once that is executed for the second time: many are not. It
+// reports that sql may be sent. Without a statement it may.
+func (s *Stmt) also(ctx context.Context, sql string) bool {
+	switch {
+	case s == nil || s.has(sql):
+		return true
+	case !s.isPrepared(), s.c.tx != nil: // there it would be the transaction that fails
+		return false
+	}
+	if s.runs++; s.runs < 2 {
+		return false
+	}
+	inner, err := s.c.inner.PrepareContext(ctx, sql)
+	if err != nil {
+		return false
+	}
+	s.on = append(s.on, preparedOn{s.c.link, inner, sql})
+	return true
 }
 
 // NumInput is the number of parameters.

@@ -334,6 +334,24 @@ func (r *Rows) ColumnTypeScanType(i int) reflect.Type {
 	return reflect.TypeFor[string]()
 }
 
+// passReturning is pass of a write, which may be made to return something.
+func (c *Conn) passReturning(ctx context.Context, q *call) (backend.ResultSet, error) {
+	if q.returned == nil {
+		return c.pass(ctx, q)
+	}
+	wire, err := c.inner.Read(ctx, q.sentReturning())
+	if err == nil {
+		var rows *Rows
+		if rows, err = c.readRowsUpTo(0, q.apart(wire), q.text.Shape); err == nil { // pgx has read the first one too
+			return rows, nil
+		}
+	}
+	if c.refuses(q, err) {
+		return c.pass(ctx, q)
+	}
+	return nil, pgerr.AsStdlib(err)
+}
+
 // pass runs a query of which nothing is stored, as pgx' stdlib would.
 func (c *Conn) pass(ctx context.Context, q *call) (backend.ResultSet, error) {
 	if q.mode != pgx.QueryExecModeDescribeExec || c.inner.TxStatus() != 'I' || q.sql == "" { // which pgx sends otherwise

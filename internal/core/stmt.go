@@ -36,10 +36,20 @@ func (c *Conn) Prepare(ctx context.Context, query string) (*Stmt, error) {
 
 // Exec executes as Conn.Exec does.
 func (s *Stmt) Exec(ctx context.Context, args []backend.Arg) (backend.Result, error) {
+	c := s.c
 	if err := s.prepare(ctx); err != nil {
 		return nil, err
 	}
-	return s.c.Exec(ctx, s.query, args)
+	if err := c.enter(); err != nil {
+		return nil, err
+	}
+	q, err := c.newCall(ctx, s.query, args)
+	if err != nil {
+		return nil, err
+	}
+	q.prepare = s
+	defer c.refill(ctx)
+	return c.exec(ctx, &q)
 }
 
 // Query queries as Conn.Query does. PostgreSQL has typed the

@@ -32,6 +32,7 @@ type txWrites struct {
 	asks    bool        // code was run that is not understood, see ask.go
 	cursor  bool        // a cursor was declared: COMMIT runs the query of one WITH HOLD, which may write then
 	unseen  bool        // it is not known on which server, see showAnyway
+	unread  int         // statements whose tags are known when their rows are read, see returned.go
 }
 
 // txSettings is what the transaction does to the settings of the session, which its end undoes or keeps, see
@@ -97,7 +98,7 @@ func (t *txWrites) add(v *space.View, tags []store.Tag) {
 //	plan SELECT view: {two}, not written
 //	miss, SELECT → its own change, fill
 func (t *txWrites) wrote(v *space.View, tags []store.Tag) bool {
-	if t.asks {
+	if t.asks || t.unread > 0 {
 		return true
 	}
 	if t.tags.Len() == 0 {

@@ -48,6 +48,9 @@ func (c *Conn) exec(ctx context.Context, q *call) (backend.Result, error) {
 			return nil, err
 		}
 	}
+	if c.returns(ctx, q); c.inner.Closed() {
+		return nil, c.unsent(ctx, nil)
+	}
 	e, err := c.begin(ctx, q)
 	if err != nil {
 		return nil, c.unsent(ctx, err)
@@ -56,9 +59,10 @@ func (c *Conn) exec(ctx context.Context, q *call) (backend.Result, error) {
 		return c.autocommit(ctx, q, e)
 	}
 	e.asksAlong(q)
-	result, err := c.inner.ExecContext(ctx, q.sql, q.args)
+	result, err := c.run(ctx, q)
 	err = c.hears(err)
 	e.done(err)
+	c.learnsOf(ctx, q, result, err)
 	return result, err
 }
 

@@ -16,6 +16,7 @@ const (
 	UndefinedSchema       = "3F000"
 	InsufficientPrivilege = "42501"
 	UndefinedColumn       = "42703"
+	AmbiguousColumn       = "42702"
 	UndefinedObject       = "42704"
 	UndefinedFunction     = "42883"
 	UndefinedTable        = "42P01"

@@ -84,6 +84,21 @@ type Text struct {
 	Literals []parser.Literal
 	Hints    Hints
 	Dated    bool // a literal may be a date, see dated
+
+	returning atomic.Pointer[string] // see Returning
+}
+
+// Returning is the text, which is sql, with what keying.Plan.Returning adds to it; "" if nothing may be added.
+func (p *Text) Returning(sql string) string {
+	if known := p.returning.Load(); known != nil {
+		return *known
+	}
+	text := ""
+	if r := p.Plan.Returning(); r != nil {
+		text, _ = parser.AppendReturning(sql, r.List, r.Own)
+	}
+	p.returning.Store(&text)
+	return text
 }
 
 // Shape is one normalised text.
@@ -255,6 +270,9 @@ func (d *Texts) PlanAmong(v *space.View, s *Session, among *keying.Temporaries, 
 // bytes is about the memory that the text takes beside its shape.
 func (p *Text) bytes(sql string) int64 {
 	bytes := mapBytes + int(unsafe.Sizeof(*p)) + len(sql) + cap(p.Literals)*int(unsafe.Sizeof(parser.Literal{}))
+	if r := p.Plan.Returning(); r != nil {
+		bytes += len(sql) + len(r.List) + 16
+	}
 	for _, l := range p.Literals {
 		if l.Kind == parser.String {
 			bytes += len(l.Text) // it may be decoded

@@ -175,8 +175,25 @@ func (in *Session) ExecContext(ctx context.Context, sql string, args []driver.Na
 	return r, err
 }
 
-func (in *Session) ExecInTx(context.Context, string, []driver.NamedValue, []driver.NamedValue, []string) (driver.Result, string, error) {
+func (in *Session) ExecInTx(context.Context, backend.Query, backend.RowFunc, []string) (driver.Result, string, error) {
 	return nil, "", errors.New("not in the script: a transaction of the driver's own")
+}
+
+func (in *Session) ExecReturning(ctx context.Context, q backend.Query, row backend.RowFunc) (driver.Result, error) {
+	rows, err := in.Read(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	n := 0
+	for rows.Next() {
+		row(rows.FieldDescriptions(), rows.RawValues())
+		n++
+	}
+	if err := in.Executed.Pass(ctx); err != nil {
+		return nil, err
+	}
+	return driver.RowsAffected(n), rows.Err()
 }
 
 func (in *Session) Commit(context.Context) error {
