@@ -35,16 +35,13 @@ var ErrClosed = errors.New("cachedpg: the store is closed")
 // access a tag. All methods are safe for concurrent use and ignore their
 // context.
 type Memory struct {
+	spares   atomic.Uint64 // calls of Spare, counted before they change a tag; hits read it, and shards
 	shards   []shard
 	tags     []tagShard
 	columns  columnSets
 	max      atomic.Int64
 	maxEntry int64 // 0 is a quarter of max
 	now      func() Moment
-
-	_      [64]byte
-	spares atomic.Uint64 // calls of Spare, counted before they change a tag
-	_      [56]byte
 
 	closed    atomic.Bool
 	hand      atomic.Uint32 // shard to evict from
@@ -115,18 +112,24 @@ func (m *Memory) Lookup(_ context.Context, key Key, tags []Tag, stamps []Stamp) 
 		return m.miss(Miss, tags, stamps)
 	}
 	spares := m.spares.Load()
+	if n.valid() && (m.spares.Load() == spares || m.valid(n)) && (n.entry.Expires == 0 || !n.expired(m.now())) {
+		n.touch()
+		return &n.entry, Hit, nil
+	}
+	return m.invalid(s, n, h, tags, stamps)
+}
+
+// invalid is a Lookup that found an entry which is no hit. One whose tags are dirty stays: it
+// may be a hit again (I27).
+func (m *Memory) invalid(s *shard, n *node, h uint64, tags []Tag, stamps []Stamp) (*Entry, Outcome, error) {
 	switch {
-	case !n.valid() || m.spares.Load() != spares && !m.valid(n):
-		if n.dead() {
-			m.invalidations.Add(m.free(s, n, h))
-		}
-		return m.miss(Stale, tags, stamps)
+	case n.dead():
+		m.invalidations.Add(m.free(s, n, h))
 	case n.entry.Expires != 0 && n.expired(m.now()):
 		m.expirations.Add(m.free(s, n, h))
 		return m.miss(Miss, tags, stamps)
 	}
-	n.touch()
-	return &n.entry, Hit, nil
+	return m.miss(Stale, tags, stamps)
 }
 
 // valid reports whether the entry is a hit. Its tags are looked at one after the other. If all

@@ -32,6 +32,9 @@ var checks = []struct {
 	{"an intent covers all of many tags (I2)", manyTags},
 	{"no tags are no work", noTags},
 	{"a dirty tag is never evicted (I7)", pressure},
+	{"a spared tag is as it was before (I27)", spares},
+	{"a tag that a writer released is not as before, whoever spares it (I27)", sparesAndReleases},
+	{"a writer spares its own intents only", strangerSpares},
 	{"nothing is a hit after Close", closed},
 }
 

@@ -62,6 +62,20 @@ func (p probe) release(w store.WriterID, tags ...store.Tag) {
 	}
 }
 
+// spare returns how to spare, or nil if the store is not store.Sparing.
+func (p probe) spare() func(w store.WriterID, tags ...store.Tag) {
+	s, ok := p.s.(store.Sparing)
+	if !ok {
+		return nil
+	}
+	return func(w store.WriterID, tags ...store.Tag) {
+		p.Helper()
+		if err := s.Spare(background, w, tags); err != nil {
+			p.Fatalf("Spare: %v", err)
+		}
+	}
+}
+
 func (p probe) want(key store.Key, tag store.Tag, want ...store.Outcome) {
 	p.Helper()
 	if _, got, _ := p.lookup(key, tag); !slices.Contains(want, got) {

@@ -18,6 +18,8 @@ type protocol struct {
 	releasesUnknown bool // breaks I4: though the outcome of COMMIT is not known
 	reusesIDs       bool // breaks I6
 	joinsByKey      bool // breaks I8
+	sparesFirst     bool // breaks I27: the precise tag is not marked yet
+	sparesAnything  bool // breaks I27: also what it has changed
 }
 
 const (
@@ -145,6 +147,14 @@ func (w *world) write(name string, id store.WriterID, rng *rand.Rand, pause func
 		x.rows = []int{0, 1, 2}
 		x.tags = []store.Tag{w.names.rows(), w.table()}
 	}
+	sparing, _ := w.s.(store.Sparing)
+	coarse := sparing != nil && len(x.rows) == 1 && rng.IntN(2) == 0
+	if coarse { // which row it will be is not known
+		x.tags = []store.Tag{w.names.rows(), w.table()}
+	}
+	if !coarse && !w.sparesAnything {
+		sparing = nil
+	}
 	w.trace.add(name, "begins a write of rows %v as %x", x.rows, id[:2])
 
 	// The tags may come one at a time, in any order.
@@ -174,6 +184,9 @@ func (w *world) write(name string, id store.WriterID, rng *rand.Rand, pause func
 	switch rng.IntN(6) {
 	case 0:
 		w.trace.add(name, "rolls back")
+		if sparing != nil {
+			w.spare(name, sparing, x, x.tags...)
+		}
 	case 1, 2:
 		w.trace.add(name, "sends COMMIT and loses the connection")
 		w.mu.Lock()
@@ -198,8 +211,42 @@ func (w *world) write(name string, id store.WriterID, rng *rand.Rand, pause func
 		w.mu.Unlock()
 		w.trace.add(name, "is told of its commit")
 		pause()
+		if sparing != nil {
+			w.narrow(name, sparing, x, pause)
+		}
 	}
 	w.release(name, x)
+}
+
+// narrow marks the row that a write of unknown rows has changed, and spares the others.
+func (w *world) narrow(name string, s store.Sparing, x *transaction, pause func()) {
+	if w.sparesFirst {
+		w.spare(name, s, x, w.names.rows())
+		pause()
+	}
+	var precise []store.Tag
+	for _, r := range x.rows {
+		precise = append(precise, w.row(r))
+	}
+	if w.sparesAnything {
+		precise = nil
+	}
+	if err := w.s.Intend(background, x.w, precise); err != nil {
+		w.fail("%s: Intend: %v", name, err)
+	}
+	x.tags = append(x.tags, precise...)
+	w.trace.add(name, "has intended what it has changed")
+	pause()
+	w.spare(name, s, x, w.names.rows())
+	pause()
+}
+
+func (w *world) spare(name string, s store.Sparing, x *transaction, tags ...store.Tag) {
+	if err := s.Spare(background, x.w, tags); err != nil {
+		w.fail("%s: Spare: %v", name, err)
+	}
+	w.trace.add(name, "spares %d tags as %x", len(tags), x.w[:2])
+	x.tags = slices.DeleteFunc(slices.Clone(x.tags), func(t store.Tag) bool { return slices.Contains(tags, t) })
 }
 
 func (w *world) release(name string, x *transaction) {

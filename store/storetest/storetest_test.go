@@ -27,6 +27,7 @@ type simple struct {
 	entries map[store.Key]filled
 	stamps  map[store.Tag]store.Stamp
 	old     map[store.Tag]store.Stamp
+	kept    map[store.Tag]store.Stamp // from before the first of the intents
 	intents map[store.Tag][]store.WriterID
 	writes  int
 }
@@ -44,6 +45,7 @@ func newSimple(bug string) *simple {
 		entries: map[store.Key]filled{},
 		stamps:  map[store.Tag]store.Stamp{},
 		old:     map[store.Tag]store.Stamp{},
+		kept:    map[store.Tag]store.Stamp{},
 		intents: map[store.Tag][]store.WriterID{},
 	}
 }
@@ -155,6 +157,9 @@ func (s *simple) Intend(_ context.Context, w store.WriterID, tags []store.Tag) e
 			break
 		}
 		s.old[t] = s.stamps[t]
+		if len(s.intents[t]) == 0 {
+			s.kept[t] = s.stamps[t]
+		}
 		delete(s.stamps, t)
 		if !slices.Contains(s.intents[t], w) || s.is("intents are counted") {
 			s.intents[t] = append(s.intents[t], w)
@@ -182,6 +187,29 @@ func (s *simple) Release(_ context.Context, w store.WriterID, tags []store.Tag) 
 			delete(s.intents, t)
 		}
 		delete(s.stamps, t)
+		if !s.is("a spare gives back what was released") {
+			delete(s.kept, t)
+		}
+	}
+	return nil
+}
+
+func (s *simple) Spare(_ context.Context, w store.WriterID, tags []store.Tag) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, t := range tags {
+		i := slices.Index(s.intents[t], w)
+		switch {
+		case s.is("a spare frees everybody") && len(s.intents[t]) > 0:
+			s.intents[t] = nil
+		case i < 0:
+			continue
+		default:
+			s.intents[t] = slices.Delete(s.intents[t], i, i+1)
+		}
+		if len(s.intents[t]) == 0 && s.kept[t] != 0 {
+			s.stamps[t] = s.kept[t]
+		}
 	}
 	return nil
 }
@@ -245,6 +273,8 @@ func TestChecksSeeEveryBug(t *testing.T) {
 		{"intents are evicted", "a dirty tag is never evicted", true},
 		{"a stranger's release does nothing", "a release by a stranger", false},
 		{"a release frees everybody", "a dirty tag is dirty until", true},
+		{"a spare gives back what was released", "a tag that a writer released", true},
+		{"a spare frees everybody", "a writer spares its own", true},
 		{"entries live for ever", "an entry expires", false},
 		{"entries outlive Close", "nothing is a hit after", false},
 	}
@@ -300,6 +330,8 @@ func TestInterleavingsSeeEveryBrokenRule(t *testing.T) {
 		{"I4 released with the outcome unknown", protocol{releasesUnknown: true}},
 		{"I6 one id for several writes", protocol{reusesIDs: true}},
 		{"I8 flights by key", protocol{joinsByKey: true}},
+		{"I27 spared before the precise intent", protocol{sparesFirst: true}},
+		{"I27 spared although it was changed", protocol{sparesAnything: true}},
 	}
 	for _, r := range rules {
 		t.Run(r.name, func(t *testing.T) {
@@ -335,7 +367,7 @@ func TestInterleavingsCoverThePaths(t *testing.T) {
 		}
 		all.WriteString(w.trace.String())
 	}
-	for _, step := range []string{": hit", ": stale", ": miss", ": dirty", "joins a flight", "rolls back", "loses the connection", "server    commits", "server    aborts", "server    has released"} {
+	for _, step := range []string{": hit", ": stale", ": miss", ": dirty", "joins a flight", "rolls back", "loses the connection", "server    commits", "server    aborts", "server    has released", "spares 1 tags", "spares 2 tags"} {
 		if n := strings.Count(all.String(), step); n < 20 {
 			t.Errorf("%d times %q", n, step)
 		}
