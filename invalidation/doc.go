@@ -12,9 +12,38 @@
 // visible to every new snapshot, also while a commit waits for a synchronous
 // replica and for a prepared transaction, so after "over" every new read sees the effect.
 //
+// # What a tag names
+//
+// A relation has tracked keys: its unique indexes, and a few single columns by which rows are
+// looked for. They follow from the catalog alone. A tag names rows by the value of such a
+// key, whether or not there are any:
+//
+//	TagTable      any row of the relation
+//	TagRow(k, v)  the rows in which k has the value v
+//	TagRows(k)    rows of which the value of k is not known
+//	TagNew(k)     rows that appeared, with values of the unique key k that are not known
+//
+// A write names of each row that it changes, for each tracked key, the value before and the
+// value after, or all values. A result about the rows in which k is v depends on TagRow(k, v) and TagRows(k), and
+// on TagNew(k) if k is unique and it found none; any other depends on TagTable. That suffices: no row
+// enters such a result, leaves it or changes in it, but v is its value of k before the write
+// or after. Which rows the read has met does not matter. NULL needs no tag, as no equality meets it.
+//
+//   - A row moves from v to w between the lookup and the SELECT of a reader. The write names both,
+//     so the results of either are stale, with the row or without it.
+//   - An UPDATE waits for another of the same row and goes on with the newest version (READ
+//     COMMITTED). WHERE is checked again on that version, so the value that it fixes is that of
+//     the row which is changed, and RETURNING shows the version that was written.
+//   - A trigger changes a tracked column. RETURNING shows the row as it is stored, after BEFORE
+//     triggers. AFTER triggers write by statements of their own, which name what they change.
+//   - ON CONFLICT meets a row that another transaction has inserted meanwhile. It is one with the
+//     value that the new row has, and RETURNING shows what has become of it.
+//   - A process writes by a catalog in which a key is not tracked that another's results depend
+//     on. The tracked keys are part of the catalog's digest, so these are two catalogs (I9, I10, I22).
+//
 // # The states of a tag
 //
-// A result depends on tags: rows, tables, the schema. A tag is clean with a
+// A result depends on tags, of rows, of tables, and of the schema. A tag is clean with a
 // stamp, or dirty with the set of writers that have an intent on it:
 //
 //	             ┌───────────── evict ─────────────┐
@@ -30,7 +59,12 @@
 // A clean tag that is released by a writer without an intent goes to "no stamp"
 // too. An entry is valid while each of its tags is clean with the very stamp
 // that the entry was filled with. Because stamps are never reused, an entry whose
-// tag has changed its state is never valid again.
+// tag was released or evicted is never valid again.
+//
+// An intent may also be spared, if the store is store.Sparing: its writer has not changed what
+// the tag names. If all do so that had an intent on the tag since it was clean, it has its stamp again (I27):
+//
+//	clean(stamp) ── intend(w), … ──▶ dirty{w, …} ── spare(w), …, none is left ──▶ clean(stamp)
 //
 // # The life of a read
 //
@@ -45,7 +79,9 @@
 // # The life of a write
 //
 //  1. Begin gives it an id, Intend makes all its tags dirty. They are acknowledged.
-//  2. COMMIT (or, without a transaction, the statement itself).
+//  2. COMMIT (or, without a transaction, the statement itself). A statement that is marked
+//     before it has run is marked with coarse tags. Its answer says what it has changed. Then Intend
+//     makes the precise tags dirty, and Spare takes the coarse ones back that are not among them.
 //  3. Outcome known, whichever it is: Release. Not known: Abandon, with a
 //     question that is asked until the answer is that the transaction is over.
 //
@@ -56,7 +92,9 @@
 // on T, the stamp died at the intent, before the commit could be visible to
 // anyone. If it was between intent and release, there was no stamp and no fill.
 // If it was after the release, the commit was visible or will never be, and the
-// SELECT came later still. So at the moment when a lookup finds all stamps
+// SELECT came later still. If the writer has spared T, T was dirty until the
+// writer had an intent on another tag that the entry depends on. The entry's stamp of that one was
+// read before its SELECT, so before the commit, and died at that intent. So at the moment when a lookup finds all stamps
 // standing, no commit that the entry misses is visible to anyone, and the entry
 // is what PostgreSQL would answer.
 //
@@ -163,7 +201,7 @@
 //	     stamp again only if every writer that had an intent on it since has spared it. Who
 //	     finds it with that stamp has looked at the others after those intents were acknowledged.
 //
-// The store and this package keep I1 to I7, the reader keeps I8 and I9, Generations
+// The store and this package keep I1 to I7 and I27, the reader keeps I8 and I9, Generations
 // keeps I10. The shared store and the driver's keeper (internal/space) keep I12 to I16
 // and I26, its peers (internal/peers) I23 and I24, its queue (internal/behind) I25.
 // I11 is not needed for correct results, only for cache hits: without it a tag
@@ -272,6 +310,40 @@
 // There a writer runs its statements in a transaction and reads the schema
 // stamp after the last of them: another one than its catalog's, or none, and it
 // intends the schema tag as well.
+//
+// A coarse intent is spared before the precise one is there (I27):
+//
+//	reader                          writer
+//	miss, SELECT → old, fill
+//	                                intend all rows
+//	                                UPDATE of row 7, visible
+//	                                (spare all rows …)
+//	(… and a hit of old)
+//	                                intend row 7, spare all rows
+//	stale, not a hit
+//
+// One writer spares what another has changed (I27, with I5):
+//
+//	writer 1                        writer 2                reader
+//	intend all rows: stamp 1
+//	                                intend all rows
+//	UPDATE, release all rows
+//	                                no row; spare all rows
+//	                                (with stamp 1 again …)  (… a hit of old)
+//
+// A reader looks at the tags of an entry one after the other, or reads the stamps by which it joins a
+// SELECT under way (I27, I8):
+//
+//	reader                          writer
+//	                                intend all rows
+//	                                UPDATE of row 7, visible
+//	row 7: as it was
+//	                                intend row 7, spare all rows
+//	all rows: as they were
+//	(a hit of old …)
+//
+// The guard: a spare is counted before it changes a tag, and who finds another count at the end than at the
+// beginning looks again.
 //
 // Somebody changes the catalog past the driver, and a process that has loaded it
 // before compares after another that has loaded it since (I22):
@@ -435,6 +507,8 @@
 //   - The writer dies before COMMIT is sent: its transaction is aborted. With a
 //     store in its own process the cache dies too; with a shared one the
 //     intents stay until somebody finds the transaction over.
+//   - The process dies between the coarse intent and the spare: the cache was its own, nothing is left.
+//     If only the answer is lost nothing is spared, and the write is abandoned as any other.
 //   - Intend fails: some tags may be dirty. The write goes on to a Release of all
 //     of them, however the caller decides about its commit.
 //   - Release fails: it is repeated, with a back-off, until the store took it.
