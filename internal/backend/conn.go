@@ -76,6 +76,7 @@ type Query struct {
 	Args   []driver.NamedValue // with pgx's leading options
 	Values []driver.NamedValue // Args without the options
 	Mode   pgx.QueryExecMode
+	Plain  bool // it has no values and is not a prepared statement, see Conn.ExecReturning
 }
 
 // Rows is the part of pgx.Rows that reading a result needs. What RawValues returns is valid until Next or Close.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql/driver"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/cachedpg/cachedpg/internal/pgerr"
@@ -13,15 +12,14 @@ import (
 // RowFunc takes in a row that a statement returns; columns and values are valid until it returns.
 type RowFunc func(columns []pgconn.FieldDescription, values [][]byte)
 
-// ExecReturning is ExecContext of a statement whose rows go to row. One without values is sent by the
-// simple protocol where q.Mode says so.
+// ExecReturning is ExecContext of a statement whose rows go to row.
 func (in *Pgx) ExecReturning(ctx context.Context, q Query, row RowFunc) (driver.Result, error) {
 	if in.Closed() {
 		return nil, driver.ErrBadConn
 	}
 	var tag pgconn.CommandTag
 	var err error
-	if q.Mode == pgx.QueryExecModeSimpleProtocol && len(q.Values) == 0 {
+	if q.Plain {
 		tag, err = in.execPlain(ctx, q, row)
 	} else {
 		tag, err = in.execRows(ctx, q, row)
@@ -48,10 +46,15 @@ func (in *Pgx) execRows(ctx context.Context, q Query, row RowFunc) (tag pgconn.C
 	return tag, rows.Err()
 }
 
-// execPlain sends a text without values as pgx' Exec does, which asks nothing of the
-// session's encoding for that, and pgx' Query does.
+// execPlain sends a text without values past pgx' Query, which would prepare it, or asks of the session's
+// encoding what Exec does not. Outside of a transaction it is the simple protocol, as it is Exec's.
 func (in *Pgx) execPlain(ctx context.Context, q Query, row RowFunc) (tag pgconn.CommandTag, err error) {
 	ctx = in.trace.start(ctx, q.SQL, appendValues(nil, q.Args))
+	if in.guarded() { // which needs a Sync
+		tag, err = drain(in.pgxConn.PgConn().ExecParams(ctx, q.SQL, nil, nil, nil, nil), row)
+		in.trace.end(ctx, tag, err)
+		return tag, err
+	}
 	results := in.pgxConn.PgConn().Exec(ctx, q.SQL)
 	for results.NextResult() {
 		tag, _ = drain(results.ResultReader(), row) // the error is that of Close

@@ -36,6 +36,7 @@ type rider struct {
 	due   []byte     // what goes with the next statement
 	stage riderStage
 	heard Heard // of the last question
+	guard guard
 
 	// Of the message from PostgreSQL that is being read.
 	head [5]byte // its kind and length
@@ -97,16 +98,13 @@ func (x *rider) take() Heard {
 // Write sends what pgx sends.
 func (x *rider) Write(b []byte) (int, error) {
 	x.mu.Lock()
-	due := x.due
-	if due == nil || !isExecution(b) {
-		x.mu.Unlock()
-		return x.w.Write(b)
+	all := x.guard.wrap(b)
+	if due := x.due; due != nil && isExecution(b) {
+		x.due, x.stage = nil, riderFollows
+		statement := len(all) - len(syncMessage)
+		all = slices.Concat(all[:statement], due, all[statement:])
 	}
-	x.due, x.stage = nil, riderFollows
 	x.mu.Unlock()
-	statement := len(b) - len(syncMessage)
-	all := make([]byte, 0, len(b)+len(due))
-	all = append(append(append(all, b[:statement]...), due...), b[statement:]...)
 	n, err := x.w.Write(all)
 	if err == nil {
 		n = len(b)
@@ -165,7 +163,7 @@ func (x *rider) sift(b []byte) (out int) {
 		from, n := i, 1
 		if x.had < len(x.head) {
 			if x.had == 0 {
-				x.kept = x.stage == riderListens && isAnswer(b[i])
+				x.kept = x.stage == riderListens && isAnswer(b[i]) || x.guard.keeps(b[i])
 			}
 			x.head[x.had] = b[i]
 			if x.had++; x.had == len(x.head) {
@@ -203,6 +201,7 @@ func isAnswer(kind byte) bool {
 func (x *rider) received() {
 	kind := x.head[0]
 	switch {
+	case x.guard.received(kind):
 	case x.stage == riderWaits:
 	case kind == 'Z':
 		x.heard.OK = x.stage == riderListens

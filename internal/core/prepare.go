@@ -71,13 +71,20 @@ func (s *Stmt) also(ctx context.Context, sql string) bool {
 	switch {
 	case s == nil || s.has(sql):
 		return true
-	case !s.isPrepared(), s.c.tx != nil: // there it would be the transaction that fails
+	case !s.isPrepared(), s.c.inner.TxStatus() == 'E':
 		return false
 	}
 	if s.runs++; s.runs < 2 {
 		return false
 	}
+	in, guarded := s.c.inner.(*backend.Pgx)
+	if guarded = guarded && s.c.tx != nil; guarded {
+		in.Guard()
+	}
 	inner, err := s.c.inner.PrepareContext(ctx, sql)
+	if guarded && in.Unguard() {
+		_ = in.UndoAside(ctx)
+	}
 	if err != nil {
 		return false
 	}

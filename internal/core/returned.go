@@ -2,6 +2,8 @@ package core
 
 import (
 	"context"
+	"errors"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -28,7 +30,8 @@ import (
 // taken away before any reader gets to know a new stamp (effect.narrow).
 //
 // A statement that is made to return something may fail where it would not have by itself: a column that another session has
-// just renamed, a right to read it that was taken away. Then nothing has been done, and it is sent as the caller wrote it.
+// just renamed, a right to read it that was taken away. Then nothing has been done, and it is sent as the caller wrote it. In
+// his transaction it is read within a savepoint for that (backend.Pgx.Guard).
 
 // maxReturned is how many rows are named one by one. Of more the plan's own tags are marked.
 const maxReturned = 1000
@@ -54,18 +57,14 @@ func (c *Conn) returns(ctx context.Context, q *call) {
 	if r == nil || !q.ours || q.formats || q.space == nil || q.view == space.NoCatalog || q.session == unknownSession || c.misread {
 		return
 	}
-	wanted := byte('I')
-	if c.tx != nil {
-		wanted = 'T'
-	}
-	switch {
-	case c.inner.TxStatus() != wanted, c.d.statementPool.Load(), q.space.View.Load() != q.view:
+	switch { // in a failed transaction pgx has other words for what it has not prepared
+	case (c.tx == nil) != (c.inner.TxStatus() == 'I'), c.d.statementPool.Load(), q.space.View.Load() != q.view:
 	case q.text.Plan.Asks, q.text.Plan.Opaque, q.text.Plan.Catalog, q.text.MayCommit():
 	case !q.text.Stats.Changed.Few(r.Few || r.Own):
 	case q.space.Doors().Closed([]store.Tag{{Relation: r.Relation, Kind: store.TagTable}}): // nothing of it is cached
 	default:
 		sql := q.text.Returning(q.sql)
-		if sql == "" || !c.maySelect(ctx, q.view, r) || !q.prepare.also(ctx, sql) {
+		if sql == "" || c.tx != nil && !q.guardable(c) || !c.maySelect(ctx, q.view, r) || !q.prepare.also(ctx, sql) {
 			return
 		}
 		q.returned = &returned{plan: q.text.Plan, what: r, values: q.keyingValues(), sql: sql, stats: q.text.Stats}
@@ -110,15 +109,48 @@ func (r *returned) precise() (tags store.TagSet, ok bool) {
 	return tags, !r.unknown
 }
 
-// refuses reports that err may be of what q was made to return, so that it should be sent as it was written. PostgreSQL
-// has done nothing then, but in the caller's transaction, which has failed.
+// guardable reports that in the caller's transaction q can be read within a savepoint.
+func (q *call) guardable(c *Conn) bool {
+	in, ok := c.inner.(*backend.Pgx)
+	return ok && in.Carries() && (q.prepare != nil || q.mode != pgx.QueryExecModeSimpleProtocol && !(len(q.values) == 0 && strings.Contains(q.sql, "$")))
+}
+
+// guarded runs f, which sends q with what it is made to return, and reports that it should be sent as it was written.
+func (c *Conn) guarded(ctx context.Context, q *call, f func() error) (again bool, err error) {
+	if c.tx == nil {
+		err = f()
+		return c.refuses(q, err), err
+	}
+	in := c.inner.(*backend.Pgx)
+	if c.inner.TxStatus() == 'T' {
+		in.Guard()
+	}
+	err = f()
+	if !in.Unguard() || !isRefusal(err) || in.UndoAside(ctx) != nil {
+		return false, err
+	}
+	c.mayNotReturn(q)
+	return true, err
+}
+
+// refuses reports that err may be of what q was made to return, outside of the caller's transaction. PostgreSQL
+// has done nothing then.
 func (c *Conn) refuses(q *call, err error) bool {
-	if q.returned == nil || c.tx != nil || c.inner.Closed() || !pgerr.Is(err, pgerr.UndefinedColumn, pgerr.UndefinedTable, pgerr.InsufficientPrivilege, pgerr.NotSupported, pgerr.AmbiguousColumn) {
+	if q.returned == nil || c.tx != nil || c.inner.Closed() || !isRefusal(err) {
 		return false
 	}
-	q.returned.unknown = true
 	c.mayNotReturn(q)
 	return true
+}
+
+func isRefusal(err error) bool {
+	return pgerr.Is(err, pgerr.UndefinedColumn, pgerr.UndefinedTable, pgerr.InsufficientPrivilege, pgerr.NotSupported, pgerr.AmbiguousColumn)
+}
+
+// notSent reports that err is pgx' own, of arguments that it does not take. It has other words for them where there are
+// rows.
+func (c *Conn) notSent(q *call, err error) bool {
+	return err != nil && !errors.As(err, new(*pgconn.PgError)) && !c.inner.Closed() && q.returned.rows == 0 && !errors.Is(err, backend.ErrBadConn)
 }
 
 // run executes q, which has been begun.
@@ -126,8 +158,13 @@ func (c *Conn) run(ctx context.Context, q *call) (backend.Result, error) {
 	if q.returned == nil {
 		return c.inner.ExecContext(ctx, q.sql, q.args)
 	}
-	result, err := c.inner.ExecReturning(ctx, q.execution(), q.returned.take)
-	if c.refuses(q, err) {
+	var result backend.Result
+	again, err := c.guarded(ctx, q, func() (err error) {
+		result, err = c.inner.ExecReturning(ctx, q.execution(), q.returned.take)
+		return err
+	})
+	if again || c.notSent(q, err) {
+		q.returned.unknown = true
 		return c.inner.ExecContext(ctx, q.sql, q.args)
 	}
 	return result, err
@@ -136,9 +173,7 @@ func (c *Conn) run(ctx context.Context, q *call) (backend.Result, error) {
 // execution is sentReturning of a statement whose caller gets no rows: pgx does not prepare it if it has no values.
 func (q *call) execution() backend.Query {
 	sent := q.sentReturning()
-	if len(q.values) == 0 && q.prepare == nil {
-		sent.Mode = pgx.QueryExecModeSimpleProtocol
-	}
+	sent.Plain = len(q.values) == 0 && q.prepare == nil
 	return sent
 }
 

@@ -69,7 +69,7 @@ func (c *Conn) maySelect(ctx context.Context, v *space.View, r *keying.Returning
 		return false
 	}
 	allowed, known := c.d.rights.get(v, what)
-	if known || c.mustNotAsk() {
+	if known || c.mustNotAsk() || c.inner.TxStatus() == 'E' {
 		return allowed
 	}
 	question := make([]string, len(r.Columns))

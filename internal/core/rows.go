@@ -339,17 +339,22 @@ func (c *Conn) passReturning(ctx context.Context, q *call) (backend.ResultSet, e
 	if q.returned == nil {
 		return c.pass(ctx, q)
 	}
-	wire, err := c.inner.Read(ctx, q.sentReturning())
-	if err == nil {
-		var rows *Rows
-		if rows, err = c.readRowsUpTo(0, q.apart(wire), q.text.Shape); err == nil { // pgx has read the first one too
-			return rows, nil
+	var rows *Rows
+	again, err := c.guarded(ctx, q, func() error {
+		wire, err := c.inner.Read(ctx, q.sentReturning())
+		if err == nil {
+			rows, err = c.readRowsUpTo(0, q.apart(wire), q.text.Shape) // pgx has read the first one too
 		}
-	}
-	if c.refuses(q, err) {
+		return err
+	})
+	switch {
+	case again:
+		q.returned.unknown = true
 		return c.pass(ctx, q)
+	case err != nil:
+		return nil, pgerr.AsStdlib(err)
 	}
-	return nil, pgerr.AsStdlib(err)
+	return rows, nil
 }
 
 // pass runs a query of which nothing is stored, as pgx' stdlib would.
