@@ -188,15 +188,6 @@ func (x *rider) sift(b []byte) (out int) {
 	return out
 }
 
-// isAnswer tells an answer from what PostgreSQL may send at any time, and from what pgx waits for.
-func isAnswer(kind byte) bool {
-	switch kind {
-	case 'A', 'N', 'S', 'Z': // NotificationResponse, NoticeResponse, ParameterStatus, ReadyForQuery
-		return false
-	}
-	return true
-}
-
 // received takes in that a message has been read.
 func (x *rider) received() {
 	kind := x.head[0]
@@ -226,17 +217,6 @@ func (x *rider) received() {
 		}
 	}
 	x.had, x.left, x.body = 0, 0, x.body[:0]
-}
-
-// message is what is sent for some messages.
-func message(messages ...pgproto3.FrontendMessage) (b []byte) {
-	for _, m := range messages {
-		var err error
-		if b, err = m.Encode(b); err != nil {
-			panic(err) // they are constants
-		}
-	}
-	return b
 }
 
 // Along is a question of one value that may travel with a statement. It is asked within a savepoint, as by KeepIn,
