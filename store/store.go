@@ -114,8 +114,8 @@ type Column struct {
 //     as it may drop any entry at any time.
 //   - After Intend returned nil, no Lookup returns an entry that depends on one
 //     of the tags until every intent on it is released, and never again one
-//     that was filled with the old stamps. After an error the tags may have the
-//     intent or not, each for itself.
+//     that was filled with the old stamps, but for those that are spared (Sparing).
+//     After an error the tags may have the intent or not, each for itself.
 //   - An intent is a member of a set: the same writer intending a tag twice has
 //     one.
 //   - Release drops the intent and always gives the tag a new stamp, also where the
