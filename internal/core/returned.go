@@ -31,7 +31,7 @@ import (
 //
 // A statement that is made to return something may fail where it would not have by itself: a column that another session has
 // just renamed, a right to read it that was taken away. Then nothing has been done, and it is sent as the caller wrote it. In
-// his transaction it is read within a savepoint for that (backend.Pgx.Guard).
+// his transaction it is read within a savepoint for that (D94).
 
 // maxReturned is how many rows are named one by one. Of more the plan's own tags are marked.
 const maxReturned = 1000
