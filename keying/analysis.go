@@ -31,7 +31,15 @@ type analysis struct {
 	depth   int              // of views within views
 	seen    map[uint32]bool  // types of columns that are present
 	schema  bool             // WriteTags is the schema tag
-	touched []touched        // what is written
+	touched []*written       // what is written
+	certain []store.Tag      // of every execution
+	named   []namedRows
+	told    []told
+	root    *catalog.Relation    // what the statement itself writes, if it may be made to return it
+	rooted  bool                 // the text is one statement that may return what it writes
+	firing  *firing              // the rows for which the function runs that is taken apart
+	firings int                  // in one another
+	keys    map[uint32][]tracked // by relation
 	visited map[uint32]catalog.Commands
 	uses    map[use]int // what parameters are compared with
 	counts  []int       // how often parameters stand in the text; nil before it is asked
@@ -45,11 +53,12 @@ type analysis struct {
 func newAnalysis(p *Plan, snapshot *catalog.Snapshot, path []string, text string) *analysis {
 	return &analysis{plan: p, snapshot: snapshot, path: path, text: text,
 		read: make(map[uint32]bool), views: make(map[uint32]*view), whole: make(map[uint32]bool), seen: make(map[uint32]bool),
-		visited: make(map[uint32]catalog.Commands), uses: make(map[use]int), ran: make(map[running]bool)}
+		visited: make(map[uint32]catalog.Commands), keys: make(map[uint32][]tracked), uses: make(map[use]int), ran: make(map[running]bool)}
 }
 
 func (a *analysis) run(statements []*parser.Statement) {
 	p := a.plan
+	a.rooted = mayReturn(statements)
 	for _, s := range statements {
 		a.countUses(s)
 	}
@@ -85,7 +94,7 @@ func (a *analysis) run(statements []*parser.Statement) {
 		a.readPlan(statements[0])
 		a.integers(statements[0])
 	}
-	a.writePlan()
+	a.writePlan(statements)
 	a.later(statements)
 }
 
@@ -221,7 +230,7 @@ func (a *analysis) remark() {
 		return
 	}
 	a.plan.Writes = true
-	a.touched = append(a.touched, touched{rel: comments, extent: extentAll})
+	a.touched = append(a.touched, &written{rel: comments})
 }
 
 // relation takes a relation that is read.
@@ -254,7 +263,7 @@ func (a *analysis) relation(r parser.Relation, path []string) {
 	case rel.RowSecurity:
 		p.Beyond = true
 		p.deny(RowSecurity, name)
-		a.code(rel, catalog.OnRead, nil)
+		a.code(rel, catalog.OnRead, nil, nil)
 	case rel.Unlogged && rel.Kind != 'v':
 		p.deny(UnloggedTable, name)
 	}
@@ -386,7 +395,7 @@ func (a *analysis) readPlan(s *parser.Statement) {
 	}
 	p.lookups = slices.DeleteFunc(p.lookups, func(l lookup) bool { return whole[l.relation] })
 	p.lookups = slices.Clip(p.lookups)
-	p.single = a.single && len(p.lookups) == 1
+	p.single = a.single && len(p.lookups) == 1 && p.lookups[0].keys[0].proven
 }
 
 // holdsLiterals reports whether a text may hold string literals. A normalised

@@ -18,7 +18,7 @@ import (
 // believe takes what a function that is declared IMMUTABLE reads.
 func (a *analysis) believe(f catalog.Function) {
 	path, ok := a.pathOf(f)
-	key := running{f.OID, "\x00" + strings.Join(path, "\x00")}
+	key := running{function: f.OID, path: "\x00" + strings.Join(path, "\x00")}
 	body := bodyOf(f)
 	if body == nil || a.ran[key] {
 		return

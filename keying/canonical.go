@@ -108,6 +108,31 @@ func (p *part) mix(h rowHash, v Values, i int) (rowHash, bool) {
 	return p.value(h, a, o.doubt(v), 0)
 }
 
+// null reports that the i-th value is NULL.
+func (p *part) null(v Values, i int) bool {
+	if p.array || p.values[i].Param == 0 {
+		return false
+	}
+	a, ok := argument(v, p.values[i].Param)
+	return ok && isNull(a)
+}
+
+// isNull reports that pgx sends NULL for an argument.
+func isNull(a any) bool {
+	if a == nil {
+		return true
+	}
+	t := typeOf(reflect.TypeOf(a))
+	if r := reflect.ValueOf(a); r.Kind() == reflect.Pointer && r.IsNil() {
+		return !t.opaque
+	}
+	if !t.valuer || !t.trusted {
+		return false
+	}
+	value, err := a.(driver.Valuer).Value()
+	return err == nil && value == nil
+}
+
 func (p *part) element(h rowHash, v Values, i int) (rowHash, bool) {
 	o := &p.values[0]
 	a, _ := argument(v, o.Param)

@@ -29,17 +29,18 @@ func ChangedTags(dst []store.Tag, snapshot *catalog.Snapshot, oid uint32, n int,
 		if rel == nil {
 			continue // nobody has planned with it; see the caller
 		}
-		for _, k := range rel.Keys {
+		for _, k := range trackedOf(rel) {
 			dst = changedRows(dst, from, rel, k, n, rows)
+			dst = addTag(dst, from, k.appeared(rel)) // the values after it are not known
 		}
 	}
 	return dst
 }
 
-func changedRows(dst []store.Tag, from int, rel *catalog.Relation, k catalog.Key, n int, rows func(i int, column string) StoredValue) []store.Tag {
+func changedRows(dst []store.Tag, from int, rel *catalog.Relation, k tracked, n int, rows func(i int, column string) StoredValue) []store.Tag {
 	begin := len(dst)
 	unknown := func() []store.Tag {
-		return addTag(dst[:begin], from, store.Tag{Relation: rel.OID, Kind: store.TagRows, Index: k.Index})
+		return addTag(dst[:begin], from, k.any(rel))
 	}
 	if n < 0 {
 		return unknown()
@@ -52,7 +53,7 @@ func changedRows(dst []store.Tag, from int, rel *catalog.Relation, k catalog.Key
 			return unknown()
 		case !null && !seen[value]: // no read finds a row by a NULL
 			seen[value] = true
-			dst = append(dst, store.Tag{Relation: rel.OID, Kind: store.TagRow, Index: k.Index, Value: value})
+			dst = append(dst, store.Tag{Relation: rel.OID, Kind: store.TagRow, Index: k.index, Value: value})
 		}
 	}
 	return dst
@@ -60,9 +61,9 @@ func changedRows(dst []store.Tag, from int, rel *catalog.Relation, k catalog.Key
 
 // storedKey gives the hash of a stored row's key, the same as that of a
 // statement which fixes the key to these values.
-func storedKey(rel *catalog.Relation, k catalog.Key, row func(column string) StoredValue) (value uint64, null, ok bool) {
+func storedKey(rel *catalog.Relation, k tracked, row func(column string) StoredValue) (value uint64, null, ok bool) {
 	h := hashSeed
-	for _, i := range k.Columns {
+	for _, i := range k.columns {
 		c := &rel.Columns[i]
 		v := row(c.Name)
 		if !v.Known {
@@ -73,9 +74,6 @@ func storedKey(rel *catalog.Relation, k catalog.Key, row func(column string) Sto
 			continue
 		}
 		p := part{class: classOf(c.BaseType), lo: math.MinInt64, hi: math.MaxInt64}
-		if p.collated() && !c.Deterministic {
-			return 0, false, false
-		}
 		var fits bool
 		if p.class == boolClass {
 			fits = v.Text == "t" || v.Text == "f"

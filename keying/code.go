@@ -53,8 +53,9 @@ func runsCode(s *parser.Statement) bool {
 }
 
 // code takes the code that runs on commands on a relation. columns are those that
-// an UPDATE assigns, nil when they are not known.
-func (a *analysis) code(rel *catalog.Relation, ops catalog.Commands, columns []string) {
+// an UPDATE assigns, nil when they are not known; rows are those for each of which a
+// trigger may run, nil for any.
+func (a *analysis) code(rel *catalog.Relation, ops catalog.Commands, columns []string, rows *written) {
 	for _, c := range rel.Code {
 		on := c.On & ops
 		if on == 0 || on == catalog.OnUpdate && len(c.Columns) > 0 && !assigns(rel, columns, c.Columns) {
@@ -64,10 +65,14 @@ func (a *analysis) code(rel *catalog.Relation, ops catalog.Commands, columns []s
 			a.ask() // a rule
 			continue
 		}
+		var from *firing
+		if rows != nil && c.Trigger && a.firings < maxFirings {
+			from = &firing{written: rows, before: c.Row}
+		}
 		if c.Deferrable {
-			a.loosely(func() { a.call(c.Function) }) // until COMMIT the path may be set anew
+			a.loosely(func() { a.callFor(c.Function, from) }) // until COMMIT the path may be set anew
 		} else {
-			a.call(c.Function)
+			a.callFor(c.Function, from)
 		}
 	}
 }
@@ -110,9 +115,15 @@ func (a *analysis) callAll(functions []uint32) {
 	}
 }
 
-// call takes what a function does, as far as it may write. Its path is the one
-// around it, unless it sets its own.
-func (a *analysis) call(function uint32) {
+// maxFirings bounds triggers and foreign keys that run each other, of which the rows are known.
+const maxFirings = 2
+
+func (a *analysis) call(function uint32) { a.callFor(function, nil) }
+
+// callFor takes what a function does, as far as it may write. Its path is the one
+// around it, unless it sets its own. from are the rows for which it runs, if it is a
+// trigger's.
+func (a *analysis) callFor(function uint32, from *firing) {
 	f, ok := a.snapshot.Function(function)
 	switch {
 	case !ok && function < firstUserOID:
@@ -125,11 +136,14 @@ func (a *analysis) call(function uint32) {
 		return
 	}
 	if f.Definer && !f.SetsPath && !a.loose {
-		a.loosely(func() { a.call(function) })
+		a.loosely(func() { a.callFor(function, from) })
 		return
 	}
 	path, ok := a.pathOf(f)
-	key := running{function, strings.Join(path, "\x00")}
+	key := running{function: function, path: strings.Join(path, "\x00")}
+	if from != nil {
+		key.rows = from.written
+	}
 	if a.ran[key] {
 		return
 	}
@@ -151,14 +165,24 @@ func (a *analysis) call(function uint32) {
 	}
 	loose := a.loose
 	a.loose = a.loose || f.SetsPath
+	if from != nil {
+		from.except, from.exceptAll = body.Assigns, body.AssignsAll
+		a.firings++
+	}
+	a.firing, from = from, a.firing
 	a.body(body, path, names)
+	a.firing, from = from, a.firing
+	if from != nil {
+		a.firings--
+	}
 	a.loose = loose
 }
 
-// running is a function and the search_path that it runs with.
+// running is a function, the search_path that it runs with, and the rows that it runs for.
 type running struct {
 	function uint32
 	path     string
+	rows     *written
 }
 
 // firstUserOID is the first that PostgreSQL gives to objects made after initdb.
@@ -245,8 +269,8 @@ func WrittenTags(dst []store.Tag, relations []uint32, snapshot *catalog.Snapshot
 				return dst, false
 			}
 			dst = addTag(dst, from, store.Tag{Relation: oid, Kind: store.TagTable})
-			for _, k := range rel.Keys {
-				dst = addTag(dst, from, store.Tag{Relation: oid, Kind: store.TagRows, Index: k.Index})
+			for _, k := range trackedOf(rel) {
+				dst = addTag(dst, from, k.any(rel))
 			}
 		}
 	}

@@ -42,9 +42,9 @@ func (a *analysis) later(statements []*parser.Statement) {
 	}
 	switch w.Op {
 	case parser.OpUpdate, parser.OpDelete:
-		p.Later = len(p.changes) == 1
+		p.Later = p.namesKey(rel)
 	case parser.OpInsert, parser.OpUpsert:
-		p.Later = insertsWhole(rel, w) && (w.Op == parser.OpInsert || len(p.changes) == 1)
+		p.Later = insertsWhole(rel, w) && p.namesKey(rel)
 	}
 }
 
@@ -115,12 +115,16 @@ func (p *Plan) MayWait(v Values, buf []byte) (bool, []byte) {
 	if reason != NoReason {
 		return false, buf
 	}
-	for i := range p.changes {
-		var s store.TagSet
-		p.changes[i].tags(&s, v)
-		if !slices.ContainsFunc(s.Tags(), func(t store.Tag) bool { return t.Kind == store.TagRow }) {
-			return false, buf
+	var s store.TagSet
+	for i := range p.named {
+		if n := &p.named[i]; n.unique {
+			n.tags(&s, v)
 		}
 	}
-	return true, buf
+	return slices.ContainsFunc(s.Tags(), func(t store.Tag) bool { return t.Kind == store.TagRow }), buf
+}
+
+// namesKey reports that the text names rows of rel by a unique key.
+func (p *Plan) namesKey(rel *catalog.Relation) bool {
+	return slices.ContainsFunc(p.named, func(n namedRows) bool { return n.relation == rel.OID && n.unique })
 }

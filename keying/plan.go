@@ -116,8 +116,10 @@ type Plan struct {
 	integers  []span      // by parameter, those that are certainly integers
 	single    bool        // a row of the result is made of one row of the one relation in lookups
 	written   []store.Tag // WriteTags of every execution
-	changes   []change    // targets whose key may be fixed
+	named     []namedRows // rows that the text names
 	returning *Returning
+	told      []told      // rows that what the statement returns names
+	untold    []store.Tag // in their place where it is not known
 
 	reads, writes []uint32
 	mentions      []string // names that a temporary object would have in front of others
@@ -262,9 +264,9 @@ func (p *Plan) appendPrefix(buf []byte, session *[32]byte) []byte {
 // Size returns about the bytes of memory that the plan takes, without the catalog.
 func (p *Plan) Size() int {
 	size := int(unsafe.Sizeof(*p)+unsafe.Sizeof(prefix{})) + len(p.Detail) + len(p.LastingDetail) + cap(p.Kinds) +
-		int(unsafe.Sizeof(Moment{}))*cap(p.Momentary) + int(unsafe.Sizeof(store.Tag{}))*(cap(p.always)+cap(p.written)) +
+		int(unsafe.Sizeof(Moment{}))*cap(p.Momentary) + int(unsafe.Sizeof(store.Tag{}))*(cap(p.always)+cap(p.written)+cap(p.untold)) +
 		int(unsafe.Sizeof(span{}))*cap(p.integers) + int(unsafe.Sizeof(lookup{}))*cap(p.lookups) +
-		int(unsafe.Sizeof(change{}))*cap(p.changes) + 4*(cap(p.reads)+cap(p.writes))
+		int(unsafe.Sizeof(namedRows{}))*cap(p.named) + int(unsafe.Sizeof(told{}))*cap(p.told) + 4*(cap(p.reads)+cap(p.writes))
 	for _, name := range p.mentions {
 		size += int(unsafe.Sizeof(name)) + len(name)
 	}
@@ -275,9 +277,6 @@ func (p *Plan) Size() int {
 				size += int(unsafe.Sizeof(row[i])) + int(unsafe.Sizeof(operand{}))*cap(row[i].values)
 			}
 		}
-	}
-	for i := range p.changes {
-		size += 4 * cap(p.changes[i].loose)
 	}
 	return size
 }

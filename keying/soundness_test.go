@@ -56,8 +56,13 @@ func modelSchema(t testing.TB) *catalog.Snapshot {
 		c.Operators = append(c.Operators, catalog.Operator{Schema: "pg_catalog", Name: o, Left: oidInt4, Right: oidInt4, Volatility: 'i', Builtin: true})
 	}
 	tables(t, &c, modelTables)
-	c.Relations[0].References = []catalog.Reference{{Table: 200, Columns: []string{"id"}, OnDelete: true, OnUpdate: true}}
-	c.Relations[1].References = []catalog.Reference{{Table: 200, Columns: []string{"id"}, OnDelete: true}}
+	c.Relations[0].References = []catalog.Reference{{Table: 200, Columns: []string{"id"}, Referencing: []string{"owner"},
+		OnDelete: true, Deletes: catalog.SetNull, OnUpdate: true, Updates: catalog.Cascade}}
+	c.Relations[1].References = []catalog.Reference{{Table: 200, Columns: []string{"id"}, Referencing: []string{"parent"}, OnDelete: true, Deletes: catalog.Cascade}}
+	c.Relations[1].Foreign = []catalog.Foreign{{Table: 100, Columns: []string{"owner"}, Referenced: []string{"id"}},
+		{Table: 200, Columns: []string{"parent"}, Referenced: []string{"id"}}}
+	c.Relations[0].Leading = []int{2}
+	c.Relations[0].Columns[2].Default = true // 0
 	addModelViews(t, &c)
 	return catalog.NewSnapshot(c)
 }
@@ -159,6 +164,49 @@ var modelReads = []query{
 	{"SELECT * FROM pets WHERE owner = $1", "i", func(w *world, a []any) []string {
 		return rows(w.pets, func(q pet) bool { return q.owner == a[0] })
 	}},
+	{"SELECT count(*) FROM pets WHERE owner = $1", "i", func(w *world, a []any) []string {
+		return []string{pets(w, a[0].(int))}
+	}},
+	{"SELECT EXISTS (SELECT FROM pets WHERE parent = $1)", "i", func(w *world, a []any) []string {
+		return []string{fmt.Sprint(rows(w.pets, func(q pet) bool { return q.parent == a[0] }) != nil)}
+	}},
+	{"SELECT * FROM pets WHERE owner = $1 AND parent = $2", "ii", func(w *world, a []any) []string {
+		return rows(w.pets, func(q pet) bool { return q.owner == a[0] && q.parent == a[1] })
+	}},
+	{"SELECT * FROM pets WHERE owner IN ($1, $2)", "ii", func(w *world, a []any) []string {
+		return rows(w.pets, func(q pet) bool { return q.owner == a[0] || q.owner == a[1] })
+	}},
+	{"SELECT * FROM pets WHERE parent = ANY($1)", "l", func(w *world, a []any) []string {
+		return rows(w.pets, func(q pet) bool { return anyID(a[0], q.parent) })
+	}},
+	{"SELECT * FROM people p JOIN pets q ON q.owner = p.id WHERE p.id = $1", "i", func(w *world, a []any) []string {
+		return join(w.people, w.pets, func(x person, y pet) bool { return y.owner == x.id && x.id == a[0] })
+	}},
+	{"SELECT * FROM people p JOIN pets q ON q.owner = p.id WHERE q.owner = $1", "i", func(w *world, a []any) []string {
+		return join(w.people, w.pets, func(x person, y pet) bool { return y.owner == x.id && x.id == a[0] })
+	}},
+	{"SELECT p.n, q.n FROM people p LEFT JOIN pets q ON q.owner = p.id WHERE p.id = $1", "i", func(w *world, a []any) []string {
+		return perhaps(w, func(p person, q pet) bool { return p.id == a[0] })
+	}},
+	{"SELECT p.n, q.n FROM people p LEFT JOIN pets q ON q.owner = p.id AND p.id = $1", "i", func(w *world, a []any) (out []string) {
+		for _, p := range w.people {
+			of := rows(w.pets, func(q pet) bool { return p.id == a[0] && q.owner == p.id })
+			out = append(out, fmt.Sprint(p, of))
+		}
+		return out
+	}},
+	{"SELECT a.id, b.id FROM pets a JOIN pets b ON b.parent = a.id AND a.owner = b.owner WHERE b.owner = $1", "i", func(w *world, a []any) []string {
+		return join(w.pets, w.pets, func(x, y pet) bool { return y.parent == x.id && x.owner == y.owner && y.owner == a[0] })
+	}},
+	{"SELECT id FROM people p WHERE n = $2 AND EXISTS (SELECT FROM pets q WHERE q.owner = p.id) AND p.id = $1", "in", func(w *world, a []any) []string {
+		return rows(w.people, func(p person) bool { return p.id == a[0] && p.n == a[1] && pets(w, p.id) != "0" })
+	}},
+	{"SELECT id FROM people WHERE n = $1", "n", func(w *world, a []any) []string {
+		return rows(w.people, func(p person) bool { return p.n == a[0] })
+	}},
+	{"SELECT q.n FROM people p, LATERAL (SELECT q.n FROM pets q WHERE q.owner = p.id LIMIT 1000) q WHERE p.id = $1", "i", func(w *world, a []any) []string {
+		return owns(w, func(p person, q pet) bool { return p.id == a[0] })
+	}},
 	{"SELECT * FROM people", "", func(w *world, a []any) []string {
 		return rows(w.people, func(person) bool { return true })
 	}},
@@ -210,8 +258,8 @@ var modelWrites = []query{
 		return nil
 	}},
 	{"INSERT INTO people (email, n, id) VALUES ($1, $2, $3) ON CONFLICT (email) DO UPDATE SET id = excluded.id", "eni", func(w *world, a []any) []string {
-		if i := slices.IndexFunc(w.people, func(p person) bool { return p.email == a[0] }); i >= 0 {
-			w.move(w.people[i].id, a[2].(int))
+		if slices.ContainsFunc(w.people, func(p person) bool { return p.email == a[0] }) {
+			w.move(func(p person) bool { return p.email == a[0] }, a[2].(int))
 		} else {
 			w.people = append(w.people, person{a[2].(int), a[0].(string), a[1].(int)})
 		}
@@ -236,16 +284,11 @@ var modelWrites = []query{
 	update("UPDATE people SET n = $3 WHERE id = $1 OR email = $2", "ien", func(p person, a []any) bool { return p.id == a[0] || p.email == a[1] },
 		func(p *person, a []any) { p.n = a[2].(int) }),
 	{"UPDATE people SET id = $2 WHERE id = $1", "ii", func(w *world, a []any) []string {
-		w.move(a[0].(int), a[1].(int))
+		w.move(func(p person) bool { return p.id == a[0] }, a[1].(int))
 		return nil
 	}},
 	{"UPDATE people SET id = $2 WHERE email = $1", "ei", func(w *world, a []any) []string {
-		for _, p := range w.people {
-			if p.email == a[0] {
-				w.move(p.id, a[1].(int))
-				break
-			}
-		}
+		w.move(func(p person) bool { return p.email == a[0] }, a[1].(int))
 		return nil
 	}},
 	{"DELETE FROM people WHERE id = $1", "i", func(w *world, a []any) []string {
@@ -280,6 +323,42 @@ var modelWrites = []query{
 		}
 		return nil
 	}},
+	{"UPDATE pets SET parent = NULL, owner = $2 WHERE owner = $1", "ii", func(w *world, a []any) []string {
+		for i := range w.pets {
+			if w.pets[i].owner == a[0] {
+				w.pets[i].owner, w.pets[i].parent = a[1].(int), 0
+			}
+		}
+		return nil
+	}},
+	{"UPDATE pets SET n = $2 WHERE owner = $1", "in", func(w *world, a []any) []string {
+		for i := range w.pets {
+			if w.pets[i].owner == a[0] {
+				w.pets[i].n = a[1].(int)
+			}
+		}
+		return nil
+	}},
+	{"UPDATE pets SET n = n + 1 WHERE parent IN ($1, $2)", "ii", func(w *world, a []any) []string {
+		for i := range w.pets {
+			if w.pets[i].parent == a[0] || w.pets[i].parent == a[1] {
+				w.pets[i].n++
+			}
+		}
+		return nil
+	}},
+	{"INSERT INTO pets VALUES ($1, $2, NULL, $5), ($3, NULL, $4, $5)", "iiiin", func(w *world, a []any) []string {
+		w.pets = append(w.pets, pet{id: a[0].(int), owner: a[1].(int), n: a[4].(int)}, pet{id: a[2].(int), parent: a[3].(int), n: a[4].(int)})
+		return nil
+	}},
+	{"DELETE FROM pets WHERE owner = $1", "i", func(w *world, a []any) []string {
+		for _, q := range slices.Clone(w.pets) {
+			if q.owner == a[0] {
+				w.removePet(q.id)
+			}
+		}
+		return nil
+	}},
 	{"DELETE FROM pets WHERE id = $1", "i", func(w *world, a []any) []string {
 		w.removePet(a[0].(int))
 		return nil
@@ -297,16 +376,17 @@ func update(sql, args string, match func(person, []any) bool, set func(*person, 
 	}}
 }
 
-func (w *world) move(from, to int) {
-	for i := range w.people {
-		if w.people[i].id == from {
-			w.people[i].id = to
-			for j := range w.pets {
-				if w.pets[j].owner == from {
-					w.pets[j].owner = to
-				}
-			}
-			return
+// move gives the first who matches another id, and so those who refer to it.
+func (w *world) move(match func(person) bool, to int) {
+	i := slices.IndexFunc(w.people, match)
+	if i < 0 {
+		return
+	}
+	from := w.people[i].id
+	w.people[i].id = to
+	for j := range w.pets {
+		if w.pets[j].owner == from {
+			w.pets[j].owner = to
 		}
 	}
 }

@@ -33,7 +33,7 @@ type baseColumn struct {
 
 // view takes a view apart that is read.
 func (a *analysis) view(rel *catalog.Relation, name string) {
-	ran := running{rel.OID, "view\x00" + strings.Join(a.path, "\x00")}
+	ran := running{function: rel.OID, path: "view\x00" + strings.Join(a.path, "\x00")}
 	if v := a.views[rel.OID]; v != nil {
 		if v.statement != nil && !a.ran[ran] && a.depth < maxViewDepth { // what it calls may mean something else now
 			a.ran[ran] = true
@@ -81,19 +81,16 @@ func (a *analysis) view(rel *catalog.Relation, name string) {
 func (a *analysis) depend(s *parser.Statement, path []string, conditions [][]parser.Equality) {
 	p := a.plan
 	proves := a.proves(s, path)
+	conditions = a.carry(s, path, conditions)
 	a.single = a.single && proves && s.Single && !a.calls(s, path, func(f catalog.Function) bool { return f.SetReturning })
 	for i, r := range s.Reads {
 		rel := a.snapshot.Resolve(path, r.Schema, r.Name.Name)
 		if rel.System {
 			continue // nobody hears of its changes
 		}
-		var equal []parser.Equality
-		if proves && !r.Nested {
-			equal = conditions[i]
-		}
 		if rel.Kind == 'v' {
-			a.dependView(rel, equal)
-		} else if l, ok := a.lookup(rel, equal); ok && len(p.lookups) < maxLookups {
+			a.dependView(rel, conditions[i], proves && !r.Nested)
+		} else if l, ok := a.lookup(rel, conditions[i], proves && !r.Nested); ok && len(p.lookups) < maxLookups {
 			p.lookups = append(p.lookups, l)
 		} else {
 			a.tables = append(a.tables, rel.OID)
@@ -101,13 +98,13 @@ func (a *analysis) depend(s *parser.Statement, path []string, conditions [][]par
 	}
 }
 
-func (a *analysis) dependView(rel *catalog.Relation, equal []parser.Equality) {
+func (a *analysis) dependView(rel *catalog.Relation, equal []parser.Equality, proves bool) {
 	v := a.views[rel.OID]
 	below := make([][]parser.Equality, len(v.statement.Reads))
 	some := false
 	for _, e := range equal {
 		if b, ok := v.find(rel, e.Column); ok {
-			e.Column, some = b.name, true
+			e.Column, e.Optional, some = b.name, e.Optional || !proves, true
 			below[b.read] = append(below[b.read], e)
 		}
 	}
@@ -217,7 +214,7 @@ func (a *analysis) through(rel *catalog.Relation, ops catalog.Commands, w parser
 	if v.base == nil || below < 0 {
 		return w, false
 	}
-	a.code(rel, ops, w.Columns) // of defaults
+	a.code(rel, ops, w.Columns, nil) // of defaults
 	a.statement(s, viewPath)
 	target := parser.Relation{Name: s.Reads[below].Name}
 	for _, e := range w.Target.Equal {

@@ -242,7 +242,7 @@ var viewWrites = []query{
 	update("UPDATE people SET n = $3 WHERE id = $1 OR id = $2", "iin", func(p person, a []any) bool { return p.id == a[0] || p.id == a[1] },
 		func(p *person, a []any) { p.n = a[2].(int) }),
 	{"UPDATE renamed SET email = $2 WHERE email = $1", "ii", func(w *world, a []any) []string {
-		w.move(a[0].(int), a[1].(int))
+		w.move(func(p person) bool { return p.id == a[0] }, a[1].(int))
 		return nil
 	}},
 	{"DELETE FROM grown WHERE email = $1", "e", func(w *world, a []any) []string {
@@ -271,23 +271,23 @@ func TestViewsThatPlansLookThrough(t *testing.T) {
 	snapshot := modelSchema(t)
 	for sql, want := range map[string]string{
 		"SELECT * FROM grown WHERE id = 1":                                              "rows public.people(id), row public.people(id)",
-		"SELECT * FROM grown WHERE n = 1":                                               "table public.people",
+		"SELECT * FROM grown WHERE n = 1":                                               "rows public.people(n), row public.people(n)",
 		"SELECT * FROM renamed WHERE id = 'a'":                                          "rows public.people(email), row public.people(email)",
-		"SELECT * FROM owners WHERE pid = 1":                                            "table public.pets, rows public.people(id), row public.people(id)",
-		"SELECT * FROM grown_owners WHERE pid = 1 AND qid = 2":                          "table public.people, rows public.pets(id), row public.pets(id)",
-		"SELECT * FROM perhaps WHERE id = 1":                                            "table public.pets, rows public.people(id), row public.people(id)",
-		"SELECT * FROM counted WHERE id = 1":                                            "table public.pets, rows public.people(id), row public.people(id)",
+		"SELECT * FROM owners WHERE pid = 1":                                            "rows public.people(id), row public.people(id), rows public.pets(owner), row public.pets(owner)",
+		"SELECT * FROM grown_owners WHERE pid = 1 AND qid = 2":                          "rows public.people(id), row public.people(id), rows public.pets(id), row public.pets(id)",
+		"SELECT * FROM perhaps WHERE id = 1":                                            "rows public.people(id), row public.people(id), rows public.pets(owner), row public.pets(owner)",
+		"SELECT * FROM counted WHERE id = 1":                                            "rows public.people(id), row public.people(id), rows public.pets(owner), row public.pets(owner)",
 		"SELECT * FROM first WHERE id = 1":                                              "table public.people",
 		"SELECT * FROM ahead WHERE id = 1":                                              "table public.people",
-		"SELECT * FROM known WHERE id = 1":                                              "table public.pets, rows public.people(id), row public.people(id)",
+		"SELECT * FROM known WHERE id = 1":                                              "rows public.people(id), row public.people(id), rows public.pets(owner), row public.pets(owner)",
 		"SELECT * FROM placed WHERE id = 1":                                             "table public.people",
 		"SELECT * FROM total WHERE n = 1":                                               "table public.people",
-		"SELECT * FROM lonely WHERE id = 1":                                             "table public.pets, rows public.people(id), row public.people(id)",
+		"SELECT * FROM lonely WHERE id = 1":                                             "rows public.people(id), row public.people(id), rows public.pets(owner), row public.pets(owner)",
 		"SELECT * FROM everyone WHERE id = 1":                                           "table public.people, table public.pets",
 		"SELECT * FROM grown WHERE id IN (1, 2)":                                        "rows public.people(id), row public.people(id), row public.people(id)",
-		"SELECT * FROM owners WHERE pid IN (1, 2)":                                      "table public.pets, table public.people",
-		"SELECT count(*) FROM grown WHERE id = 1":                                       "table public.people",
-		"SELECT 1 FROM pets WHERE id = 1 AND EXISTS (SELECT 1 FROM grown WHERE id = 1)": "table public.people, rows public.pets(id), row public.pets(id)",
+		"SELECT * FROM owners WHERE pid IN (1, 2)":                                      "rows public.people(id), new public.people(id), row public.people(id), row public.people(id), rows public.pets(owner), row public.pets(owner), row public.pets(owner)",
+		"SELECT count(*) FROM grown WHERE id = 1":                                       "rows public.people(id), new public.people(id), row public.people(id)",
+		"SELECT 1 FROM pets WHERE id = 1 AND EXISTS (SELECT 1 FROM grown WHERE id = 1)": "rows public.pets(id), row public.pets(id), rows public.people(id), new public.people(id), row public.people(id)",
 	} {
 		p, literals := planFor(t, snapshot, sql)
 		if p.Reason != NoReason {

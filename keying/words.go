@@ -61,16 +61,14 @@ func oneOrList[T any](list bool, v T) any {
 func (p *Plan) keyParts(yield func(*keyParts, uint32) bool) {
 	for i := range p.lookups {
 		for j := range p.lookups[i].keys {
-			if !yield(&p.lookups[i].keys[j], p.lookups[i].relation) {
+			if !yield(&p.lookups[i].keys[j].keyParts, p.lookups[i].relation) {
 				return
 			}
 		}
 	}
-	for i := range p.changes {
-		for j := range p.changes[i].keys {
-			if !yield(&p.changes[i].keys[j], p.changes[i].relation) {
-				return
-			}
+	for i := range p.named {
+		if !yield(&p.named[i].keyParts, p.named[i].relation) {
+			return
 		}
 	}
 }
@@ -100,16 +98,13 @@ func (p *Plan) TagWords(t store.Tag, v Values, snapshot *catalog.Snapshot) strin
 
 // words puts the i-th operands beside the columns of the key.
 func (k *keyParts) words(rel *catalog.Relation, v Values, i int) string {
-	parts, n := k.parts, i
-	if k.rows != nil {
-		parts, n = k.rows[i], 0
-	}
+	parts, n := k.of(i)
 	var words []string
-	for _, key := range rel.Keys {
-		if key.Index != k.index {
+	for _, key := range trackedOf(rel) {
+		if key.index != k.index {
 			continue
 		}
-		for j, c := range key.Columns {
+		for j, c := range key.columns {
 			value := 0
 			if j == k.list {
 				value = n
@@ -137,4 +132,39 @@ func (p *part) words(v Values, i int) string {
 
 var literalWords = map[parser.LiteralKind]string{
 	parser.Integer: "$int", parser.Number: "$num", parser.String: "$str", parser.BitString: "$bit",
+}
+
+// TagName returns a tag in words: "table public.users". The values of a row
+// are not in a tag and so not in its name; only their hash is. snapshot may be
+// nil; names are then numbers.
+func TagName(t store.Tag, snapshot *catalog.Snapshot) string {
+	if t.Kind == store.TagSchema {
+		return "schema"
+	}
+	name := fmt.Sprintf("relation %d", t.Relation)
+	index := fmt.Sprintf("index %d", t.Index)
+	if snapshot == nil {
+		snapshot = catalog.NewSnapshot(catalog.Contents{})
+	}
+	if rel := snapshot.ByOID(t.Relation); rel != nil {
+		name = rel.Schema + "." + rel.Name
+		for _, k := range trackedOf(rel) {
+			if k.index == t.Index {
+				var columns []string
+				for _, c := range k.columns {
+					columns = append(columns, rel.Columns[c].Name)
+				}
+				index = strings.Join(columns, ",")
+			}
+		}
+	}
+	switch t.Kind {
+	case store.TagTable:
+		return "table " + name
+	case store.TagRows:
+		return "rows " + name + "(" + index + ")"
+	case store.TagNew:
+		return "new " + name + "(" + index + ")"
+	}
+	return fmt.Sprintf("row %s(%s)#%016x", name, index, t.Value)
 }

@@ -5,22 +5,6 @@ import (
 
 	"github.com/cachedpg/cachedpg/catalog"
 	"github.com/cachedpg/cachedpg/parser"
-	"github.com/cachedpg/cachedpg/store"
-)
-
-// touched is a relation that is written, and how much is known about it.
-type touched struct {
-	rel    *catalog.Relation
-	extent extent
-	change change // for extentKeyed
-}
-
-type extent uint8
-
-const (
-	extentInsert extent = iota // rows appear; those that were there stay as they are
-	extentKeyed                // rows of a key that may be fixed
-	extentAll                  // any rows
 )
 
 const allCommands = catalog.OnInsert | catalog.OnUpdate | catalog.OnDelete | catalog.OnTruncate
@@ -94,53 +78,42 @@ func (a *analysis) write(w parser.Write, path []string) {
 	if a.extended(rel) {
 		a.ask() // triggers of the session's own child
 	}
+	rows := a.rowsOf(rel, w)
 	family := a.family(rel.OID)
-	var altered []string // by triggers, before the row is written
-	alteredAll := false
 	for _, oid := range append(family, rel.OID) {
 		if r := a.snapshot.ByOID(oid); r != nil {
 			names, all := a.alters(r, ops)
-			altered, alteredAll = append(altered, names...), alteredAll || all
+			rows.altered, rows.alteredAll = append(rows.altered, names...), rows.alteredAll || all
 		}
 	}
 	assigned := columns
 	switch {
-	case alteredAll:
+	case rows.alteredAll:
 		assigned = nil
 	case columns != nil:
-		assigned = slices.Concat(columns, altered)
+		assigned = slices.Concat(columns, rows.altered)
 	}
 	if rel.Kind == 'p' && (w.Op == parser.OpUpdate || w.Op == parser.OpMerge) && a.moves(rel, assigned) {
 		ops |= catalog.OnInsert | catalog.OnDelete
 	}
-	for _, oid := range append([]uint32{rel.OID}, family...) {
-		first := len(a.touched)
-		r := a.touch(oid, ops, columns, extentAll)
-		if r == nil {
-			continue
-		}
-		// A condition on a column holds for the column of the same name of a
-		// parent or child.
-		t := &a.touched[first]
-		switch w.Op {
-		case parser.OpInsert, parser.OpCopy:
-			t.extent = extentInsert
-		case parser.OpUpdate, parser.OpDelete:
-			if c, ok := a.changeByKey(r, w); ok && !a.inside {
-				t.extent, t.change = extentKeyed, c
-			}
-		case parser.OpUpsert:
-			// A trigger that alters a key decides which row is found.
-			if c, ok := a.changeByConflict(r, w, altered); ok && !a.inside && !alteredAll {
-				t.extent, t.change = extentKeyed, c
-			}
+	// A condition on a column holds for the column of the same name of a
+	// parent or child.
+	a.touch(rel.OID, ops, columns, rows)
+	for _, oid := range family {
+		if len(family) > maxFamily && !slices.Contains(a.snapshot.Ancestors(rel.OID), oid) {
+			a.touch(oid, ops, columns, nil)
+		} else {
+			a.touch(oid, ops, columns, rows)
 		}
 	}
 	if w.Op == parser.OpTruncate && !w.Cascade {
 		return // refused if anyone refers to it
 	}
-	a.cascade(rel, ops, assigned)
+	a.cascade(rel, ops, assigned, rows)
 }
+
+// maxFamily bounds the children of which a write through their parent names single rows.
+const maxFamily = 8
 
 // moves reports whether an UPDATE of columns, nil when they are not known, may
 // move rows between the partitions of rel.
@@ -187,88 +160,31 @@ func (a *analysis) family(oid uint32) []uint32 {
 	return family
 }
 
-// touch takes a relation that is written by way of another.
-func (a *analysis) touch(oid uint32, ops catalog.Commands, columns []string, e extent) *catalog.Relation {
+// touch takes a relation of which a command changes rows; all of them if rows is nil.
+func (a *analysis) touch(oid uint32, ops catalog.Commands, columns []string, rows *written) *catalog.Relation {
 	rel := a.snapshot.ByOID(oid)
 	if rel == nil {
 		a.plan.Unknown = true
 		a.plan.opaque()
 		return nil
 	}
-	a.touched = append(a.touched, touched{rel: rel, extent: e})
-	a.code(rel, ops, columns)
+	own := &written{a: a, op: parser.OpTruncate}
+	if rows != nil {
+		copied := *rows
+		own = &copied
+	}
+	own.rel = rel
+	a.touched = append(a.touched, own)
+	a.name(own)
+	a.code(rel, ops, columns, own)
 	a.foreign(rel)
 	return rel
-}
-
-// cascade follows the foreign keys that point to rel. columns are those that an
-// UPDATE assigns, nil when they are not known.
-func (a *analysis) cascade(rel *catalog.Relation, ops catalog.Commands, columns []string) {
-	for _, oid := range append(a.family(rel.OID), rel.OID) {
-		r := a.snapshot.ByOID(oid)
-		if r == nil {
-			continue // opaque already
-		}
-		for _, ref := range r.References {
-			var then catalog.Commands
-			if ops&catalog.OnDelete != 0 && ref.OnDelete {
-				then |= catalog.OnDelete | catalog.OnUpdate // CASCADE, or SET NULL
-			}
-			if ops&catalog.OnUpdate != 0 && ref.OnUpdate && assigns(r, columns, ref.Columns) {
-				then |= catalog.OnUpdate
-			}
-			if ops&catalog.OnTruncate != 0 {
-				then |= catalog.OnTruncate
-			}
-			a.spread(ref.Table, then)
-		}
-	}
-}
-
-// spread takes a table that a foreign key's action writes, and what follows.
-func (a *analysis) spread(oid uint32, ops catalog.Commands) {
-	if ops&^a.visited[oid] == 0 {
-		return
-	}
-	a.visited[oid] |= ops
-	a.loosely(func() { // the actions of foreign keys run as the table's owner
-		rel := a.touch(oid, ops, nil, extentAll)
-		if rel == nil {
-			return
-		}
-		if rel.Kind == 'p' && ops&catalog.OnUpdate != 0 && ops&catalog.OnInsert == 0 {
-			ops |= catalog.OnInsert | catalog.OnDelete // it may move the row
-			a.code(rel, ops, nil)
-		}
-		for _, oid := range a.family(oid) {
-			a.touch(oid, ops, nil, extentAll)
-		}
-		a.cascade(rel, ops, nil)
-	})
-}
-
-// assigns reports whether an UPDATE of columns may change one of referenced.
-func assigns(r *catalog.Relation, columns, referenced []string) bool {
-	if columns == nil || len(referenced) == 0 {
-		return true
-	}
-	for _, name := range referenced {
-		if slices.Contains(columns, name) {
-			return true
-		}
-		for i := range r.Columns {
-			if r.Columns[i].Name == name && r.Columns[i].Generated != 0 {
-				return true
-			}
-		}
-	}
-	return false
 }
 
 // writeView takes a write through a view: it reaches the tables below, if no
 // rule or trigger does something else.
 func (a *analysis) writeView(rel *catalog.Relation, ops catalog.Commands, columns []string, depth int) {
-	a.code(rel, ops, columns)
+	a.code(rel, ops, columns, nil)
 	s, _ := a.definition(rel)
 	if s == nil || depth == maxViewDepth {
 		a.plan.Unknown = a.plan.Unknown || s == nil
@@ -289,47 +205,4 @@ func (a *analysis) writeView(rel *catalog.Relation, ops catalog.Commands, column
 			a.spread(base.OID, ops)
 		}
 	}
-}
-
-// writePlan fixes the tags of the writes.
-func (a *analysis) writePlan() {
-	p := a.plan
-	written := make(map[uint32]bool)
-	for _, t := range a.touched {
-		if !written[t.rel.OID] {
-			written[t.rel.OID] = true
-			p.writes = append(p.writes, t.rel.OID)
-		}
-	}
-	if !p.Writes {
-		return
-	}
-	if p.Opaque || a.schema {
-		p.written = []store.Tag{{Kind: store.TagSchema}}
-		return
-	}
-	all := make(map[uint32]bool)
-	for _, t := range a.touched {
-		if t.extent == extentAll && !all[t.rel.OID] {
-			all[t.rel.OID] = true
-			p.written = append(p.written, store.Tag{Relation: t.rel.OID, Kind: store.TagTable})
-			for _, k := range t.rel.Keys {
-				p.written = append(p.written, store.Tag{Relation: t.rel.OID, Kind: store.TagRows, Index: k.Index})
-			}
-		}
-	}
-	some := make(map[uint32]bool)
-	for _, t := range a.touched {
-		if all[t.rel.OID] {
-			continue
-		}
-		if !some[t.rel.OID] {
-			some[t.rel.OID] = true
-			p.written = append(p.written, store.Tag{Relation: t.rel.OID, Kind: store.TagTable})
-		}
-		if t.extent == extentKeyed {
-			p.changes = append(p.changes, t.change)
-		}
-	}
-	p.written = slices.Clip(p.written)
 }

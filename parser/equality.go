@@ -1,6 +1,7 @@
 package parser
 
 import (
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -9,20 +10,34 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
+// condition is where conjuncts stand, and for which rows they hold.
+type condition struct {
+	scope *scope
+
+	// of are the items of which every row that can influence the result meets the
+	// conjuncts: those of the level for WHERE and for ON of an inner join, for ON of an
+	// outer one those of the side that is filled with NULL.
+	of []*item
+
+	optional bool // see Equality.Optional
+}
+
+// everyRow is WHERE. Of the side of an outer join that is filled with NULL it
+// holds as well, because no NULL equals anything.
+func everyRow(sc *scope) condition { return condition{scope: sc, of: sc.items} }
+
 // equalities notes the conjuncts of a condition that fix a column of an item
-// of this level. The condition must be one that every row in the result meets:
-// WHERE, or ON of an inner join. That also holds for the side of an outer join
-// that is filled with NULL, because no NULL equals anything.
-func (w *walker) equalities(sc *scope, n *pg.Node) {
+// of this level.
+func (w *walker) equalities(c condition, n *pg.Node) {
 	switch n := n.GetNode().(type) {
 	case *pg.Node_BoolExpr:
 		switch n.BoolExpr.Boolop {
 		case pg.BoolExprType_AND_EXPR:
 			for _, arg := range n.BoolExpr.Args {
-				w.equalities(sc, arg)
+				w.equalities(c, arg)
 			}
 		case pg.BoolExprType_OR_EXPR:
-			w.alternatives(sc, n.BoolExpr.Args)
+			w.alternatives(c, n.BoolExpr.Args)
 		}
 	case *pg.Node_AExpr:
 		e := n.AExpr
@@ -31,11 +46,11 @@ func (w *walker) equalities(sc *scope, n *pg.Node) {
 		}
 		switch e.Kind {
 		case pg.A_Expr_Kind_AEXPR_OP:
-			w.equal(sc, e.Lexpr, e.Rexpr)
+			w.equal(c, e.Lexpr, e.Rexpr)
 		case pg.A_Expr_Kind_AEXPR_OP_ANY:
-			w.equalAny(sc, e.Lexpr, e.Rexpr)
+			w.equalAny(c, e.Lexpr, e.Rexpr)
 		case pg.A_Expr_Kind_AEXPR_IN:
-			w.equalList(sc, e.Lexpr, e.Rexpr.GetList().GetItems(), Name{})
+			w.equalList(c, e.Lexpr, e.Rexpr.GetList().GetItems(), Name{})
 		}
 	}
 }
@@ -46,7 +61,7 @@ func isEquality(e *pg.A_Expr) bool {
 }
 
 // alternatives notes column = a OR column = b, which is column IN (a, b).
-func (w *walker) alternatives(sc *scope, args []*pg.Node) {
+func (w *walker) alternatives(c condition, args []*pg.Node) {
 	var rel *Relation
 	var all Equality
 	for _, n := range args {
@@ -54,62 +69,66 @@ func (w *walker) alternatives(sc *scope, args []*pg.Node) {
 		if e == nil || e.Kind != pg.A_Expr_Kind_AEXPR_OP || !isEquality(e) {
 			return
 		}
-		column, o := e.Lexpr, w.operand(e.Rexpr)
+		column, o := e.Lexpr, w.operand(c.scope, e.Rexpr)
 		if o == nil {
-			column, o = e.Rexpr, w.operand(e.Lexpr)
+			column, o = e.Rexpr, w.operand(c.scope, e.Lexpr)
 		}
-		r, name := ownColumn(sc, column)
+		r, name := c.column(column)
 		if o == nil || r == nil || rel != nil && (r != rel || name != all.Column) {
 			return
 		}
 		rel, all.Column, all.Values = r, name, append(all.Values, *o)
 	}
 	if rel != nil {
+		all.Optional = c.optional
 		rel.Equal = append(rel.Equal, all)
 	}
 }
 
-// equal notes column = operand, operand = column, and rows of these.
-func (w *walker) equal(sc *scope, l, r *pg.Node) {
+// equal notes column = operand, operand = column, column = column, and rows of these.
+func (w *walker) equal(c condition, l, r *pg.Node) {
 	if lr, rr := l.GetRowExpr(), r.GetRowExpr(); lr != nil && rr != nil && len(lr.Args) == len(rr.Args) {
 		for i := range lr.Args {
-			w.equal(sc, lr.Args[i], rr.Args[i])
+			w.equal(c, lr.Args[i], rr.Args[i])
 		}
 		return
 	}
-	if o := w.operand(r); o != nil {
-		w.note(sc, l, Equality{Values: []Operand{*o}})
-	} else if o := w.operand(l); o != nil {
-		w.note(sc, r, Equality{Values: []Operand{*o}})
+	if o := w.operand(c.scope, r); o != nil {
+		c.note(l, Equality{Values: []Operand{*o}})
+	} else if o := w.operand(c.scope, l); o != nil {
+		c.note(r, Equality{Values: []Operand{*o}})
+	} else {
+		w.carry(c, l, r)
+		w.carry(c, r, l)
 	}
 }
 
 // equalAny notes column = ANY (array).
-func (w *walker) equalAny(sc *scope, column, array *pg.Node) {
+func (w *walker) equalAny(c condition, column, array *pg.Node) {
 	cast := Name{}
 	list := array.GetAArrayExpr()
-	if c := array.GetTypeCast(); c != nil && c.Arg.GetAArrayExpr() != nil {
+	if t := array.GetTypeCast(); t != nil && t.Arg.GetAArrayExpr() != nil {
 		// ARRAY[…]::int[] casts each element.
-		name := castName(c.TypeName)
+		name := castName(t.TypeName)
 		elem, ok := strings.CutSuffix(name.Name, "[]")
 		if !ok {
 			return
 		}
-		list, cast = c.Arg.GetAArrayExpr(), Name{Schema: name.Schema, Name: elem}
+		list, cast = t.Arg.GetAArrayExpr(), Name{Schema: name.Schema, Name: elem}
 	}
 	if list != nil {
-		w.equalList(sc, column, list.Elements, cast)
-	} else if o := w.operand(array); o != nil {
-		w.note(sc, column, Equality{Values: []Operand{*o}, Array: true})
+		w.equalList(c, column, list.Elements, cast)
+	} else if o := w.operand(c.scope, array); o != nil {
+		c.note(column, Equality{Values: []Operand{*o}, Array: true})
 	}
 }
 
 // equalList notes column IN (operands). One value that is no operand leaves
 // the column free.
-func (w *walker) equalList(sc *scope, column *pg.Node, values []*pg.Node, cast Name) {
+func (w *walker) equalList(c condition, column *pg.Node, values []*pg.Node, cast Name) {
 	e := Equality{Values: make([]Operand, 0, len(values))}
 	for _, n := range values {
-		o := w.operand(n)
+		o := w.operand(c.scope, n)
 		if o == nil || cast != (Name{}) && o.Cast != (Name{}) {
 			return
 		}
@@ -119,45 +138,66 @@ func (w *walker) equalList(sc *scope, column *pg.Node, values []*pg.Node, cast N
 		e.Values = append(e.Values, *o)
 	}
 	if len(e.Values) > 0 {
-		w.note(sc, column, e)
+		c.note(column, e)
 	}
 }
 
 // note adds an equality to the relation whose column is given, if that can be
-// told from the text.
-func (w *walker) note(sc *scope, column *pg.Node, e Equality) {
-	if rel, name := ownColumn(sc, column); rel != nil {
-		e.Column = name
+// told from the text and the condition holds for it.
+func (c condition) note(column *pg.Node, e Equality) {
+	if rel, name := c.column(column); rel != nil {
+		e.Column, e.Optional = name, c.optional
 		rel.Equal = append(rel.Equal, e)
 	}
+}
+
+// column is ownColumn of a relation for which the condition holds.
+func (c condition) column(n *pg.Node) (*Relation, string) {
+	rel, name := ownColumn(c.scope, n)
+	if rel == nil || !slices.ContainsFunc(c.of, func(it *item) bool { return it.rel == rel }) {
+		return nil, ""
+	}
+	return rel, name
 }
 
 // ownColumn gives the relation of this level, and its column, that an expression
 // is; nil if it is anything else, or if the text does not tell. There may be no
 // such column.
 func ownColumn(sc *scope, n *pg.Node) (*Relation, string) {
+	rel, name, own := columnOf(sc, n)
+	if !own {
+		return nil, ""
+	}
+	return rel, name
+}
+
+// columnOf is ownColumn of this level or one around it.
+func columnOf(sc *scope, n *pg.Node) (rel *Relation, name string, own bool) {
 	names, star, ok := fieldNames(n.GetColumnRef().GetFields())
 	if !ok || star {
-		return nil, ""
+		return nil, "", false
 	}
 	var it *item
 	if len(names) == 1 {
 		if len(sc.items) == 1 {
-			it = sc.items[0]
+			it, own = sc.items[0], true
 		}
-	} else if found, own, ok := sc.find(names[:len(names)-1]); ok && own {
-		it = found
+	} else if it, own, ok = sc.find(names[:len(names)-1]); !ok {
+		return nil, "", false
 	}
 	if it == nil || it.rel == nil || it.renamed {
-		return nil, ""
+		return nil, "", false
 	}
-	return it.rel, names[len(names)-1]
+	return it.rel, names[len(names)-1], own
 }
 
-// operand gives a parameter or literal, possibly with one cast; nil for
-// anything else.
-func (w *walker) operand(n *pg.Node) *Operand {
+// operand gives a parameter, a literal or a column of a trigger's row, possibly with
+// one cast; nil for anything else. sc is the level at which it stands, nil if it sees
+// no relations.
+func (w *walker) operand(sc *scope, n *pg.Node) *Operand {
 	switch n := n.GetNode().(type) {
+	case *pg.Node_ColumnRef:
+		return w.rowColumn(sc, n.ColumnRef)
 	case *pg.Node_ParamRef:
 		return &Operand{Param: int(n.ParamRef.Number)}
 	case *pg.Node_AConst:
@@ -166,9 +206,9 @@ func (w *walker) operand(n *pg.Node) *Operand {
 		if n.TypeCast.Arg.GetTypeCast() != nil {
 			return nil
 		}
-		o := w.operand(n.TypeCast.Arg)
+		o := w.operand(sc, n.TypeCast.Arg)
 		cast := castName(n.TypeCast.TypeName)
-		if o == nil || cast == (Name{}) {
+		if o == nil || o.Row != NoRow || cast == (Name{}) {
 			return nil
 		}
 		o.Cast = cast
@@ -183,7 +223,7 @@ func (w *walker) operand(n *pg.Node) *Operand {
 		if only := (&pg.SelectStmt{TargetList: s.TargetList, LimitOption: s.LimitOption, Op: s.Op}); !proto.Equal(s, only) || len(t.GetIndirection()) > 0 {
 			return nil
 		}
-		return w.operand(t.GetVal())
+		return w.operand(nil, t.GetVal())
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -191,6 +192,15 @@ func dumpStatement(out *strings.Builder, st *Statement, literals []Literal) {
 		if w.Columns != nil {
 			fmt.Fprintf(out, " set (%s)", strings.Join(w.Columns, ", "))
 		}
+		if slices.ContainsFunc(w.Assigned, func(o *Operand) bool { return o != nil }) {
+			fmt.Fprintf(out, " to (%s)", dumpOperands(w.Assigned, literals))
+		}
+		if w.Returning {
+			out.WriteString(" returning")
+		}
+		if w.Skips {
+			out.WriteString(" skips")
+		}
 		if w.ConflictColumns != nil {
 			fmt.Fprintf(out, " conflict (%s)", strings.Join(w.ConflictColumns, ", "))
 		}
@@ -198,16 +208,16 @@ func dumpStatement(out *strings.Builder, st *Statement, literals []Literal) {
 			fmt.Fprintf(out, " into (%s)", strings.Join(w.InsertColumns, ", "))
 		}
 		for _, row := range w.Rows {
-			values := make([]string, len(row))
-			for i, o := range row {
-				values[i] = "?"
-				if o != nil {
-					values[i] = dumpOperand(*o, literals)
-				}
-			}
-			fmt.Fprintf(out, " (%s)", strings.Join(values, ", "))
+			fmt.Fprintf(out, " (%s)", dumpOperands(row, literals))
 		}
 		out.WriteString("\n")
+	}
+	for _, c := range st.Carried {
+		maybe := ""
+		if c.Optional {
+			maybe = " maybe"
+		}
+		fmt.Fprintf(out, "  carries %d.%s to %d.%s%s\n", c.From.Read+1, c.From.Column, c.To.Read+1, c.To.Column, maybe)
 	}
 	if st.Outputs != nil {
 		outputs := make([]string, len(st.Outputs))
@@ -302,14 +312,31 @@ func dumpRelation(r Relation, literals []Literal) string {
 			op = " = any "
 		}
 		out.WriteString(sep + e.Column + op + strings.Join(values, "|"))
+		if e.Optional {
+			out.WriteString(" maybe")
+		}
 	}
 	return out.String()
+}
+
+func dumpOperands(list []*Operand, literals []Literal) string {
+	values := make([]string, len(list))
+	for i, o := range list {
+		values[i] = "?"
+		if o != nil {
+			values[i] = dumpOperand(*o, literals)
+		}
+	}
+	return strings.Join(values, ", ")
 }
 
 func dumpOperand(o Operand, literals []Literal) string {
 	s := fmt.Sprintf("$%d", o.Param)
 	if o.Literal > 0 {
 		s = fmt.Sprintf("[%s]", literals[o.Literal-1].Text)
+	}
+	if o.Row != NoRow {
+		s = []string{OldRow: "old", NewRow: "new"}[o.Row] + "." + o.Column
 	}
 	if o.Negated {
 		s = "-" + s

@@ -45,10 +45,10 @@ var errNotParsed = errors.New("cachedpg: PostgreSQL's grammar does not accept th
 // The facts do not depend on the values of the literals, so they hold for
 // every text with the same normalised text. Those of DO would; Scan gives it none.
 func Parse(sql string, literals []Literal) ([]*Statement, error) {
-	return parse(sql, literals, MaxList)
+	return parse(sql, literals, MaxList, false)
 }
 
-func parse(sql string, literals []Literal, maxList int) ([]*Statement, error) {
+func parse(sql string, literals []Literal, maxList int, body bool) ([]*Statement, error) {
 	switch {
 	case len(sql) > maxText:
 		return nil, errTooLong
@@ -71,7 +71,9 @@ func parse(sql string, literals []Literal, maxList int) ([]*Statement, error) {
 		if raw.Stmt == nil || raw.Stmt.Node == nil {
 			continue
 		}
-		st := facts(sql, literals, raw.Stmt)
+		w := &walker{sql: sql, literals: literals, body: body}
+		w.command(raw.Stmt)
+		st := w.statement()
 		st.Params = max(st.Params, params)
 		statements = append(statements, st)
 	}
@@ -120,6 +122,8 @@ type walker struct {
 	queries map[*pg.SelectStmt]columns // that were walked over
 	reads   []*Relation
 	writes  []*Write
+	carried []carried
+	body    bool // of a function, where NEW and OLD may be the rows of a trigger
 
 	known map[*pg.Node][]Source // of calls and casts
 
@@ -133,13 +137,6 @@ type walker struct {
 	windows    bool // the top level has a window
 	aggregates bool // an aggregate was seen that is not among the functions
 	unknown    bool // something that is not understood was seen
-}
-
-// facts walks over one command.
-func facts(sql string, literals []Literal, stmt *pg.Node) *Statement {
-	w := &walker{sql: sql, literals: literals}
-	w.command(stmt)
-	return w.statement()
 }
 
 // statement is the result of the walk.
@@ -160,6 +157,7 @@ func (w *walker) statement() *Statement {
 	for _, wr := range w.writes {
 		st.Writes = append(st.Writes, *wr)
 	}
+	st.Carried = w.between()
 	return &st
 }
 

@@ -109,9 +109,13 @@ func (r *plReader) name() {
 	r.at++
 }
 
-// isNew reports whether a token is, or may be, the name NEW.
-func (r *plReader) isNew(t plToken) bool {
-	return (t.kind == tokenWord || t.kind == tokenQuoted) && (r.identifier(t) == "new" || r.source[t.start] != '"' && t.kind == tokenQuoted)
+// isRow reports whether a token is, or may be, the name NEW or OLD.
+func (r *plReader) isRow(t plToken) bool {
+	if t.kind != tokenWord && t.kind != tokenQuoted {
+		return false
+	}
+	name := r.identifier(t)
+	return name == "new" || name == "old" || r.source[t.start] != '"' && t.kind == tokenQuoted
 }
 
 // identifier is a token as a name of a column, "" if it is none that is known:
@@ -174,7 +178,7 @@ func (r *plReader) text(tokens []plToken) string {
 
 // sql adds the facts of one command.
 func (r *plReader) sql(text string) {
-	statements, err := Parse(text, nil)
+	statements, err := parse(text, nil, MaxList, true)
 	if err != nil || len(statements) != 1 {
 		r.fail()
 		return
@@ -222,6 +226,9 @@ func (r *plReader) declaration() {
 		r.fail()
 		return
 	}
+	if r.at < len(r.tokens) && r.isRow(r.tokens[r.at]) {
+		r.fail() // it hides a trigger's row
+	}
 	r.name()
 	tokens := r.until(";")
 	r.expect(";")
@@ -232,7 +239,7 @@ func (r *plReader) declaration() {
 	switch {
 	case len(tokens) > 2 && tokens[0].word == "alias":
 		for _, t := range tokens {
-			r.body.AssignsAll = r.body.AssignsAll || r.isNew(t)
+			r.body.AssignsAll = r.body.AssignsAll || r.isRow(t)
 		}
 	case cursor >= 0 && cursor <= 2:
 		rest := tokens[cursor+1:]
@@ -428,14 +435,14 @@ func (r *plReader) arguments(tokens []plToken) {
 	}
 }
 
-// assigned notes what a list of variables says of NEW.
+// assigned notes what a list of variables says of NEW and OLD.
 func (r *plReader) assigned(tokens []plToken) {
 	for i, t := range tokens {
-		if !r.isNew(t) {
+		if !r.isRow(t) {
 			continue
 		}
 		column := ""
-		if i+2 < len(tokens) && (i == 0 || tokens[i-1].word != ".") && tokens[i+1].word == "." {
+		if r.identifier(t) == "new" && i+2 < len(tokens) && (i == 0 || tokens[i-1].word != ".") && tokens[i+1].word == "." {
 			column = r.identifier(tokens[i+2])
 		}
 		if column == "" {

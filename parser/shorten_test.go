@@ -93,8 +93,8 @@ func TestWhatIsLeftOutSaysNothingNew(t *testing.T) {
 		if !ok {
 			s.Literals = nil
 		}
-		all, err := parse(sql, s.Literals, len(sql))
-		some, err2 := parse(sql, s.Literals, 1)
+		all, err := parse(sql, s.Literals, len(sql), false)
+		some, err2 := parse(sql, s.Literals, 1, false)
 		if (err == nil) != (err2 == nil) {
 			t.Errorf("%q: %v, and with short lists %v", sql, err, err2)
 			continue

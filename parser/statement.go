@@ -55,6 +55,9 @@ type Statement struct {
 	// Writes are the targets of the command and of its data-modifying CTEs.
 	Writes []Write
 
+	// Carried are pairs of columns between which conditions are carried over.
+	Carried []Carried
+
 	// Functions, Operators and Types are everything called or cast to,
 	// anywhere in the command.
 	Functions []Function
@@ -165,8 +168,8 @@ type Relation struct {
 
 	// Equal lists the conjuncts that must hold for every row of this relation
 	// that can influence the result: from WHERE of the relation's own query
-	// level and from ON of inner joins, unless these are a side of an outer join
-	// that may be filled with NULL.
+	// level, from ON of inner joins, and from ON of an outer join if the relation
+	// is on the side that may be filled with NULL.
 	Equal []Equality
 
 	// Columns are the columns of this relation that are mentioned by name, in
@@ -183,19 +186,51 @@ type Equality struct {
 	Column string
 	Values []Operand // one for =, several for IN, and for = OR =
 	Array  bool      // = ANY(Values[0]): the operand is an array
+
+	// Optional says that a row of the result does not prove that there is a row
+	// which meets this: NULL may have been filled in instead.
+	Optional bool
 }
 
-// Operand is a parameter or a literal. Exactly one of Param and Literal is set.
+// Carried says that a condition on one column holds for another one as well: the
+// two are compared by =, and every row of To that can influence the result meets a
+// row of From that does.
+type Carried struct {
+	From, To Place
+	Optional bool // what it carries, see Equality
+}
+
+// Place is a column of a relation of Statement.Reads.
+type Place struct {
+	Read   int // index of Reads
+	Column string
+}
+
+// Operand is a parameter, a literal, or a column of the row for which a trigger runs.
+// Exactly one of Param, Literal and Row is set.
 type Operand struct {
-	Param   int  // n of $n; 0 when it is a literal
-	Literal int  // 1 + index into the scanned literals; 0 when it is a parameter
+	Param   int  // n of $n, else 0
+	Literal int  // 1 + index into the scanned literals, else 0
 	Negated bool // a literal behind a minus sign
+
+	// Row says that it is Column of OLD or NEW, in the function of a trigger.
+	Row    Row
+	Column string
 
 	// Cast is the type it is cast to, or the zero Name. Built-in types have no
 	// schema (int4, text); an array type is its element's name followed by [].
 	// A type with a modifier, such as varchar(2), makes no operand.
 	Cast Name
 }
+
+// Row is a version of the row for which a trigger runs.
+type Row uint8
+
+const (
+	NoRow Row = iota
+	OldRow
+	NewRow
+)
 
 // Op is what a Write does.
 type Op uint8
@@ -219,18 +254,23 @@ type Write struct {
 
 	// Columns are the columns assigned by UPDATE or ON CONFLICT DO UPDATE;
 	// nil when they are not known. For OpMerge they are those of its UPDATEs.
-	Columns []string
+	// Assigned are their values, of OpUpdate alone; nil where one is no plain operand.
+	Columns  []string
+	Assigned []*Operand
 
 	// InsertColumns and Rows describe INSERT … VALUES: Rows[i][j] is the value
-	// of InsertColumns[j] in row i, nil where it is no plain operand. Rows is
-	// nil for INSERT … SELECT, DEFAULT VALUES, when the columns are not named,
-	// and with OVERRIDING USER VALUE, which ignores some of the values.
+	// of InsertColumns[j] in row i, nil where it is no plain operand. InsertColumns is
+	// nil when they are not named: then they are those of the table, in order. Rows is
+	// nil for INSERT … SELECT, DEFAULT VALUES, and with OVERRIDING USER VALUE, which ignores some of the values.
 	InsertColumns []string
 	Rows          [][]*Operand
 
 	// ConflictColumns are the columns of ON CONFLICT (…); nil for
 	// ON CONSTRAINT, for expressions and for partial indexes (… WHERE …).
 	ConflictColumns []string
+
+	Returning bool // it has RETURNING
+	Skips     bool // it leaves out rows that are there already: ON CONFLICT DO NOTHING
 }
 
 // Attribute is a name that is a column or, with one argument, a function.

@@ -59,7 +59,7 @@ func (w *walker) walkSelect(s *pg.SelectStmt, outer *scope, ctes *cte) *scope {
 	w.targets(sc, s.TargetList)
 	w.exprs(sc, s.DistinctClause)
 	w.expr(sc, s.WhereClause)
-	w.equalities(sc, s.WhereClause)
+	w.equalities(everyRow(sc), s.WhereClause)
 	w.exprs(sc, s.GroupClause)
 	w.expr(sc, s.HavingClause)
 	w.exprs(sc, s.WindowClause)
@@ -302,11 +302,21 @@ func (w *walker) declareJoin(sc *scope, j *pg.JoinExpr) {
 	nullable := w.nullable
 	w.nullable = nullable || j.Jointype == pg.JoinType_JOIN_RIGHT || j.Jointype == pg.JoinType_JOIN_FULL
 	w.declare(sc, j.Larg)
+	middle := len(sc.items)
 	w.nullable = nullable || j.Jointype == pg.JoinType_JOIN_LEFT || j.Jointype == pg.JoinType_JOIN_FULL
 	w.declare(sc, j.Rarg)
 	w.nullable = nullable
 	inside := slices.Clone(sc.items[begin:])
-	inner := j.Jointype == pg.JoinType_JOIN_INNER && !nullable
+	left, right := inside[:middle-begin], inside[middle-begin:]
+	holds := condition{optional: nullable || j.Jointype != pg.JoinType_JOIN_INNER}
+	switch j.Jointype {
+	case pg.JoinType_JOIN_INNER:
+		holds.of = inside
+	case pg.JoinType_JOIN_LEFT:
+		holds.of = right
+	case pg.JoinType_JOIN_RIGHT:
+		holds.of = left
+	}
 	// The names inside of (a JOIN b ON …) AS j are seen by ON but not outside.
 	on := sc
 	if j.Alias != nil || j.IsNatural || len(j.UsingClause) > 0 {
@@ -323,6 +333,7 @@ func (w *walker) declareJoin(sc *scope, j *pg.JoinExpr) {
 			it.column(n.GetString_().GetSval())
 		}
 	}
+	w.using(holds, left, right, j.UsingClause)
 	if a := j.JoinUsingAlias; a != nil {
 		sc.items = append(sc.items, &item{name: a.Aliasname, columns: columns{open: true}.rename(j.UsingClause)})
 	}
@@ -337,9 +348,8 @@ func (w *walker) declareJoin(sc *scope, j *pg.JoinExpr) {
 	if j.Quals != nil {
 		sc.later = append(sc.later, func() {
 			w.expr(on, j.Quals)
-			if inner {
-				w.equalities(on, j.Quals)
-			}
+			holds.scope = on
+			w.equalities(holds, j.Quals)
 		})
 	}
 }

@@ -21,6 +21,7 @@ func (w *walker) insertStmt(s *pg.InsertStmt, outer *scope, ctes *cte) {
 	wr := w.write(OpInsert, s.Relation)
 	sc := &scope{outer: outer, ctes: ctes, items: []*item{newItem(&wr.Target, false)}}
 	var columns []string
+	wr.Returning = len(s.ReturningList) > 0
 	plain := true
 	for _, n := range s.Cols {
 		t := n.GetResTarget()
@@ -39,7 +40,7 @@ func (w *walker) insertStmt(s *pg.InsertStmt, outer *scope, ctes *cte) {
 			return
 		}
 		w.selectStmt(sub, outer, ctes)
-		if plain && len(columns) > 0 && s.Override != pg.OverridingKind_OVERRIDING_USER_VALUE {
+		if plain && s.Override != pg.OverridingKind_OVERRIDING_USER_VALUE {
 			wr.Rows = w.rows(sub)
 		}
 	}
@@ -59,7 +60,7 @@ func (w *walker) rows(s *pg.SelectStmt) [][]*Operand {
 		items := n.GetList().GetItems()
 		row := make([]*Operand, len(items))
 		for i, v := range items {
-			row[i] = w.operand(v)
+			row[i] = w.operand(nil, v)
 		}
 		rows = append(rows, row)
 	}
@@ -94,6 +95,7 @@ func (w *walker) onConflict(wr *Write, c *pg.OnConflictClause, outer *scope, cte
 	}
 	switch c.Action {
 	case pg.OnConflictAction_ONCONFLICT_NOTHING:
+		wr.Skips = true
 	case pg.OnConflictAction_ONCONFLICT_UPDATE:
 		wr.Op = OpUpsert
 	default:
@@ -143,9 +145,25 @@ func (w *walker) updateStmt(s *pg.UpdateStmt, outer *scope, ctes *cte) {
 	sc := w.target(wr, s.Relation, outer, ctes)
 	w.from(sc, s.FromClause)
 	wr.Columns = w.assignments(sc, s.TargetList)
+	wr.Assigned = w.assigned(sc, s.TargetList, wr.Columns)
+	wr.Returning = len(s.ReturningList) > 0
 	w.expr(sc, s.WhereClause)
-	w.equalities(sc, s.WhereClause)
+	w.equalities(everyRow(sc), s.WhereClause)
 	w.targets(sc, s.ReturningList)
+}
+
+// assigned gives the values that are assigned to columns.
+func (w *walker) assigned(sc *scope, list []*pg.Node, columns []string) []*Operand {
+	if len(list) != len(columns) { // not understood
+		return nil
+	}
+	values := make([]*Operand, len(list))
+	for i, n := range list {
+		if t := n.GetResTarget(); len(t.Indirection) == 0 {
+			values[i] = w.operand(sc, t.Val)
+		}
+	}
+	return values
 }
 
 func (w *walker) deleteStmt(s *pg.DeleteStmt, outer *scope, ctes *cte) {
@@ -153,8 +171,9 @@ func (w *walker) deleteStmt(s *pg.DeleteStmt, outer *scope, ctes *cte) {
 	wr := w.write(OpDelete, s.Relation)
 	sc := w.target(wr, s.Relation, outer, ctes)
 	w.from(sc, s.UsingClause)
+	wr.Returning = len(s.ReturningList) > 0
 	w.expr(sc, s.WhereClause)
-	w.equalities(sc, s.WhereClause)
+	w.equalities(everyRow(sc), s.WhereClause)
 	w.targets(sc, s.ReturningList)
 }
 

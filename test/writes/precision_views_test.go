@@ -54,12 +54,9 @@ func TestARowThroughAView(t *testing.T) {
 			f.Known(read, 2)
 			f.Exec("UPDATE settled SET name = name || '!' WHERE id = $1", 2)
 			f.Miss(read, 2)
-			switch {
-			case read == "SELECT name FROM petless WHERE id = $1": // of an empty answer, any row may be the first
+			if read == "SELECT s.* FROM settled AS s(a, b) WHERE s.a = $1 OR s.a = $1" {
 				f.Miss(read, 1)
-			case read == "SELECT s.* FROM settled AS s(a, b) WHERE s.a = $1 OR s.a = $1":
-				f.Miss(read, 1)
-			default:
+			} else {
 				f.Hit(read, 1)
 			}
 			f.Exec("UPDATE users SET name = name || '?' WHERE id = $1", 1)
@@ -73,13 +70,17 @@ func TestRowsThatAViewGivesByOthers(t *testing.T) {
 		for _, read := range []string{
 			"SELECT place FROM ranked WHERE id = $1",
 			"SELECT name FROM earliest WHERE id = $1",
-			"SELECT count(*) FROM settled WHERE id = $1",
 			"SELECT u.name FROM users u LEFT JOIN settled s ON s.id = $1",
 		} {
 			f.Known(read, 1)
 			f.Exec("UPDATE users SET name = 'aaa' || name WHERE id = $1", 3)
 			f.Miss(read, 1)
 		}
+		f.Known("SELECT count(*) FROM settled WHERE id = $1", 1)
+		f.Exec("UPDATE users SET name = 'aaa' || name WHERE id = $1", 3)
+		f.Hit("SELECT count(*) FROM settled WHERE id = $1", 1)
+		f.Exec("UPDATE users SET name = 'aaa' || name WHERE id = $1", 1)
+		f.Miss("SELECT count(*) FROM settled WHERE id = $1", 1)
 		f.Known("SELECT name FROM bosses WHERE id = $1 AND boss = $2", 2, 1)
 		f.Exec("UPDATE users SET name = 'x' WHERE id = 3")
 		f.Hit("SELECT name FROM bosses WHERE id = $1 AND boss = $2", 2, 1)

@@ -1,0 +1,234 @@
+package keying
+
+import (
+	"slices"
+
+	"github.com/cachedpg/cachedpg/catalog"
+	"github.com/cachedpg/cachedpg/parser"
+	"github.com/cachedpg/cachedpg/store"
+)
+
+// rowsOf is what a statement's own text says of the rows that it changes.
+func (a *analysis) rowsOf(rel *catalog.Relation, w parser.Write) *written {
+	rows := &written{a: a, rel: rel, op: w.Op, equal: w.Target.Equal, set: w.Columns, values: w.Assigned, setAll: w.Columns == nil,
+		columns: insertColumns(rel, w), rows: w.Rows, conflict: w.ConflictColumns, skips: w.Skips, from: a.firing, path: a.path, inside: a.inside}
+	if a.rooted && !a.inside && a.depth == 0 && a.root == nil && (rel.Kind == 'r' || rel.Kind == 'p') && !rel.RowSecurity && !rel.Temporary {
+		a.root, rows.returning = rel, rel
+	}
+	return rows
+}
+
+// insertColumns are the columns that the values of INSERT go to.
+func insertColumns(rel *catalog.Relation, w parser.Write) []string {
+	if w.InsertColumns != nil || w.Rows == nil {
+		return w.InsertColumns
+	}
+	names := make([]string, len(rel.Columns))
+	for i := range names {
+		names[i] = rel.Columns[i].Name
+	}
+	return names
+}
+
+// name adds, for each tracked key, what tells of the rows.
+func (a *analysis) name(w *written) {
+	own := a.ownEquality()
+	for _, k := range a.tracked(w.rel) {
+		anything := k.any(w.rel)
+		if own || !a.nameBefore(w, k, anything) {
+			a.certain = append(a.certain, anything)
+			continue
+		}
+		a.nameAfter(w, k)
+	}
+}
+
+// nameBefore names the rows by the values that they had; false if that cannot be.
+func (a *analysis) nameBefore(w *written, k tracked, anything store.Tag) bool {
+	if w.op == parser.OpUpsert {
+		if rows, ok := w.conflicts(k); ok {
+			a.named = append(a.named, namedRows{keyParts{index: k.index, list: -1, rows: rows}, w.rel.OID, k.unique, anything})
+			return true
+		}
+	} else if parts, none, ok := w.parts(k, w.before); ok {
+		if !none {
+			a.named = append(a.named, namedRows{parts, w.rel.OID, k.unique, anything})
+		}
+		return true
+	}
+	return a.tell(w, k, w.returnedBefore, anything)
+}
+
+// nameAfter names the rows by the values that they get, if those are others.
+func (a *analysis) nameAfter(w *written, k tracked) {
+	if (w.op == parser.OpUpdate || w.op == parser.OpUpsert) &&
+		!slices.ContainsFunc(k.columns, func(c int) bool { return w.changes(w.rel.Columns[c].Name) }) {
+		return
+	}
+	appeared := k.appeared(w.rel)
+	if w.skips && k.unique { // a row that is there stays as it is
+		a.certain = append(a.certain, appeared)
+		return
+	}
+	if parts, none, ok := w.parts(k, w.after); ok {
+		if !none {
+			a.named = append(a.named, namedRows{parts, w.rel.OID, k.unique, appeared})
+		}
+		return
+	}
+	if !a.tell(w, k, w.returnedAfter, appeared) {
+		a.certain = append(a.certain, appeared)
+	}
+}
+
+// parts puts the values of a key's columns together. none: one of them is NULL in all
+// rows, or there are no rows.
+func (w *written) parts(k tracked, of func(string) (value, bool)) (kp keyParts, none, ok bool) {
+	kp = keyParts{index: k.index, list: -1}
+	values, known, rows := make([]value, len(k.columns)), true, 0
+	for i, c := range k.columns {
+		v, ok := of(w.rel.Columns[c].Name)
+		switch {
+		case !ok:
+			known = false
+		case v.none:
+			return kp, true, true
+		case v.rows != nil && rows > 0 && rows != len(v.rows):
+			known = false
+		case v.rows != nil:
+			rows = len(v.rows)
+		}
+		values[i] = v
+	}
+	switch {
+	case !known:
+		return kp, false, false
+	case rows == 0:
+		for i, v := range values {
+			if !kp.add(i, *v.list) {
+				return kp, false, false
+			}
+		}
+		return kp, false, true
+	}
+	kp.rows = make([][]part, 0, rows)
+	for i := range rows {
+		row := make([]part, 0, len(values))
+		for _, v := range values {
+			switch {
+			case v.rows != nil && v.rows[i] != nil:
+				row = append(row, *v.rows[i])
+			case v.list != nil && !v.list.array && len(v.list.values) == 1:
+				row = append(row, *v.list)
+			case v.list != nil:
+				return kp, false, false
+			}
+		}
+		if len(row) == len(values) { // else one is NULL
+			kp.rows = append(kp.rows, row)
+		}
+	}
+	return kp, len(kp.rows) == 0, true
+}
+
+// tell has the statement's own rows tell the values of a key; false if they cannot.
+func (a *analysis) tell(w *written, k tracked, of func(string) (string, bool), otherwise store.Tag) bool {
+	t := told{relation: w.rel.OID, index: k.index, otherwise: otherwise}
+	for _, c := range k.columns {
+		name, ok := of(w.rel.Columns[c].Name)
+		if !ok {
+			return false
+		}
+		t.names = append(t.names, name)
+		t.parts = append(t.parts, part{class: classOf(w.rel.Columns[c].BaseType)})
+	}
+	a.told = append(a.told, t)
+	return true
+}
+
+// conflicts are the values of a key by which an upsert finds the rows that it
+// updates: those of the rows to insert, except in columns that triggers have altered.
+func (w *written) conflicts(k tracked) ([][]part, bool) {
+	if !k.unique || len(w.rows) == 0 || len(w.rows) > maxRows || len(w.conflict) != len(k.columns) || w.alteredAll {
+		return nil, false
+	}
+	for _, key := range w.rel.Keys {
+		if key.Index == k.index && key.Rivalled {
+			// PostgreSQL takes every unique index on the columns for an arbiter, that
+			// one too, to which other values are equal.
+			return nil, false
+		}
+	}
+	rows := make([][]part, len(w.rows))
+	for _, c := range k.columns {
+		column := &w.rel.Columns[c]
+		i := slices.Index(w.columns, column.Name)
+		if i < 0 || !slices.Contains(w.conflict, column.Name) || slices.Contains(w.altered, column.Name) {
+			return nil, false
+		}
+		for j, row := range w.rows {
+			if i >= len(row) || row[i] == nil {
+				return nil, false
+			}
+			v, ok := w.stored(column, *row[i])
+			if !ok || v.list == nil {
+				return nil, false
+			}
+			rows[j] = append(rows[j], *v.list)
+		}
+	}
+	return rows, true
+}
+
+// writePlan fixes the tags of the writes.
+func (a *analysis) writePlan(statements []*parser.Statement) {
+	p := a.plan
+	tables := make(map[uint32]bool)
+	for _, t := range a.touched {
+		if !tables[t.rel.OID] {
+			tables[t.rel.OID] = true
+			p.writes = append(p.writes, t.rel.OID)
+		}
+	}
+	if !p.Writes {
+		return
+	}
+	if p.Opaque || a.schema {
+		p.written = []store.Tag{{Kind: store.TagSchema}}
+		return
+	}
+	for _, oid := range p.writes {
+		p.written = append(p.written, store.Tag{Relation: oid, Kind: store.TagTable})
+	}
+	// What is changed in unknown rows needs no others to be named, nor new ones.
+	all := make(map[store.Tag]bool)
+	for _, t := range a.certain {
+		all[t] = true
+	}
+	covered := func(relation, index uint32) bool {
+		return all[store.Tag{Relation: relation, Kind: store.TagRows, Index: index}]
+	}
+	for _, t := range a.certain {
+		if t.Kind == store.TagRows || !covered(t.Relation, t.Index) {
+			p.written = addTag(p.written, 0, t)
+		}
+	}
+	for _, n := range a.named {
+		if !covered(n.relation, n.index) {
+			p.named = append(p.named, n)
+		}
+	}
+	a.told = slices.DeleteFunc(a.told, func(t told) bool { return covered(t.relation, t.index) })
+	p.returning = a.returns(statements)
+	for _, t := range a.told {
+		if p.returning != nil {
+			p.untold = addTag(p.untold, 0, t.otherwise)
+		} else {
+			p.written = addTag(p.written, 0, t.otherwise)
+		}
+	}
+	if p.returning != nil {
+		p.told = a.told
+	}
+	p.written, p.named = slices.Clip(p.written), slices.Clip(p.named)
+}
