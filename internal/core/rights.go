@@ -94,6 +94,9 @@ func (c *Conn) learnsOf(ctx context.Context, q *call, result backend.Result, err
 		q.text.Stats.Changed.Note(n)
 	}
 	if c.tx != nil && c.inner.TxStatus() == 'T' && q.session != unknownSession && q.view != space.NoCatalog {
+		// The statement has succeeded, and the end of its context must not end the transaction for this.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), backend.RollbackTimeout)
+		defer cancel()
 		c.maySelect(ctx, q.view, r)
 	}
 }
