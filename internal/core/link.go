@@ -51,6 +51,8 @@ type link struct {
 	needsReset bool     // inner.ResetSession is due before inner is used again
 	suspect    bool     // and a ping before that, see places.suspect
 
+	returning sentReturning // which texts were sent here with what they are made to return
+
 	handedOut bool                // a caller had the pgx connection
 	prepared  bool                // there is a Stmt on it
 	attached  bool                // the session has something that is its holder's own, see places.go

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/cachedpg/cachedpg/internal/harness"
@@ -81,6 +83,7 @@ func table(rows *sql.Rows, err error) string {
 		out += fmt.Sprint("|", c.Name(), c.DatabaseTypeName(), c.ScanType(), length, hasLength, precision, scale, isDecimal)
 	}
 	out += fmt.Sprint(err, "\n")
+	var lines []string // in the order of the table's pages, which is anything
 	for rows.Next() {
 		values := make([]any, len(names))
 		into := make([]any, len(names))
@@ -90,12 +93,14 @@ func table(rows *sql.Rows, err error) string {
 		if err := rows.Scan(into...); err != nil {
 			return out + err.Error()
 		}
+		line := ""
 		for _, v := range values {
-			out += fmt.Sprintf("%T %v|", v, v)
+			line += fmt.Sprintf("%T %v|", v, v)
 		}
-		out += "\n"
+		lines = append(lines, line+"\n")
 	}
-	return out + fmt.Sprint(rows.Err(), rows.NextResultSet(), rows.Close())
+	slices.Sort(lines)
+	return out + strings.Join(lines, "") + fmt.Sprint(rows.Err(), rows.NextResultSet(), rows.Close())
 }
 
 func TestWhatAWriteIsMadeToReturnIsNotSeen(t *testing.T) {
