@@ -35,7 +35,7 @@ type analysis struct {
 	certain []store.Tag      // of every execution
 	named   []namedRows
 	told    []told
-	root    *catalog.Relation    // what the statement itself writes, if it may be made to return it
+	root    *written             // what the statement itself writes, if it may be made to return it
 	rooted  bool                 // the text is one statement that may return what it writes
 	firing  *firing              // the rows for which the function runs that is taken apart
 	firings int                  // in one another

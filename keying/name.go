@@ -13,7 +13,7 @@ func (a *analysis) rowsOf(rel *catalog.Relation, w parser.Write) *written {
 	rows := &written{a: a, rel: rel, op: w.Op, equal: w.Target.Equal, set: w.Columns, values: w.Assigned, setAll: w.Columns == nil,
 		columns: insertColumns(rel, w), rows: w.Rows, conflict: w.ConflictColumns, skips: w.Skips, from: a.firing, path: a.path, inside: a.inside}
 	if a.rooted && !a.inside && a.depth == 0 && a.root == nil && (rel.Kind == 'r' || rel.Kind == 'p') && !rel.RowSecurity && !rel.Temporary {
-		a.root, rows.returning = rel, rel
+		a.root, rows.returning = rows, rel
 	}
 	return rows
 }
@@ -132,14 +132,14 @@ func (w *written) parts(k tracked, of func(string) (value, bool)) (kp keyParts, 
 }
 
 // tell has the statement's own rows tell the values of a key; false if they cannot.
-func (a *analysis) tell(w *written, k tracked, of func(string) (string, bool), otherwise store.Tag) bool {
+func (a *analysis) tell(w *written, k tracked, of func(string) (output, bool), otherwise store.Tag) bool {
 	t := told{relation: w.rel.OID, index: k.index, otherwise: otherwise}
 	for _, c := range k.columns {
-		name, ok := of(w.rel.Columns[c].Name)
+		o, ok := of(w.rel.Columns[c].Name)
 		if !ok {
 			return false
 		}
-		t.names = append(t.names, name)
+		t.outputs, t.old = append(t.outputs, o), t.old || o.old
 		t.parts = append(t.parts, part{class: classOf(w.rel.Columns[c].BaseType)})
 	}
 	a.told = append(a.told, t)

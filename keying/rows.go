@@ -201,38 +201,44 @@ func (w *written) source(c *catalog.Column, o parser.Operand) (name string, ok b
 	return o.Column, comparable(other) && comparable(c) && classOf(other.BaseType) == classOf(c.BaseType)
 }
 
-// returnedBefore returns the column of the statement's own rows that has the value of a column
-// before the command.
-func (w *written) returnedBefore(name string) (string, bool) {
+// output is something that the statement may be made to return of each of its own rows.
+type output struct {
+	column string
+	old    bool // the value before the statement, which it changes
+}
+
+// returnedBefore returns what has the value of a column before the command.
+func (w *written) returnedBefore(name string) (output, bool) {
 	c := columnNamed(w.rel, name)
 	if c < 0 || w.op == parser.OpInsert || w.op == parser.OpCopy {
-		return "", false
+		return output{}, false
 	}
 	if w.returning != nil {
-		return name, !w.changes(name) && columnNamed(w.returning, name) >= 0
+		changed := w.changes(name)
+		return output{name, changed}, columnNamed(w.returning, name) >= 0 && (!changed || w.op == parser.OpUpdate && w.versionKey() != nil)
 	}
 	for _, e := range w.equal {
 		if e.Column == name && len(e.Values) == 1 && e.Values[0].Row != parser.NoRow && !e.Array {
-			if column, ok := w.returnedOf(&w.rel.Columns[c], e.Values[0]); ok {
-				return column, true
+			if o, ok := w.returnedOf(&w.rel.Columns[c], e.Values[0]); ok {
+				return o, true
 			}
 		}
 	}
-	return "", false
+	return output{}, false
 }
 
 // returnedAfter is returnedBefore of the value after the command.
-func (w *written) returnedAfter(name string) (string, bool) {
+func (w *written) returnedAfter(name string) (output, bool) {
 	c := columnNamed(w.rel, name)
 	if c < 0 || w.op == parser.OpDelete {
-		return "", false
+		return output{}, false
 	}
 	if w.returning != nil {
-		return name, columnNamed(w.returning, name) >= 0
+		return output{column: name}, columnNamed(w.returning, name) >= 0
 	}
 	column := &w.rel.Columns[c]
 	if w.alteredAll || slices.Contains(w.altered, name) || column.Generated != 0 || column.Modified {
-		return "", false
+		return output{}, false
 	}
 	var o *parser.Operand
 	switch {
@@ -248,18 +254,41 @@ func (w *written) returnedAfter(name string) (string, bool) {
 		}
 	}
 	if o == nil || o.Row == parser.NoRow {
-		return "", false
+		return output{}, false
 	}
 	return w.returnedOf(column, *o)
 }
 
-func (w *written) returnedOf(c *catalog.Column, o parser.Operand) (string, bool) {
+func (w *written) returnedOf(c *catalog.Column, o parser.Operand) (output, bool) {
 	name, ok := w.source(c, o)
 	switch {
 	case !ok || w.from.before:
-		return "", false
+		return output{}, false
 	case o.Row == parser.OldRow:
 		return w.from.returnedBefore(name)
 	}
 	return w.from.returnedAfter(name)
+}
+
+// versionKey are the columns of a key by which a row that the statement has changed is found as it was
+// before; nil if there is none.
+func (w *written) versionKey() []string {
+	rel := w.returning
+	if rel == nil || rel.Kind != 'r' || len(rel.Children) > 0 {
+		return nil
+	}
+next:
+	for _, k := range rel.Keys {
+		names := make([]string, 0, len(k.Columns))
+		for _, c := range k.Columns {
+			if w.changes(rel.Columns[c].Name) || !comparable(&rel.Columns[c]) {
+				continue next
+			}
+			names = append(names, rel.Columns[c].Name)
+		}
+		if !k.Deferrable {
+			return names
+		}
+	}
+	return nil
 }

@@ -112,14 +112,14 @@ func (q *call) sentReturning() backend.Query {
 
 // take takes in a row.
 func (r *returned) take(fields []pgconn.FieldDescription, values [][]byte) {
-	n := len(r.what.Columns)
+	n := r.what.Width
 	if r.rows++; r.unknown || r.rows > maxReturned || len(fields) < n || len(values) != len(fields) {
 		r.unknown, r.tags = true, store.TagSet{}
 		return
 	}
 	if r.columns == nil {
-		for _, f := range fields[len(fields)-n:] {
-			if f.TableOID != r.what.Relation { // of another one by the same name
+		for i, f := range fields[len(fields)-n:] {
+			if i < r.what.Plain && f.TableOID != r.what.Relation { // of another one by the same name
 				r.unknown = true
 				return
 			}
@@ -239,12 +239,12 @@ func (r *apart) all() []pgconn.FieldDescription {
 
 func (r *apart) FieldDescriptions() []pgconn.FieldDescription {
 	all := r.all()
-	return all[:max(len(all)-len(r.to.what.Columns), 0)]
+	return all[:max(len(all)-r.to.what.Width, 0)]
 }
 
 func (r *apart) RawValues() [][]byte {
 	values := r.Rows.RawValues()
-	return values[:max(len(values)-len(r.to.what.Columns), 0)]
+	return values[:max(len(values)-r.to.what.Width, 0)]
 }
 
 func (r *apart) Next() bool {
