@@ -23,27 +23,30 @@ type analysis struct {
 	inside   bool // of a function, of whose operands nothing is known
 	loose    bool // the search_path is not that of path alone
 
-	read    map[uint32]bool  // what is in plan.reads
-	tables  []uint32         // read, and only TagTable will do
-	views   map[uint32]*view // taken apart already
-	whole   map[uint32]bool  // views on all of which the answer depends
-	single  bool             // a row of the answer is made of rows of one relation, one of each row
-	depth   int              // of views within views
-	seen    map[uint32]bool  // types of columns that are present
-	schema  bool             // WriteTags is the schema tag
-	touched []*written       // what is written
-	certain []store.Tag      // of every execution
-	named   []namedRows
-	told    []told
-	root    *written             // what the statement itself writes, if it may be made to return it
-	rooted  bool                 // the text is one statement that may return what it writes
-	firing  *firing              // the rows for which the function runs that is taken apart
-	firings int                  // in one another
-	keys    map[uint32][]tracked // by relation
-	visited map[uint32]catalog.Commands
-	uses    map[use]int // what parameters are compared with
-	counts  []int       // how often parameters stand in the text; nil before it is asked
-	ran     map[running]bool
+	read      map[uint32]bool  // what is in plan.reads
+	tables    []store.Tag      // read, and only TagTable will do
+	views     map[uint32]*view // taken apart already
+	whole     map[uint32]bool  // views on all of which the answer depends
+	unordered bool             // rows of the answer may come in another order after a change that they do not show
+	single    bool             // a row of the answer is made of rows of one relation, one of each row
+	depth     int              // of views within views
+	seen      map[uint32]bool  // types of columns that are present
+	schema    bool             // WriteTags is the schema tag
+	touched   []*written       // what is written
+	certain   []store.Tag      // of every execution
+	named     []namedRows
+	told      []told
+	root      *written             // what the statement itself writes, if it may be made to return it
+	rooted    bool                 // the text is one statement that may return what it writes
+	firing    *firing              // the rows for which the function runs that is taken apart
+	firings   int                  // in one another
+	keys      map[uint32][]tracked // by relation
+
+	columnGroups map[uint32][]group // by relation
+	visited      map[uint32]catalog.Commands
+	uses         map[use]int // what parameters are compared with
+	counts       []int       // how often parameters stand in the text; nil before it is asked
+	ran          map[running]bool
 
 	temporaries *Temporaries // of the session
 	untold      bool         // and a statement before has changed them in a way that its text does not tell
@@ -53,7 +56,7 @@ type analysis struct {
 func newAnalysis(p *Plan, snapshot *catalog.Snapshot, path []string, text string) *analysis {
 	return &analysis{plan: p, snapshot: snapshot, path: path, text: text,
 		read: make(map[uint32]bool), views: make(map[uint32]*view), whole: make(map[uint32]bool), seen: make(map[uint32]bool),
-		visited: make(map[uint32]catalog.Commands), keys: make(map[uint32][]tracked), uses: make(map[use]int), ran: make(map[running]bool)}
+		visited: make(map[uint32]catalog.Commands), keys: make(map[uint32][]tracked), columnGroups: make(map[uint32][]group), uses: make(map[use]int), ran: make(map[running]bool)}
 }
 
 func (a *analysis) run(statements []*parser.Statement) {
@@ -230,7 +233,7 @@ func (a *analysis) remark() {
 		return
 	}
 	a.plan.Writes = true
-	a.touched = append(a.touched, &written{rel: comments})
+	a.touched = append(a.touched, &written{a: a, rel: comments})
 }
 
 // relation takes a relation that is read.
@@ -382,18 +385,32 @@ func (a *analysis) readPlan(s *parser.Statement) {
 	}
 	a.single = true
 	a.depend(s, a.path, conditions)
-	if a.hidden {
-		a.tables, a.single = append(a.tables, p.reads...), false
+	if a.unordered && !a.anyOrder(s) {
+		a.showsAll()
 	}
-	p.always = append(p.always, store.Tag{})
-	whole := make(map[uint32]bool)
-	for _, oid := range a.tables {
-		if !whole[oid] {
-			whole[oid] = true
-			p.always = append(p.always, store.Tag{Relation: oid, Kind: store.TagTable})
+	if a.hidden {
+		a.single = false
+		for _, oid := range p.reads {
+			a.tables = append(a.tables, store.Tag{Relation: oid, Kind: store.TagTable})
 		}
 	}
-	p.lookups = slices.DeleteFunc(p.lookups, func(l lookup) bool { return whole[l.relation] })
+	p.always = append(p.always, store.Tag{})
+	whole := make(map[uint32]uint8) // the part of each table on all of which it depends
+	for _, t := range a.tables {
+		part, ok := whole[t.Relation]
+		if !ok {
+			part = t.Part
+		}
+		whole[t.Relation] = part & t.Part
+	}
+	for _, t := range a.tables {
+		t.Part = whole[t.Relation]
+		p.always = addTag(p.always, 0, t)
+	}
+	p.lookups = slices.DeleteFunc(p.lookups, func(l lookup) bool {
+		part, ok := whole[l.relation]
+		return ok && part&^l.part == 0
+	})
 	p.lookups = slices.Clip(p.lookups)
 	p.single = a.single && len(p.lookups) == 1 && p.lookups[0].keys[0].proven
 }

@@ -33,6 +33,7 @@ func ChangedTags(dst []store.Tag, snapshot *catalog.Snapshot, oid uint32, n int,
 			dst = changedRows(dst, from, rel, k, n, rows)
 			dst = addTag(dst, from, k.appeared(rel)) // the values after it are not known
 		}
+		dst = inEveryPart(dst, from, rel)
 	}
 	return dst
 }

@@ -28,6 +28,8 @@ const (
 	oidInt4        = 23
 	oidText        = 25
 	oidOID         = 26
+	oidFloat4      = 700
+	oidFloat8      = 701
 	oidUnknown     = 705
 	oidBpchar      = 1042
 	oidVarchar     = 1043

@@ -272,6 +272,7 @@ func WrittenTags(dst []store.Tag, relations []uint32, snapshot *catalog.Snapshot
 			for _, k := range trackedOf(rel) {
 				dst = addTag(dst, from, k.any(rel))
 			}
+			dst = inEveryPart(dst, from, rel)
 		}
 	}
 	return dst, true

@@ -17,6 +17,7 @@ import (
 func (a *analysis) later(statements []*parser.Statement) {
 	p := a.plan
 	p.Calls = a.userCode
+	p.Counted = a.root != nil && !a.userCode && !p.Asks && !p.Opaque && !a.schema
 	if len(statements) != 1 || a.userCode || p.Asks || p.Opaque || p.Unknown || p.Catalog || p.Session || a.schema {
 		return
 	}

@@ -11,7 +11,7 @@ import (
 // rowsOf is what a statement's own text says of the rows that it changes.
 func (a *analysis) rowsOf(rel *catalog.Relation, w parser.Write) *written {
 	rows := &written{a: a, rel: rel, op: w.Op, equal: w.Target.Equal, set: w.Columns, values: w.Assigned, setAll: w.Columns == nil,
-		columns: insertColumns(rel, w), rows: w.Rows, conflict: w.ConflictColumns, skips: w.Skips, from: a.firing, path: a.path, inside: a.inside}
+		columns: insertColumns(rel, w), rows: w.Rows, conflict: w.ConflictColumns, from: a.firing, path: a.path, inside: a.inside}
 	if a.rooted && !a.inside && a.depth == 0 && a.root == nil && (rel.Kind == 'r' || rel.Kind == 'p') && !rel.RowSecurity && !rel.Temporary {
 		a.root, rows.returning = rows, rel
 	}
@@ -33,13 +33,21 @@ func insertColumns(rel *catalog.Relation, w parser.Write) []string {
 // name adds, for each tracked key, what tells of the rows.
 func (a *analysis) name(w *written) {
 	own := a.ownEquality()
+	w.inParts = w.parts()
 	for _, k := range a.tracked(w.rel) {
 		anything := k.any(w.rel)
 		if own || !a.nameBefore(w, k, anything) {
-			a.certain = append(a.certain, anything)
+			a.add(w, anything)
 			continue
 		}
 		a.nameAfter(w, k)
+	}
+}
+
+// add adds what is changed by every execution.
+func (a *analysis) add(w *written, t store.Tag) {
+	for _, t.Part = range w.inParts {
+		a.certain = addTag(a.certain, 0, t)
 	}
 }
 
@@ -47,12 +55,12 @@ func (a *analysis) name(w *written) {
 func (a *analysis) nameBefore(w *written, k tracked, anything store.Tag) bool {
 	if w.op == parser.OpUpsert {
 		if rows, ok := w.conflicts(k); ok {
-			a.named = append(a.named, namedRows{keyParts{index: k.index, list: -1, rows: rows}, w.rel.OID, k.unique, anything})
+			a.named = append(a.named, namedRows{keyParts{index: k.index, list: -1, rows: rows}, w.rel.OID, k.unique, w.inParts, anything})
 			return true
 		}
-	} else if parts, none, ok := w.parts(k, w.before); ok {
+	} else if parts, none, ok := w.together(k, w.before); ok {
 		if !none {
-			a.named = append(a.named, namedRows{parts, w.rel.OID, k.unique, anything})
+			a.named = append(a.named, namedRows{parts, w.rel.OID, k.unique, w.inParts, anything})
 		}
 		return true
 	}
@@ -66,24 +74,20 @@ func (a *analysis) nameAfter(w *written, k tracked) {
 		return
 	}
 	appeared := k.appeared(w.rel)
-	if w.skips && k.unique { // a row that is there stays as it is
-		a.certain = append(a.certain, appeared)
-		return
-	}
-	if parts, none, ok := w.parts(k, w.after); ok {
+	if parts, none, ok := w.together(k, w.after); ok {
 		if !none {
-			a.named = append(a.named, namedRows{parts, w.rel.OID, k.unique, appeared})
+			a.named = append(a.named, namedRows{parts, w.rel.OID, k.unique, w.inParts, appeared})
 		}
 		return
 	}
 	if !a.tell(w, k, w.returnedAfter, appeared) {
-		a.certain = append(a.certain, appeared)
+		a.add(w, appeared)
 	}
 }
 
-// parts puts the values of a key's columns together. none: one of them is NULL in all
+// together puts the values of a key's columns together. none: one of them is NULL in all
 // rows, or there are no rows.
-func (w *written) parts(k tracked, of func(string) (value, bool)) (kp keyParts, none, ok bool) {
+func (w *written) together(k tracked, of func(string) (value, bool)) (kp keyParts, none, ok bool) {
 	kp = keyParts{index: k.index, list: -1}
 	values, known, rows := make([]value, len(k.columns)), true, 0
 	for i, c := range k.columns {
@@ -133,7 +137,7 @@ func (w *written) parts(k tracked, of func(string) (value, bool)) (kp keyParts, 
 
 // tell has the statement's own rows tell the values of a key; false if they cannot.
 func (a *analysis) tell(w *written, k tracked, of func(string) (output, bool), otherwise store.Tag) bool {
-	t := told{relation: w.rel.OID, index: k.index, otherwise: otherwise}
+	t := told{relation: w.rel.OID, index: k.index, inParts: w.inParts, otherwise: otherwise}
 	for _, c := range k.columns {
 		o, ok := of(w.rel.Columns[c].Name)
 		if !ok {
@@ -197,34 +201,43 @@ func (a *analysis) writePlan(statements []*parser.Statement) {
 		p.written = []store.Tag{{Kind: store.TagSchema}}
 		return
 	}
-	for _, oid := range p.writes {
-		p.written = append(p.written, store.Tag{Relation: oid, Kind: store.TagTable})
+	for _, t := range a.touched {
+		for _, part := range t.parts() {
+			p.written = addTag(p.written, 0, store.Tag{Relation: t.rel.OID, Kind: store.TagTable, Part: part})
+		}
 	}
 	// What is changed in unknown rows needs no others to be named, nor new ones.
-	all := make(map[store.Tag]bool)
+	any := make(map[store.Tag]bool)
 	for _, t := range a.certain {
-		all[t] = true
+		any[t] = true
 	}
-	covered := func(relation, index uint32) bool {
-		return all[store.Tag{Relation: relation, Kind: store.TagRows, Index: index}]
+	left := func(relation, index uint32, parts []uint8) []uint8 {
+		return slices.DeleteFunc(slices.Clone(parts), func(part uint8) bool {
+			return any[store.Tag{Relation: relation, Kind: store.TagRows, Part: part, Index: index}]
+		})
 	}
 	for _, t := range a.certain {
-		if t.Kind == store.TagRows || !covered(t.Relation, t.Index) {
+		if t.Kind == store.TagRows || len(left(t.Relation, t.Index, []uint8{t.Part})) > 0 {
 			p.written = addTag(p.written, 0, t)
 		}
 	}
 	for _, n := range a.named {
-		if !covered(n.relation, n.index) {
+		if n.inParts = left(n.relation, n.index, n.inParts); len(n.inParts) > 0 {
 			p.named = append(p.named, n)
 		}
 	}
-	a.told = slices.DeleteFunc(a.told, func(t told) bool { return covered(t.relation, t.index) })
+	for i := range a.told {
+		a.told[i].inParts = left(a.told[i].relation, a.told[i].index, a.told[i].inParts)
+	}
+	a.told = slices.DeleteFunc(a.told, func(t told) bool { return len(t.inParts) == 0 })
 	p.returning = a.returns(statements)
 	for _, t := range a.told {
-		if p.returning != nil {
-			p.untold = addTag(p.untold, 0, t.otherwise)
-		} else {
-			p.written = addTag(p.written, 0, t.otherwise)
+		for _, t.otherwise.Part = range t.inParts {
+			if p.returning != nil {
+				p.untold = addTag(p.untold, 0, t.otherwise)
+			} else {
+				p.written = addTag(p.written, 0, t.otherwise)
+			}
 		}
 	}
 	if p.returning != nil {

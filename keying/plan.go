@@ -98,6 +98,9 @@ type Plan struct {
 	// this one are right, but coarser than need be.
 	Unknown bool
 
+	// Counted says that it has changed nothing if it reports that it has changed no row.
+	Counted bool
+
 	// Calls says that it calls user-defined functions, which may read any table.
 	Calls bool
 

@@ -39,6 +39,7 @@ type Returning struct {
 // told is a key of which the statement's rows tell the value.
 type told struct {
 	relation, index uint32
+	inParts         []uint8
 	outputs         []output  // for each column of the key
 	old             bool      // one of them is of the row before
 	columns         []int     // where they are in Returning.List
@@ -68,7 +69,7 @@ next:
 	for i := range p.told {
 		t := &p.told[i]
 		if t.old && values[p.returning.Plain] == nil { // it is not known how the row was
-			s.Add(t.otherwise)
+			addParts(s, t.otherwise, t.inParts)
 			continue
 		}
 		h := hashSeed
@@ -78,11 +79,11 @@ next:
 			}
 			var ok bool
 			if h, ok = t.parts[j].wire(h, columns[c], values[c], v.Encoded); !ok {
-				s.Add(t.otherwise)
+				addParts(s, t.otherwise, t.inParts)
 				continue next
 			}
 		}
-		s.Add(store.Tag{Relation: t.relation, Kind: store.TagRow, Index: t.index, Value: h.sum()})
+		addParts(s, store.Tag{Relation: t.relation, Kind: store.TagRow, Index: t.index, Value: h.sum()}, t.inParts)
 	}
 }
 

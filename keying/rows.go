@@ -32,7 +32,6 @@ type written struct {
 	alteredAll bool
 
 	conflict []string // the columns by which an upsert finds the row that it updates
-	skips    bool     // INSERT leaves out rows that are there already
 	nulls    bool     // UPDATE sets columns to NULL
 
 	// from are the rows for each of which the command runs, if a trigger or a foreign key runs it.
@@ -41,6 +40,8 @@ type written struct {
 	// returning is the relation of which the statement may be made to return columns; nil if
 	// this is not what the statement itself changes.
 	returning *catalog.Relation
+
+	inParts []uint8 // see parts
 
 	// Where the operands of equal, rows and values stand.
 	path   []string

@@ -1,6 +1,7 @@
 package keying
 
 import (
+	"cmp"
 	"database/sql/driver"
 	"flag"
 	"fmt"
@@ -31,6 +32,7 @@ type (
 	}
 	pet struct {
 		id, owner, parent, n int // 0 is NULL
+		seen                 int // busy, and in few answers
 	}
 	world struct {
 		people []person
@@ -38,9 +40,12 @@ type (
 	}
 )
 
+// String leaves out seen.
+func (p pet) String() string { return fmt.Sprintf("{%d %d %d %d}", p.id, p.owner, p.parent, p.n) }
+
 const modelTables = `
 r people 100 | id int8, email text, n int4 | 101* id, 102 email
-r pets   200 | id int4, owner int8, parent int4, n int4 | 201* id
+r pets   200 | id int4, owner int8, parent int4, n int4, seen int4 | 201* id
 `
 
 func modelSchema(t testing.TB) *catalog.Snapshot {
@@ -61,8 +66,9 @@ func modelSchema(t testing.TB) *catalog.Snapshot {
 	c.Relations[1].References = []catalog.Reference{{Table: 200, Columns: []string{"id"}, Referencing: []string{"parent"}, OnDelete: true, Deletes: catalog.Cascade}}
 	c.Relations[1].Foreign = []catalog.Foreign{{Table: 100, Columns: []string{"owner"}, Referenced: []string{"id"}},
 		{Table: 200, Columns: []string{"parent"}, Referenced: []string{"id"}}}
-	c.Relations[0].Leading = []int{2}
+	c.Relations[0].Leading, c.Relations[1].Leading = []int{2}, []int{3}
 	c.Relations[0].Columns[2].Default = true // 0
+	c.Relations[1].Columns[3].Default, c.Relations[1].Columns[4].Default = true, true
 	addModelViews(t, &c)
 	return catalog.NewSnapshot(c)
 }
@@ -170,6 +176,31 @@ var modelReads = []query{
 	{"SELECT EXISTS (SELECT FROM pets WHERE parent = $1)", "i", func(w *world, a []any) []string {
 		return []string{fmt.Sprint(rows(w.pets, func(q pet) bool { return q.parent == a[0] }) != nil)}
 	}},
+	{"SELECT id, seen FROM pets WHERE owner = $1", "i", func(w *world, a []any) []string {
+		return seen(w, func(q pet) bool { return q.owner == a[0] })
+	}},
+	{"SELECT * FROM pets WHERE id = $1 AND n = $2", "in", func(w *world, a []any) []string {
+		return seen(w, func(q pet) bool { return q.id == a[0] && q.n == a[1] })
+	}},
+	{"SELECT p FROM pets p WHERE p.parent = $1", "i", func(w *world, a []any) []string {
+		return seen(w, func(q pet) bool { return q.parent == a[0] })
+	}},
+	{"SELECT count(*) FROM pets WHERE seen = $1", "n", func(w *world, a []any) []string {
+		return []string{fmt.Sprint(len(seen(w, func(q pet) bool { return q.seen == a[0] })))}
+	}},
+	{"SELECT p.n FROM people p WHERE p.id = $1 AND EXISTS (SELECT FROM pets WHERE owner = p.id AND seen > $2)", "in", func(w *world, a []any) []string {
+		return rows(w.people, func(p person) bool {
+			return p.id == a[0] && seen(w, func(q pet) bool { return q.owner == p.id && q.seen > a[1].(int) }) != nil
+		})
+	}},
+	{"SELECT id FROM pets WHERE owner = $1 ORDER BY seen, id LIMIT 1", "i", func(w *world, a []any) []string {
+		list := slices.DeleteFunc(slices.Clone(w.pets), func(q pet) bool { return q.owner != a[0] })
+		slices.SortFunc(list, func(x, y pet) int { return cmp.Or(x.seen-y.seen, x.id-y.id) })
+		if len(list) == 0 {
+			return nil
+		}
+		return []string{fmt.Sprint(list[0].id)}
+	}},
 	{"SELECT * FROM pets WHERE owner = $1 AND parent = $2", "ii", func(w *world, a []any) []string {
 		return rows(w.pets, func(q pet) bool { return q.owner == a[0] && q.parent == a[1] })
 	}},
@@ -210,6 +241,18 @@ var modelReads = []query{
 	{"SELECT * FROM people", "", func(w *world, a []any) []string {
 		return rows(w.people, func(person) bool { return true })
 	}},
+}
+
+// seen are pets with the column that String leaves out.
+func seen(w *world, keep func(pet) bool) []string {
+	var list []string
+	for _, q := range w.pets {
+		if keep(q) {
+			list = append(list, fmt.Sprint(q, q.seen))
+		}
+	}
+	sort.Strings(list)
+	return list
 }
 
 func join[A, B any](left []A, right []B, keep func(A, B) bool) (out []string) {
@@ -308,7 +351,7 @@ var modelWrites = []query{
 		return nil
 	}},
 	{"INSERT INTO pets (id, owner, parent, n) VALUES ($1, $2, $3, $4)", "iiin", func(w *world, a []any) []string {
-		w.pets = append(w.pets, pet{a[0].(int), a[1].(int), a[2].(int), a[3].(int)})
+		w.pets = append(w.pets, pet{id: a[0].(int), owner: a[1].(int), parent: a[2].(int), n: a[3].(int)})
 		return nil
 	}},
 	{"INSERT INTO pets (id, n) VALUES ($1, $2)", "in", func(w *world, a []any) []string {
@@ -328,6 +371,28 @@ var modelWrites = []query{
 			if w.pets[i].owner == a[0] {
 				w.pets[i].owner, w.pets[i].parent = a[1].(int), 0
 			}
+		}
+		return nil
+	}},
+	{"UPDATE pets SET seen = $2 WHERE id = $1", "in", func(w *world, a []any) []string {
+		for i := range w.pets {
+			if w.pets[i].id == a[0] {
+				w.pets[i].seen = a[1].(int)
+			}
+		}
+		return nil
+	}},
+	{"UPDATE pets SET seen = seen + 1, parent = NULL WHERE id = $1", "i", func(w *world, a []any) []string {
+		for i := range w.pets {
+			if w.pets[i].id == a[0] {
+				w.pets[i].seen, w.pets[i].parent = w.pets[i].seen+1, 0
+			}
+		}
+		return nil
+	}},
+	{"UPDATE pets SET seen = 0", "", func(w *world, a []any) []string {
+		for i := range w.pets {
+			w.pets[i].seen = 0
 		}
 		return nil
 	}},

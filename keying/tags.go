@@ -19,6 +19,8 @@ import (
 //	TagNew(k)     rows that got a value of k which is not known. If k is not unique, TagRows(k) stands for it
 //	TagTable      any change of the relation, always
 //
+// Each of them is about all columns of the rows or about some, see columns.go.
+//
 // A value that is NULL is left out, because no condition meets it. So a reader who
 // depends on TagRow(k, v), TagRows(k) and TagNew(k) hears of every change to the
 // rows with v: of a row that gets the value, loses it, or keeps it.
@@ -54,6 +56,7 @@ var _ [parser.MaxList - max(maxRows, maxListed) - 1]struct{}
 // lookup is a relation of which a read fixes keys.
 type lookup struct {
 	relation uint32
+	part     uint8
 	keys     []fixedKey // the best first; the first with canonical values counts
 }
 
@@ -77,6 +80,7 @@ type namedRows struct {
 	keyParts
 	relation uint32
 	unique   bool
+	inParts  []uint8
 	doubtful store.Tag // in their place, where a value has no canonical form
 }
 
@@ -150,12 +154,12 @@ func (p *Plan) ReadTags(dst []store.Tag, v Values) (tags []store.Tag, always, ro
 		l := &p.lookups[i]
 		k, n := l.best(v, maxReadTags-(len(tags)-from)-3*(len(p.lookups)-i))
 		if k == nil {
-			tags = addTag(tags, from, store.Tag{Relation: l.relation, Kind: store.TagTable})
+			tags = addTag(tags, from, store.Tag{Relation: l.relation, Kind: store.TagTable, Part: l.part})
 			continue
 		}
-		tags = addTag(tags, from, store.Tag{Relation: l.relation, Kind: store.TagRows, Index: k.index})
+		tags = addTag(tags, from, store.Tag{Relation: l.relation, Kind: store.TagRows, Part: l.part, Index: k.index})
 		if k.unique {
-			t := store.Tag{Relation: l.relation, Kind: store.TagNew, Index: k.index}
+			t := store.Tag{Relation: l.relation, Kind: store.TagNew, Part: l.part, Index: k.index}
 			if k.proven && n == 1 { // a row proves the presence of one value only
 				absent[missing] = t
 				missing++
@@ -165,7 +169,7 @@ func (p *Plan) ReadTags(dst []store.Tag, v Values) (tags []store.Tag, always, ro
 		}
 		for i := range n {
 			if h, ok := k.value(v, i); ok {
-				tags = addTag(tags, from, store.Tag{Relation: l.relation, Kind: store.TagRow, Index: k.index, Value: h})
+				tags = addTag(tags, from, store.Tag{Relation: l.relation, Kind: store.TagRow, Part: l.part, Index: k.index, Value: h})
 			}
 		}
 	}
@@ -208,16 +212,16 @@ func (l *lookup) list(dst []store.Tag, v Values) (tags []store.Tag, always, rows
 		if n == 0 || n > maxListed {
 			continue
 		}
-		tags = append(dst, store.Tag{Relation: l.relation, Kind: store.TagRows, Index: k.index})
+		tags = append(dst, store.Tag{Relation: l.relation, Kind: store.TagRows, Part: l.part, Index: k.index})
 		fixed := true
 		for i := 0; fixed && i < n; i++ {
 			var h uint64
 			if h, fixed = k.value(v, i); fixed {
-				tags = append(tags, store.Tag{Relation: l.relation, Kind: store.TagRow, Index: k.index, Value: h})
+				tags = append(tags, store.Tag{Relation: l.relation, Kind: store.TagRow, Part: l.part, Index: k.index, Value: h})
 			}
 		}
 		if fixed {
-			return append(tags, store.Tag{Relation: l.relation, Kind: store.TagNew, Index: k.index}), len(tags), n
+			return append(tags, store.Tag{Relation: l.relation, Kind: store.TagNew, Part: l.part, Index: k.index}), len(tags), n
 		}
 	}
 	return dst, len(dst), 0
@@ -246,13 +250,20 @@ func (n *namedRows) tags(s *store.TagSet, v Values) {
 		fixed = fixed || n.null(v, j)
 	}
 	if !fixed {
-		s.Add(n.doubtful)
+		addParts(s, n.doubtful, n.inParts)
 		return
 	}
 	for j := range count {
 		if h, ok := n.value(v, j); ok {
-			s.Add(store.Tag{Relation: n.relation, Kind: store.TagRow, Index: n.index, Value: h})
+			addParts(s, store.Tag{Relation: n.relation, Kind: store.TagRow, Index: n.index, Value: h}, n.inParts)
 		}
+	}
+}
+
+func addParts(s *store.TagSet, t store.Tag, parts []uint8) {
+	for _, part := range parts {
+		t.Part = part
+		s.Add(t)
 	}
 }
 

@@ -86,13 +86,7 @@ func (k *tracked) appeared(rel *catalog.Relation) store.Tag {
 	return k.any(rel)
 }
 
-// has reports whether a column is one of the key's.
-func (k *tracked) has(rel *catalog.Relation, name string) bool {
-	return slices.ContainsFunc(k.columns, func(c int) bool { return rel.Columns[c].Name == name })
-}
-
-// tracked returns the keys of a relation, none where the search_path has an
-// equality of its own.
+// tracked returns the keys of a relation.
 func (a *analysis) tracked(rel *catalog.Relation) []tracked {
 	keys, ok := a.keys[rel.OID]
 	if !ok {

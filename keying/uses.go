@@ -31,12 +31,19 @@ func (a *analysis) countUses(s *parser.Statement) {
 		if rel == nil {
 			continue
 		}
+		columns := insertColumns(rel, w)
 		for _, row := range w.Rows {
-			for j, o := range row {
-				if o != nil && j < len(w.InsertColumns) {
-					a.countUse(rel, w.InsertColumns[j], *o, false)
-				}
-			}
+			a.countGiven(rel, columns, row)
+		}
+		a.countGiven(rel, w.Columns, w.Assigned)
+	}
+}
+
+// countGiven counts values that are stored in columns.
+func (a *analysis) countGiven(rel *catalog.Relation, columns []string, values []*parser.Operand) {
+	for i, o := range values {
+		if o != nil && i < len(columns) {
+			a.countUse(rel, columns[i], *o, false)
 		}
 	}
 }

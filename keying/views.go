@@ -6,6 +6,7 @@ import (
 
 	"github.com/cachedpg/cachedpg/catalog"
 	"github.com/cachedpg/cachedpg/parser"
+	"github.com/cachedpg/cachedpg/store"
 )
 
 // viewPath resolves the names in a view's definition, which are qualified
@@ -82,6 +83,7 @@ func (a *analysis) depend(s *parser.Statement, path []string, conditions [][]par
 	p := a.plan
 	proves := a.proves(s, path)
 	conditions = a.carry(s, path, conditions)
+	a.unordered = a.unordered || !a.oneRow(s, path, conditions)
 	a.single = a.single && proves && s.Single && !a.calls(s, path, func(f catalog.Function) bool { return f.SetReturning })
 	for i, r := range s.Reads {
 		rel := a.snapshot.Resolve(path, r.Schema, r.Name.Name)
@@ -91,9 +93,10 @@ func (a *analysis) depend(s *parser.Statement, path []string, conditions [][]par
 		if rel.Kind == 'v' {
 			a.dependView(rel, conditions[i], proves && !r.Nested)
 		} else if l, ok := a.lookup(rel, conditions[i], proves && !r.Nested); ok && len(p.lookups) < maxLookups {
+			l.part = a.unused(s, r, rel)
 			p.lookups = append(p.lookups, l)
 		} else {
-			a.tables = append(a.tables, rel.OID)
+			a.tables = append(a.tables, store.Tag{Relation: rel.OID, Kind: store.TagTable, Part: a.unused(s, r, rel)})
 		}
 	}
 }

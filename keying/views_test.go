@@ -274,7 +274,7 @@ func TestViewsThatPlansLookThrough(t *testing.T) {
 		"SELECT * FROM grown WHERE n = 1":                                               "rows public.people(n), row public.people(n)",
 		"SELECT * FROM renamed WHERE id = 'a'":                                          "rows public.people(email), row public.people(email)",
 		"SELECT * FROM owners WHERE pid = 1":                                            "rows public.people(id), row public.people(id), rows public.pets(owner), row public.pets(owner)",
-		"SELECT * FROM grown_owners WHERE pid = 1 AND qid = 2":                          "rows public.people(id), row public.people(id), rows public.pets(id), row public.pets(id)",
+		"SELECT * FROM grown_owners WHERE pid = 1 AND qid = 2":                          "rows public.people(id), row public.people(id), rows public.pets(id) without seen, row public.pets(id)",
 		"SELECT * FROM perhaps WHERE id = 1":                                            "rows public.people(id), row public.people(id), rows public.pets(owner), row public.pets(owner)",
 		"SELECT * FROM counted WHERE id = 1":                                            "rows public.people(id), row public.people(id), rows public.pets(owner), row public.pets(owner)",
 		"SELECT * FROM first WHERE id = 1":                                              "table public.people",
@@ -282,12 +282,12 @@ func TestViewsThatPlansLookThrough(t *testing.T) {
 		"SELECT * FROM known WHERE id = 1":                                              "rows public.people(id), row public.people(id), rows public.pets(owner), row public.pets(owner)",
 		"SELECT * FROM placed WHERE id = 1":                                             "table public.people",
 		"SELECT * FROM total WHERE n = 1":                                               "table public.people",
-		"SELECT * FROM lonely WHERE id = 1":                                             "rows public.people(id), row public.people(id), rows public.pets(owner), row public.pets(owner)",
-		"SELECT * FROM everyone WHERE id = 1":                                           "table public.people, table public.pets",
+		"SELECT * FROM lonely WHERE id = 1":                                             "rows public.people(id), row public.people(id), rows public.pets(owner) without seen, row public.pets(owner)",
+		"SELECT * FROM everyone WHERE id = 1":                                           "table public.people, table public.pets without seen",
 		"SELECT * FROM grown WHERE id IN (1, 2)":                                        "rows public.people(id), row public.people(id), row public.people(id)",
 		"SELECT * FROM owners WHERE pid IN (1, 2)":                                      "rows public.people(id), new public.people(id), row public.people(id), row public.people(id), rows public.pets(owner), row public.pets(owner), row public.pets(owner)",
 		"SELECT count(*) FROM grown WHERE id = 1":                                       "rows public.people(id), new public.people(id), row public.people(id)",
-		"SELECT 1 FROM pets WHERE id = 1 AND EXISTS (SELECT 1 FROM grown WHERE id = 1)": "rows public.pets(id), row public.pets(id), rows public.people(id), new public.people(id), row public.people(id)",
+		"SELECT 1 FROM pets WHERE id = 1 AND EXISTS (SELECT 1 FROM grown WHERE id = 1)": "rows public.pets(id) without seen, row public.pets(id), rows public.people(id), new public.people(id), row public.people(id)",
 	} {
 		p, literals := planFor(t, snapshot, sql)
 		if p.Reason != NoReason {

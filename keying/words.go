@@ -89,7 +89,11 @@ func (p *Plan) TagWords(t store.Tag, v Values, snapshot *catalog.Snapshot) strin
 		}
 		for i := range k.count(v) {
 			if h, ok := k.value(v, i); ok && h == t.Value {
-				return name + "(" + k.words(rel, v, i) + ")"
+				name += "(" + k.words(rel, v, i) + ")"
+				if t.Part != 0 {
+					name += partWords(t, snapshot)
+				}
+				return name
 			}
 		}
 	}
@@ -158,13 +162,33 @@ func TagName(t store.Tag, snapshot *catalog.Snapshot) string {
 			}
 		}
 	}
+	without := ""
+	if t.Part != 0 {
+		without = partWords(t, snapshot)
+	}
 	switch t.Kind {
 	case store.TagTable:
-		return "table " + name
+		return "table " + name + without
 	case store.TagRows:
-		return "rows " + name + "(" + index + ")"
+		return "rows " + name + "(" + index + ")" + without
 	case store.TagNew:
-		return "new " + name + "(" + index + ")"
+		return "new " + name + "(" + index + ")" + without
 	}
-	return fmt.Sprintf("row %s(%s)#%016x", name, index, t.Value)
+	return fmt.Sprintf("row %s(%s)#%016x%s", name, index, t.Value, without)
+}
+
+// partWords says which columns a tag leaves out.
+func partWords(t store.Tag, snapshot *catalog.Snapshot) string {
+	var names []string
+	if rel := snapshot.ByOID(t.Relation); rel != nil {
+		for i, g := range groupsOf(rel) {
+			if uint8(g)&t.Part != 0 {
+				names = append(names, rel.Columns[i].Name)
+			}
+		}
+	}
+	if names == nil {
+		return fmt.Sprintf(" part %d", t.Part)
+	}
+	return " without " + strings.Join(names, ", ")
 }

@@ -33,7 +33,9 @@ func TestStandInsNameRows(t *testing.T) {
 		var got []string
 		for _, tag := range tags {
 			if words := p.TagWords(tag, v, snapshot); tag.Kind == store.TagRow {
-				got = append(got, words)
+				if words, _, _ = strings.Cut(words, " without "); !slices.Contains(got, words) { // in another part
+					got = append(got, words)
+				}
 			} else if words != TagName(tag, snapshot) {
 				t.Errorf("%s: got %s, want %s", sql, words, TagName(tag, snapshot))
 			}

@@ -198,9 +198,6 @@ func dumpStatement(out *strings.Builder, st *Statement, literals []Literal) {
 		if w.Returning {
 			out.WriteString(" returning")
 		}
-		if w.Skips {
-			out.WriteString(" skips")
-		}
 		if w.ConflictColumns != nil {
 			fmt.Fprintf(out, " conflict (%s)", strings.Join(w.ConflictColumns, ", "))
 		}

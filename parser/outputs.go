@@ -9,6 +9,7 @@ import (
 // answer notes what the rows of a statement's answer are made of. The statement
 // is a query whose top level was walked over.
 func (w *walker) answer(s *pg.SelectStmt, sc *scope) {
+	w.st.Ordered, w.st.Grouping = len(s.SortClause) > 0, len(s.GroupClause) > 0 || s.Larg != nil || w.windows
 	w.st.Grouped = len(s.GroupClause) > 0 || slices.ContainsFunc(s.TargetList, func(n *pg.Node) bool { return sc.column(n) })
 	sets := slices.ContainsFunc(s.GroupClause, func(n *pg.Node) bool { return n.GetGroupingSet() != nil })
 	w.st.Plain = s.Larg == nil && len(s.ValuesLists) == 0 && !sets &&

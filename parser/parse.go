@@ -149,7 +149,7 @@ func (w *walker) statement() *Statement {
 		st.Kind = DDL
 	}
 	if st.Kind != Select {
-		st.Plain, st.Grouped, st.Single, st.Outputs = false, false, false, nil
+		st.Plain, st.Grouped, st.Single, st.Outputs, st.Ordered, st.Grouping = false, false, false, nil, false, false
 	}
 	for _, r := range w.reads {
 		st.Reads = append(st.Reads, *r)

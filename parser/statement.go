@@ -126,6 +126,10 @@ type Statement struct {
 	// aggregate itself, one of the Attributes.
 	Grouped bool
 
+	// Ordered says of a Select that it has an ORDER BY, and Grouping that beside aggregates
+	// it may have several rows: a GROUP BY, a window, a set operation.
+	Ordered, Grouping bool
+
 	// Single says that FROM of a Plain query is one relation and nothing else.
 	Single bool
 
@@ -270,7 +274,6 @@ type Write struct {
 	ConflictColumns []string
 
 	Returning bool // it has RETURNING
-	Skips     bool // it leaves out rows that are there already: ON CONFLICT DO NOTHING
 }
 
 // Attribute is a name that is a column or, with one argument, a function.

@@ -95,7 +95,6 @@ func (w *walker) onConflict(wr *Write, c *pg.OnConflictClause, outer *scope, cte
 	}
 	switch c.Action {
 	case pg.OnConflictAction_ONCONFLICT_NOTHING:
-		wr.Skips = true
 	case pg.OnConflictAction_ONCONFLICT_UPDATE:
 		wr.Op = OpUpsert
 	default:

@@ -15,7 +15,7 @@ func place(hash uint64, n int) int { return int(uint64(uint32(hash)) * uint64(n)
 
 // hash spreads a tag. Its upper bits choose the shard, the lower ones the slot.
 func (t Tag) hash() uint64 {
-	h := (uint64(t.Relation)<<32 | uint64(t.Index)) ^ uint64(t.Kind)<<24
+	h := (uint64(t.Relation)<<32 | uint64(t.Index)) ^ uint64(t.Kind)<<24 ^ uint64(t.Part)<<20
 	h = (h ^ h>>29) * 0xbf58476d1ce4e5b9
 	h = (h ^ t.Value) * 0x9e3779b97f4a7c15
 	return h ^ h>>32

@@ -21,9 +21,13 @@ type Key [32]byte
 type Tag struct {
 	Relation uint32 // OID; 0 for the schema tag
 	Kind     TagKind
-	Index    uint32 // the index whose columns Value holds; 0 where there is none
+	Part     uint8  // which columns of the relation it is about, at most MaxPart; 0 is all of them
+	Index    uint32 // the index or, of a single one, the column that Value is of; 0 where there is none
 	Value    uint64 // hash of the canonical key values
 }
+
+// MaxPart is the largest Tag.Part.
+const MaxPart = 15
 
 // TagKind says what a Tag names.
 type TagKind uint8

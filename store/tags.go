@@ -37,13 +37,14 @@ type cell struct {
 	used  bool          // since eviction has looked last
 
 	kind     TagKind // of the tag, as are
+	part     uint8
 	relation uint32
 	index    uint32
 	value    uint64
 }
 
 func newCell(t Tag) *cell {
-	c := &cell{used: true, kind: t.Kind, relation: t.Relation, index: t.Index, value: t.Value}
+	c := &cell{used: true, kind: t.Kind, part: t.Part, relation: t.Relation, index: t.Index, value: t.Value}
 	c.stamp.Store(uint64(nextStamp()))
 	return c
 }
@@ -59,7 +60,7 @@ func (c *cell) alive() bool { return int64(c.stamp.Load()) > 0 }
 func (c *cell) idle() bool { return c.refs == 0 && c.kind != TagSchema }
 
 func (c *cell) tag() Tag {
-	return Tag{Relation: c.relation, Kind: c.kind, Index: c.index, Value: c.value}
+	return Tag{Relation: c.relation, Kind: c.kind, Part: c.part, Index: c.index, Value: c.value}
 }
 
 // What a tag costs, in bytes: measured, with the share of the map that holds it

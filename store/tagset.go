@@ -89,7 +89,7 @@ func (s *TagSet) Widen() {
 	wide := NewTagSet(s.list)
 	for _, t := range s.list { // which wide overwrites as far as it was read
 		if t.Kind == TagRow {
-			t = Tag{Relation: t.Relation, Kind: TagRows, Index: t.Index}
+			t = Tag{Relation: t.Relation, Kind: TagRows, Part: t.Part, Index: t.Index}
 		}
 		wide.Add(t)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 
+	"github.com/cachedpg/cachedpg/internal/backend"
 	"github.com/cachedpg/cachedpg/store"
 )
 
@@ -62,6 +63,17 @@ func (e *effect) narrow(err error) {
 		e.tags = precise.Tags()
 	case e.kind == writeAlone && e.write != nil:
 		e.spare(&precise)
+	}
+}
+
+// spareUnchanged takes the marks away of a statement that has changed no row: INSERT … ON CONFLICT DO NOTHING of one that is
+// there, DELETE of one that is not. Where the tags are marked after it, it has no transaction id, and is not marked.
+func (e *effect) spareUnchanged(q *call, result backend.Result, err error) {
+	if err != nil || !q.text.Plan.Counted || e.kind != writeAlone || e.write == nil || e.marking() != markedHere || e.where.drifts() || e.c.inner.Closed() {
+		return
+	}
+	if n, err := result.RowsAffected(); err == nil && n == 0 && !e.space.Superseded.Load() && e.write.Spare(context.Background(), e.tags) == nil {
+		e.tags, e.returned = nil, nil
 	}
 }
 

@@ -61,6 +61,7 @@ func (c *Conn) exec(ctx context.Context, q *call) (backend.Result, error) {
 	e.asksAlong(q)
 	result, err := c.run(ctx, q)
 	err = c.hears(err)
+	e.spareUnchanged(q, result, err)
 	e.done(err)
 	c.learnsOf(ctx, q, result, err)
 	return result, err
