@@ -159,6 +159,10 @@ type Foreign struct {
 	Table      uint32   // the referenced table
 	Columns    []string // of the table itself, in the order of the constraint
 	Referenced []string // of Table, in the same order
+
+	// Holds says that each row with values in Columns has its row in Table: the key is valid, and no
+	// trigger of it is disabled.
+	Holds bool
 }
 
 // Reference is a foreign key of another table that points to this one, with

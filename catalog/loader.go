@@ -78,6 +78,7 @@ type (
 		referenced  []int16
 		referencing []int16
 		Reference
+		holds bool
 	}
 	triggerRow struct {
 		numbers []int16
@@ -165,7 +166,7 @@ func (l *loader) fact(kind string, v [][]byte) {
 		u.events = true
 	case kindReference:
 		u.references = append(u.references, referenceRow{l.oid(v[0]), l.numbers(v[2]), l.numbers(v[3]),
-			Reference{Table: l.oid(v[1]), Deletes: action(v[4]), Updates: action(v[5])}})
+			Reference{Table: l.oid(v[1]), Deletes: action(v[4]), Updates: action(v[5])}, l.bool(v[6])})
 	case kindLeading:
 		u.leading = append(u.leading, l.int16(v[1]))
 	case kindTrigger:

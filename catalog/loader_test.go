@@ -15,7 +15,7 @@ func TestUnexpectedRowsAreErrors(t *testing.T) {
 		"a||name|1|23|true||9|false|false",
 		"a|1|name|1|23|true||9|false|",
 		"l|1|",
-		"f|1|1|1|1,|c|c",
+		"f|1|1|1|1,|c|c|true",
 		"k|1|2|true|false|1,,2|false",
 		"k|1|2|true|false||false",
 	} {
@@ -41,7 +41,7 @@ func TestRowsOfUnknownRelations(t *testing.T) {
 		"k|9|1|true|false|1,2|false", // column 2 is not known
 		"k|9|7|true|false|1|false",
 		"i|7|1", "i|1|7",
-		"f|7|1|1|1|c|a", "f|1|1|2|1|c|a", "l|1|2", "l|7|1",
+		"f|7|1|1|1|c|a|true", "f|1|1|2|1|c|a|true", "l|1|2", "l|7|1",
 		"w|7|3", "t|7|8|4|false|1,2", "c|7|p|8|c", "v|7|1", "d|7|p|8", "g|7|8",
 	} {
 		var values [][]byte

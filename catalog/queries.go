@@ -154,8 +154,9 @@ var parts = []part{
 
 	{kindReference,
 		[]string{"confrelid", "conrelid", "array_to_string(confkey, ',')", "array_to_string(conkey, ',')",
-			"confdeltype", "confupdtype"},
-		`FROM pg_constraint WHERE contype = 'f'`, "conrelid", ""},
+			"confdeltype", "confupdtype",
+			"convalidated AND NOT EXISTS (SELECT FROM pg_trigger t WHERE t.tgconstraint = c.oid AND t.tgenabled NOT IN ('O', 'A'))"},
+		`FROM pg_constraint c WHERE contype = 'f'`, "conrelid", ""},
 
 	// Internal triggers are those of foreign keys and deferrable keys; up to
 	// version 14 also the clones of user triggers on partitions. A trigger that

@@ -111,7 +111,7 @@ func (j *join) joinReferences() {
 			}
 			f.Columns = to.named(f.referenced)
 			to.References = append(to.References, f.Reference)
-			from.Foreign = append(from.Foreign, Foreign{Table: f.to, Columns: f.Referencing, Referenced: f.Columns})
+			from.Foreign = append(from.Foreign, Foreign{Table: f.to, Columns: f.Referencing, Referenced: f.Columns, Holds: f.holds})
 		}
 	}
 }
@@ -122,5 +122,6 @@ func compareReference(a, b Reference) int {
 }
 
 func compareForeign(a, b Foreign) int {
-	return cmp.Or(cmp.Compare(a.Table, b.Table), slices.Compare(a.Columns, b.Columns), slices.Compare(a.Referenced, b.Referenced))
+	return cmp.Or(cmp.Compare(a.Table, b.Table), slices.Compare(a.Columns, b.Columns), slices.Compare(a.Referenced, b.Referenced),
+		compareBool(a.Holds, b.Holds))
 }

@@ -395,20 +395,22 @@ func (a *analysis) readPlan(s *parser.Statement) {
 		}
 	}
 	p.always = append(p.always, store.Tag{})
-	whole := make(map[uint32]uint8) // the part of each table on all of which it depends
+	whole := make(map[store.Tag]uint8) // the part of each table on all of which it depends
 	for _, t := range a.tables {
-		part, ok := whole[t.Relation]
-		if !ok {
-			part = t.Part
+		part := t.Part
+		t.Part = 0
+		if before, ok := whole[t]; ok {
+			part &= before
 		}
-		whole[t.Relation] = part & t.Part
+		whole[t] = part
 	}
 	for _, t := range a.tables {
-		t.Part = whole[t.Relation]
+		t.Part = 0
+		t.Part = whole[t]
 		p.always = addTag(p.always, 0, t)
 	}
 	p.lookups = slices.DeleteFunc(p.lookups, func(l lookup) bool {
-		part, ok := whole[l.relation]
+		part, ok := whole[store.Tag{Relation: l.relation, Kind: store.TagTable}]
 		return ok && part&^l.part == 0
 	})
 	p.lookups = slices.Clip(p.lookups)

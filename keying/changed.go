@@ -29,6 +29,9 @@ func ChangedTags(dst []store.Tag, snapshot *catalog.Snapshot, oid uint32, n int,
 		if rel == nil {
 			continue // nobody has planned with it; see the caller
 		}
+		if len(rel.References) > 0 { // whether foreign keys were checked is not known
+			dst = addTag(dst, from, store.Tag{Relation: oid, Kind: store.TagChanged})
+		}
 		for _, k := range trackedOf(rel) {
 			dst = changedRows(dst, from, rel, k, n, rows)
 			dst = addTag(dst, from, k.appeared(rel)) // the values after it are not known

@@ -269,6 +269,9 @@ func WrittenTags(dst []store.Tag, relations []uint32, snapshot *catalog.Snapshot
 				return dst, false
 			}
 			dst = addTag(dst, from, store.Tag{Relation: oid, Kind: store.TagTable})
+			if len(rel.References) > 0 {
+				dst = addTag(dst, from, store.Tag{Relation: oid, Kind: store.TagChanged})
+			}
 			for _, k := range trackedOf(rel) {
 				dst = addTag(dst, from, k.any(rel))
 			}

@@ -121,7 +121,7 @@ func TestWrittenTags(t *testing.T) {
 	for _, tag := range tags {
 		names = append(names, TagName(tag, snapshot))
 	}
-	const want = "table public.events rows public.events(id) table public.events_a rows public.events_a(id) table public.tree rows public.tree(id) table public.tree without parent rows public.tree(id) without parent"
+	const want = "table public.events rows public.events(id) table public.events_a rows public.events_a(id) table public.tree rows there of public.tree rows public.tree(id) table public.tree without parent rows there of public.tree without parent rows public.tree(id) without parent"
 	if got := strings.Join(names, " "); !ok || got != want {
 		t.Errorf("got %v %q, want %q", ok, got, want)
 	}

@@ -115,6 +115,43 @@ func (a *analysis) anyOrder(s *parser.Statement) bool {
 // orderedAggregates are those of PostgreSQL's own whose result depends on the order of rows.
 var orderedAggregates = set("array_agg string_agg json_agg jsonb_agg json_object_agg jsonb_object_agg json_agg_strict jsonb_agg_strict xmlagg array_agg_array")
 
+// referenced reports that a row of the i-th relation has a part in the answer only if a row of another one
+// refers to it by a foreign key.
+func (a *analysis) referenced(s *parser.Statement, path []string, i int, rel *catalog.Relation) bool {
+	if len(rel.References) == 0 || len(rel.Children) > 0 || len(rel.Parents) > 0 || a.ownEquality() {
+		return false
+	}
+	for _, c := range s.Carried {
+		if c.To.Read != i {
+			continue
+		}
+		r := s.Reads[c.From.Read]
+		from := a.snapshot.Resolve(path, r.Schema, r.Name.Name)
+		if from == nil || len(from.Children) > 0 && from.Kind != 'p' {
+			continue
+		}
+		if slices.ContainsFunc(from.Foreign, func(f catalog.Foreign) bool {
+			return f.Table == rel.OID && f.Holds && carriesAll(s, c.From.Read, i, from, rel, f)
+		}) {
+			return true
+		}
+	}
+	return false
+}
+
+// carriesAll reports that the columns of a foreign key are compared with those that they refer to.
+func carriesAll(s *parser.Statement, from, to int, a, b *catalog.Relation, f catalog.Foreign) bool {
+	for j, name := range f.Columns {
+		x, y := columnNamed(a, name), columnNamed(b, f.Referenced[j])
+		if x < 0 || y < 0 || !sameClass(&a.Columns[x], &b.Columns[y]) || !slices.ContainsFunc(s.Carried, func(c parser.Carried) bool {
+			return c.From == parser.Place{Read: from, Column: name} && c.To == parser.Place{Read: to, Column: f.Referenced[j]}
+		}) {
+			return false
+		}
+	}
+	return len(f.Columns) > 0
+}
+
 // oneRow reports that no more than one row of each relation has a part in the answer: by
 // conditions on a unique key, or because one is found by the row of another. Views
 // speak for themselves.

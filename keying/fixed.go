@@ -143,7 +143,7 @@ func (a *analysis) carry(s *parser.Statement, path []string, conditions [][]pars
 			}
 			from, to := column(c.From), column(c.To)
 			// Of one class, values that are equal to a third are equal to each other.
-			fits := from != nil && to != nil && comparable(from) && comparable(to) && classOf(from.BaseType) == classOf(to.BaseType)
+			fits := from != nil && to != nil && sameClass(from, to)
 			for _, e := range list[done[i]:] {
 				if !fits || e.Column != c.From.Column {
 					continue
@@ -158,6 +158,11 @@ func (a *analysis) carry(s *parser.Statement, path []string, conditions [][]pars
 		}
 	}
 	return conditions
+}
+
+// sameClass reports that values of two columns that are equal have the same canonical form.
+func sameClass(a, b *catalog.Column) bool {
+	return comparable(a) && comparable(b) && classOf(a.BaseType) == classOf(b.BaseType)
 }
 
 func sameCondition(a, b parser.Equality) bool {

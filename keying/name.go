@@ -204,6 +204,14 @@ func (a *analysis) writePlan(statements []*parser.Statement) {
 	for _, t := range a.touched {
 		for _, part := range t.parts() {
 			p.written = addTag(p.written, 0, store.Tag{Relation: t.rel.OID, Kind: store.TagTable, Part: part})
+			changed := store.Tag{Relation: t.rel.OID, Kind: store.TagChanged, Part: part}
+			switch {
+			case len(t.rel.References) == 0: // nobody depends on it
+			case t.op == parser.OpInsert || t.op == parser.OpCopy:
+				p.inserted = addTag(p.inserted, 0, changed)
+			default:
+				p.written = addTag(p.written, 0, changed)
+			}
 		}
 	}
 	// What is changed in unknown rows needs no others to be named, nor new ones.

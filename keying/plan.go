@@ -119,6 +119,7 @@ type Plan struct {
 	integers  []span      // by parameter, those that are certainly integers
 	single    bool        // a row of the result is made of one row of the one relation in lookups
 	written   []store.Tag // WriteTags of every execution
+	inserted  []store.Tag // see InsertedTags
 	named     []namedRows // rows that the text names
 	returning *Returning
 	told      []told      // rows that what the statement returns names
@@ -267,7 +268,7 @@ func (p *Plan) appendPrefix(buf []byte, session *[32]byte) []byte {
 // Size returns about the bytes of memory that the plan takes, without the catalog.
 func (p *Plan) Size() int {
 	size := int(unsafe.Sizeof(*p)+unsafe.Sizeof(prefix{})) + len(p.Detail) + len(p.LastingDetail) + cap(p.Kinds) +
-		int(unsafe.Sizeof(Moment{}))*cap(p.Momentary) + int(unsafe.Sizeof(store.Tag{}))*(cap(p.always)+cap(p.written)+cap(p.untold)) +
+		int(unsafe.Sizeof(Moment{}))*cap(p.Momentary) + int(unsafe.Sizeof(store.Tag{}))*(cap(p.always)+cap(p.written)+cap(p.untold)+cap(p.inserted)) +
 		int(unsafe.Sizeof(span{}))*cap(p.integers) + int(unsafe.Sizeof(lookup{}))*cap(p.lookups) +
 		int(unsafe.Sizeof(namedRows{}))*cap(p.named) + int(unsafe.Sizeof(told{}))*cap(p.told) + 4*(cap(p.reads)+cap(p.writes))
 	for _, name := range p.mentions {

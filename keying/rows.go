@@ -199,7 +199,7 @@ func (w *written) source(c *catalog.Column, o parser.Operand) (name string, ok b
 		return "", false
 	}
 	other := &w.from.rel.Columns[i]
-	return o.Column, comparable(other) && comparable(c) && classOf(other.BaseType) == classOf(c.BaseType)
+	return o.Column, sameClass(other, c)
 }
 
 // output is something that the statement may be made to return of each of its own rows.

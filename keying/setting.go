@@ -16,7 +16,7 @@ var Settings = []string{
 	"array_nulls", "backslash_quote", "bytea_output", "client_encoding", "DateStyle",
 	"default_text_search_config", "extra_float_digits", "gin_fuzzy_search_limit", "IntervalStyle",
 	"lc_monetary", "lc_numeric", "lc_time", "quote_all_identifiers", "restrict_nonsystem_relation_kind",
-	"row_security", "standard_conforming_strings", "TimeZone", "timezone_abbreviations", "transform_null_equals",
+	"row_security", "session_replication_role", "standard_conforming_strings", "TimeZone", "timezone_abbreviations", "transform_null_equals",
 	"xmlbinary", "xmloption",
 	"hnsw.ef_search", "hnsw.iterative_scan", "hnsw.max_scan_tuples", "hnsw.scan_mem_multiplier",
 	"ivfflat.iterative_scan", "ivfflat.max_probes", "ivfflat.probes",

@@ -64,8 +64,8 @@ func modelSchema(t testing.TB) *catalog.Snapshot {
 	c.Relations[0].References = []catalog.Reference{{Table: 200, Columns: []string{"id"}, Referencing: []string{"owner"},
 		OnDelete: true, Deletes: catalog.SetNull, OnUpdate: true, Updates: catalog.Cascade}}
 	c.Relations[1].References = []catalog.Reference{{Table: 200, Columns: []string{"id"}, Referencing: []string{"parent"}, OnDelete: true, Deletes: catalog.Cascade}}
-	c.Relations[1].Foreign = []catalog.Foreign{{Table: 100, Columns: []string{"owner"}, Referenced: []string{"id"}},
-		{Table: 200, Columns: []string{"parent"}, Referenced: []string{"id"}}}
+	c.Relations[1].Foreign = []catalog.Foreign{{Table: 100, Columns: []string{"owner"}, Referenced: []string{"id"}, Holds: true},
+		{Table: 200, Columns: []string{"parent"}, Referenced: []string{"id"}, Holds: true}}
 	c.Relations[0].Leading, c.Relations[1].Leading = []int{2}, []int{3}
 	c.Relations[0].Columns[2].Default = true // 0
 	c.Relations[1].Columns[3].Default, c.Relations[1].Columns[4].Default = true, true
@@ -212,6 +212,12 @@ var modelReads = []query{
 	}},
 	{"SELECT * FROM people p JOIN pets q ON q.owner = p.id WHERE p.id = $1", "i", func(w *world, a []any) []string {
 		return join(w.people, w.pets, func(x person, y pet) bool { return y.owner == x.id && x.id == a[0] })
+	}},
+	{"SELECT * FROM people p JOIN pets q ON q.parent = p.id", "", func(w *world, a []any) []string {
+		return join(w.people, w.pets, func(x person, y pet) bool { return y.parent == x.id })
+	}},
+	{"SELECT * FROM pets q LEFT JOIN people p ON q.owner = p.id", "", func(w *world, a []any) []string {
+		return join(w.people, w.pets, func(x person, y pet) bool { return y.owner == x.id })
 	}},
 	{"SELECT * FROM people p JOIN pets q ON q.owner = p.id WHERE q.owner = $1", "i", func(w *world, a []any) []string {
 		return join(w.people, w.pets, func(x person, y pet) bool { return y.owner == x.id && x.id == a[0] })

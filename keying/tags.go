@@ -18,6 +18,7 @@ import (
 //	TagRows(k)    rows of which the value before is not known, and perhaps not the one after
 //	TagNew(k)     rows that got a value of k which is not known. If k is not unique, TagRows(k) stands for it
 //	TagTable      any change of the relation, always
+//	TagChanged    any change but INSERT, of a relation that foreign keys point to
 //
 // Each of them is about all columns of the rows or about some, see columns.go.
 //
@@ -33,6 +34,12 @@ import (
 // that all of them were there by counting: where each row
 // of the result is made of one row of the relation, and no two of the same, there
 // are as many rows as values only if every value has one.
+//
+// A relation may be found through a foreign key: FROM orders o JOIN customers c ON c.id = o.customer_id.
+// Then every customer who has a part in the result is one that an order has, and was there when the order
+// was. A new customer changes nothing, as long as the orders are the same, which other
+// tags are for: the result depends on TagChanged. In a session where foreign keys are not checked
+// (session_replication_role = replica) INSERT counts as a change, and so does one that is seen from outside.
 //
 // A result need not be the only one that PostgreSQL could give: LIMIT without
 // ORDER BY may take any rows, array_agg and a sum of floats any order. It is one
@@ -241,6 +248,10 @@ func (p *Plan) WriteTags(dst []store.Tag, v Values) []store.Tag {
 	}
 	return append(dst, s.Tags()...) // where dst has room they are there already
 }
+
+// InsertedTags appends what executing the text invalidates beside WriteTags in a session that
+// does not check foreign keys.
+func (p *Plan) InsertedTags(dst []store.Tag) []store.Tag { return append(dst, p.inserted...) }
 
 func (n *namedRows) tags(s *store.TagSet, v Values) {
 	count := n.count(v)

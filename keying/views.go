@@ -96,7 +96,11 @@ func (a *analysis) depend(s *parser.Statement, path []string, conditions [][]par
 			l.part = a.unused(s, r, rel)
 			p.lookups = append(p.lookups, l)
 		} else {
-			a.tables = append(a.tables, store.Tag{Relation: rel.OID, Kind: store.TagTable, Part: a.unused(s, r, rel)})
+			t := store.Tag{Relation: rel.OID, Kind: store.TagTable, Part: a.unused(s, r, rel)}
+			if a.referenced(s, path, i, rel) {
+				t.Kind = store.TagChanged
+			}
+			a.tables = append(a.tables, t)
 		}
 	}
 }

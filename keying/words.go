@@ -169,6 +169,8 @@ func TagName(t store.Tag, snapshot *catalog.Snapshot) string {
 	switch t.Kind {
 	case store.TagTable:
 		return "table " + name + without
+	case store.TagChanged:
+		return "rows there of " + name + without
 	case store.TagRows:
 		return "rows " + name + "(" + index + ")" + without
 	case store.TagNew:

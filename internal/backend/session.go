@@ -43,6 +43,7 @@ type Session struct {
 	PathKey       string   // of Path, for keys of plans
 	Isolation     string   // default_transaction_isolation
 	ReadCommitted bool     // what that is
+	Unchecked     bool     // foreign keys are not: session_replication_role is replica
 	Placed        bool     // search_path says where temporary objects are looked for
 	Reading
 
@@ -111,6 +112,7 @@ func readSession(conn *pgx.Conn, result *pgconn.Result) (s *Session, pid uint32,
 	s.State = stateOf(result.Rows[0][columnSchemas], result.Rows[0][columnIsolation], result.Rows[0][columnValues])
 	s.Standby = s.ID.Timeline == ""
 	s.ReadCommitted = IsolationOf(s.Isolation) == IsolationReadCommitted
+	s.Unchecked = s.setting("session_replication_role") == "replica"
 	s.Level = IsolationOf(level)
 	s.Reading = NewReading(standardText == "on", s.setting("client_encoding"), conn.PgConn().ParameterStatus("server_encoding"))
 	s.Commits, s.Limit = CommitModeOf(synchronous), shortest(limits)

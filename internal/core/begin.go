@@ -98,6 +98,9 @@ func (e *effect) plan(ctx context.Context, calls []*call, commits bool) error {
 				e.tags = make([]store.Tag, 0, 4)
 			}
 			e.tags = q.text.Plan.WriteTags(e.tags, q.keyingValues())
+			if q.session.Unchecked {
+				e.tags = q.text.Plan.InsertedTags(e.tags)
+			}
 			if q.text.Plan.Catalog || q.text.Plan.Opaque {
 				e.tags = append(e.tags, store.Tag{Kind: store.TagCatalog})
 			}

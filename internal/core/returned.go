@@ -54,7 +54,7 @@ type returned struct {
 func (c *Conn) returns(ctx context.Context, q *call) {
 	q.returned = nil
 	r := q.text.Plan.Returning()
-	if r == nil || !q.ours || q.formats || q.space == nil || q.view == space.NoCatalog || q.session == unknownSession || c.misread {
+	if r == nil || !q.ours || q.formats || q.session.Unchecked || q.space == nil || q.view == space.NoCatalog || q.session == unknownSession || c.misread {
 		return
 	}
 	failed := c.inner.TxStatus() == 'E'
