@@ -3,6 +3,7 @@ package keying
 import (
 	"database/sql/driver"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -82,7 +83,7 @@ func (p *Plan) TagWords(t store.Tag, v Values, snapshot *catalog.Snapshot) strin
 	if t.Kind != store.TagRow || rel == nil {
 		return TagName(t, snapshot)
 	}
-	name := "row " + rel.Schema + "." + rel.Name
+	name := rowsWord(t, rel, "row") + " " + rel.Schema + "." + rel.Name
 	for k, relation := range p.keyParts {
 		if relation != t.Relation || k.index != t.Index {
 			continue
@@ -172,11 +173,20 @@ func TagName(t store.Tag, snapshot *catalog.Snapshot) string {
 	case store.TagChanged:
 		return "rows there of " + name + without
 	case store.TagRows:
-		return "rows " + name + "(" + index + ")" + without
+		return rowsWord(t, snapshot.ByOID(t.Relation), "rows") + " " + name + "(" + index + ")" + without
 	case store.TagNew:
 		return "new " + name + "(" + index + ")" + without
 	}
-	return fmt.Sprintf("row %s(%s)#%016x%s", name, index, t.Value, without)
+	return fmt.Sprintf("%s %s(%s)#%016x%s", rowsWord(t, snapshot.ByOID(t.Relation), "row"), name, index, t.Value, without)
+}
+
+// rowsWord is how rows that have a value in a single column are called, and otherwise what those of a
+// unique key are.
+func rowsWord(t store.Tag, rel *catalog.Relation, unique string) string {
+	if rel != nil && slices.ContainsFunc(rel.Columns, func(c catalog.Column) bool { return uint32(c.Number) == t.Index }) {
+		return "values"
+	}
+	return unique
 }
 
 // partWords says which columns a tag leaves out.

@@ -128,11 +128,11 @@ func TestExplainAsJSON(t *testing.T) {
 	t.Parallel()
 	dsn := shop(t)
 	for sql, want := range map[string]string{
-		"SELECT * FROM customers WHERE id = 1 AND name <> 'x'": `true "" ["schema","rows public.customers(id)","row public.customers(id = $int)","table public.customers, if no row is found"] []`,
+		"SELECT * FROM customers WHERE id = 1 AND name <> 'x'": `true "" ["schema","rows public.customers(id)","row public.customers(id = $int)","new public.customers(id), if no row is found"] []`,
 		"SELECT random()":                                `false "volatile-function" [] []`,
 		"DELETE FROM messages":                           `false "not-a-read" [] ["table public.messages","rows public.messages(id)"]`,
 		"CREATE TABLE t ()":                              `false "not-a-read" [] ["everything"]`,
-		"BEGIN; INSERT INTO events VALUES (1); COMMIT":   `false "not-a-read" [] ["table public.events"]`,
+		"BEGIN; INSERT INTO events VALUES (1); COMMIT":   `false "not-a-read" [] ["table public.events","row public.events(id = $int)"]`,
 		"SELECT * FROM nowhere":                          `false "unknown-relation" [] []`,
 		"FROM nonsense":                                  `false "unparsed" [] []`,
 		"CALL nothing()":                                 `false "not-a-read" [] []`,

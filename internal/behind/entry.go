@@ -175,11 +175,15 @@ func (k *Settings) of(s *backend.Session) *settings {
 	return made
 }
 
+// notQueued is the setting without which triggers and foreign keys do not run: where it is not what it is by default, nothing
+// is queued.
+const notQueued = "session_replication_role"
+
 // SettingsOf gives what a statement's effect may depend on in a session, by name.
 func SettingsOf(s *backend.Session) map[string]string {
 	of := map[string]string{"role": s.Values[backend.ValueUser], "search_path": s.Values[backend.ValuePath]}
 	for i, name := range keying.Settings {
-		if v := s.Values[backend.FirstSetting+i]; v != "" {
+		if v := s.Values[backend.FirstSetting+i]; v != "" && name != notQueued {
 			of[name] = v
 		}
 	}

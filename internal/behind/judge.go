@@ -53,7 +53,7 @@ func (a *applier) open(e redis.Queued, r *record, given int64) (w Entry, err err
 // are of those that this driver's processes queue with; values become parameters.
 func (r *record) maySet(wanted map[string]string) error {
 	for name := range wanted {
-		if name != "role" && name != "search_path" && !slices.Contains(keying.Settings, name) {
+		if name != "role" && name != "search_path" && (!slices.Contains(keying.Settings, name) || name == notQueued) {
 			return fmt.Errorf("cachedpg: write-behind: an entry of the queue sets %.40q", name)
 		}
 	}

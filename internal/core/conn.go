@@ -25,6 +25,7 @@ type Conn struct {
 	isClosed bool
 
 	placement placement // see places.go
+	stmts     stmts     // that callers have prepared
 
 	idle atomic.Int32 // see idlers
 

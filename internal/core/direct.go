@@ -34,6 +34,9 @@ func (c *Conn) direct(ctx context.Context, q *call, reason keying.Reason) (backe
 		return nil, err
 	}
 	q.ours = true
+	if err := c.refusedAsBefore(ctx, q); err != nil {
+		return nil, err
+	}
 	if c.returns(ctx, q); c.inner.Closed() {
 		return nil, c.unsent(ctx, nil)
 	}
@@ -46,6 +49,7 @@ func (c *Conn) direct(ctx context.Context, q *call, reason keying.Reason) (backe
 	}
 	e.asksAlong(q)
 	rows, err := c.passReturning(ctx, q)
+	c.returning.ended(c, q, err)
 	if err != nil {
 		err = c.hears(err)
 		e.done(err)

@@ -266,6 +266,9 @@ func (q *call) explainTags(x *Explanation) {
 		return
 	}
 	for _, t := range plan.WriteTags(nil, values) {
+		if t.Part != 0 {
+			continue // what is about some columns is named with what is about all
+		}
 		words := plan.TagWords(t, values, q.view.Snapshot)
 		if t.Kind == store.TagSchema {
 			words = "everything"

@@ -44,6 +44,7 @@ func (s *Stmt) prepare(ctx context.Context) error {
 // Close gives the statement up where it was prepared. On a backend that the connection has not in hand it is closed
 // when that is used next.
 func (s *Stmt) Close() (err error) {
+	s.c.stmts.closed(s.query)
 	for _, p := range s.on {
 		switch {
 		case p.b.gone.Load():

@@ -103,7 +103,7 @@ func (c *Conn) writeBehind(ctx context.Context, q *call) (result backend.Result,
 	if b == nil || c.whose == usedByApplier || !q.text.Queue.Drains {
 		return nil, false, nil
 	}
-	if q.text.Queue.Queues && c.tx == nil && c.inner.TxStatus() == 'I' && q.view != space.NoCatalog && q.session != unknownSession && !c.misread && c.d.Config.Store != config.StoreOff {
+	if q.text.Queue.Queues && c.tx == nil && c.inner.TxStatus() == 'I' && q.view != space.NoCatalog && q.session != unknownSession && !q.session.Unchecked && !c.misread && c.d.Config.Store != config.StoreOff {
 		queued, err := b.Enqueue(ctx, behind.Write{SQL: q.sql, Mode: q.mode, Plan: q.text.Plan, Values: q.keyingValues(),
 			Session: &q.session.Session, Settings: &q.session.Queued, Catalog: q.view.Catalog, Store: q.space.Store})
 		if queued || err != nil {

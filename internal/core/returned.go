@@ -57,12 +57,7 @@ func (c *Conn) returns(ctx context.Context, q *call) {
 	if r == nil || !q.ours || q.formats || q.session.Unchecked || q.space == nil || q.view == space.NoCatalog || q.session == unknownSession || c.misread {
 		return
 	}
-	failed := c.inner.TxStatus() == 'E'
-	if !failed {
-		defer c.returning.note(q)
-	}
 	switch {
-	case failed && !c.returning.has(q.sql): // there pgx has other words for what it has not prepared
 	case (c.tx == nil) != (c.inner.TxStatus() == 'I'), c.d.statementPool.Load(), q.space.View.Load() != q.view:
 	case q.text.Plan.Asks, q.text.Plan.Opaque, q.text.Plan.Catalog, q.text.MayCommit():
 	case !q.text.Stats.Changed.Few(r.Few || r.Own):
@@ -72,33 +67,9 @@ func (c *Conn) returns(ctx context.Context, q *call) {
 		if sql == "" || c.tx != nil && !q.guardable(c) || !c.maySelect(ctx, q.view, r) || !q.prepare.also(ctx, sql) {
 			return
 		}
+		c.returning.sends(q)
 		q.returned = &returned{plan: q.text.Plan, what: r, values: q.keyingValues(), sql: sql, stats: q.text.Stats}
 	}
-}
-
-// sentReturning are texts that were sent over a connection with what they are made to return, and are there in the
-// place of the caller's own: pgx prepares what it sends.
-type sentReturning map[string]struct{}
-
-const maxSentReturning = 128
-
-func (s sentReturning) has(sql string) bool {
-	_, ok := s[sql]
-	return ok
-}
-
-// note takes in how q is sent.
-func (s *sentReturning) note(q *call) {
-	switch {
-	case q.returned == nil:
-		delete(*s, q.sql)
-		return
-	case *s == nil:
-		*s = make(sentReturning)
-	case len(*s) >= maxSentReturning && !s.has(q.sql):
-		planning.DropOne(*s)
-	}
-	(*s)[q.sql] = struct{}{}
 }
 
 // sentReturning is what PostgreSQL gets.

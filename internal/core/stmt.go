@@ -25,12 +25,14 @@ func (c *Conn) Prepare(ctx context.Context, query string) (*Stmt, error) {
 		}
 		if n := q.text.Inputs.Load(); n >= 0 && q.text.Plan.Reason == keying.NoReason {
 			s.inputs = int(n)
+			c.stmts.opened(query)
 			return s, nil
 		}
 	}
 	if err := s.prepare(ctx); err != nil {
 		return nil, err
 	}
+	c.stmts.opened(query)
 	return s, nil
 }
 

@@ -48,6 +48,9 @@ func (c *Conn) exec(ctx context.Context, q *call) (backend.Result, error) {
 			return nil, err
 		}
 	}
+	if err := c.refusedAsBefore(ctx, q); err != nil {
+		return nil, err
+	}
 	if c.returns(ctx, q); c.inner.Closed() {
 		return nil, c.unsent(ctx, nil)
 	}
@@ -61,6 +64,7 @@ func (c *Conn) exec(ctx context.Context, q *call) (backend.Result, error) {
 	e.asksAlong(q)
 	result, err := c.run(ctx, q)
 	err = c.hears(err)
+	c.returning.ended(c, q, err)
 	e.spareUnchanged(q, result, err)
 	e.done(err)
 	c.learnsOf(ctx, q, result, err)

@@ -63,7 +63,7 @@ func TestExplainRunsNothing(t *testing.T) {
 func TestWhatExplainSays(t *testing.T) {
 	harness.ScenarioOnce(t, explainable, func(f *harness.Fixture) {
 		const s = "cache_statement."
-		byKey := []string{"schema", "rows " + s + "users(id)", "row " + s + "users(id = $1)", "table " + s + "users, if no row is found"}
+		byKey := []string{"schema", "rows " + s + "users(id)", "row " + s + "users(id = $1)", "new " + s + "users(id), if no row is found"}
 		for _, test := range []struct {
 			name, sql          string
 			args               []any
@@ -75,23 +75,23 @@ func TestWhatExplainSays(t *testing.T) {
 			{name: "without arguments too", sql: "SELECT * FROM users WHERE id = $1", reads: byKey},
 			{name: "an argument that is no key", sql: "SELECT * FROM users WHERE id = $1", args: []any{1.5}, reads: []string{"schema", "table " + s + "users"}},
 			{name: "several values are rows if all are found", sql: "SELECT * FROM users WHERE id IN ($1, $2)", reads: []string{"schema", "rows " + s + "users(id)",
-				"row " + s + "users(id = $1)", "row " + s + "users(id = $2)", "table " + s + "users, if fewer than 2 rows are found"}},
+				"row " + s + "users(id = $1)", "row " + s + "users(id = $2)", "new " + s + "users(id), if fewer than 2 rows are found"}},
 			{name: "several literals have one name", sql: "SELECT * FROM users WHERE id IN (1, 2, 3)", reads: []string{"schema", "rows " + s + "users(id)",
-				"row " + s + "users(id = $int)", "table " + s + "users, if fewer than 3 rows are found"}},
+				"row " + s + "users(id = $int)", "new " + s + "users(id), if fewer than 3 rows are found"}},
 			{name: "literals are not shown", sql: "SELECT * FROM users WHERE id = -7", reads: []string{
-				"schema", "rows " + s + "users(id)", "row " + s + "users(id = -$int)", "table " + s + "users, if no row is found"}},
-			{name: "views name their tables", sql: "SELECT * FROM big", reads: []string{"schema", "table " + s + "users", "table " + s + "orders"},
+				"schema", "rows " + s + "users(id)", "row " + s + "users(id = -$int)", "new " + s + "users(id), if no row is found"}},
+			{name: "views name their tables", sql: "SELECT * FROM big", reads: []string{"schema", "rows there of " + s + "users", "table " + s + "orders"},
 				notes: "View " + s + "big reads " + s + "users, " + s + "orders."},
-			{name: "a write by key", sql: "UPDATE users SET name = 'x' WHERE id = $1", invalidates: []string{"table " + s + "users", "row " + s + "users(id = $1)"}},
+			{name: "a write by key", sql: "UPDATE users SET name = 'x' WHERE id = $1", invalidates: []string{"table " + s + "users", "rows there of " + s + "users", "row " + s + "users(id = $1)"}},
 			{name: "a write of several keys", sql: "UPDATE users SET name = $3 WHERE id IN ($2, $1)",
-				invalidates: []string{"table " + s + "users", "row " + s + "users(id = $2)", "row " + s + "users(id = $1)"}},
-			{name: "literals are one row", sql: "DELETE FROM orders WHERE id IN (1, 2, 3)", invalidates: []string{"table " + s + "orders", "row " + s + "orders(id = $int)"}},
-			{name: "an array", sql: "DELETE FROM orders WHERE id = ANY($1)", invalidates: []string{"table " + s + "orders", "row " + s + "orders(id = ANY ($1))"}},
-			{name: "an array of two", sql: "DELETE FROM orders WHERE id = ANY($1)", args: []any{[]int64{1, 2}}, invalidates: []string{"table " + s + "orders", "row " + s + "orders(id = ANY ($1))"}},
+				invalidates: []string{"table " + s + "users", "rows there of " + s + "users", "row " + s + "users(id = $2)", "row " + s + "users(id = $1)"}},
+			{name: "literals are one row", sql: "DELETE FROM orders WHERE id IN (1, 2, 3)", invalidates: []string{"table " + s + "orders", "values " + s + "orders(user_id)", "row " + s + "orders(id = $int)"}},
+			{name: "an array", sql: "DELETE FROM orders WHERE id = ANY($1)", invalidates: []string{"table " + s + "orders", "values " + s + "orders(user_id)", "row " + s + "orders(id = ANY ($1))"}},
+			{name: "an array of two", sql: "DELETE FROM orders WHERE id = ANY($1)", args: []any{[]int64{1, 2}}, invalidates: []string{"table " + s + "orders", "values " + s + "orders(user_id)", "row " + s + "orders(id = ANY ($1))"}},
 			{name: "an insert", sql: "INSERT INTO log VALUES ('a')", invalidates: []string{"table " + s + "log"}},
 			{name: "a foreign key", sql: "DELETE FROM users WHERE id = $1", invalidates: []string{
-				"table " + s + "orders", "rows " + s + "orders(id)", "table " + s + "users", "row " + s + "users(id = $1)"}},
-			{name: "a trigger that is understood", sql: "INSERT INTO orders VALUES (1, 1, 1)", invalidates: []string{"table " + s + "orders", "table " + s + "log"}},
+				"table " + s + "users", "rows there of " + s + "users", "table " + s + "orders", "rows " + s + "orders(id)", "row " + s + "users(id = $1)", "values " + s + "orders(user_id = $1)"}},
+			{name: "a trigger that is understood", sql: "INSERT INTO orders VALUES (1, 1, 1)", invalidates: []string{"table " + s + "orders", "table " + s + "log", "row " + s + "orders(id = $int)", "values " + s + "orders(user_id = $int)"}},
 			{name: "a trigger that is not", sql: "UPDATE stock SET n = 1 WHERE id = $1", invalidates: []string{"table " + s + "stock", "row " + s + "stock(id = $1)"}, asks: true},
 			{name: "DDL", sql: "DROP TABLE log", invalidates: []string{"everything"}, notes: "change the schema"},
 			{name: "COPY", sql: "COPY log FROM STDIN", invalidates: []string{"table " + s + "log"}},
