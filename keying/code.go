@@ -100,7 +100,7 @@ func (a *analysis) alters(rel *catalog.Relation, ops catalog.Commands) (columns 
 			return nil, true
 		}
 		body := bodyOf(f)
-		if body == nil || body.Dynamic || body.AssignsAll {
+		if body == nil || body.Dynamic || body.AssignsAll || body.ReturnsOld && c.On&ops&catalog.OnUpdate != 0 {
 			return nil, true
 		}
 		columns = append(columns, body.Assigns...)

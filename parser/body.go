@@ -21,6 +21,10 @@ type Body struct {
 	// whole or returns another row.
 	Assigns    []string
 	AssignsAll bool
+
+	// ReturnsOld says that a trigger's function may return OLD, which before an UPDATE
+	// leaves the row as it was.
+	ReturnsOld bool
 }
 
 // maxBody bounds the texts of functions that are read.

@@ -20,6 +20,7 @@ func TestParseBody(t *testing.T) {
 		{"updated_at", "BEGIN NEW.updated_at := now(); RETURN NEW; END", "select; assigns updated_at"},
 		{"quoted column", `BEGIN NEW."updatedAt" = now(); RETURN NEW; END;`, "select; assigns updatedAt"},
 		{"another row", "BEGIN NEW := OLD; RETURN NEW; END", "select; assigns all"},
+		{"the row as it was", "BEGIN IF NEW.a = 1 THEN RETURN OLD; END IF; RETURN NEW; END", "select; returns old"},
 		{"returned row", "DECLARE r record; BEGIN r := NEW; RETURN r; END", "select select; assigns all"},
 		{"alias of the row", "DECLARE n ALIAS FOR new; BEGIN n.id := 1; RETURN NEW; END", "select; assigns all"},
 		{"alias of a parameter", "DECLARE n ALIAS FOR $1; BEGIN RETURN NULL; END", ""},
@@ -93,6 +94,9 @@ func describeBody(b *Body) string {
 		text += "; assigns all"
 	case b.Assigns != nil:
 		text += "; assigns " + strings.Join(b.Assigns, " ")
+	}
+	if b.ReturnsOld {
+		text += "; returns old"
 	}
 	return text
 }

@@ -96,7 +96,9 @@ func (r *plReader) subscript(tokens []plToken) {
 func (r *plReader) returns(tokens []plToken) {
 	switch {
 	case len(tokens) == 0:
-	case len(tokens) == 1 && (tokens[0].word == "new" || tokens[0].word == "old" || tokens[0].word == "null"):
+	case len(tokens) == 1 && (tokens[0].word == "new" || tokens[0].word == "null"):
+	case len(tokens) == 1 && tokens[0].word == "old":
+		r.body.ReturnsOld = true
 	case tokens[0].word == "next" && len(tokens) > 1:
 		r.expr(tokens[1:])
 	case tokens[0].word == "next": // the OUT parameters
