@@ -107,13 +107,15 @@ func (a *analysis) anyOrder(s *parser.Statement) bool {
 	if slices.ContainsFunc(s.Functions, func(f parser.Function) bool { return orderedAggregates[f.Name.Name] }) {
 		return false
 	}
+	nested := func(r parser.Relation) bool { return r.Nested }
+	top := func(r parser.Relation) bool { return !r.Nested }
 	isAggregate := func(f catalog.Function) bool { return f.Aggregate && f.Builtin }
-	return s.Ordered || !s.Grouping && a.calls(s, a.path, isAggregate) ||
-		!slices.ContainsFunc(s.Reads, func(r parser.Relation) bool { return !r.Nested })
+	return s.Ordered || !slices.ContainsFunc(s.Reads, top) ||
+		!s.Grouping && !slices.ContainsFunc(s.Reads, nested) && a.calls(s, a.path, isAggregate)
 }
 
 // orderedAggregates are those of PostgreSQL's own whose result depends on the order of rows.
-var orderedAggregates = set("array_agg string_agg json_agg jsonb_agg json_object_agg jsonb_object_agg json_agg_strict jsonb_agg_strict xmlagg array_agg_array")
+var orderedAggregates = set("array_agg string_agg json_agg jsonb_agg json_object_agg jsonb_object_agg json_agg_strict jsonb_agg_strict xmlagg")
 
 // referenced reports that a row of the i-th relation has a part in the answer only if a row of another one
 // refers to it by a foreign key.

@@ -75,7 +75,8 @@ func (w *run) tags(ctx context.Context, s shape) (tags []string, err error) {
 	}
 	for _, tag := range x.Reads {
 		tag = strings.ReplaceAll(tag, "public.", "")
-		if (strings.HasPrefix(tag, "row ") || strings.HasPrefix(tag, "table ")) && !strings.Contains(tag, ", if ") {
+		ofValue := strings.Contains(tag, " = ") || strings.HasPrefix(tag, "table ") || strings.HasPrefix(tag, "rows there ")
+		if ofValue && !strings.Contains(tag, ", if ") {
 			tags = append(tags, tag)
 		}
 	}

@@ -74,6 +74,31 @@ func TestTheSameSeedHasTheSameFigures(t *testing.T) {
 	}
 }
 
+// What a commit leaves alone is most of what it does not change. docs/precision.md has the figures of longer runs; with the
+// store in memory they depend on nothing but the rules.
+func TestMostPossibleHitsAreHits(t *testing.T) {
+	t.Parallel()
+	w := newRun(t, "memory", 1, 10)
+	if err := w.play(t.Context(), 2000); err != nil {
+		t.Fatal(err)
+	}
+	f, err := w.counted(t.Context(), 2000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f.Total.ratio() < 0.8 {
+		t.Errorf("of the possible hits the driver has less than four in five:\n%s", f)
+	}
+	for _, s := range f.Shapes {
+		switch s.Shape {
+		case "customer by key", "customer by e-mail", "whether an e-mail is taken", "price by product and day", "products of a category", "user by key", "thread by key", "page of a thread", "tags of a thread":
+			if s.ratio() < 0.9 {
+				t.Errorf("%s: %d hits of %d", s.Shape, s.Hits, s.Possible)
+			}
+		}
+	}
+}
+
 // forgetful is a store of which commits invalidate nothing.
 type forgetful struct{ *store.Memory }
 
