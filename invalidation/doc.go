@@ -22,12 +22,18 @@
 //	TagRow(k, v)  the rows in which k has the value v
 //	TagRows(k)    rows of which the value of k is not known
 //	TagNew(k)     rows that appeared, with values of the unique key k that are not known
+//	TagChanged    rows that were there before they were changed or deleted
 //
 // A write names of each row that it changes, for each tracked key, the value before and the
 // value after, or all values. A result about the rows in which k is v depends on TagRow(k, v) and TagRows(k), and
 // on TagNew(k) if k is unique and it found none; any other depends on TagTable. That suffices: no row
 // enters such a result, leaves it or changes in it, but v is its value of k before the write
 // or after. Which rows the read has met does not matter. NULL needs no tag, as no equality meets it.
+//
+// Each of them is about some columns of the relation (Tag.Part). A write marks the parts that have a
+// column which it sets, and all parts when a row comes or goes; a read depends on one that has all columns
+// which it uses. TagChanged is for relations whose rows are found by a foreign key that holds: what it refers to was there
+// before. Package keying says which parts there are, and why either suffices.
 //
 //   - A row moves from v to w between the lookup and the SELECT of a reader. The write names both,
 //     so the results of either are stale, with the row or without it.
@@ -36,6 +42,8 @@
 //     the row which is changed, and RETURNING shows the version that was written.
 //   - A trigger changes a tracked column. RETURNING shows the row as it is stored, after BEFORE
 //     triggers. AFTER triggers write by statements of their own, which name what they change.
+//   - The value that an UPDATE replaces is that of the statement's snapshot only if no other
+//     transaction has written the row since; xmin and xmax tell. Else it is not known.
 //   - ON CONFLICT meets a row that another transaction has inserted meanwhile. It is one with the
 //     value that the new row has, and RETURNING shows what has become of it.
 //   - A process writes by a catalog in which a key is not tracked that another's results depend
