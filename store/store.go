@@ -39,7 +39,6 @@ const (
 	TagRow                    // the rows with one value of the key in Index
 	TagCatalog                // the catalog alone; no entry depends on it, see Shared.Mark
 	TagNew                    // rows appeared with an unknown value of the unique key in Index
-
 	TagChanged                // rows that were there were changed or deleted
 
 	lastTagKind = TagChanged // stored in Redis and sent to others, so a new one goes to the end
