@@ -205,14 +205,14 @@ func (d *demo) commit(ctx context.Context) error {
 	err = t.stages(ctx,
 		stage{"before", nil, "hit hit hit hit", 0},
 		stage{"uncommitted", func() error { return raisePrice(ctx, tx, 1, 100) }, "hit hit hit hit", 0},
-		stage{"committed", tx.Commit, "miss hit hit miss", 100},
+		stage{"committed", tx.Commit, "miss hit hit hit", 100},
 		stage{"again", nil, "hit hit hit hit", 100})
 	if err != nil {
 		return err
 	}
 	d.line("")
-	d.text(`The row of product 2 stays, and so does the revenue, which does not read products. The best
-		sellers do read their names, so they are asked for again.`)
+	d.text(`The row of product 2 stays, and so do the revenue, which does not read products, and the best
+		sellers, which read their names and not their prices.`)
 	return nil
 }
 

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
+// It is not parallel: a process that another test is starting has the locks of this one until it has begun.
 func TestFoldersOfKilledProcessesAreRemoved(t *testing.T) {
-	t.Parallel()
 	parent := t.TempDir()
 	var folders [2]*folder
 	for i := range folders {
