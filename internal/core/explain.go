@@ -293,6 +293,9 @@ func (q *call) explainEffects(x *Explanation, inTx, others bool) {
 			x.Notes = append(x.Notes, text)
 		}
 	}
+	if r := plan.Returning(); r != nil {
+		note(true, "It is made to return values of its rows, unseen by the caller, for which it reads "+strings.Join(r.Columns, ", ")+": results with other values stay, if the role may SELECT these columns and few rows change.")
+	}
 	momentary := x.Reason == plan.Reason.String() && plan.Lasting == keying.NoReason
 	note(momentary && inTx, "In a transaction what is of its moment is not cached, whatever the ttl.")
 	note(momentary && !inTx, "Where its answer may be old, a comment such as /* cachedpg: ttl=5s */ has it cached by age.")

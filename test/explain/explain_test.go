@@ -85,9 +85,9 @@ func TestWhatExplainSays(t *testing.T) {
 			{name: "a write by key", sql: "UPDATE users SET name = 'x' WHERE id = $1", invalidates: []string{"table " + s + "users", "rows there of " + s + "users", "row " + s + "users(id = $1)"}},
 			{name: "a write of several keys", sql: "UPDATE users SET name = $3 WHERE id IN ($2, $1)",
 				invalidates: []string{"table " + s + "users", "rows there of " + s + "users", "row " + s + "users(id = $2)", "row " + s + "users(id = $1)"}},
-			{name: "literals are one row", sql: "DELETE FROM orders WHERE id IN (1, 2, 3)", invalidates: []string{"table " + s + "orders", "values " + s + "orders(user_id)", "row " + s + "orders(id = $int)"}},
-			{name: "an array", sql: "DELETE FROM orders WHERE id = ANY($1)", invalidates: []string{"table " + s + "orders", "values " + s + "orders(user_id)", "row " + s + "orders(id = ANY ($1))"}},
-			{name: "an array of two", sql: "DELETE FROM orders WHERE id = ANY($1)", args: []any{[]int64{1, 2}}, invalidates: []string{"table " + s + "orders", "values " + s + "orders(user_id)", "row " + s + "orders(id = ANY ($1))"}},
+			{name: "literals are one row", sql: "DELETE FROM orders WHERE id IN (1, 2, 3)", invalidates: []string{"table " + s + "orders", "values " + s + "orders(user_id)", "row " + s + "orders(id = $int)"}, notes: "for which it reads user_id: results with other values stay"},
+			{name: "an array", sql: "DELETE FROM orders WHERE id = ANY($1)", invalidates: []string{"table " + s + "orders", "values " + s + "orders(user_id)", "row " + s + "orders(id = ANY ($1))"}, notes: "for which it reads user_id: results with other values stay"},
+			{name: "an array of two", sql: "DELETE FROM orders WHERE id = ANY($1)", args: []any{[]int64{1, 2}}, invalidates: []string{"table " + s + "orders", "values " + s + "orders(user_id)", "row " + s + "orders(id = ANY ($1))"}, notes: "for which it reads user_id: results with other values stay"},
 			{name: "an insert", sql: "INSERT INTO log VALUES ('a')", invalidates: []string{"table " + s + "log"}},
 			{name: "a foreign key", sql: "DELETE FROM users WHERE id = $1", invalidates: []string{
 				"table " + s + "users", "rows there of " + s + "users", "table " + s + "orders", "rows " + s + "orders(id)", "row " + s + "users(id = $1)", "values " + s + "orders(user_id = $1)"}},
