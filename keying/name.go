@@ -10,7 +10,7 @@ import (
 
 // rowsOf is what a statement's own text says of the rows that it changes.
 func (a *analysis) rowsOf(rel *catalog.Relation, w parser.Write) *written {
-	rows := &written{a: a, rel: rel, op: w.Op, equal: w.Target.Equal, set: w.Columns, values: w.Assigned, setAll: w.Columns == nil,
+	rows := &written{a: a, rel: rel, target: rel, op: w.Op, equal: w.Target.Equal, set: w.Columns, values: w.Assigned, setAll: w.Columns == nil,
 		columns: insertColumns(rel, w), rows: w.Rows, conflict: w.ConflictColumns, from: a.firing, path: a.path, inside: a.inside}
 	if a.rooted && !a.inside && a.depth == 0 && a.root == nil && (rel.Kind == 'r' || rel.Kind == 'p') && !rel.RowSecurity && !rel.Temporary {
 		a.root, rows.returning = rows, rel

@@ -14,6 +14,8 @@ type written struct {
 	rel *catalog.Relation
 	op  parser.Op
 
+	target *catalog.Relation // that the statement names, of which rel may be a parent or child
+
 	// equal are conditions that every row met. Their operands may be columns of from's rows.
 	equal []parser.Equality
 
@@ -146,6 +148,9 @@ func (w *written) inserted(c *catalog.Column) (value, bool) {
 	}
 	i := slices.Index(w.columns, c.Name)
 	if i < 0 {
+		if t := columnNamed(w.target, c.Name); t >= 0 { // what is not given it gets from there
+			c = &w.target.Columns[t]
+		}
 		return value{none: true}, !c.Default
 	}
 	var v value

@@ -232,7 +232,8 @@ func (a *analysis) through(rel *catalog.Relation, ops catalog.Commands, w parser
 	}
 	w.Target = target
 	w.Columns, w.ConflictColumns = v.names(rel, w.Columns), v.names(rel, w.ConflictColumns)
-	if w.InsertColumns = v.names(rel, w.InsertColumns); w.InsertColumns == nil {
+	defaults := slices.ContainsFunc(rel.Columns, func(c catalog.Column) bool { return c.Default && !slices.Contains(w.InsertColumns, c.Name) })
+	if w.InsertColumns = v.names(rel, w.InsertColumns); w.InsertColumns == nil || defaults {
 		w.Rows = nil
 	}
 	return w, true
