@@ -55,6 +55,8 @@ func (s sentReturning) ended(c *Conn, q *call, err error) {
 	switch {
 	case !ok:
 		return
+	case errors.As(err, new(*pgconn.PrepareError)):
+		k = keptText{}
 	case errors.As(err, new(*pgconn.PgError)):
 		k = keptText{kept: c.tx != nil, failedIn: c.tx} // to fail it was prepared
 	case q.prepare == nil && c.stmts[q.sql] == 0 && (k.failedIn == nil || k.failedIn != c.tx):
@@ -66,7 +68,7 @@ func (s sentReturning) ended(c *Conn, q *call, err error) {
 // refusedAsBefore sends q in a failed transaction, and returns the error that pgx would give for it; nil if that is what
 // it gives by itself.
 func (c *Conn) refusedAsBefore(ctx context.Context, q *call) error {
-	if c.inner.TxStatus() != 'E' || q.prepare != nil {
+	if c.inner.TxStatus() != 'E' || q.prepare != nil || len(q.values) == 0 { // without values pgx prepares nothing
 		return nil
 	}
 	k, ok := c.returning[q.sql]
